@@ -1,0 +1,271 @@
+"""Configuration: one TOML file plus environment variables, checked before anything starts.
+
+Sources, the later wins: defaults, the preset that ``ensemble.preset`` names, the TOML file, environment variables
+``EL4NER_<SECTION>__<KEY>`` (``EL4NER_METHOD__MODE=paper``), keyword overrides (the command line's options).
+A wrong setting raises :class:`~el4ner.errors.ConfigError`: the key's full name, where it was set, what is allowed.
+
+:mod:`workers.config` adds the stream's own sections to the same file.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from el4ner.errors import ConfigError
+from el4ner.types import Mode
+
+__all__ = [
+    "EnsembleSettings",
+    "MethodSettings",
+    "ModelSettings",
+    "PoolsSettings",
+    "RetrievalSettings",
+    "Settings",
+    "load_settings",
+    "preset_names",
+]
+
+ENV_PREFIX: Final = "EL4NER_"
+NON_SETTING_VARIABLES: Final = frozenset({"EL4NER_CONFIG", "EL4NER_CACHE_DIR"})
+STREAM_SECTIONS: Final = frozenset({"kafka", "redis", "worker"})
+"""Sections of the same file that :mod:`workers.config` reads; the method alone passes them over."""
+
+PositiveInt = Annotated[int, Field(gt=0)]
+
+
+class Section(BaseModel):
+    """A table of the file. Unknown keys are errors: a misspelt setting must not be ignored."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSettings(Section):
+    """``[models.NAME]``: where a member's weights are and what runs them."""
+
+    source: str
+    """``packaged:NAME`` (weights from a Python package), a local folder, or a hub id."""
+    engine: Literal["transformers", "instant"] = "transformers"
+    dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    threads: PositiveInt | None = None
+    max_batch_tokens: PositiveInt = 4096
+    """The most tokens that one forward pass reads; larger batches are split."""
+    prefix_cache_mb: Annotated[int, Field(ge=0)] = 256
+
+
+class EnsembleSettings(Section):
+    """``[ensemble]``: which models work together."""
+
+    preset: str = "default"
+    members: Annotated[tuple[str, ...], Field(min_length=1)]
+    verifier: str | None = None
+    """The member that validates; None takes the last one."""
+
+    @model_validator(mode="after")
+    def _members_differ(self) -> EnsembleSettings:
+        if len(set(self.members)) != len(self.members):
+            raise ValueError(f"a member is named twice in {list(self.members)}")
+        return self
+
+
+class PoolsSettings(Section):
+    """``[pools]``: the demonstration pools that this process hosts."""
+
+    default: str = "news"
+    """The pool of a document that names none."""
+    paths: Mapping[str, str] = Field(default_factory=lambda: {"news": "shipped:news", "logs": "shipped:logs"})
+    """Pool name → ``shipped:NAME``, or a folder with a ``pool.toml``, or a ``.jsonl`` or CoNLL file."""
+
+    @model_validator(mode="after")
+    def _default_is_hosted(self) -> PoolsSettings:
+        if self.default not in self.paths:
+            raise ValueError(f"default pool {self.default!r} is not in pools.paths ({sorted(self.paths)})")
+        return self
+
+
+class RetrievalSettings(Section):
+    """``[retrieval]``: which pool sentences are shown as demonstrations."""
+
+    kind: Literal["span", "sentence", "random", "none"] = "span"
+    k: PositiveInt = 8
+    embedder: str = "packaged:all-minilm-l6-v2"
+    query_spans: Literal["auto", "chunks", "models"] = "auto"
+    """Who proposes the input's spans: every model zero-shot (the paper), or the cheap chunker.
+    ``auto``: ``models`` in paper mode, ``chunks`` in scored mode."""
+    seed: int = 0
+    """For ``random``: the same sentence always gets the same demonstrations."""
+
+
+class MethodSettings(Section):
+    """``[method]``: how the stages work."""
+
+    mode: Mode = Mode.SCORED
+    overlaps: Literal["flat", "nested"] = "flat"
+    validation: Literal["off", "soft", "hard"] = "soft"
+    """``hard`` drops what the verifier rejects (the paper), ``soft`` only lowers its confidence."""
+    min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
+    max_new_tokens: PositiveInt = 96
+    max_document_chars: PositiveInt = 200_000
+    max_sentence_chars: PositiveInt = 1_000
+    """A longer sentence is split, at white space where there is some: never cut."""
+    prompt_version: str = "v1"
+
+
+class Settings(Section):
+    """Everything that the method needs: the whole file but for the stream's sections."""
+
+    ensemble: EnsembleSettings
+    models: Mapping[str, ModelSettings]
+    pools: PoolsSettings = PoolsSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    method: MethodSettings = MethodSettings()
+
+    @model_validator(mode="after")
+    def _members_are_models(self) -> Settings:
+        for name in (*self.ensemble.members, *([self.ensemble.verifier] if self.ensemble.verifier else [])):
+            if name not in self.models:
+                raise ValueError(f"ensemble names the model {name!r}, but there is no [models.{name}]")
+        if self.ensemble.verifier is not None and self.ensemble.verifier not in self.ensemble.members:
+            raise ValueError(f"ensemble.verifier {self.ensemble.verifier!r} is not one of ensemble.members")
+        return self
+
+    @property
+    def verifier(self) -> str:
+        """The name of the member that validates."""
+        return self.ensemble.verifier or self.ensemble.members[-1]
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def preset_names() -> list[str]:
+    """The ensembles that ship with the package, by name."""
+    return sorted(
+        Path(file.name).stem
+        for file in (resources.files("el4ner") / "presets").iterdir()
+        if file.name.endswith(".toml")
+    )
+
+
+def load_settings(
+    cls: type[S],
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] = os.environ,
+    overrides: Mapping[str, Any] | None = None,
+    passed_over: frozenset[str] = frozenset(),
+) -> S:
+    """Read and check the configuration.
+
+    Args:
+        cls: :class:`Settings` or a subclass with further sections.
+        path: the TOML file; None takes ``EL4NER_CONFIG`` from ``environ``, or no file.
+        environ: environment variables.
+        overrides: nested like the file; the last word.
+        passed_over: sections that are somebody else's.
+
+    Raises:
+        ConfigError: names the key, its source and what is allowed.
+    """
+    if path is None and environ.get("EL4NER_CONFIG"):
+        path = Path(environ["EL4NER_CONFIG"])
+    in_file = _read_toml(path) if path is not None else {}
+    in_environ = _from_environ(environ)
+    given = dict(overrides or {})
+    preset = "default"
+    for source in (in_file, in_environ, given):
+        ensemble = source.get("ensemble")
+        if isinstance(ensemble, Mapping):
+            preset = str(ensemble.get("preset", preset))
+    merged: dict[str, Any] = {}
+    for source in (_read_preset(preset), in_file, in_environ, given):
+        merged = _merge(merged, source)
+    merged = {key: value for key, value in merged.items() if key not in passed_over}
+    try:
+        return cls.model_validate(merged)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, path, in_file, in_environ)) from error
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    file = resources.files("el4ner") / "presets" / f"{name}.toml"
+    if not file.is_file():
+        raise ConfigError(f"ensemble.preset: there is no preset {name!r}; there are: {', '.join(preset_names())}")
+    loaded = tomllib.loads(file.read_text(encoding="utf-8"))
+    loaded.setdefault("ensemble", {})["preset"] = name
+    return loaded
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    """``EL4NER_METHOD__MODE=paper`` → ``{"method": {"mode": "paper"}}``; values are read as TOML where they parse."""
+    nested: dict[str, Any] = {}
+    for variable, raw in sorted(environ.items()):
+        if not variable.startswith(ENV_PREFIX) or "__" not in variable or variable in NON_SETTING_VARIABLES:
+            continue
+        *parents, leaf = variable.removeprefix(ENV_PREFIX).lower().split("__")
+        table = nested
+        for parent in parents:
+            table = table.setdefault(parent, {})
+        table[leaf] = _value(raw)
+    return nested
+
+
+def _value(raw: str) -> Any:
+    try:
+        return tomllib.loads(f"value = {raw}")["value"]
+    except tomllib.TOMLDecodeError:
+        return raw
+
+
+def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(low)
+    for key, value in high.items():
+        known = merged.get(key)
+        merged[key] = _merge(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _explain(
+    error: ValidationError, path: Path | None, in_file: Mapping[str, Any], in_environ: Mapping[str, Any]
+) -> str:
+    lines = []
+    for problem in error.errors(include_url=False):
+        keys = [str(key) for key in problem["loc"]]
+        name = ".".join(keys) or "configuration"
+        if _holds(in_environ, keys):
+            source = f" (from {ENV_PREFIX}{'__'.join(keys).upper()})"
+        elif path is not None and _holds(in_file, keys):
+            source = f" (in {path})"
+        else:
+            source = ""
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "there is no such setting"
+        elif "input" in problem and not isinstance(problem["input"], Mapping):
+            message += f", not {problem['input']!r}"
+        lines.append(f"{name}{source}: {message}")
+    return "\n".join(lines)
+
+
+def _holds(table: Mapping[str, Any], keys: list[str]) -> bool:
+    found: Any = table
+    for key in keys:
+        if not isinstance(found, Mapping) or key not in found:
+            return False
+        found = found[key]
+    return bool(keys)

@@ -1,0 +1,129 @@
+"""The seam between the method and whatever runs a model.
+
+An engine does two things, both over a batch: *generate* text after a prompt, and *score* candidate continuations.
+Drivers: :mod:`el4ner.engines.transformers_engine` (torch), :mod:`el4ner.engines.instant` (no model: answers at once,
+for measuring everything around the models). Every driver passes ``tests/engine_conformance.py``.
+
+An engine is not thread-safe: exactly one thread, its owner, calls it (:class:`el4ner.engines.owner.OwnedEngine`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from el4ner.types import Usage
+
+__all__ = [
+    "CandidateScore",
+    "Engine",
+    "GenerateRequest",
+    "GenerateResult",
+    "Prompt",
+    "ScoreItem",
+    "ScoreRequest",
+    "ScoreResult",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """What is asked, before the model's own chat template (if it has one) is put around it.
+
+    Prompts of one sentence are equal up to and including ``user``, so an engine may keep the key-value cache of
+    ``(system, user)`` and use it again for every request that begins with the same two. ``answer`` is the beginning of
+    the model's answer. Text is data: control tokens that occur in it are encoded as plain text.
+
+    An engine encodes (template + system + user + template), ``answer``, each ``ScoreItem.tail`` and each candidate
+    separately and joins the tokens: the caller cuts where a tokenizer would cut too (a newline before, a space after).
+    """
+
+    system: str
+    user: str
+    answer: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateRequest:
+    """Greedy continuation of ``prompt``, at most ``max_new_tokens``, cut before the first of ``stop``."""
+
+    prompt: Prompt
+    max_new_tokens: int
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class GenerateResult:
+    """``text`` without prompt, stop string or control tokens; ``finished`` False if ``max_new_tokens`` cut it."""
+
+    text: str
+    finished: bool
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreItem:
+    """One question behind a shared prompt: ``prompt + tail`` and the candidates that may follow it."""
+
+    tail: str
+    candidates: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """Questions that share a prompt. Items do not see each other; neither do candidates."""
+
+    prompt: Prompt
+    items: tuple[ScoreItem, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateScore:
+    """``logprob``: natural log of the probability of the whole candidate, summed over its ``tokens`` tokens."""
+
+    logprob: float
+    tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """``scores[i][j]`` is candidate j of item i."""
+
+    scores: tuple[tuple[CandidateScore, ...], ...]
+    usage: Usage
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model. Results are in the order of the requests and do not depend on how requests are batched
+    (up to the rounding of the number type)."""
+
+    @property
+    def name(self) -> str:
+        """The member's name in the ensemble, e.g. ``smollm2-135m``."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the answers may: weights, number type, template. Part of every cache key."""
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens (prompt and answer together) that the model can read."""
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """Tokens of the prompt with its template, to cut demonstrations or sentences before asking."""
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        """Continue each prompt.
+
+        Raises:
+            EngineError: a prompt is longer than ``context_length``, or the model failed.
+            EngineOutOfMemoryError: a smaller batch may pass.
+        """
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        """Log-probabilities of every candidate of every item. Raises as :meth:`generate`."""
+
+    def close(self) -> None:
+        """Give memory back. The engine cannot be used afterwards. May be called twice."""

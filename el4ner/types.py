@@ -1,0 +1,233 @@
+"""The values that flow through the method: small, frozen, and free of behaviour.
+
+Offsets are Unicode code points into the *document's* text, half-open, everywhere outside a sentence's own prompts:
+``document.text[span.start:span.end] == span.text`` holds for every span that leaves a stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+__all__ = [
+    "NONE_TYPE",
+    "Demonstration",
+    "Document",
+    "DocumentCandidates",
+    "DocumentEntities",
+    "DocumentTypes",
+    "Entity",
+    "Manifest",
+    "Mode",
+    "Sentence",
+    "SentenceCandidates",
+    "SentenceEntities",
+    "SentenceTypes",
+    "Span",
+    "SpanCandidate",
+    "TaggedDocument",
+    "TypedSpan",
+    "Usage",
+    "Verdict",
+]
+
+NONE_TYPE: Final = "none"
+"""The label of a candidate span that is no entity. No pool may name a type so."""
+
+
+class Mode(StrEnum):
+    """How the stages use their engines.
+
+    ``paper``: free generation, majority vote and true/false verification (arXiv 2505.23038, section 3).
+    ``scored``: what el4ner adds: types and validation by log-probability of the possible answers.
+    """
+
+    PAPER = "paper"
+    SCORED = "scored"
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One text to tag. ``pool`` names the demonstration pool; None takes the default one."""
+
+    id: str
+    text: str
+    pool: str | None = None
+    revision: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Sentence:
+    """A piece of a document: ``document.text[start:end] == text``."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Span:
+    """A mention in a text: code points, half-open, and its surface."""
+
+    start: int
+    end: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """A pool sentence with its labelled spans (offsets into ``text``), shown to a model as an example."""
+
+    text: str
+    spans: tuple[tuple[Span, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What an engine did, in tokens: read from the prompt, of those found in a cache, and newly generated."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    new_tokens: int = 0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens + other.prompt_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.new_tokens + other.new_tokens,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SpanCandidate:
+    """A span that somebody proposed as an entity, and who: engine members by name, or ``chunks``."""
+
+    span: Span
+    proposed_by: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceCandidates:
+    """Extraction's result for one sentence.
+
+    ``demonstrations`` are indices of pool sentences, most similar first: the stages after it show the models the same
+    examples. ``dropped`` counts generated spans that do not occur in the sentence.
+    """
+
+    sentence: Sentence
+    demonstrations: tuple[int, ...]
+    candidates: tuple[SpanCandidate, ...]
+    dropped: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class TypedSpan:
+    """A candidate with the type that the ensemble chose (or ``none``), before validation.
+
+    ``votes`` maps each member to the type it chose; ``confidence`` in [0, 1] is the ensemble's own, for ``type``.
+    """
+
+    candidate: SpanCandidate
+    type: str
+    confidence: float
+    votes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceTypes:
+    """Classification's result for one sentence: one typed span per candidate, in the same order."""
+
+    sentence: Sentence
+    demonstrations: tuple[int, ...]
+    typed: tuple[TypedSpan, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the verifier said of one typed span: ``holds``, the probability of that, and the member that said so.
+
+    ``verifier`` None: validation was off, or had nothing to ask.
+    """
+
+    holds: bool
+    probability: float
+    verifier: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """An entity mention in a document, with its provenance."""
+
+    start: int
+    end: int
+    text: str
+    type: str
+    confidence: float
+    proposed_by: tuple[str, ...] = ()
+    votes: Mapping[str, str] = field(default_factory=dict)
+    verdict: Verdict | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceEntities:
+    """Validation's result for one sentence: the typed spans that are no ``none``, each with its verdict."""
+
+    sentence: Sentence
+    validated: tuple[tuple[TypedSpan, Verdict], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedDocument:
+    """A document with its entities, sorted by start, then longest first."""
+
+    id: str
+    text: str
+    entities: tuple[Entity, ...]
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """Who produced a stage's result, and with what: equal manifests and equal inputs give equal results.
+
+    ``members`` maps the name of every engine that took part to its fingerprint.
+    """
+
+    mode: Mode
+    members: Mapping[str, str]
+    prompt_version: str
+    pool: str
+    pool_fingerprint: str
+    retriever: str
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentCandidates:
+    """Extraction's result for a document."""
+
+    document: Document
+    manifest: Manifest
+    sentences: tuple[SentenceCandidates, ...]
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentTypes:
+    """Classification's result for a document."""
+
+    document: Document
+    manifest: Manifest
+    sentences: tuple[SentenceTypes, ...]
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentEntities:
+    """Validation's result for a document."""
+
+    document: Document
+    manifest: Manifest
+    sentences: tuple[SentenceEntities, ...]
+    usage: Usage = Usage()
