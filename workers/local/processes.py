@@ -1,0 +1,178 @@
+"""Long-lived processes that outlive their starter, and are only ever signalled when they are surely ours.
+
+A pid alone is no identity: after a reboot or a ``kill -9`` it may belong to somebody else. A process is ours when
+pid, start time and a marker in its command line all agree.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.local.errors import LocalServiceError
+
+__all__ = ["ProcessIdentity", "is_running", "log_excerpt", "spawn_detached", "stop", "wait_until"]
+
+_POLL_S = 0.02
+_PROC = Path("/proc")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ProcessIdentity:
+    """One process, so that it can be told from a later one with the same pid.
+
+    ``started`` is opaque and only compared for equality; ``marker`` is a text that its command line contains.
+    """
+
+    pid: int
+    started: str
+    marker: str
+
+
+def is_running(identity: ProcessIdentity) -> bool:
+    """Whether exactly this process still runs. A zombie does not."""
+    return _started(identity.pid) == identity.started and identity.marker in _command_line(identity.pid)
+
+
+def spawn_detached(
+    argv: Sequence[str], *, marker: str, cwd: Path, output: Path, environ: Mapping[str, str]
+) -> ProcessIdentity:
+    """Start ``argv`` in a session of its own, its output in ``output`` (emptied first), and return at once.
+
+    The process is no child of ours: it survives our exit and leaves us nothing to reap. A program that cannot be
+    executed shows as a process that ended, with the reason in ``output``. Raises ``LocalServiceError`` if it ended
+    before it could be identified.
+    """
+    if not any(marker in argument for argument in argv):
+        raise ValueError(f"marker {marker!r} is not in the command line")
+    # A shell that starts it in the background and exits is the double fork without forking a threaded Python.
+    shell = subprocess.run(
+        ["/bin/sh", "-c", '"$@" </dev/null >"$0" 2>&1 & echo $!', str(output), *argv],
+        cwd=cwd,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        start_new_session=True,
+        timeout=30,
+        check=False,
+    )
+    if shell.returncode != 0:
+        raise LocalServiceError(f"cannot start {argv[0]}: {shell.stderr.strip()}")
+    pid = int(shell.stdout)
+    started = _started(pid)
+    if started is None:
+        raise LocalServiceError(f"{argv[0]} ended at once: {log_excerpt([output]) or 'it said nothing'}")
+    return ProcessIdentity(pid=pid, started=started, marker=marker)
+
+
+def stop(identity: ProcessIdentity, *, timeout_s: float = 20.0) -> bool:
+    """SIGTERM, a bounded wait, then SIGKILL. True if it ran, False if it was already gone.
+
+    Raises ``LocalServiceError`` if it outlives SIGKILL or is not ours to signal.
+    """
+    if not _signal(identity, signal.SIGTERM):
+        return False
+    if wait_until(lambda: not is_running(identity), timeout_s=timeout_s):
+        return True
+    _signal(identity, signal.SIGKILL)
+    if wait_until(lambda: not is_running(identity), timeout_s=5.0):
+        return True
+    raise LocalServiceError(f"process {identity.pid} does not end, not even by SIGKILL: look at it with ps")
+
+
+def wait_until(condition: Callable[[], bool], *, timeout_s: float) -> bool:
+    """Poll ``condition`` until it holds (True) or ``timeout_s`` has passed (False)."""
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(_POLL_S)
+    return True
+
+
+def log_excerpt(files: Iterable[Path], *, lines: int = 6) -> str:
+    """The last telling lines of the first of ``files`` that has any, on one line; empty if none has."""
+    for file in files:
+        try:
+            text = file.read_bytes()[-64_000:].decode(errors="replace")
+        except FileNotFoundError:
+            continue
+        kept = [line.strip() for line in text.splitlines() if line.strip()]
+        # A Java stack trace ends in frames that say nothing.
+        kept = [line for line in kept if not re.match(r"(at [\w.$/]+\(|\.\.\. \d+ more)", line)]
+        telling = [line for line in kept if re.search(r"ERROR|FATAL|Exception|[Ee]rror:|Caused by|\*\*\*", line)]
+        if kept:
+            return " | ".join((telling or kept)[-lines:])
+    return ""
+
+
+def _signal(identity: ProcessIdentity, number: signal.Signals) -> bool:
+    """Send a signal if it is still this process; False if it is gone."""
+    try:
+        if sys.platform == "linux":
+            # Holding the process by a pidfd before looking at it closes the gap between look and signal, in which
+            # the pid could pass to another process.
+            handle = os.pidfd_open(identity.pid)
+            try:
+                if not is_running(identity):
+                    return False
+                signal.pidfd_send_signal(handle, number)
+            finally:
+                os.close(handle)
+        else:
+            if not is_running(identity):
+                return False
+            os.kill(identity.pid, number)
+    except ProcessLookupError:
+        return False
+    except PermissionError as error:
+        raise LocalServiceError(
+            f"process {identity.pid} belongs to another user: stop it as the user who started it"
+        ) from error
+    return True
+
+
+def _started(pid: int) -> str | None:
+    """When the process started, comparable across reboots; None if it does not run."""
+    if not _PROC.is_dir():
+        return _ps(pid, "lstart")
+    try:
+        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The name, field 2, is in parentheses and may itself hold spaces and parentheses.
+    fields = stat.rpartition(")")[2].split()
+    state, start_ticks = fields[0], fields[19]
+    if state in "ZX":
+        return None
+    boot = ""
+    with contextlib.suppress(OSError):
+        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}/{start_ticks}"
+
+
+def _command_line(pid: int) -> str:
+    if not _PROC.is_dir():
+        return _ps(pid, "command") or ""
+    try:
+        raw = (_PROC / str(pid) / "cmdline").read_bytes()
+    except OSError:
+        return ""
+    return os.fsdecode(raw.replace(b"\0", b" "))
+
+
+def _ps(pid: int, column: str) -> str | None:
+    """One column of ``ps``, for systems without /proc; None if there is no such process."""
+    seen = subprocess.run(
+        ["ps", "-ww", "-o", f"{column}=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
+    )
+    return seen.stdout.strip() or None
