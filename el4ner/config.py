@@ -107,14 +107,24 @@ class MethodSettings(Section):
 
     mode: Mode = Mode.SCORED
     overlaps: Literal["flat", "nested"] = "flat"
-    validation: Literal["off", "soft", "hard"] = "soft"
-    """``hard`` drops what the verifier rejects (the paper), ``soft`` only lowers its confidence."""
+    proposals: Annotated[tuple[Literal["chunks", "models"], ...], Field(min_length=1)] = ("chunks",)
+    """Who proposes spans in scored mode; in paper mode the models do."""
+    validation: Literal["auto", "off", "soft", "hard"] = "auto"
+    """``hard`` drops what the verifier rejects (the paper), ``soft`` only lowers its confidence.
+    ``auto``: ``hard`` in paper mode, ``soft`` in scored mode."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_new_tokens: PositiveInt = 96
     max_document_chars: PositiveInt = 200_000
     max_sentence_chars: PositiveInt = 1_000
     """A longer sentence is split, at white space where there is some: never cut."""
     prompt_version: str = "v1"
+
+    @property
+    def validation_kind(self) -> Literal["off", "soft", "hard"]:
+        """``validation`` with ``auto`` resolved."""
+        if self.validation == "auto":
+            return "hard" if self.mode is Mode.PAPER else "soft"
+        return self.validation
 
 
 class Settings(Section):
@@ -185,6 +195,10 @@ def load_settings(
             preset = str(ensemble.get("preset", preset))
     merged: dict[str, Any] = {}
     for source in (_read_preset(preset), in_file, in_environ, given):
+        ensemble = source.get("ensemble")
+        if isinstance(ensemble, Mapping) and "members" in ensemble:
+            # Other members: the verifier that an earlier source chose among its own is not meant any more.
+            merged.get("ensemble", {}).pop("verifier", None)
         merged = _merge(merged, source)
     merged = {key: value for key, value in merged.items() if key not in passed_over}
     try:

@@ -7,31 +7,338 @@ raises :class:`~el4ner.errors.EngineError` for the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, TypeVar
 
+from el4ner.assemble import assemble
+from el4ner.config import Settings
+from el4ner.engines.base import Engine
+from el4ner.engines.registry import load_engine
 from el4ner.errors import DocumentError
-from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes, TaggedDocument
+from el4ner.models.prepare import default_cache_dir, prepare
+from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.pools import Pool, load_pool
+from el4ner.prompts import PromptSet
+from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
+from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
+from el4ner.stages.extract import propose
+from el4ner.text.chunks import chunks
+from el4ner.text.segment import segment
+from el4ner.types import (
+    Document,
+    DocumentCandidates,
+    DocumentEntities,
+    DocumentTypes,
+    Manifest,
+    Mode,
+    Sentence,
+    Usage,
+)
 
 __all__ = ["Pipeline", "assemble"]
 
+log = logging.getLogger(__name__)
+
+Stage = Literal["extract", "classify", "validate"]
+_In = TypeVar("_In")
+
 
 class Pipeline:
-    """Pools, retriever and engines, ready to work. Not thread-safe: one owner thread calls it."""
+    """Pools, retrievers and engines, ready to work. Not thread-safe: one owner thread calls it.
+
+    Args:
+        settings: what to do and how.
+        engines: the ensemble's members by name, in the ensemble's order.
+        pools: the hosted pools by name.
+        retrievers: a retriever for each pool, by the pool's name.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        engines: Mapping[str, Engine],
+        pools: Mapping[str, Pool],
+        retrievers: Mapping[str, Retriever],
+    ) -> None:
+        self.settings = settings
+        self.engines = dict(engines)
+        self.pools = dict(pools)
+        self._retrievers = dict(retrievers)
+        self._prompts = PromptSet(settings.method.prompt_version)
+        self._contexts = {name: StageContext(pool, self._prompts, settings.method) for name, pool in self.pools.items()}
+
+    @classmethod
+    def from_settings(
+        cls,
+        settings: Settings,
+        *,
+        cache: RetrievalCache | None = None,
+        cache_dir: Path | None = None,
+        progress: Progress = NO_PROGRESS,
+    ) -> Pipeline:
+        """Load everything that ``settings`` names: models (prepared where they are not yet), pools and their indexes.
+
+        Takes seconds, and minutes where weights have to be converted first.
+
+        Raises:
+            ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
+        """
+        folder = cache_dir or default_cache_dir()
+        pools = {name: load_pool(source, name=name) for name, source in settings.pools.paths.items()}
+        retrieval = settings.retrieval
+        embedder = None
+        if retrieval.kind in ("span", "sentence"):
+            embedder = SentenceTransformerEmbedder(prepare(retrieval.embedder, folder, progress))
+        retrievers = {
+            name: make_retriever(
+                retrieval.kind,
+                pool,
+                k=retrieval.k,
+                seed=retrieval.seed,
+                embedder=embedder,
+                index_dir=folder / "index",
+                cache=cache,
+            )
+            for name, pool in pools.items()
+        }
+        engines: dict[str, Engine] = {}
+        try:
+            for name in settings.ensemble.members:
+                engines[name] = load_engine(name, settings.models[name], cache_dir=folder, progress=progress)
+        except BaseException:
+            for engine in engines.values():
+                engine.close()
+            raise
+        return cls(settings, engines, pools, retrievers)
+
+    def close(self) -> None:
+        """Close the engines."""
+        for engine in self.engines.values():
+            engine.close()
+
+    def __enter__(self) -> Pipeline:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # --- the stages ---------------------------------------------------------------------------------------------
 
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""
-        raise NotImplementedError
+
+        def work(batch: Sequence[tuple[Document, list[Sentence]]], context: StageContext) -> list[DocumentCandidates]:
+            sentences = [sentence for _, own in batch for sentence in own]
+            inputs, usage = self._with_demonstrations(sentences, context)
+            found, used = extract(inputs, list(self.engines.values()), context)
+            shares = _shared(usage + used, [len(own) for _, own in batch])
+            results = iter(found)
+            return [
+                DocumentCandidates(
+                    document,
+                    self.manifest("extract", context.pool.name),
+                    tuple(next(results) for _ in own),
+                    share,
+                )
+                for (document, own), share in zip(batch, shares, strict=True)
+            ]
+
+        prepared = [self._guard(self._segmented, document) for document in documents]
+        return self._by_pool(prepared, lambda pair: pair[0], work)
 
     def classify(self, batch: Sequence[DocumentCandidates]) -> list[DocumentTypes | DocumentError]:
         """Give every candidate a type or ``none`` (stage 3)."""
-        raise NotImplementedError
+
+        def work(items: Sequence[DocumentCandidates], context: StageContext) -> list[DocumentTypes]:
+            flat = [sentence for item in items for sentence in item.sentences]
+            typed, usage = classify(flat, list(self.engines.values()), context)
+            shares = _shared(usage, [len(item.sentences) for item in items])
+            results = iter(typed)
+            return [
+                DocumentTypes(
+                    item.document,
+                    self.manifest("classify", context.pool.name),
+                    tuple(next(results) for _ in item.sentences),
+                    share,
+                )
+                for item, share in zip(items, shares, strict=True)
+            ]
+
+        return self._by_pool([self._guard(self._same_pool, item) for item in batch], lambda item: item.document, work)
 
     def validate(self, batch: Sequence[DocumentTypes]) -> list[DocumentEntities | DocumentError]:
         """Ask the verifier about every typed span that is no ``none`` (stage 4)."""
-        raise NotImplementedError
+        off = self.settings.method.validation_kind == "off"
+        verifier = None if off else self.engines[self.settings.verifier]
+
+        def work(items: Sequence[DocumentTypes], context: StageContext) -> list[DocumentEntities]:
+            flat = [sentence for item in items for sentence in item.sentences]
+            judged, usage = validate(flat, verifier, context)
+            shares = _shared(usage, [len(item.sentences) for item in items])
+            results = iter(judged)
+            return [
+                DocumentEntities(
+                    item.document,
+                    self.manifest("validate", context.pool.name),
+                    tuple(next(results) for _ in item.sentences),
+                    share,
+                )
+                for item, share in zip(items, shares, strict=True)
+            ]
+
+        return self._by_pool([self._guard(self._same_pool, item) for item in batch], lambda item: item.document, work)
+
+    def manifest(self, stage: Stage, pool: str) -> Manifest:
+        """Who would produce a result of ``stage`` for a document of ``pool``."""
+        names = list(self.engines)
+        if stage == "validate":
+            names = [] if self.settings.method.validation_kind == "off" else [self.settings.verifier]
+        elif stage == "extract" and self.settings.method.mode is Mode.SCORED:
+            names = names if "models" in self.settings.method.proposals else []
+        return Manifest(
+            mode=self.settings.method.mode,
+            members={name: self.engines[name].fingerprint for name in names},
+            prompt_version=self._prompts.version,
+            pool=pool,
+            pool_fingerprint=self.pools[pool].fingerprint,
+            retriever=self._retrievers[pool].fingerprint,
+        )
+
+    # --- helpers ------------------------------------------------------------------------------------------------
+
+    def _segmented(self, document: Document) -> tuple[Document, list[Sentence]]:
+        limits = self.settings.method
+        if len(document.text) > limits.max_document_chars:
+            raise DocumentError(
+                f"the text has {len(document.text)} characters, more than method.max_document_chars = "
+                f"{limits.max_document_chars}",
+                code="document-too-large",
+            )
+        pool = self._pool_of(document)
+        return document, segment(document.text, pool.text_kind, max_chars=limits.max_sentence_chars)
+
+    def _pool_of(self, document: Document) -> Pool:
+        name = document.pool or self.settings.pools.default
+        pool = self.pools.get(name)
+        if pool is None:
+            raise DocumentError(
+                f"no pool {name!r} is hosted here; there are: {', '.join(sorted(self.pools))}", code="unknown-pool"
+            )
+        return pool
+
+    def _same_pool(self, item: _Judgeable) -> _Judgeable:
+        """Demonstrations are indices into a pool, so the stages of one document have to see the same pool."""
+        pool = self._pool_of(item.document)
+        if item.manifest.pool_fingerprint != pool.fingerprint:
+            raise DocumentError(
+                f"pool {pool.name!r} is {pool.fingerprint} here, but {item.manifest.pool_fingerprint} at the stage "
+                "before: give all workers the same pool",
+                code="pool-mismatch",
+            )
+        return item
+
+    def _with_demonstrations(
+        self, sentences: Sequence[Sentence], context: StageContext
+    ) -> tuple[list[SentenceInput], Usage]:
+        """Stage 1."""
+        usage = Usage()
+        if self._asks_models_for_query_spans():
+            spans, usage = propose(sentences, list(self.engines.values()), context)
+        else:
+            kind = context.pool.text_kind
+            spans = [[chunk.span.text for chunk in chunks(sentence.text, kind)] for sentence in sentences]
+        texts = [sentence.text for sentence in sentences]
+        found = self._retrievers[context.pool.name].retrieve(texts, spans)
+        return [SentenceInput(sentence, chosen) for sentence, chosen in zip(sentences, found, strict=True)], usage
+
+    def _asks_models_for_query_spans(self) -> bool:
+        retrieval = self.settings.retrieval
+        if retrieval.kind != "span":
+            return False
+        if retrieval.query_spans == "auto":
+            return self.settings.method.mode is Mode.PAPER
+        return retrieval.query_spans == "models"
+
+    @staticmethod
+    def _guard(step: Callable[[_In], _Out], item: _In) -> _Out | DocumentError:
+        try:
+            return step(item)
+        except DocumentError as error:
+            return error
+
+    def _by_pool(
+        self,
+        items: Sequence[_Item | DocumentError],
+        document_of: Callable[[_Item], Document],
+        work: Callable[[Sequence[_Item], StageContext], list[_Result]],
+    ) -> list[_Result | DocumentError]:
+        """Run ``work`` once for each pool, over that pool's items, and put the results in the items' order.
+
+        A document whose sentence fits no model is found only while prompts are made: then the others go on without it.
+        """
+        results: dict[int, _Result | DocumentError] = {}
+        groups: dict[str, list[int]] = {}
+        for index, item in enumerate(items):
+            if isinstance(item, DocumentError):
+                results[index] = item
+            else:
+                groups.setdefault(self._pool_of(document_of(item)).name, []).append(index)
+        for name, indices in groups.items():
+            context = self._contexts[name]
+            good = [(index, item) for index in indices if not isinstance(item := items[index], DocumentError)]
+            done: list[_Result | DocumentError] = []
+            try:
+                done.extend(work([item for _, item in good], context))
+            except DocumentError as error:
+                if len(good) == 1:
+                    done.append(error)
+                else:
+                    for _, single in good:
+                        alone: _Result | DocumentError = self._alone(single, context, work)
+                        done.append(alone)
+            results.update(zip((index for index, _ in good), done, strict=True))
+        return [results[index] for index in range(len(items))]
+
+    @staticmethod
+    def _alone(
+        item: _Item, context: StageContext, work: Callable[[Sequence[_Item], StageContext], list[_Result]]
+    ) -> _Result | DocumentError:
+        try:
+            return work([item], context)[0]
+        except DocumentError as error:
+            return error
 
 
-def assemble(result: DocumentEntities | DocumentTypes, *, overlaps: str, min_confidence: float) -> TaggedDocument:
-    """The final entities of a document: pure, no engine. From :class:`DocumentTypes` (validation never answered) the
-    entities come without verdicts."""
-    raise NotImplementedError
+_Out = TypeVar("_Out")
+_Item = TypeVar("_Item")
+_Result = TypeVar("_Result")
+_Judgeable = TypeVar("_Judgeable", DocumentCandidates, DocumentTypes)
+
+
+def _shared(usage: Usage, sizes: Sequence[int]) -> list[Usage]:
+    """A batch's token counts, shared out by the documents' numbers of sentences; the shares add up exactly."""
+    total = sum(sizes)
+    shares = []
+    given, so_far = Usage(), 0
+    for size in sizes:
+        so_far += size
+        upto = Usage(
+            *(
+                count * so_far // total if total else 0
+                for count in (usage.prompt_tokens, usage.cached_tokens, usage.new_tokens)
+            )
+        )
+        shares.append(
+            Usage(
+                upto.prompt_tokens - given.prompt_tokens,
+                upto.cached_tokens - given.cached_tokens,
+                upto.new_tokens - given.new_tokens,
+            )
+        )
+        given = upto
+    return shares

@@ -1,0 +1,78 @@
+"""A demonstration pool, checked when it is made."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import orjson
+
+from el4ner.errors import PoolError
+from el4ner.text.segment import TextKind
+from el4ner.types import NONE_TYPE, Span
+
+__all__ = ["Pool", "PoolSentence"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSentence:
+    """A sentence and its labelled spans, sorted, without overlaps. An entity-free sentence has no spans, and is kept:
+    it shows what is *not* an entity. ``where`` is ``file:line``, for messages; it is no part of the pool's identity."""
+
+    text: str
+    spans: tuple[tuple[Span, str], ...]
+    where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A name, entity types with a one-line description each, in the order in which prompts list them, and sentences.
+
+    ``text_kind`` is how documents that use this pool are segmented: prose, or log lines.
+
+    Raises:
+        PoolError: no types, no sentences, a type that is not declared or reserved, a span that is not in its sentence.
+    """
+
+    name: str
+    types: Mapping[str, str]
+    sentences: tuple[PoolSentence, ...]
+    text_kind: TextKind = "prose"
+    fingerprint: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        if not self.types:
+            raise PoolError(f"pool {self.name!r} has no entity types")
+        if not self.sentences:
+            raise PoolError(f"pool {self.name!r} has no sentences")
+        for name in self.types:
+            if name.lower() == NONE_TYPE or not name.strip():
+                raise PoolError(f"pool {self.name!r}: {name!r} cannot be an entity type: it means «no entity»")
+        for sentence in self.sentences:
+            self._check(sentence)
+        object.__setattr__(self, "fingerprint", self._digest())
+
+    def _check(self, sentence: PoolSentence) -> None:
+        where = sentence.where or f"pool {self.name!r}"
+        previous_end = 0
+        for span, label in sentence.spans:
+            if label not in self.types:
+                raise PoolError(f"{where}: type {label!r} is not declared; there are: {', '.join(self.types)}")
+            if not span.text or sentence.text[span.start : span.end] != span.text:
+                actual = sentence.text[span.start : span.end]
+                raise PoolError(f"{where}: span {span.start}–{span.end} is {actual!r}, not {span.text!r}")
+            if span.start < previous_end:
+                raise PoolError(
+                    f"{where}: span {span.text!r} at {span.start} overlaps the one before it, or is not sorted"
+                )
+            previous_end = span.end
+
+    def _digest(self) -> str:
+        """Of everything that a prompt can show: types, descriptions, order, sentences, spans. Not of name or files."""
+        content = [
+            list(self.types.items()),
+            self.text_kind,
+            [[s.text, [[span.start, span.end, label] for span, label in s.spans]] for s in self.sentences],
+        ]
+        return hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]

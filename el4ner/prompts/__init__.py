@@ -1,0 +1,58 @@
+"""Prompts as versioned files: ``prompts/<version>/<task>.jinja``, with a block each for system, user and answer.
+
+A version's files never change once released: a new wording is a new version, since the version's fingerprint is part of
+every cache key and manifest. Prompts of one task share their beginning: instruction → demonstrations → sentence → tail.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from importlib import resources
+from typing import Any
+
+import jinja2
+
+from el4ner.engines.base import Prompt
+from el4ner.errors import ConfigError
+
+__all__ = ["PromptSet"]
+
+
+class PromptSet:
+    """The templates of one version.
+
+    Raises:
+        ConfigError: there is no such version.
+    """
+
+    def __init__(self, version: str) -> None:
+        folder = resources.files("el4ner") / "prompts" / version
+        if not folder.is_dir():
+            known = sorted(f.name for f in (resources.files("el4ner") / "prompts").iterdir() if f.name.startswith("v"))
+            raise ConfigError(f"method.prompt_version: there is no {version!r}; there are: {', '.join(known)}")
+        sources = {
+            file.name: file.read_text(encoding="utf-8")
+            for file in sorted(folder.iterdir(), key=lambda f: f.name)
+            if file.name.endswith(".jinja")
+        }
+        # Not HTML, and texts are data: nothing that a document holds is ever read as a template.
+        environment = jinja2.Environment(
+            loader=jinja2.DictLoader(sources), undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
+        )
+        self._templates = {name.removesuffix(".jinja"): environment.get_template(name) for name in sources}
+        digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sources.items()).encode()).hexdigest()
+        self.version = f"{version}-{digest[:8]}"
+        """Name and content, for manifests and cache keys."""
+
+    def render(self, task: str, **values: Any) -> Prompt:
+        """The prompt of a task: its blocks ``system``, ``user`` and, where there is one, ``answer``."""
+        return Prompt(
+            self.block(task, "system", **values),
+            self.block(task, "user", **values),
+            self.block(task, "answer", **values) if "answer" in self._templates[task].blocks else "",
+        )
+
+    def block(self, task: str, name: str, **values: Any) -> str:
+        """One block alone, e.g. the tail that asks about one span."""
+        template = self._templates[task]
+        return "".join(template.blocks[name](template.new_context(values)))

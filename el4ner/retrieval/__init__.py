@@ -1,0 +1,8 @@
+"""Stage 1: which pool sentences are shown to the models (arXiv 2505.23038, section 3.1)."""
+
+from el4ner.retrieval.cache import RetrievalCache
+from el4ner.retrieval.embedder import Embedder, SentenceTransformerEmbedder
+from el4ner.retrieval.index import PoolIndex
+from el4ner.retrieval.retriever import Retriever, make_retriever
+
+__all__ = ["Embedder", "PoolIndex", "RetrievalCache", "Retriever", "SentenceTransformerEmbedder", "make_retriever"]

@@ -1,0 +1,82 @@
+"""Texts into vectors, by sentence-transformers."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from el4ner.errors import ModelError
+
+__all__ = ["Embedder", "SentenceTransformerEmbedder", "Vectors"]
+
+Vectors = npt.NDArray[np.float32]
+
+
+class Embedder(Protocol):
+    """Vectors of unit length, so that a dot product is the cosine."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the vectors may."""
+
+    def embed(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Vectors:
+        """Shape (len(texts), dimensions), rows of unit length. ``progress`` is told how many texts are done."""
+
+
+class SentenceTransformerEmbedder:
+    """A sentence-transformers model from a local folder, on the CPU unless told otherwise."""
+
+    def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 64) -> None:
+        # Imported here: it takes seconds, and `el4ner --help` does not need it.
+        from sentence_transformers import SentenceTransformer
+
+        try:
+            self._model: Any = SentenceTransformer(str(folder), device=device, local_files_only=True)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{folder}: is no sentence-transformers model: {error}") from error
+        self._batch_size = batch_size
+        self._fingerprint = _digest(folder)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the weights' file."""
+        return self._fingerprint
+
+    def embed(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Vectors:
+        """See :class:`Embedder`. Equal texts are embedded once."""
+        unique = list(dict.fromkeys(texts))
+        if not unique:
+            return np.zeros((0, int(self._model.get_embedding_dimension())), dtype=np.float32)
+        step = self._batch_size * 16
+        parts = []
+        for start in range(0, len(unique), step):
+            part = unique[start : start + step]
+            parts.append(
+                np.asarray(
+                    self._model.encode(
+                        part, batch_size=self._batch_size, normalize_embeddings=True, show_progress_bar=False
+                    ),
+                    dtype=np.float32,
+                )
+            )
+            if progress is not None:
+                progress(len(part))
+        rows = {text: row for row, text in enumerate(unique)}
+        vectors: Vectors = np.concatenate(parts)[[rows[text] for text in texts]]
+        return vectors
+
+
+def _digest(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"{folder}: holds no .safetensors weights; pickled weights are not loaded")
+    digest = hashlib.sha256()
+    for file in files:
+        with file.open("rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:16]

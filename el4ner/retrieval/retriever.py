@@ -1,0 +1,168 @@
+"""The k demonstrations of a sentence: span-level (the paper), sentence-level, random or none."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+import orjson
+
+from el4ner.pools.pool import Pool
+from el4ner.retrieval.cache import RetrievalCache
+from el4ner.retrieval.embedder import Embedder
+from el4ner.retrieval.index import PoolIndex
+from el4ner.text.chunks import span_weight
+
+__all__ = ["CachedRetriever", "Retriever", "make_retriever"]
+
+
+class Retriever(Protocol):
+    """Indices of pool sentences, most similar first."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything but the pool that decides the result: kind, k, embedder, weights."""
+
+    def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        """Demonstrations for each sentence. ``query_spans[i]`` are the surfaces proposed in sentence i.
+
+        A pool sentence that is the input sentence itself is not returned: it would give the answer away when a pool is
+        evaluated on its own sentences.
+        """
+
+
+class _Similarity:
+    """Span-level or sentence-level: the k largest similarities, ties by the pool's order."""
+
+    def __init__(
+        self, kind: Literal["span", "sentence"], k: int, pool: Pool, embedder: Embedder, index: PoolIndex
+    ) -> None:
+        self._kind = kind
+        self._k = k
+        self._pool = pool
+        self._embedder = embedder
+        self._index = index
+        self.fingerprint = f"{kind}-{k}-{embedder.fingerprint}"
+
+    def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        queries = [list(spans) if self._kind == "span" else [] for spans in query_spans]
+        # One call for everything: spans of all sentences, and the sentences that have no span to go by.
+        flat = [surface for spans in queries for surface in spans]
+        whole = [sentence for sentence, spans in zip(sentences, queries, strict=True) if not spans]
+        vectors = self._embedder.embed([*flat, *whole])
+        results = []
+        row, whole_row = 0, len(flat)
+        for sentence, spans in zip(sentences, queries, strict=True):
+            if spans:
+                weights = np.asarray([span_weight(surface) for surface in spans], dtype=np.float32)
+                similarity = self._index.span_similarity(vectors[row : row + len(spans)], weights)
+                row += len(spans)
+            else:
+                similarity = self._index.sentences @ vectors[whole_row]
+                whole_row += 1
+            results.append(self._best(similarity, sentence))
+        return results
+
+    def _best(self, similarity: np.ndarray[tuple[int], np.dtype[np.float32]], sentence: str) -> tuple[int, ...]:
+        # One more than k, in case the sentence itself is among them.
+        count = min(self._k + 1, len(similarity))
+        candidates = np.argpartition(-similarity, count - 1)[:count]
+        ordered = candidates[np.lexsort((candidates, -similarity[candidates]))]
+        others = [int(i) for i in ordered if self._pool.sentences[i].text != sentence]
+        return tuple(others[: self._k])
+
+
+class _Random:
+    """k pool sentences by chance; the same sentence always gets the same ones."""
+
+    def __init__(self, k: int, pool: Pool, seed: int) -> None:
+        self._k = k
+        self._pool = pool
+        self._seed = seed
+        self.fingerprint = f"random-{k}-{seed}"
+
+    def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        del query_spans
+        return [self._draw(sentence) for sentence in sentences]
+
+    def _draw(self, sentence: str) -> tuple[int, ...]:
+        digest = hashlib.sha256(f"{self._seed}:{sentence}".encode()).digest()
+        order = np.random.default_rng(int.from_bytes(digest[:8], "big")).permutation(len(self._pool.sentences))
+        others = [int(i) for i in order[: self._k + 1] if self._pool.sentences[i].text != sentence]
+        return tuple(others[: self._k])
+
+
+class _None:
+    """No demonstrations: zero-shot."""
+
+    fingerprint = "none"
+
+    def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        del query_spans
+        return [() for _ in sentences]
+
+
+class CachedRetriever:
+    """A retriever behind a cache, keyed by pool, retriever settings, sentence and query spans."""
+
+    def __init__(self, inner: Retriever, pool: Pool, cache: RetrievalCache) -> None:
+        self._inner = inner
+        self._pool = pool
+        self._cache = cache
+        self.fingerprint = inner.fingerprint
+
+    def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        """See :class:`Retriever`."""
+        keys = [self._key(s, q) for s, q in zip(sentences, query_spans, strict=True)]
+        results = [self._decode(value) for value in self._cache.get_many(keys)]
+        missing = [i for i, result in enumerate(results) if result is None]
+        if missing:
+            found = self._inner.retrieve([sentences[i] for i in missing], [query_spans[i] for i in missing])
+            results = list(results)
+            fresh: dict[str, bytes] = {}
+            for i, indices in zip(missing, found, strict=True):
+                results[i] = indices
+                fresh[keys[i]] = orjson.dumps(indices)
+            self._cache.set_many(fresh)
+        return [result for result in results if result is not None]
+
+    def _key(self, sentence: str, spans: Sequence[str]) -> str:
+        content = hashlib.sha256(orjson.dumps([sentence, list(spans)])).hexdigest()
+        return f"retrieval:{self._pool.fingerprint}:{self._inner.fingerprint}:{content}"
+
+    def _decode(self, value: bytes | None) -> tuple[int, ...] | None:
+        """What the cache holds, unless it is not what we wrote: then it is a miss, never an error."""
+        if value is None:
+            return None
+        try:
+            decoded = orjson.loads(value)
+        except orjson.JSONDecodeError:
+            return None
+        size = len(self._pool.sentences)
+        if isinstance(decoded, list) and all(isinstance(i, int) and 0 <= i < size for i in decoded):
+            return tuple(decoded)
+        return None
+
+
+def make_retriever(
+    kind: Literal["span", "sentence", "random", "none"],
+    pool: Pool,
+    *,
+    k: int,
+    seed: int = 0,
+    embedder: Embedder | None = None,
+    index_dir: Path | None = None,
+    cache: RetrievalCache | None = None,
+) -> Retriever:
+    """The retriever of one pool. ``span`` and ``sentence`` need ``embedder`` and ``index_dir``."""
+    if kind == "none":
+        return _None()
+    if kind == "random":
+        return _Random(k, pool, seed)
+    if embedder is None or index_dir is None:
+        raise ValueError(f"{kind} retrieval needs an embedder and a folder for its index")
+    retriever = _Similarity(kind, k, pool, embedder, PoolIndex.open(pool, embedder, index_dir))
+    return CachedRetriever(retriever, pool, cache) if cache is not None else retriever

@@ -1,0 +1,109 @@
+"""What every stage needs of a pool: types, demonstrations as prompts show them, and prompts that fit a model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from el4ner.config import MethodSettings
+from el4ner.engines.base import Engine, Prompt
+from el4ner.errors import DocumentError
+from el4ner.pools.pool import Pool
+from el4ner.prompts import PromptSet
+from el4ner.text.chunks import chunks
+from el4ner.types import NONE_TYPE
+
+__all__ = ["StageContext"]
+
+MAX_NEGATIVES = 3
+"""How many spans of a demonstration that are no entities are shown, as ``none``, in the scored mode: as many as there
+are entities, between one and this. A small model goes by the share of ``none`` in front of it: with three after every
+sentence of a pool that is poor in entities it says ``none`` to everything."""
+
+
+@dataclass(frozen=True)
+class StageContext:
+    """One pool, the prompts and the settings. Made once per pool; cheap to call."""
+
+    pool: Pool
+    prompts: PromptSet
+    settings: MethodSettings
+    _shown: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False)
+
+    @property
+    def types(self) -> list[tuple[str, str]]:
+        """(name, description) in the pool's order."""
+        return list(self.pool.types.items())
+
+    def prompt(
+        self, engine: Engine, task: str, demonstrations: Sequence[int], *, reserve: int = 0, **values: Any
+    ) -> Prompt:
+        """The prompt of ``task``, most similar demonstration last, next to the sentence.
+
+        Where the whole does not fit the engine's context with ``reserve`` tokens to spare, the least similar
+        demonstrations are left out. Labels in ``demonstrations`` are of the ``labelled`` kind that the task shows.
+
+        Raises:
+            DocumentError: not even the bare sentence fits.
+        """
+        shown = list(demonstrations)
+        while True:
+            prompt = self.prompts.render(
+                task, types=self.types, demonstrations=[self._show(task, i) for i in reversed(shown)], **values
+            )
+            # A token is at least one byte, so a short prompt need not be counted.
+            size = len(f"{prompt.system}{prompt.user}{prompt.answer}".encode()) + 64
+            if (
+                size + reserve <= engine.context_length
+                or engine.count_tokens(prompt) + reserve <= engine.context_length
+            ):
+                return prompt
+            if not shown:
+                raise DocumentError(
+                    f"a sentence does not fit the {engine.context_length} tokens that {engine.name} reads; "
+                    "lower method.max_sentence_chars",
+                    code="sentence-too-long",
+                )
+            shown = shown[: len(shown) // 2]
+
+    def _show(self, task: str, index: int) -> dict[str, Any]:
+        known = self._shown.get(index)
+        if known is None:
+            known = self._shown[index] = self._demonstration(index)
+        return {
+            "text": known["text"],
+            "labels": known["scored" if task == "scored" else "gold"],
+            "statements": known["statements"],
+        }
+
+    def _demonstration(self, index: int) -> dict[str, Any]:
+        sentence = self.pool.sentences[index]
+        gold = list(dict.fromkeys((span.text, label) for span, label in sentence.spans))
+        # In the order of the text, as a reader would label it: entities, and some spans that are none.
+        taken = [(span.start, span.end) for span, _ in sentence.spans]
+        free = [
+            chunk
+            for chunk in chunks(sentence.text, self.pool.text_kind)
+            if all(chunk.span.end <= start or chunk.span.start >= end for start, end in taken)
+        ]
+        # Spans that look like names first: they are the harder negatives.
+        chosen = sorted(free, key=lambda chunk: not chunk.proper)[: max(1, min(MAX_NEGATIVES, len(gold)))]
+        lines = [(span.start, span.text, label) for span, label in sentence.spans]
+        lines += [(chunk.span.start, chunk.span.text, NONE_TYPE) for chunk in chosen]
+        scored = list(dict.fromkeys((text, label) for _, text, label in sorted(lines)))
+        return {"text": sentence.text, "gold": gold, "scored": scored, "statements": self._statements(index, gold)}
+
+    def _statements(self, index: int, gold: list[tuple[str, str]]) -> list[tuple[str, str, bool]]:
+        """True and false statements by turns: a false one names another type of the pool."""
+        names = list(self.pool.types)
+        if len(names) < 2:
+            return [(surface, label, True) for surface, label in gold]
+        statements = []
+        for turn, (surface, label) in enumerate(gold[:2]):
+            if (turn + index) % 2:
+                others = [name for name in names if name != label]
+                statements.append((surface, others[(index + turn) % len(others)], False))
+            else:
+                statements.append((surface, label, True))
+        return statements

@@ -1,0 +1,124 @@
+"""Stage 2: span extraction. Every member lists spans; the result is the union (arXiv 2505.23038, section 3.2).
+
+``scored`` mode departs from the paper: a chunker proposes as well, or alone (``method.proposals``), so every proposal
+is a substring of the input and costs nothing; the classifier's ``none`` does the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from el4ner.engines.base import Engine, GenerateRequest
+from el4ner.stages.answers import parse_spans
+from el4ner.stages.context import StageContext
+from el4ner.text.chunks import chunks
+from el4ner.text.mentions import find_mentions
+from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
+
+__all__ = ["CHUNKS", "SentenceInput", "extract", "propose"]
+
+CHUNKS = "chunks"
+"""The proposer's name where no model proposed a span."""
+_STOP = ("\n\n", "\nText:")
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceInput:
+    """A sentence and the pool sentences to show with it, most similar first."""
+
+    sentence: Sentence
+    demonstrations: tuple[int, ...]
+
+
+def extract(
+    batch: Sequence[SentenceInput], engines: Sequence[Engine], context: StageContext
+) -> tuple[list[SentenceCandidates], Usage]:
+    """Candidates of each sentence, in the batch's order; offsets are the document's."""
+    proposals: list[dict[Span, list[str]]] = [{} for _ in batch]
+    dropped = [0] * len(batch)
+    usage = Usage()
+    proposers = proposers_of(context)
+    if CHUNKS in proposers:
+        for item, found in zip(batch, proposals, strict=True):
+            for chunk in chunks(item.sentence.text, context.pool.text_kind):
+                found[_in_document(chunk.span, item.sentence)] = [CHUNKS]
+    if "models" in proposers:
+        for engine in engines:
+            answers, used = _generate(batch, engine, context)
+            usage += used
+            for index, surfaces in enumerate(answers):
+                sentence = batch[index].sentence
+                for surface in surfaces:
+                    mentions = find_mentions(surface, sentence.text)
+                    dropped[index] += not mentions
+                    for span in mentions:
+                        found_by = proposals[index].setdefault(_in_document(span, sentence), [])
+                        if engine.name not in found_by:
+                            found_by.append(engine.name)
+    return [
+        SentenceCandidates(
+            sentence=item.sentence,
+            demonstrations=item.demonstrations,
+            candidates=tuple(SpanCandidate(span, tuple(names)) for span, names in sorted(found.items())),
+            dropped=missed,
+        )
+        for item, found, missed in zip(batch, proposals, dropped, strict=True)
+    ], usage
+
+
+def proposers_of(context: StageContext) -> tuple[str, ...]:
+    """Who proposes spans: in paper mode the models alone, whatever ``method.proposals`` says."""
+    return ("models",) if context.settings.mode is Mode.PAPER else context.settings.proposals
+
+
+def propose(
+    sentences: Sequence[Sentence], engines: Sequence[Engine], context: StageContext
+) -> tuple[list[list[str]], Usage]:
+    """Spans of the input for retrieval, as the paper has it: every model, zero-shot, union (section 3.1)."""
+    surfaces: list[dict[str, None]] = [{} for _ in sentences]
+    usage = Usage()
+    for engine in engines:
+        requests = [
+            GenerateRequest(
+                context.prompt(
+                    engine, "paper_spans", (), reserve=context.settings.max_new_tokens, sentence=sentence.text
+                ),
+                context.settings.max_new_tokens,
+                _STOP,
+            )
+            for sentence in sentences
+        ]
+        for index, result in enumerate(engine.generate(requests)):
+            usage += result.usage
+            for surface in parse_spans(f"-{result.text}"):
+                for span in find_mentions(surface, sentences[index].text):
+                    surfaces[index][span.text] = None
+    return [list(found) for found in surfaces], usage
+
+
+def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageContext) -> tuple[list[list[str]], Usage]:
+    settings = context.settings
+    task = "paper_extract"
+    results = engine.generate(
+        [
+            GenerateRequest(
+                context.prompt(
+                    engine,
+                    task,
+                    item.demonstrations,
+                    reserve=settings.max_new_tokens,
+                    sentence=item.sentence.text,
+                ),
+                settings.max_new_tokens,
+                _STOP,
+            )
+            for item in batch
+        ]
+    )
+    usage = sum((result.usage for result in results), Usage())
+    return [parse_spans(f"-{result.text}") for result in results], usage
+
+
+def _in_document(span: Span, sentence: Sentence) -> Span:
+    return Span(sentence.start + span.start, sentence.start + span.end, span.text)

@@ -1,0 +1,95 @@
+"""Stage 4: type validation by one member, the verifier (arXiv 2505.23038, section 3.4).
+
+``paper``: the verifier writes true or false. ``scored``: the probability of yes against no. What a verdict does to the
+entity (``method.validation``) is decided where the document is assembled, so a verdict is always what was said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from el4ner.engines.base import Engine, GenerateRequest, ScoreItem, ScoreRequest
+from el4ner.stages.classify import softmax
+from el4ner.stages.context import StageContext
+from el4ner.types import NONE_TYPE, Mode, SentenceEntities, SentenceTypes, TypedSpan, Usage, Verdict
+
+__all__ = ["UNVERIFIED", "validate"]
+
+UNVERIFIED = Verdict(holds=True, probability=1.0, verifier=None)
+"""Nobody was asked, so nothing speaks against it."""
+_YES_NO = (" yes", " no")
+
+
+def validate(
+    batch: Sequence[SentenceTypes], verifier: Engine | None, context: StageContext
+) -> tuple[list[SentenceEntities], Usage]:
+    """A verdict for every typed span that is no ``none``, in order. ``verifier`` None: all are :data:`UNVERIFIED`."""
+    entities = [[span for span in item.typed if span.type != NONE_TYPE] for item in batch]
+    usage = Usage()
+    verdicts = [[UNVERIFIED] * len(spans) for spans in entities]
+    if verifier is not None:
+        ask = _scored if context.settings.mode is Mode.SCORED else _written
+        asked = [index for index, spans in enumerate(entities) if spans]
+        answers, usage = ask([batch[i] for i in asked], [entities[i] for i in asked], verifier, context)
+        for index, answer in zip(asked, answers, strict=True):
+            verdicts[index] = answer
+    return [
+        SentenceEntities(item.sentence, tuple(zip(spans, judged, strict=True)))
+        for item, spans, judged in zip(batch, entities, verdicts, strict=True)
+    ], usage
+
+
+def _written(
+    batch: Sequence[SentenceTypes], entities: Sequence[Sequence[TypedSpan]], verifier: Engine, context: StageContext
+) -> tuple[list[list[Verdict]], Usage]:
+    requests = [
+        GenerateRequest(
+            context.prompt(
+                verifier,
+                "paper_validate",
+                item.demonstrations,
+                reserve=8,
+                sentence=item.sentence.text,
+                surface=span.candidate.span.text,
+                type=span.type,
+            ),
+            3,
+            ("\n",),
+        )
+        for item, spans in zip(batch, entities, strict=True)
+        for span in spans
+    ]
+    results = verifier.generate(requests)
+    usage = sum((result.usage for result in results), Usage())
+    # Anything but a clear "false" leaves the type standing: a verifier that answers something else has not objected.
+    said = iter([not result.text.strip().lower().startswith("false") for result in results])
+    return [
+        [Verdict(holds, 1.0 if holds else 0.0, verifier.name) for _, holds in zip(spans, said, strict=False)]
+        for spans in entities
+    ], usage
+
+
+def _scored(
+    batch: Sequence[SentenceTypes], entities: Sequence[Sequence[TypedSpan]], verifier: Engine, context: StageContext
+) -> tuple[list[list[Verdict]], Usage]:
+    requests = []
+    for item, spans in zip(batch, entities, strict=True):
+        tails = [
+            context.prompts.block("scored", "verify", surface=span.candidate.span.text, type=span.type)
+            for span in spans
+        ]
+        prompt = context.prompt(
+            verifier,
+            "scored",
+            item.demonstrations,
+            reserve=max(len(tail.encode()) for tail in tails) + 8,
+            sentence=item.sentence.text,
+        )
+        requests.append(ScoreRequest(prompt, tuple(ScoreItem(tail, _YES_NO) for tail in tails)))
+    results = verifier.score(requests)
+    usage = sum((result.usage for result in results), Usage())
+    verdicts = []
+    for result in results:
+        yes = [softmax(scores)[0] for scores in result.scores]
+        verdicts.append([Verdict(probability >= 0.5, probability, verifier.name) for probability in yes])
+    return verdicts, usage

@@ -1,0 +1,126 @@
+"""The stages in one process: texts in, tagged documents out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from types import TracebackType
+from typing import Any, TypeVar
+
+from el4ner.assemble import assemble
+from el4ner.config import STREAM_SECTIONS, Settings, load_settings
+from el4ner.errors import DocumentError
+from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.pipeline import Pipeline
+from el4ner.retrieval import RetrievalCache
+from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes, TaggedDocument
+
+__all__ = ["Tagger"]
+
+
+class Tagger:
+    """Tags documents with the same stage functions that the stream's workers call. Not thread-safe.
+
+    >>> with Tagger.from_config() as tagger:                                        # doctest: +SKIP
+    ...     for document in tagger.tag(["Ada Lovelace met Charles Babbage in London."]):
+    ...         print([(entity.text, entity.type) for entity in document.entities])
+    """
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+
+    @classmethod
+    def from_config(
+        cls,
+        path: Path | str | None = None,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] = os.environ,
+        cache: RetrievalCache | None = None,
+        cache_dir: Path | None = None,
+        progress: Progress = NO_PROGRESS,
+    ) -> Tagger:
+        """Load what the configuration names; see :func:`el4ner.config.load_settings` for its sources.
+
+        Raises:
+            ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
+        """
+        settings = load_settings(
+            Settings,
+            Path(path) if path is not None else None,
+            environ=environ,
+            overrides=overrides,
+            passed_over=STREAM_SECTIONS,
+        )
+        return cls(Pipeline.from_settings(settings, cache=cache, cache_dir=cache_dir, progress=progress))
+
+    def tag(self, texts: Iterable[str | Document], *, batch_size: int = 16) -> Iterator[TaggedDocument]:
+        """Tag documents, in order. A plain string gets its position as its id.
+
+        Raises:
+            DocumentError: a document cannot be processed (too large, a pool that is not hosted). Use
+                :meth:`tag_or_error` to go on with the others.
+            EngineError: a model failed.
+        """
+        for result in self.tag_or_error(texts, batch_size=batch_size):
+            if isinstance(result, DocumentError):
+                raise result
+            yield result
+
+    def tag_or_error(
+        self, texts: Iterable[str | Document], *, batch_size: int = 16
+    ) -> Iterator[TaggedDocument | DocumentError]:
+        """As :meth:`tag`, with the error in the place of a document that cannot be processed."""
+        documents = (
+            text if isinstance(text, Document) else Document(str(number), text) for number, text in enumerate(texts)
+        )
+        while batch := list(islice(documents, batch_size)):
+            yield from self._tag(batch)
+
+    def _tag(self, documents: Sequence[Document]) -> list[TaggedDocument | DocumentError]:
+        method = self.pipeline.settings.method
+        results: list[TaggedDocument | DocumentError | None] = [None] * len(documents)
+        places = list(range(len(documents)))
+        candidates, places = _good(self.pipeline.extract(documents), places, results)
+        typed, places = _good(self.pipeline.classify(candidates), places, results)
+        judged, places = _good(self.pipeline.validate(typed), places, results)
+        for place, result in zip(places, judged, strict=True):
+            results[place] = assemble(
+                result,
+                overlaps=method.overlaps,
+                validation=method.validation_kind,
+                min_confidence=method.min_confidence,
+            )
+        return [result for result in results if result is not None]
+
+    def close(self) -> None:
+        """Close the engines."""
+        self.pipeline.close()
+
+    def __enter__(self) -> Tagger:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+_Step = TypeVar("_Step", DocumentCandidates, DocumentTypes, DocumentEntities)
+
+
+def _good(
+    step: Sequence[_Step | DocumentError], places: Sequence[int], results: list[TaggedDocument | DocumentError | None]
+) -> tuple[list[_Step], list[int]]:
+    """What goes on to the next stage, and where it belongs; errors are put in their places."""
+    going: list[_Step] = []
+    where: list[int] = []
+    for place, item in zip(places, step, strict=True):
+        if isinstance(item, DocumentError):
+            results[place] = item
+        else:
+            going.append(item)
+            where.append(place)
+    return going, where

@@ -1,0 +1,1 @@
+"""Text, before any model: sentences, span proposals, mentions, overlaps."""

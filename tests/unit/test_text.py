@@ -1,0 +1,150 @@
+"""Sentences, chunks, mentions, overlaps: offsets are exact whatever the text is."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from el4ner.text.chunks import COMMON_WEIGHT, PRONOUN_WEIGHT, PROPER_WEIGHT, chunks, span_weight
+from el4ner.text.mentions import find_mentions
+from el4ner.text.overlaps import resolve_overlaps
+from el4ner.text.segment import segment
+from el4ner.types import Entity
+
+TEXTS = st.text(
+    alphabet=st.one_of(st.sampled_from("aB é\n.!?,'’-1/:👍İß中"), st.characters(codec="utf-8")), max_size=200
+)
+KINDS = st.sampled_from(["prose", "log"])
+
+
+@given(TEXTS, KINDS, st.integers(1, 50))
+def test_sentences_hold_every_character_that_is_not_space_exactly_once(text: str, kind: str, limit: int) -> None:
+    sentences = segment(text, kind, max_chars=limit)  # type: ignore[arg-type]
+    covered = [index for sentence in sentences for index in range(sentence.start, sentence.end)]
+    assert len(covered) == len(set(covered))
+    assert all(text[index].isspace() for index in set(range(len(text))) - set(covered))
+    for sentence in sentences:
+        assert text[sentence.start : sentence.end] == sentence.text
+        assert sentence.text == sentence.text.strip()
+        assert 0 < len(sentence.text) <= limit
+
+
+def test_prose_is_segmented_at_sentence_ends_but_not_after_titles() -> None:
+    text = "Dr. Okafor 👍 flew to Lagos. She met Mr. Bello.  It rained."
+    assert [s.text for s in segment(text)] == ["Dr. Okafor 👍 flew to Lagos.", "She met Mr. Bello.", "It rained."]
+
+
+def test_a_log_line_is_one_sentence_whatever_dots_it_has() -> None:
+    text = "10:00:01 db-1 sshd[1]: Failed. Retry.\r\n10:00:02 db-1 cron: done\n"
+    assert [s.text for s in segment(text, "log")] == [
+        "10:00:01 db-1 sshd[1]: Failed. Retry.",
+        "10:00:02 db-1 cron: done",
+    ]
+
+
+def test_a_long_sentence_is_split_at_white_space_and_a_long_word_inside() -> None:
+    assert [s.text for s in segment("aaaa bbbb cccccccccccc", "log", max_chars=9)] == ["aaaa bbbb", "ccccccccc", "ccc"]
+
+
+@given(TEXTS, KINDS)
+def test_chunks_are_substrings_and_each_span_stands_once(text: str, kind: str) -> None:
+    found = [chunk.span for chunk in chunks(text, kind)]  # type: ignore[arg-type]
+    assert len({(span.start, span.end) for span in found}) == len(found)
+    for span in found:
+        assert span.text == text[span.start : span.end]
+        assert span.text.strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("He met Sonia Gandhi in New York.", {"Sonia Gandhi", "New York"}),
+        ("The Bank of England's governor", {"Bank of England", "England"}),
+        ("President Barack Obama spoke", {"President Barack Obama", "Barack Obama"}),
+        ("the Serbian People's Party won", {"Serbian People's Party"}),
+        ("Slade Gorton and Al Gore left", {"Slade Gorton", "Al Gore"}),
+        ("it is used for speech recognition", {"speech recognition"}),
+    ],
+)
+def test_prose_chunks_hold_the_names(text: str, expected: set[str]) -> None:
+    assert expected <= {chunk.span.text for chunk in chunks(text)}
+
+
+def test_log_chunks_hold_hosts_addresses_paths_and_users() -> None:
+    line = 'web-3 sshd[24200]: Failed for root from 192.0.2.7 port 22: user=bob@db.example.com file="/var/log/a.log"'
+    expected = {"web-3", "sshd", "root", "192.0.2.7", "bob", "db.example.com", "/var/log/a.log"}
+    assert expected <= {chunk.span.text for chunk in chunks(line, "log")}
+
+
+def test_function_words_alone_are_no_chunk() -> None:
+    assert [chunk.span.text for chunk in chunks("It was there before them.")] == []
+
+
+def test_span_weights_favour_proper_nouns_over_nouns_over_pronouns() -> None:
+    assert span_weight("Ada Lovelace") == PROPER_WEIGHT
+    assert span_weight("the engine") == COMMON_WEIGHT
+    assert span_weight("they") == PRONOUN_WEIGHT
+
+
+@given(TEXTS, st.data())
+def test_every_mention_of_a_surface_is_found_with_its_own_text(text: str, data: st.DataObject) -> None:
+    if not text.strip():
+        return
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    for span in find_mentions(text[start:end], text):
+        assert text[span.start : span.end] == span.text
+
+
+@pytest.mark.parametrize(
+    ("surface", "text", "expected"),
+    [
+        ("Iran", "Iranian talks with Iran", [(19, 23)]),
+        ("iran", "Iran and Iran", [(0, 4), (9, 13)]),
+        ('"Iran"', "Iran", [(0, 4)]),
+        ("U.S.", "the U.S. Senate", [(4, 8)]),
+        ("Paris", "London", []),
+        ("", "London", []),
+        ("istanbul", "İİ Istanbul", [(3, 11)]),
+    ],
+)
+def test_mentions(surface: str, text: str, expected: list[tuple[int, int]]) -> None:
+    assert [(span.start, span.end) for span in find_mentions(surface, text)] == expected
+
+
+def entity(start: int, end: int, confidence: float, kind: str = "person") -> Entity:
+    return Entity(start, end, "x" * (end - start), kind, confidence)
+
+
+def test_flat_keeps_the_most_confident_of_those_that_overlap() -> None:
+    kept = resolve_overlaps([entity(0, 10, 0.5), entity(5, 12, 0.9), entity(20, 22, 0.1)], "flat")
+    assert [(e.start, e.end) for e in kept] == [(5, 12), (20, 22)]
+
+
+def test_nested_keeps_what_lies_inside_but_not_what_crosses() -> None:
+    kept = resolve_overlaps([entity(0, 10, 0.9), entity(0, 4, 0.5), entity(8, 12, 0.4)], "nested")
+    assert [(e.start, e.end) for e in kept] == [(0, 10), (0, 4)]
+
+
+ENTITIES = st.lists(
+    st.builds(
+        lambda start, length, confidence, kind: entity(start, start + length, confidence, kind),
+        st.integers(0, 20),
+        st.integers(1, 8),
+        st.sampled_from([0.2, 0.5, 0.9]),
+        st.sampled_from(["a", "b"]),
+    ),
+    max_size=12,
+)
+
+
+@given(ENTITIES, st.randoms(use_true_random=False), st.sampled_from(["flat", "nested"]))
+def test_the_order_of_entities_does_not_matter(entities: list[Entity], random: object, policy: str) -> None:
+    shuffled = list(entities)
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert resolve_overlaps(entities, policy) == resolve_overlaps(shuffled, policy)  # type: ignore[arg-type]
+
+
+@given(ENTITIES)
+def test_flat_results_never_overlap(entities: list[Entity]) -> None:
+    kept = resolve_overlaps(entities, "flat")
+    assert all(one.end <= other.start for one, other in zip(kept, kept[1:], strict=False))
