@@ -1,0 +1,61 @@
+# The same commands for people and for CI. `make demo` and `make test` need nothing but Python, Java 17 and Maven.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+UV_VERSION := 0.13.9
+PYTHON ?= python3
+
+# uv from the machine if it is there, otherwise a pinned one in a folder of the project.
+UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
+SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local
+RUN := .venv/bin
+
+.PHONY: help env demo test test-fast test-gpu lint format bench kafka kafka-down clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+.uv/bin/uv:
+	$(PYTHON) -m venv .uv
+	.uv/bin/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+env: .venv/.stamp  ## create the environment from the lock file
+
+.venv/.stamp: pyproject.toml uv.lock $(if $(findstring .uv/,$(UV)),.uv/bin/uv)
+	@echo "creating the environment in .venv (about 2 GB to fetch the first time)"
+	$(SYNC)
+	@touch $@
+
+demo: env  ## stream the sample through Kafka and the models, and show it tagged
+	$(RUN)/el4ner demo
+
+test: env  ## every test that this machine can run (starts its own Kafka and Valkey)
+	$(RUN)/pytest
+
+test-fast: env  ## tests without broker, cache or models: seconds
+	$(RUN)/pytest -m "not integration and not models and not gpu"
+
+test-gpu: env  ## tests of the GPU engine; skipped by name where there is no GPU
+	$(RUN)/pytest -m gpu || test $$? -eq 5
+
+lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Faust or Redis
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/mypy
+	$(RUN)/pytest -q tests/unit/test_architecture.py
+
+format: env  ## let ruff format the code
+	$(RUN)/ruff check --fix .
+	$(RUN)/ruff format .
+
+bench: env  ## the benchmarks of bench/
+	$(RUN)/python bench/pipeline.py
+	$(RUN)/python bench/tag.py
+
+kafka: env  ## start Kafka and Valkey for this folder (`make kafka-down` stops them)
+	$(RUN)/el4ner local up
+
+kafka-down: env  ## stop what `make kafka` started
+	$(RUN)/el4ner local down
+
+clean:  ## remove what is made: environment, local services' data, caches
+	rm -rf .venv .uv .el4ner build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
