@@ -1,0 +1,79 @@
+"""Where the real broker and the real cache of the integration tests come from."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.integration.stream_harness import Stream
+
+
+@dataclass(frozen=True)
+class Endpoints:
+    """Addresses as the settings have them."""
+
+    kafka_bootstrap: str
+    redis_url: str
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[Endpoints]:
+    """One Kafka and one Redis for the whole run.
+
+    What ``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL`` name; else containers, if a Docker engine answers; else the local
+    services of ``workers.local``.
+    """
+    kafka, redis = os.environ.get("KAFKA_BOOTSTRAP_SERVERS"), os.environ.get("REDIS_URL")
+    with contextlib.ExitStack() as stack:
+        if kafka and redis:
+            yield Endpoints(kafka, redis)
+        elif _docker_answers():
+            from testcontainers.kafka import KafkaContainer
+            from testcontainers.redis import RedisContainer
+
+            broker = stack.enter_context(KafkaContainer("confluentinc/cp-kafka:8.0.0").with_kraft())
+            cache = stack.enter_context(RedisContainer("valkey/valkey:8"))
+            address = f"redis://{cache.get_container_host_ip()}:{cache.get_exposed_port(6379)}/0"
+            yield Endpoints(kafka or broker.get_bootstrap_server(), redis or address)
+        else:
+            from workers.local.services import temporary_services
+
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="el4ner-tests-")))
+            local = stack.enter_context(temporary_services(folder))
+            yield Endpoints(kafka or local.kafka_bootstrap, redis or local.redis_url)
+
+
+@pytest.fixture
+def stream(services: Endpoints, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Stream]:
+    """A pipeline of the test's own: topics with their own prefix, a configuration file, and no process yet.
+
+    ``@pytest.mark.parametrize("stream", [{...}], indirect=True)`` gives sections that differ.
+    """
+    sections: dict[str, Any] = getattr(request, "param", {})
+    prefix = f"t{uuid.uuid4().hex[:8]}."
+    harness = Stream(services.kafka_bootstrap, services.redis_url, prefix, tmp_path, sections)
+    try:
+        yield harness
+    finally:
+        harness.close()
+
+
+def _docker_answers() -> bool:
+    """Asked with the command, since the Python client leaks its socket when nobody answers."""
+    command = shutil.which("docker")
+    if command is None:
+        return False
+    try:
+        return subprocess.run([command, "info"], capture_output=True, timeout=10, check=False).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False

@@ -1,0 +1,168 @@
+"""Conversion of a tiny GGUF file, written here with the ``gguf`` package."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from el4ner.errors import ModelError
+from el4ner.models.convert import convert
+from el4ner.models.gguf_file import GgufFile
+from el4ner.models.gguf_tokenizer import build_tokenizer
+from el4ner.models.progress import NO_PROGRESS
+
+gguf = pytest.importorskip("gguf")
+
+WIDTH, HEADS, KV_HEADS, FEED = 32, 4, 2, 64
+PIECES = ["<pad>", "<eos>", "<bos>", "<unk>", "\n", "\n\n", "  ", "<b>", "a", "b", "▁", "▁a", "ab", "▁ab", "aab"]
+KINDS = [3, 3, 3, 3, 4, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1]
+SCORES = [0.0, 0.0, 0.0, 0.0, -1000.0, -1000.0, -1000.0, -1000.0, -90.0, -91.0, -92.0, -3.0, -1.0, -2.0, -4.0]
+SENTENCE_PIECE = {
+    "tokenizer.ggml.model": "llama",
+    "tokenizer.ggml.add_space_prefix": False,
+    "tokenizer.ggml.add_bos_token": True,
+    "tokenizer.ggml.tokens": PIECES + [f"<0x{byte:02X}>" for byte in range(256)],
+    "tokenizer.ggml.token_type": KINDS + [6] * 256,
+    "tokenizer.ggml.scores": SCORES + [0.0] * 256,
+    "tokenizer.ggml.bos_token_id": 2,
+    "tokenizer.ggml.eos_token_id": 1,
+    "tokenizer.ggml.unknown_token_id": 3,
+    "tokenizer.ggml.padding_token_id": 0,
+}
+
+
+def write_llama(path: Path, random: np.random.Generator, *, architecture: str = "llama") -> dict[str, np.ndarray]:
+    """The file, and its tensors as they were (the feed-forward weights lose a little: they are quantised)."""
+    writer = gguf.GGUFWriter(str(path), architecture)
+    writer.add_context_length(128)
+    writer.add_embedding_length(WIDTH)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(FEED)
+    writer.add_head_count(HEADS)
+    writer.add_head_count_kv(KV_HEADS)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("smollm")
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *map(chr, range(33, 127)), "Ġ", "Ċ", "Ġa"]
+    writer.add_token_list(tokens)
+    writer.add_token_types([3, 3, 3, *[1] * (len(tokens) - 3)])
+    writer.add_token_merges(["Ġ a"])
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+    writer.add_pad_token_id(2)
+    writer.add_chat_template("{{ messages[0]['content'] }}")
+    shapes = {
+        "token_embd": (len(tokens), WIDTH),
+        "output_norm": (WIDTH,),
+        "blk.0.attn_norm": (WIDTH,),
+        "blk.0.attn_q": (WIDTH, WIDTH),
+        "blk.0.attn_k": (WIDTH * KV_HEADS // HEADS, WIDTH),
+        "blk.0.attn_v": (WIDTH * KV_HEADS // HEADS, WIDTH),
+        "blk.0.attn_output": (WIDTH, WIDTH),
+        "blk.0.ffn_norm": (WIDTH,),
+        "blk.0.ffn_gate": (FEED, WIDTH),
+        "blk.0.ffn_up": (FEED, WIDTH),
+        "blk.0.ffn_down": (WIDTH, FEED),
+    }
+    tensors = {f"{name}.weight": random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    for name, values in tensors.items():
+        if "ffn_" in name and values.ndim == 2:
+            quantised = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
+            writer.add_tensor(name, quantised, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
+        else:
+            writer.add_tensor(name, values)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return tensors
+
+
+@pytest.fixture
+def random() -> np.random.Generator:
+    return np.random.default_rng(3)
+
+
+def test_a_file_is_read_whole_or_in_pieces(tmp_path: Path, random: np.random.Generator) -> None:
+    tensors = write_llama(tmp_path / "tiny.gguf", random)
+    with GgufFile(tmp_path / "tiny.gguf") as file:
+        assert set(file.tensors) == set(tensors)
+        assert file.metadata["llama.attention.head_count"] == HEADS
+        for name, expected in tensors.items():
+            assert file.tensors[name].shape == expected.shape
+            read = file.read(name)
+            assert np.allclose(read, expected, atol=0.05 if "ffn_" in name else 0)
+            pieces = list(file.pieces(name, max_values=100))
+            assert np.array_equal(np.concatenate(pieces).reshape(expected.shape), read)
+
+
+def test_a_converted_model_loads_and_has_the_weights(tmp_path: Path, random: np.random.Generator) -> None:
+    tensors = write_llama(tmp_path / "tiny.gguf", random)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    convert(tmp_path / "tiny.gguf", folder, NO_PROGRESS)
+    weights = load_file(folder / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.bfloat16}
+    expected = torch.from_numpy(tensors["blk.0.attn_output.weight"]).to(torch.bfloat16)
+    assert torch.equal(weights["model.layers.0.self_attn.o_proj.weight"], expected)
+    # llama.cpp interleaves rotary halves: rows 0, 1, 2, 3 of a head of 8 are rows 0, 4, 1, 5 here.
+    theirs = torch.from_numpy(tensors["blk.0.attn_q.weight"]).to(torch.bfloat16)
+    ours = weights["model.layers.0.self_attn.q_proj.weight"]
+    assert torch.equal(theirs[[8, 9, 10, 11]], ours[[8, 12, 9, 13]])
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    assert model.config.num_key_value_heads == KV_HEADS
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert tokenizer.chat_template == "{{ messages[0]['content'] }}"
+    assert tokenizer.tokenize("a a12<|im_end|>") == ["a", "Ġa", "1", "2", "<|im_end|>"]
+    assert model(torch.tensor([tokenizer("a a")["input_ids"]])).logits.isfinite().all()
+
+
+def test_another_architecture_is_refused(tmp_path: Path, random: np.random.Generator) -> None:
+    write_llama(tmp_path / "tiny.gguf", random, architecture="falcon")
+    with pytest.raises(ModelError, match="falcon"):
+        convert(tmp_path / "tiny.gguf", tmp_path, NO_PROGRESS)
+
+
+@pytest.mark.parametrize("content", [b"not at all", b"GGUF", b"GGUF\x09\0\0\0", b"GGUF\x03\0\0\0" + b"\xff" * 16])
+def test_what_is_no_gguf_file_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "x.gguf").write_bytes(content)
+    with pytest.raises(ModelError, match=r"x\.gguf"):
+        GgufFile(tmp_path / "x.gguf")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("ab", ["ab"]),
+        (" ab", ["▁ab"]),
+        ("aab", ["aab"]),  # "ab" first, which is how "aab" is reached
+        ("a\n\nb", ["a", "\n\n", "b"]),
+        ("a   b", ["a", "▁▁", "▁", "b"]),
+        ("a<b>", ["a", "<b>"]),
+        ("é", ["<0xC3>", "<0xA9>"]),
+    ],
+)
+def test_sentence_pieces_are_merged_by_score(text: str, expected: list[str]) -> None:
+    tokenizer = build_tokenizer(SENTENCE_PIECE)
+    assert tokenizer.encode(text).tokens == ["<bos>", *expected]
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_a_tokenizer_is_the_same_after_saving(tmp_path: Path) -> None:
+    tokenizer = build_tokenizer(SENTENCE_PIECE)
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    again = type(tokenizer).from_file(str(tmp_path / "tokenizer.json"))
+    assert json.loads(again.to_str()) == json.loads(tokenizer.to_str())
+
+
+def test_an_unknown_kind_of_tokenizer_is_refused() -> None:
+    with pytest.raises(ModelError, match="wordpiece"):
+        build_tokenizer({"tokenizer.ggml.model": "wordpiece"})

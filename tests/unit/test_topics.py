@@ -1,0 +1,92 @@
+"""What the topics have to be, and what is said about those that are not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import pytest
+
+from workers.config import KafkaSettings
+from workers.topics import JOINED, Topic, TopicPlan, changelog_name, find_problems, plan, topic_name
+
+SETTINGS = KafkaSettings(topic_prefix="p.", partitions=6, replication=2)
+PLANS = {planned.name: planned for planned in plan(SETTINGS)}
+
+
+def problems(
+    planned: TopicPlan,
+    *,
+    partitions: int = 6,
+    replication: int = 2,
+    configs: Mapping[str, str] | None = None,
+    reference: tuple[str, int] | None = ("p.documents", 6),
+) -> list[str]:
+    return find_problems(
+        planned,
+        partitions=partitions,
+        replication=replication,
+        configs={**planned.configs, **(configs or {})},
+        reference=reference,
+    )
+
+
+def test_every_topic_and_the_changelog_are_planned_with_prefix_and_partitions() -> None:
+    assert set(PLANS) == {f"p.{topic.value}" for topic in Topic} | {"p.el4ner-aggregate-joins-changelog"}
+    assert changelog_name(SETTINGS) == "p.el4ner-aggregate-joins-changelog"
+    assert {planned.partitions for planned in PLANS.values()} == {6}
+    assert {planned.replication for planned in PLANS.values()} == {2}
+
+
+def test_the_joined_topics_are_those_that_the_aggregator_reads_and_its_changelog() -> None:
+    joined = {planned.name for planned in PLANS.values() if planned.joined}
+    assert joined == {topic_name(SETTINGS, topic) for topic in JOINED} | {changelog_name(SETTINGS)}
+
+
+def test_only_the_changelog_is_compacted_and_dead_letters_take_what_documents_take() -> None:
+    compacted = {planned.name for planned in PLANS.values() if planned.configs["cleanup.policy"] == "compact"}
+    assert compacted == {changelog_name(SETTINGS)}
+    letters, documents = PLANS["p.dead-letters"].configs, PLANS["p.documents"].configs
+    assert int(letters["max.message.bytes"]) > int(documents["max.message.bytes"]) >= 8 * 1024 * 1024
+    assert int(letters["retention.ms"]) > int(documents["retention.ms"])
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_a_topic_as_planned_has_no_problems(name: str) -> None:
+    assert problems(PLANS[name]) == []
+
+
+@pytest.mark.parametrize("name", [name for name, planned in PLANS.items() if planned.joined and planned.ours])
+def test_a_joined_topic_with_other_partitions_is_refused_by_both_names_and_counts(name: str) -> None:
+    (problem,) = problems(PLANS[name], partitions=4)
+    for word in ("'p.documents'", "has 6", repr(name), "has 4"):
+        assert word in problem
+
+
+def test_what_matters_is_that_the_joined_topics_agree_not_the_setting() -> None:
+    assert problems(PLANS["p.typed-entities"], partitions=12, reference=("p.documents", 12)) == []
+    assert problems(PLANS["p.documents"], partitions=12, reference=("p.documents", 12)) == []
+    assert problems(PLANS["p.tagged-documents"], partitions=1) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "configs", "word"),
+    [
+        ("p.typed-entities", {"cleanup.policy": "compact"}, "cleanup.policy=compact"),
+        ("p.el4ner-aggregate-joins-changelog", {"cleanup.policy": "delete"}, "cleanup.policy=delete"),
+        ("p.el4ner-aggregate-joins-changelog", {"cleanup.policy": "compact,delete"}, "compact,delete"),
+        ("p.tagged-documents", {"retention.ms": "1000"}, "retention.ms=1000"),
+        ("p.dead-letters", {"max.message.bytes": "1048588"}, "max.message.bytes=1048588"),
+        ("p.documents", {"max.message.bytes": "100000000"}, "100000000"),
+    ],
+)
+def test_settings_that_would_break_the_pipeline_are_named(name: str, configs: dict[str, str], word: str) -> None:
+    (problem,) = problems(PLANS[name], configs=configs)
+    assert repr(name) in problem
+    assert word in problem
+
+
+def test_more_is_fine() -> None:
+    assert problems(PLANS["p.tagged-documents"], replication=3, configs={"retention.ms": "-1"}) == []
+    assert problems(PLANS["p.documents"], replication=1, configs={"max.message.bytes": "1048588"}) == []
+    (problem,) = problems(PLANS["p.tagged-documents"], replication=1)
+    assert "replication 1" in problem

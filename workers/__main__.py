@@ -1,0 +1,37 @@
+"""``python -m workers STAGE… [--config FILE]``: run stages, or ``all``, in this process, as ``el4ner worker`` does."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from el4ner.errors import El4nerError
+from workers.config import load_stream_settings
+from workers.logs import configure_logging
+from workers.run import STAGES, WorkerCrashedError, run_workers
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Exit status: 0 after a signal, 1 after a crash, 2 if it cannot start."""
+    parser = argparse.ArgumentParser(prog="python -m workers", description="Run stages of the stream.")
+    parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"], help="what to run")
+    parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
+    options = parser.parse_args(arguments)
+    stages = STAGES if "all" in options.stages else tuple(options.stages)
+    try:
+        settings = load_stream_settings(options.config)
+        configure_logging(settings.worker)
+        run_workers(settings, stages)
+    except WorkerCrashedError as error:
+        logging.getLogger(__name__).exception("the workers end", extra={"code": error.code})
+        return 1
+    except El4nerError as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

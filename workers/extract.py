@@ -1,0 +1,28 @@
+"""documents → span-candidates: the pipeline's first two stages, retrieval and extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from el4ner.errors import DocumentError
+from el4ner.types import Document, DocumentCandidates
+from workers.app import StageApp
+from workers.headers import RandomBytes
+from workers.stage import EXTRACT
+from workers.stage_worker import Owner, StageWorker
+
+if TYPE_CHECKING:
+    # At run time it takes torch along, and belongs to the owner's thread.
+    from el4ner.pipeline import Pipeline
+
+__all__ = ["build"]
+
+
+def build(app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes) -> StageWorker:
+    """The worker of the extract stage."""
+    return StageWorker(app, EXTRACT, _call, owner, clock_ms=clock_ms, random=random)
+
+
+def _call(pipeline: Pipeline, batch: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
+    return pipeline.extract(batch)

@@ -1,0 +1,203 @@
+"""Messages: what comes off a topic, what goes onto one, and whose document it is. No Kafka in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from el4ner.errors import DocumentError, MessageError
+from el4ner.serialize import dumps, fingerprint
+from el4ner.types import Document
+from workers import schemas
+from workers.headers import Headers, Trace, cloud_event
+from workers.topics import Topic
+
+__all__ = [
+    "DEAD_LETTER_PREFIX",
+    "Outgoing",
+    "Record",
+    "dead_letter",
+    "decode",
+    "document_id",
+    "document_of",
+    "error_json",
+    "failed_value",
+    "message_id",
+    "outgoing",
+    "peek",
+    "revision_of",
+]
+
+DEAD_LETTER_PREFIX: Final = "el4ner-"
+_MAX_REASON: Final = 1_000
+_MAX_ID: Final = 1_024
+_MAX_REVISION: Final = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message as it came: ``topic`` is what it is, ``source`` the topic's name on the broker.
+
+    ``timestamp_ms`` -1: it has none.
+    """
+
+    topic: Topic
+    source: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send. ``partition`` None: by the key (murmur2)."""
+
+    topic: Topic
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int | None = None
+
+
+def peek(value: bytes | None) -> Any:
+    """The JSON of a message that may be none at all; None if it cannot be read."""
+    if value is None:
+        return None
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
+    """A value that its topic's schema allows.
+
+    Raises:
+        MessageError: ``encoding`` (not UTF-8), ``json`` (not JSON) or ``schema``; names the place.
+    """
+    try:
+        data = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        try:
+            value.decode()
+        except UnicodeDecodeError as broken:
+            raise MessageError(
+                f"the value is not UTF-8: {broken.reason} at byte {broken.start}", code="encoding"
+            ) from error
+        raise MessageError(f"the value is not JSON: {error}", code="json") from error
+    schemas.validate(topic.value, data)
+    loaded: Mapping[str, Any] = data
+    return loaded
+
+
+def document_id(record: Record, data: Any) -> str:
+    """Whose document a message of the ``documents`` topic is, also if nothing else of it can be read.
+
+    The value's ``id``; else the key, if it is UTF-8 and not empty; else where the message lies:
+    ``topic-partition-offset``. ``data`` is :func:`peek` of the value. Every consumer of the topic finds the same.
+    """
+    if isinstance(data, dict):
+        found = data.get("id")
+        if isinstance(found, str) and 0 < len(found) <= _MAX_ID:
+            return found
+    if record.key:
+        try:
+            key = record.key.decode()
+        except UnicodeDecodeError:
+            key = ""
+        if 0 < len(key) <= _MAX_ID:
+            return key
+    return f"{record.source}-{record.partition}-{record.offset}"
+
+
+def revision_of(data: Any) -> int:
+    """The revision that a message names, 0 if it names none that is valid."""
+    found = data.get("revision") if isinstance(data, dict) else None
+    valid = isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MAX_REVISION
+    return found if valid and found is not None else 0
+
+
+def document_of(record: Record, data: Mapping[str, Any]) -> Document:
+    """The document of a valid message of the ``documents`` topic."""
+    return Document(
+        id=document_id(record, data), text=data["text"], pool=data.get("pool"), revision=data.get("revision", 0)
+    )
+
+
+def message_id(document: str, revision: int, stage: str, producer: Any) -> str:
+    """The same document, revision, stage and producer give the same id: a repeated message is recognised by it."""
+    return fingerprint(document, revision, stage, producer)
+
+
+def error_json(error: DocumentError) -> dict[str, str]:
+    """Code and message; the message is bounded."""
+    return {"code": error.code, "message": _bounded(str(error))}
+
+
+def failed_value(
+    stage: str, *, document: str, revision: int, text: str | None, pool: str | None, error: DocumentError
+) -> dict[str, Any]:
+    """A stage's terminal answer about a document that it cannot process."""
+    return {
+        "stage": stage,
+        "status": "failed",
+        "document": {"id": document, "revision": revision, "text": text, "pool": pool},
+        "error": error_json(error),
+    }
+
+
+def outgoing(
+    topic: Topic,
+    value: Mapping[str, Any],
+    *,
+    key: str,
+    subject: str,
+    event_id: str,
+    source: str,
+    now_ms: int,
+    trace: Trace,
+    partition: int | None = None,
+) -> Outgoing:
+    """A message of el4ner's own, with its headers."""
+    headers = cloud_event(
+        event_id=event_id,
+        source=f"el4ner/{source}",
+        event_type=f"el4ner.{topic.value}.v1",
+        time_ms=now_ms,
+        subject=subject,
+        schema=schemas.schema_id(topic.value),
+        trace=trace,
+    )
+    return Outgoing(topic, key.encode(), dumps(value), headers, partition)
+
+
+def dead_letter(
+    record: Record, *, stage: str, error: DocumentError, document: str | None, attempts: int, now_ms: int
+) -> Outgoing:
+    """The message that a stage gave up on: key and value untouched, its headers first, then why and where from."""
+    reasons = {
+        "stage": stage,
+        "error-code": error.code,
+        "error-message": _bounded(str(error)),
+        "topic": record.source,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "timestamp": str(record.timestamp_ms),
+        "attempts": str(attempts),
+        "failed-at": str(now_ms),
+    }
+    if document is not None:
+        reasons["document-id"] = document
+    added = tuple((f"{DEAD_LETTER_PREFIX}{name}", text.encode()) for name, text in reasons.items())
+    return Outgoing(Topic.DEAD_LETTERS, record.key, record.value, record.headers + added)
+
+
+def _bounded(reason: str) -> str:
+    clean = reason.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= _MAX_REASON else clean[: _MAX_REASON - 1] + "…"

@@ -1,0 +1,125 @@
+"""Producing documents, each with its delivery confirmed (kafka-python; for programs and the command line)."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from kafka import KafkaProducer
+from kafka.errors import KafkaError
+
+from el4ner.errors import El4nerError
+from el4ner.serialize import dumps, fingerprint
+from workers import broker, schemas
+from workers.config import StreamSettings
+from workers.headers import RandomBytes, cloud_event, next_trace
+from workers.inputs import NewDocument
+from workers.topics import Topic, topic_name
+
+__all__ = ["ProduceError", "Produced", "produce_documents"]
+
+_IN_FLIGHT: Final = 1_000
+
+
+class ProduceError(El4nerError):
+    """The broker cannot be reached, or a document was not delivered."""
+
+    code = "produce"
+
+
+@dataclass(frozen=True, slots=True)
+class Produced:
+    """Documents that the broker has confirmed, and how long it took."""
+
+    documents: int
+    seconds: float
+
+
+def produce_documents(
+    settings: StreamSettings,
+    documents: Iterable[NewDocument],
+    *,
+    delivered: Callable[[NewDocument], None] | None = None,
+    source: str = "produce",
+    random: RandomBytes = os.urandom,
+) -> Produced:
+    """Send documents to the ``documents`` topic and wait until the broker has every one.
+
+    ``documents`` may be endless: each is sent as it comes. ``delivered`` is called for each, in order, on this thread,
+    when its delivery is confirmed (at the latest when the next one comes, or the iterator ends).
+
+    Raises:
+        ProduceError: no broker, or a document that it did not take; those that were reported are delivered.
+    """
+    started = time.monotonic()
+    name = topic_name(settings.kafka, Topic.DOCUMENTS)
+    schema = schemas.schema_id(Topic.DOCUMENTS.value)
+    waiting: deque[tuple[NewDocument, Any]] = deque()
+    count = 0
+
+    def settle(keep: int) -> None:
+        """Report what is delivered; wait until at most ``keep`` are not."""
+        nonlocal count
+        while waiting and (len(waiting) > keep or waiting[0][1].is_done):
+            document, sending = waiting.popleft()
+            try:
+                sending.get(timeout=settings.kafka.request_timeout_seconds)
+            except KafkaError as error:
+                raise ProduceError(f"document {document.id!r} was not delivered to {name}: {error}") from error
+            count += 1
+            if delivered is not None:
+                delivered(document)
+
+    with _producer(settings) as producer:
+        for document in documents:
+            headers = cloud_event(
+                event_id=fingerprint(document.id, document.revision, "document", document.text, document.pool),
+                source=f"el4ner/{source}",
+                event_type="el4ner.documents.v1",
+                time_ms=time.time_ns() // 1_000_000,
+                subject=document.id,
+                schema=schema,
+                trace=next_trace((), random),
+            )
+            try:
+                sending = producer.send(
+                    name, key=document.id.encode(), value=dumps(document.to_json()), headers=list(headers)
+                )
+            except KafkaError as error:
+                raise ProduceError(f"document {document.id!r} cannot be sent to {name}: {error}") from error
+            waiting.append((document, sending))
+            settle(_IN_FLIGHT)
+        producer.flush(timeout=settings.kafka.request_timeout_seconds)
+        settle(0)
+    return Produced(count, time.monotonic() - started)
+
+
+@contextmanager
+def _producer(settings: StreamSettings) -> Iterator[Any]:
+    if not broker.answers(settings.kafka):
+        raise ProduceError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}")
+    try:
+        producer = KafkaProducer(
+            bootstrap_servers=settings.kafka.servers,
+            client_id="el4ner-produce",
+            bootstrap_timeout_ms=10_000,
+            acks="all",
+            enable_idempotence=True,
+            linger_ms=5,
+            max_request_size=settings.kafka.max_message_bytes,
+            request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
+            max_block_ms=int(settings.kafka.request_timeout_seconds * 1000),
+        )
+    except KafkaError as error:
+        raise ProduceError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}: {error}") from error
+    try:
+        yield producer
+    except KafkaError as error:
+        raise ProduceError(f"producing to {settings.kafka.bootstrap_servers} failed: {error}") from error
+    finally:
+        producer.close(timeout=settings.kafka.request_timeout_seconds)

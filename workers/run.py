@@ -1,0 +1,236 @@
+"""Running workers: one stage, or several in one process with one set of engines.
+
+Start: topics checked → pipeline loaded (on the thread that owns it) → consumer groups joined → ready. Stop, on SIGTERM
+or SIGINT: no new messages → what was begun is finished, within ``worker.shutdown_seconds`` → committed → groups left. A
+crash ends the process without committing anything that is not delivered; restarting it is the business of whoever
+started it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from el4ner.errors import ConfigError, El4nerError
+from workers import aggregate, classify, extract, topics, validate
+from workers.aggregate import Aggregator
+from workers.app import StageApp
+from workers.cache import RedisRetrievalCache
+from workers.config import StreamSettings
+from workers.health import HealthServer
+from workers.stage_worker import Owner, StageWorker
+
+__all__ = ["STAGES", "WorkerCrashedError", "run_workers", "serve_workers"]
+
+log = logging.getLogger(__name__)
+
+STAGES: Final = ("extract", "classify", "validate", "aggregate")
+
+_MODEL_STAGES: Final = {"extract": extract.build, "classify": classify.build, "validate": validate.build}
+
+
+class WorkerCrashedError(El4nerError):
+    """A worker met something that it cannot go on from; nothing undelivered was committed."""
+
+    code = "worker-crashed"
+
+
+def run_workers(settings: StreamSettings, stages: Sequence[str], *, ready: Callable[[], None] | None = None) -> None:
+    """Run the stages in this process until SIGTERM or SIGINT; then drain, and return.
+
+    ``ready`` is called once, when every stage has its partitions. Logging is the caller's
+    (:func:`workers.logs.configure_logging`).
+
+    Raises:
+        ConfigError: there is no such stage.
+        workers.topics.TopicError: no broker, or a topic is missing or wrong.
+        WorkerCrashedError: a worker crashed.
+        El4nerError: the pipeline cannot be loaded.
+    """
+    asyncio.run(_until_signalled(settings, stages, ready))
+
+
+async def serve_workers(
+    settings: StreamSettings,
+    stages: Sequence[str],
+    *,
+    stop: asyncio.Event,
+    ready: Callable[[], None] | None = None,
+) -> None:
+    """As :func:`run_workers`, until ``stop`` is set; for use inside a running event loop."""
+    unknown = [stage for stage in stages if stage not in STAGES]
+    if unknown or not stages or len(set(stages)) != len(stages):
+        raise ConfigError(f"stages: expected some of {', '.join(STAGES)}, each once, not {list(stages)}")
+    await asyncio.to_thread(topics.check, settings)
+    with _engines(settings, stages) as (owner, cache):
+        if owner is not None:
+            started = time.monotonic()
+            # The first call's result is that of loading.
+            await asyncio.wrap_future(owner.submit_within(0, lambda _: None))
+            log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - started, 2)})
+        try:
+            await _serve(settings, stages, owner, stop, ready)
+        finally:
+            if cache is not None:
+                log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
+
+
+@contextlib.contextmanager
+def _engines(
+    settings: StreamSettings, stages: Sequence[str]
+) -> Iterator[tuple[Owner | None, RedisRetrievalCache | None]]:
+    """The one thread that loads the pipeline and calls it. Nothing for the aggregator alone."""
+    if not any(stage in _MODEL_STAGES for stage in stages):
+        yield None, None
+        return
+    # Not before it is needed: it takes torch along, which the aggregator's process can do without.
+    from el4ner.engines.owner import OwnedEngine
+    from el4ner.pipeline import Pipeline
+
+    cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
+    # What an owner asks of an engine (that one thread calls it, and closes it) is what a pipeline asks of its own.
+    owner = OwnedEngine[Any](
+        lambda: Pipeline.from_settings(settings, cache=cache),
+        capacity=len(stages) * settings.worker.batches_in_flight,
+        name="pipeline",
+    )
+    try:
+        yield owner, cache
+    finally:
+        # A call that is in a model cannot be interrupted, and is not waited for without bound: its thread ends with
+        # the process.
+        closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
+        closing.start()
+        closing.join(timeout=settings.worker.shutdown_seconds)
+        if cache is not None:
+            cache.close()
+
+
+async def _until_signalled(settings: StreamSettings, stages: Sequence[str], ready: Callable[[], None] | None) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve_workers(settings, stages, stop=stop, ready=ready)
+
+
+async def _serve(
+    settings: StreamSettings,
+    stages: Sequence[str],
+    owner: Owner | None,
+    stop: asyncio.Event,
+    ready: Callable[[], None] | None,
+) -> None:
+    crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+
+    def fatal(reason: BaseException) -> None:
+        if not crashed.done():
+            crashed.set_result(reason)
+
+    workers = [_build(stage, settings, owner, fatal) for stage in stages]
+    web = settings.worker.web_port
+    health = None if web is None else HealthServer(settings.worker.web_host, web, lambda: _health(settings, workers))
+    starting: asyncio.Future[Any] = asyncio.ensure_future(_start(workers, health, ready))
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    ends: list[asyncio.Future[Any]] = [stopping, crashed]
+    try:
+        await asyncio.wait([*ends, starting], return_when=asyncio.FIRST_COMPLETED)
+        if starting.done() and not starting.cancelled():
+            # Raises what start-up raised.
+            starting.result()
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (starting, stopping):
+            task.cancel()
+        if health is not None:
+            await health.stop()
+        await _stop(settings, workers, drain=not crashed.done())
+    if crashed.done():
+        reason = crashed.result()
+        raise WorkerCrashedError(f"a worker crashed: {type(reason).__name__}: {reason}") from reason
+
+
+def _build(
+    stage: str,
+    settings: StreamSettings,
+    owner: Owner | None,
+    fatal: Callable[[BaseException], None],
+) -> StageWorker | Aggregator:
+    app = StageApp(stage, settings, data_dir=settings.worker.data_dir / f"{stage}-{os.getpid()}", fatal=fatal)
+    worker: StageWorker | Aggregator
+    if stage == "aggregate":
+        worker = aggregate.build(app, clock_ms=_now_ms, random=os.urandom)
+    else:
+        if owner is None:
+            raise RuntimeError("a stage that needs engines was built without them")
+        worker = _MODEL_STAGES[stage](app, owner, clock_ms=_now_ms, random=os.urandom)
+    app.consumer.drain = worker.drain
+    return worker
+
+
+async def _start(
+    workers: Sequence[StageWorker | Aggregator], health: HealthServer | None, ready: Callable[[], None] | None
+) -> None:
+    if health is not None:
+        await health.start()
+        log.info("health on port %d", health.port, extra={"port": health.port})
+    await asyncio.gather(*(worker.app.start() for worker in workers))
+    await asyncio.gather(*(worker.app.ready.wait() for worker in workers))
+    log.info("ready", extra={"stages": [worker.app.stage for worker in workers]})
+    if ready is not None:
+        ready()
+
+
+async def _stop(settings: StreamSettings, workers: Sequence[StageWorker | Aggregator], *, drain: bool) -> None:
+    bound = settings.worker.shutdown_seconds
+    for worker in workers:
+        worker.app.positions.pause()
+    if drain:
+        # What the first stages still deliver, the later ones need not take: it stays in its topic.
+        await asyncio.gather(*(worker.drain() for worker in workers))
+    for worker in reversed(workers):
+        try:
+            async with asyncio.timeout(bound):
+                if drain and worker.app.started:
+                    await worker.app.consumer.commit()
+                await worker.app.stop()
+        except TimeoutError:
+            log.warning("%s did not stop within %g s", worker.app.stage, bound, extra={"stage": worker.app.stage})
+        except Exception:
+            # What it could not commit or close is read again by the next one.
+            log.exception("%s did not stop cleanly", worker.app.stage, extra={"stage": worker.app.stage})
+        worker.app.remove_data()
+        log.info(
+            "%s stopped",
+            worker.app.stage,
+            extra={"stage": worker.app.stage, "documents": worker.documents, "failures": worker.failures},
+        )
+
+
+def _health(settings: StreamSettings, workers: Sequence[StageWorker | Aggregator]) -> tuple[bool, Mapping[str, Any]]:
+    well = True
+    stages = {}
+    for worker in workers:
+        positions = worker.app.positions
+        stalled = positions.stuck_seconds > settings.worker.stall_seconds
+        well = well and worker.app.ready.is_set() and not stalled
+        stages[worker.app.stage] = {
+            "ready": worker.app.ready.is_set(),
+            "stalled": stalled,
+            "in_flight": positions.in_flight,
+            "stuck_seconds": round(positions.stuck_seconds, 3),
+            "documents": worker.documents,
+            "failures": worker.failures,
+        }
+    return well, {"status": "ok" if well else "unwell", "stages": stages}
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -1,0 +1,143 @@
+"""Tagged documents as they come (kafka-python; for programs and the command line). Belongs to no consumer group."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from el4ner.errors import El4nerError, MessageError
+from el4ner.serialize import tagged_from_json
+from el4ner.types import TaggedDocument
+from workers import broker
+from workers.config import StreamSettings
+from workers.headers import parse_traceparent
+from workers.messages import decode
+from workers.topics import Topic, topic_name
+
+__all__ = ["TailError", "TailedDocument", "end_offsets", "tail_documents"]
+
+_POLL_MS: Final = 200
+
+
+class TailError(El4nerError):
+    """The broker cannot be reached, or the topic is not there."""
+
+    code = "tail"
+
+
+@dataclass(frozen=True, slots=True)
+class TailedDocument:
+    """A message of ``tagged-documents``. ``value`` is valid by its schema."""
+
+    value: Mapping[str, Any]
+    partition: int
+    offset: int
+    timestamp_ms: int
+    trace_id: str | None
+
+    @property
+    def status(self) -> str:
+        """``complete``, ``partial`` or ``failed``."""
+        return str(self.value["status"])
+
+    @property
+    def document(self) -> TaggedDocument | None:
+        """The document with its entities; None if it failed."""
+        if self.value["text"] is None or self.value["pool"] is None:
+            return None
+        return tagged_from_json(self.value)
+
+
+def end_offsets(settings: StreamSettings) -> dict[int, int]:
+    """Where ``tagged-documents`` ends now: to read, later, what comes from now on.
+
+    Raises:
+        TailError: no broker, or no topic.
+    """
+    with _consumer(settings) as (consumer, partitions):
+        return {tp.partition: offset for tp, offset in consumer.end_offsets(partitions).items()}
+
+
+def tail_documents(
+    settings: StreamSettings,
+    *,
+    start: Literal["latest", "earliest"] | Mapping[int, int] = "latest",
+    count: int | None = None,
+    seconds: float | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    unreadable: Callable[[MessageError], None] | None = None,
+) -> Iterator[TailedDocument]:
+    """Yield tagged documents from ``start`` on: until ``count`` of them, ``seconds`` have passed, or ``stop()``.
+
+    ``start`` may be offsets by partition, as :func:`end_offsets` gives. A message that breaks the schema is passed
+    over, and given to ``unreadable``.
+
+    Raises:
+        TailError: no broker, or no topic.
+    """
+    end = None if seconds is None else time.monotonic() + seconds
+    left = count
+    with _consumer(settings) as (consumer, partitions):
+        consumer.assign(partitions)
+        if start == "latest":
+            consumer.seek_to_end(*partitions)
+        elif start == "earliest":
+            consumer.seek_to_beginning(*partitions)
+        else:
+            for tp in partitions:
+                consumer.seek(tp, start.get(tp.partition, 0))
+        # Seeking is lazy: without this, "latest" would be the end as it is at the first poll.
+        for tp in partitions:
+            consumer.position(tp)
+        while not stop() and (left is None or left > 0) and (end is None or time.monotonic() < end):
+            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                for record in records:
+                    if record.value is None:
+                        continue
+                    try:
+                        value = decode(Topic.TAGGED_DOCUMENTS, record.value)
+                    except MessageError as error:
+                        if unreadable is not None:
+                            unreadable(error)
+                        continue
+                    trace = parse_traceparent(record.headers or ())
+                    trace_id = None if trace is None else trace.trace_id
+                    yield TailedDocument(value, record.partition, record.offset, record.timestamp, trace_id)
+                    if left is not None:
+                        left -= 1
+                        if left == 0:
+                            return
+
+
+@contextmanager
+def _consumer(settings: StreamSettings) -> Iterator[tuple[Any, list[Any]]]:
+    name = topic_name(settings.kafka, Topic.TAGGED_DOCUMENTS)
+    if not broker.answers(settings.kafka):
+        raise TailError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}")
+    try:
+        consumer = KafkaConsumer(
+            bootstrap_servers=settings.kafka.servers,
+            client_id="el4ner-tail",
+            bootstrap_timeout_ms=10_000,
+            group_id=None,
+            enable_auto_commit=False,
+            max_partition_fetch_bytes=2 * settings.kafka.max_message_bytes,
+            request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
+        )
+    except KafkaError as error:
+        raise TailError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}: {error}") from error
+    try:
+        partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
+        if not partitions:
+            raise TailError(f"topic {name!r} does not exist\ncreate the topics with: el4ner topics create")
+        yield consumer, partitions
+    except KafkaError as error:
+        raise TailError(f"reading {name} from {settings.kafka.bootstrap_servers} failed: {error}") from error
+    finally:
+        consumer.close()

@@ -1,0 +1,322 @@
+"""The topics: their names, what each has to look like, and creating and checking them with kafka-python.
+
+Every stage answers a document into the *same partition number* that the document came from, so the topics that the
+aggregator joins must have equally many partitions. :func:`check` refuses anything else before a worker starts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from el4ner.errors import El4nerError
+from workers import broker
+from workers.config import KafkaSettings, StreamSettings
+
+__all__ = [
+    "JOINED",
+    "Topic",
+    "TopicError",
+    "TopicPlan",
+    "TopicReport",
+    "app_id",
+    "changelog_name",
+    "check",
+    "create",
+    "describe",
+    "find_problems",
+    "plan",
+    "topic_name",
+]
+
+TABLE_NAME: Final = "joins"
+
+
+class Topic(StrEnum):
+    """The topics by the names that they have without a prefix."""
+
+    DOCUMENTS = "documents"
+    SPAN_CANDIDATES = "span-candidates"
+    TYPED_ENTITIES = "typed-entities"
+    VALIDATION_VERDICTS = "validation-verdicts"
+    TAGGED_DOCUMENTS = "tagged-documents"
+    ENTITY_MENTIONS = "entity-mentions"
+    DEAD_LETTERS = "dead-letters"
+    AGGREGATE_TICKS = "aggregate-ticks"
+
+
+JOINED: Final = (
+    Topic.DOCUMENTS,
+    Topic.SPAN_CANDIDATES,
+    Topic.TYPED_ENTITIES,
+    Topic.VALIDATION_VERDICTS,
+    Topic.AGGREGATE_TICKS,
+)
+"""What the aggregator reads: with the changelog, these have one partition count."""
+
+
+class TopicError(El4nerError):
+    """The broker cannot be reached, or a topic is missing or not as it has to be; the message says what to do."""
+
+    code = "topics"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPlan:
+    """A topic as it has to be.
+
+    ``joined``: it takes part in the join by partition number. ``ours``: it holds what this pipeline writes;
+    ``documents`` belongs to whoever produces it, so only what would break the pipeline is asked of it.
+    """
+
+    name: str
+    partitions: int
+    replication: int
+    configs: Mapping[str, str]
+    joined: bool
+    ours: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class TopicReport:
+    """A topic as it is, beside its plan. ``exists`` False leaves the rest empty; no ``problems``: it is as planned."""
+
+    plan: TopicPlan
+    exists: bool
+    partitions: int = 0
+    replication: int = 0
+    configs: Mapping[str, str] | None = None
+    problems: tuple[str, ...] = ()
+
+
+def topic_name(settings: KafkaSettings, topic: Topic) -> str:
+    """The topic's name on the broker."""
+    return f"{settings.topic_prefix}{topic.value}"
+
+
+def app_id(settings: KafkaSettings, stage: str) -> str:
+    """The name of a stage's Faust app, which is its consumer group."""
+    return f"{settings.topic_prefix}el4ner-{stage}"
+
+
+def changelog_name(settings: KafkaSettings) -> str:
+    """The join table's changelog, as Faust names it: ``<app id>-<table>-changelog``."""
+    return f"{app_id(settings, 'aggregate')}-{TABLE_NAME}-changelog"
+
+
+def plan(settings: KafkaSettings) -> list[TopicPlan]:
+    """Every topic of the pipeline, in the order of the flow."""
+    retention = int(settings.retention_hours * 3_600_000)
+    # A stage message holds the document's text and what was found in it: more than the document, but not without bound.
+    large = str(settings.max_message_bytes)
+    larger = str(2 * settings.max_message_bytes)
+    deleted = {"cleanup.policy": "delete", "retention.ms": str(retention)}
+    configs: dict[Topic, dict[str, str]] = {
+        Topic.DOCUMENTS: {**deleted, "max.message.bytes": large},
+        Topic.SPAN_CANDIDATES: {**deleted, "max.message.bytes": larger},
+        Topic.TYPED_ENTITIES: {**deleted, "max.message.bytes": larger},
+        Topic.VALIDATION_VERDICTS: {**deleted, "max.message.bytes": larger},
+        Topic.TAGGED_DOCUMENTS: {**deleted, "max.message.bytes": larger},
+        Topic.ENTITY_MENTIONS: {**deleted},
+        # The value is the document's as it came, but the headers are longer.
+        Topic.DEAD_LETTERS: {**deleted, "retention.ms": str(4 * retention), "max.message.bytes": larger},
+        Topic.AGGREGATE_TICKS: {"cleanup.policy": "delete", "retention.ms": str(min(retention, 3_600_000))},
+    }
+    plans = [
+        TopicPlan(
+            name=topic_name(settings, topic),
+            partitions=settings.partitions,
+            replication=settings.replication,
+            configs=configs[topic],
+            joined=topic in JOINED,
+            ours=topic is not Topic.DOCUMENTS,
+        )
+        for topic in Topic
+    ]
+    plans.append(
+        TopicPlan(
+            name=changelog_name(settings),
+            partitions=settings.partitions,
+            replication=settings.replication,
+            # Small segments that are cleaned early: recovery reads the whole changelog, and a join is written some five
+            # times before all that remains is a short record of it.
+            configs={
+                "cleanup.policy": "compact",
+                "max.message.bytes": larger,
+                "segment.bytes": str(64 * 1024 * 1024),
+                "segment.ms": "600000",
+                "min.cleanable.dirty.ratio": "0.1",
+            },
+            joined=True,
+        )
+    )
+    return plans
+
+
+def create(settings: StreamSettings) -> list[TopicReport]:
+    """Create the topics that do not exist; touch none that does. Returns :func:`describe` of all of them.
+
+    Raises:
+        TopicError: the broker cannot be reached or refuses.
+    """
+    with _admin(settings.kafka) as admin:
+        existing = set(admin.list_topics())
+        missing = {
+            planned.name: {
+                "num_partitions": planned.partitions,
+                "replication_factor": planned.replication,
+                "configs": dict(planned.configs),
+            }
+            for planned in plan(settings.kafka)
+            if planned.name not in existing
+        }
+        for name, options in missing.items():
+            try:
+                admin.create_topics({name: options}, timeout_ms=30_000, wait_for_metadata=True)
+            except TopicAlreadyExistsError:
+                # Somebody else was first; whether theirs will do is what describe says.
+                continue
+        return _describe(admin, settings.kafka)
+
+
+def describe(settings: StreamSettings) -> list[TopicReport]:
+    """Every topic as it is on the broker, with what is wrong with it.
+
+    Raises:
+        TopicError: the broker cannot be reached.
+    """
+    with _admin(settings.kafka) as admin:
+        return _describe(admin, settings.kafka)
+
+
+def check(settings: StreamSettings) -> None:
+    """Refuse to go on unless every topic is there and the joined ones fit together.
+
+    Raises:
+        TopicError: names every topic that is missing or wrong, and what is wrong with it.
+    """
+    reports = describe(settings)
+    problems = [problem for report in reports for problem in report.problems]
+    if problems:
+        missing = any(not report.exists for report in reports)
+        remedy = "\ncreate the topics with: el4ner topics create" if missing else ""
+        raise TopicError("\n".join(problems) + remedy)
+
+
+def find_problems(
+    planned: TopicPlan,
+    *,
+    partitions: int,
+    replication: int,
+    configs: Mapping[str, str],
+    reference: tuple[str, int] | None,
+) -> list[str]:
+    """What keeps a topic that exists from being used; pure.
+
+    ``reference`` is the documents topic's name and partition count: a joined topic must match it. The plan's own count
+    is only what :func:`create` uses: a documents topic that was there before with 12 partitions is fine, if all have
+    12. Longer retention and larger messages than planned are fine too.
+    """
+    problems = []
+    if planned.joined and reference is not None and partitions != reference[1]:
+        problems.append(
+            f"topics {reference[0]!r} and {planned.name!r} are joined by partition and must have equally many: "
+            f"{reference[0]!r} has {reference[1]}, {planned.name!r} has {partitions}"
+        )
+    if not planned.ours:
+        limit, allowed = planned.configs["max.message.bytes"], configs.get("max.message.bytes")
+        if allowed is not None and int(allowed) > int(limit):
+            problems.append(
+                f"topic {planned.name!r} lets messages of {allowed} bytes in, kafka.max_message_bytes is {limit}: "
+                "a larger one could not be dead-lettered; raise the setting"
+            )
+        return problems
+    if replication < planned.replication:
+        problems.append(
+            f"topic {planned.name!r} has replication {replication}, kafka.replication is {planned.replication}"
+        )
+    policy = {item.strip() for item in configs.get("cleanup.policy", "delete").split(",")}
+    wanted = planned.configs.get("cleanup.policy")
+    if wanted is not None and policy != {wanted}:
+        # "compact,delete" would forget documents that are still open; "compact" on a stage topic would merge revisions.
+        problems.append(f"topic {planned.name!r} has cleanup.policy={','.join(sorted(policy))}, but needs {wanted}")
+    for key, unlimited in (("retention.ms", "-1"), ("max.message.bytes", None)):
+        least, actual = planned.configs.get(key), configs.get(key)
+        if least is not None and actual is not None and actual != unlimited and int(actual) < int(least):
+            problems.append(f"topic {planned.name!r} has {key}={actual}, but needs at least {least}")
+    return problems
+
+
+def _describe(admin: Any, settings: KafkaSettings) -> list[TopicReport]:
+    plans = plan(settings)
+    names = [planned.name for planned in plans]
+    existing = set(admin.list_topics())
+    present = [name for name in names if name in existing]
+    found = {topic["name"]: topic for topic in admin.describe_topics(present)} if present else {}
+    configs = _configs(admin, present)
+    counts = {name: len(topic["partitions"]) for name, topic in found.items()}
+    documents = topic_name(settings, Topic.DOCUMENTS)
+    reference = (documents, counts[documents]) if documents in counts else None
+    reports = []
+    for planned in plans:
+        name = planned.name
+        if name not in found:
+            reports.append(TopicReport(plan=planned, exists=False, problems=(f"topic {name!r} does not exist",)))
+            continue
+        replication = min(len(partition["replica_nodes"]) for partition in found[name]["partitions"])
+        problems = find_problems(
+            planned,
+            partitions=counts[name],
+            replication=replication,
+            configs=configs[name],
+            reference=reference,
+        )
+        reports.append(
+            TopicReport(
+                plan=planned,
+                exists=True,
+                partitions=counts[name],
+                replication=replication,
+                configs={key: configs[name][key] for key in planned.configs if key in configs[name]},
+                problems=tuple(problems),
+            )
+        )
+    return reports
+
+
+def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
+    if not names:
+        return {}
+    described = admin.describe_configs([ConfigResource("topic", name) for name in names], config_filter="all")
+    return {
+        name: {key: str(entry["value"]) for key, entry in entries.items()}
+        for name, entries in described["topic"].items()
+    }
+
+
+@contextmanager
+def _admin(settings: KafkaSettings) -> Iterator[Any]:
+    if not broker.answers(settings):
+        raise TopicError(f"no Kafka broker answers at {settings.bootstrap_servers}")
+    try:
+        admin = KafkaAdminClient(
+            bootstrap_servers=settings.servers,
+            client_id="el4ner-topics",
+            bootstrap_timeout_ms=10_000,
+            request_timeout_ms=int(settings.request_timeout_seconds * 1000),
+        )
+    except KafkaError as error:
+        raise TopicError(f"no Kafka broker answers at {settings.bootstrap_servers}: {error}") from error
+    try:
+        yield admin
+    except KafkaError as error:
+        raise TopicError(f"the broker at {settings.bootstrap_servers} refused: {error}") from error
+    finally:
+        admin.close()

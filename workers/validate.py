@@ -1,0 +1,28 @@
+"""typed-entities → validation-verdicts: the pipeline's fourth stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from el4ner.errors import DocumentError
+from el4ner.types import DocumentEntities, DocumentTypes
+from workers.app import StageApp
+from workers.headers import RandomBytes
+from workers.stage import VALIDATE
+from workers.stage_worker import Owner, StageWorker
+
+if TYPE_CHECKING:
+    # At run time it takes torch along, and belongs to the owner's thread.
+    from el4ner.pipeline import Pipeline
+
+__all__ = ["build"]
+
+
+def build(app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes) -> StageWorker:
+    """The worker of the validate stage."""
+    return StageWorker(app, VALIDATE, _call, owner, clock_ms=clock_ms, random=random)
+
+
+def _call(pipeline: Pipeline, batch: Sequence[DocumentTypes]) -> list[DocumentEntities | DocumentError]:
+    return pipeline.validate(batch)
