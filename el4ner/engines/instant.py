@@ -1,0 +1,129 @@
+"""An engine without a model: it answers at once, and knows nothing.
+
+It exists to measure and test everything *around* the models: what the stages, the workers and the broker cost by
+themselves, and whether they are right, without weights and without waiting. Its answers have the right form, depend on
+nothing but the question, and mean nothing: tags made with it are noise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from el4ner.engines.base import (
+    CandidateScore,
+    GenerateRequest,
+    GenerateResult,
+    Prompt,
+    ScoreItem,
+    ScoreRequest,
+    ScoreResult,
+)
+from el4ner.errors import EngineError
+from el4ner.types import Usage
+
+__all__ = ["InstantEngine"]
+
+CONTEXT: Final = 1 << 20
+CHARACTERS_PER_TOKEN: Final = 3
+
+
+class InstantEngine:
+    """See :class:`el4ner.engines.base.Engine`.
+
+    A "token" is three characters, rounded up. ``score`` gives every candidate of an item a share of the probability 1
+    (together at most that), drawn from a hash of prompt, tail and candidate. ``generate`` answers with what ``reply``
+    makes of the prompt (by default nothing), cut at stop strings and ``max_new_tokens`` like any answer.
+
+    Args:
+        name: the member's name; part of the hash, so that two members disagree.
+        reply: what to answer to a prompt.
+    """
+
+    def __init__(self, name: str, *, reply: Callable[[Prompt], str] | None = None) -> None:
+        self._name = name
+        self._reply = reply
+        self._closed = False
+
+    @property
+    def name(self) -> str:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return hashlib.sha256(f"instant\0{self._name}".encode()).hexdigest()
+
+    @property
+    def context_length(self) -> int:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return CONTEXT
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return _tokens(prompt.system) + _tokens(prompt.user) + _tokens(prompt.answer)
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        self._ready()
+        return [self._generate(request) for request in requests]
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        self._ready()
+        return [self._score(request) for request in requests]
+
+    def close(self) -> None:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        self._closed = True
+
+    def _generate(self, request: GenerateRequest) -> GenerateResult:
+        read = self.count_tokens(request.prompt)
+        self._check_length(read + request.max_new_tokens)
+        text = self._reply(request.prompt) if self._reply is not None else ""
+        finished = request.max_new_tokens > 0
+        if _tokens(text) > request.max_new_tokens:
+            text = text[: request.max_new_tokens * CHARACTERS_PER_TOKEN]
+            finished = False
+        cuts = [at for at in (text.find(stop) for stop in request.stop) if at >= 0]
+        if cuts:
+            text, finished = text[: min(cuts)], True
+        return GenerateResult(text, finished, Usage(read, 0, _tokens(text)))
+
+    def _score(self, request: ScoreRequest) -> ScoreResult:
+        read = self.count_tokens(request.prompt) + sum(_tokens(item.tail) for item in request.items)
+        for item in request.items:
+            longest = max(map(_tokens, item.candidates), default=0)
+            self._check_length(self.count_tokens(request.prompt) + _tokens(item.tail) + longest)
+        return ScoreResult(tuple(self._answer(request.prompt, item) for item in request.items), Usage(read, 0, 0))
+
+    def _answer(self, prompt: Prompt, item: ScoreItem) -> tuple[CandidateScore, ...]:
+        question = f"{self._name}\0{prompt.system}\0{prompt.user}\0{prompt.answer}\0{item.tail}\0"
+        begun = hashlib.sha256(question.encode("utf-8", "surrogatepass"))
+        # A candidate's share depends on its text alone, so that neither order nor company changes it: half of the
+        # probability at most, halved again for every further candidate that there may be.
+        scores = []
+        for candidate in item.candidates:
+            if not candidate:
+                scores.append(CandidateScore(0.0, 0))
+                continue
+            digest = begun.copy()
+            digest.update(candidate.encode("utf-8", "surrogatepass"))
+            share = (int.from_bytes(digest.digest()[:6], "big") + 1) / (1 << 48)
+            scores.append(CandidateScore(math.log(share) - math.log(len(item.candidates)), _tokens(candidate)))
+        return tuple(scores)
+
+    def _ready(self) -> None:
+        if self._closed:
+            raise EngineError(f"{self._name}: the engine is closed")
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > CONTEXT:
+            raise EngineError(f"{self._name}: prompt and answer take {tokens} tokens, the model reads {CONTEXT}")
+
+
+def _tokens(text: str) -> int:
+    return -(-len(text) // CHARACTERS_PER_TOKEN)

@@ -1,0 +1,447 @@
+"""The default engine: any causal language model of transformers that passes a self-check, on torch.
+
+Everything runs as packed forward passes (:mod:`el4ner.engines.packed_model`): prompts of different lengths without
+padding, questions that share a prompt as a tree behind it, and prompts read before from a cache of key-value states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from el4ner.engines.base import (
+    CandidateScore,
+    GenerateRequest,
+    GenerateResult,
+    Prompt,
+    ScoreRequest,
+    ScoreResult,
+)
+from el4ner.engines.packed_model import IMPLEMENTATION, PackedModel
+from el4ner.engines.packing import Planted, Question, plant
+from el4ner.engines.prefix_cache import PrefixCache
+from el4ner.engines.reading import Part, Reader, Row
+from el4ner.engines.rendering import Renderer
+from el4ner.errors import EngineError, EngineOutOfMemoryError, ModelError
+from el4ner.models.digest import remembered_sha256, sha256_of
+from el4ner.models.prepare import default_cache_dir, weights_digest
+from el4ner.types import Usage
+
+__all__ = ["TransformersEngine"]
+
+DRIVER: Final = 1
+"""Part of every fingerprint: counted up when this driver may answer differently."""
+ENOUGH_FOR_A_PASS: Final = 2048
+"""Prefill speed is the same for passes of some 400 to 3,000 tokens (measured on two AVX512-BF16 cores); larger passes
+only take more memory for masks and activations."""
+DECODED_TOGETHER: Final = 8
+"""Rows are decoded together while their key-value states hold at most this many times ``max_batch_tokens``."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _engine_errors(method: Callable[P, R]) -> Callable[P, R]:
+    """What torch raises, as errors of this package; nothing records gradients."""
+
+    @wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with torch.inference_mode():
+                return method(*args, **kwargs)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise EngineOutOfMemoryError(f"out of memory: {error}") from error
+        except RuntimeError as error:
+            if "allocate memory" in str(error) or "out of memory" in str(error).lower():
+                raise EngineOutOfMemoryError(f"out of memory: {error}") from error
+            raise EngineError(f"the model failed: {error}") from error
+
+    return guarded
+
+
+class TransformersEngine:
+    """See :class:`el4ner.engines.base.Engine`. Make one with :meth:`load`."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        *,
+        fingerprint: str,
+        threads: int | None,
+        max_batch_tokens: int,
+        prefix_cache_bytes: int,
+    ) -> None:
+        self._name = name
+        self._threads = threads
+        self._renderer = Renderer(tokenizer)
+        self._model = PackedModel(model)
+        self._cache = PrefixCache(prefix_cache_bytes)
+        self._pass_tokens = min(max_batch_tokens, ENOUGH_FOR_A_PASS)
+        self._group_tokens = DECODED_TOGETHER * max_batch_tokens
+        self._reader = Reader(self._model, self._cache, self._pass_tokens)
+        self._context_length = int(model.config.get_text_config().max_position_embeddings)
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        listed = ends if isinstance(ends, list) else [ends] if ends is not None else []
+        self._end_tokens = self._renderer.end_tokens | frozenset(listed)
+        self._fingerprint = hashlib.sha256(
+            f"{DRIVER}\0{fingerprint}\0{self._model.dtype}\0{self._renderer.template}".encode()
+        ).hexdigest()
+        self._closed = False
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        path: Path,
+        *,
+        dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+        threads: int | None = None,
+        max_batch_tokens: int = 4096,
+        prefix_cache_bytes: int = 256 << 20,
+        cache_dir: Path | None = None,
+    ) -> TransformersEngine:
+        """Load a folder of safetensors, on the GPU if there is one, and check that packed passes agree with plain ones.
+
+        Args:
+            name: the member's name.
+            path: ``config.json``, safetensors and the tokenizer's files.
+            dtype: ``auto``: bfloat16 on a GPU and where the processor multiplies it in hardware, else float32.
+            threads: of torch, for the thread that calls the engine; None leaves them.
+            max_batch_tokens: the most tokens that one forward pass reads.
+            prefix_cache_bytes: for key-value states of prompts read before.
+            cache_dir: remembers digests of weights; None takes the user's.
+
+        Raises:
+            ModelError: the folder cannot be loaded, or its architecture fails the self-check.
+        """
+        cuda = torch.cuda.is_available()
+        use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (cuda or _fast_bfloat16()))
+        try:
+            with _no_progress_bars():
+                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+                model = AutoModelForCausalLM.from_pretrained(
+                    path,
+                    dtype=torch.bfloat16 if use_bfloat16 else torch.float32,
+                    attn_implementation=IMPLEMENTATION,
+                    local_files_only=True,
+                    use_safetensors=True,
+                ).eval()
+            engine = cls(
+                name,
+                model.to("cuda") if cuda else model,
+                tokenizer,
+                fingerprint=_digest(path, cache_dir or default_cache_dir()),
+                threads=threads,
+                max_batch_tokens=max_batch_tokens,
+                prefix_cache_bytes=prefix_cache_bytes,
+            )
+            engine._check()
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, EngineError) as error:
+            raise ModelError(f"{path}: cannot be loaded: {error}") from error
+        return engine
+
+    @property
+    def name(self) -> str:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return self._fingerprint
+
+    @property
+    def context_length(self) -> int:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return self._context_length
+
+    @property
+    def dtype(self) -> str:
+        """The number type that the model computes in: ``bfloat16`` or ``float32``."""
+        return str(self._model.dtype).removeprefix("torch.")
+
+    @property
+    def model_seconds(self) -> float:
+        """Seconds spent inside the model since it was loaded."""
+        return self._model.seconds
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens that the model has read since it was loaded."""
+        return self._model.tokens
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return len(self._renderer.prefix(prompt))
+
+    @_engine_errors
+    def raw_prefill(self, tokens: int, batch: int = 1) -> float:
+        """Seconds that the plain model, as transformers runs it, takes to read ``batch`` rows of ``tokens`` tokens.
+
+        What benchmarks compare the engine's own speed with; counted nowhere.
+        """
+        self._ready()
+        return self._model.raw_seconds(tokens, batch)
+
+    @_engine_errors
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        """See :class:`~el4ner.engines.base.Engine`. Requests with the same prompt share its reading.
+
+        ``usage.prompt_tokens`` counts prompts and the tokens of tails and candidates that were read behind them (what
+        they share: once); the second request with the same prompt finds it in the cache.
+        """
+        self._ready()
+        jobs = self._score_jobs(requests)
+
+        def take(parts: list[Part], hidden: torch.Tensor) -> None:
+            places: list[int] = []
+            tokens: list[int] = []
+            into: list[tuple[_ScoreJob, tuple[int, int, int]]] = []
+            for part in parts:
+                if part.tree is None:
+                    continue
+                job = jobs[part.row.tokens]
+                for node, token in sorted(job.targets(part.tree)):
+                    places.append(part.last + 1 + node)  # ROOT is -1: the prompt's last token
+                    tokens.append(token)
+                    into.append((job, (part.tree, node, token)))
+            for (job, target), value in zip(into, self._model.log_probabilities(hidden, places, tokens), strict=True):
+                job.found[target] = value
+
+        self._reader.read([job.row for job in jobs.values() if job.asks], take)
+        results: dict[int, ScoreResult] = {}
+        for job in jobs.values():
+            results.update(job.results())
+        return [results[index] for index in range(len(requests))]
+
+    def _score_jobs(self, requests: Sequence[ScoreRequest]) -> dict[tuple[int, ...], _ScoreJob]:
+        encode = self._renderer.encode
+        asked: dict[tuple[int, ...], dict[int, list[Question]]] = {}
+        for index, request in enumerate(requests):
+            prefix = self._prefix(request.prompt)
+            questions = [Question(encode(item.tail), tuple(map(encode, item.candidates))) for item in request.items]
+            self._check_length(len(prefix) + max((question.longest for question in questions), default=0))
+            asked.setdefault(prefix, {})[index] = questions
+        return {prefix: _ScoreJob(prefix, by_request, self._pass_tokens) for prefix, by_request in asked.items()}
+
+    @_engine_errors
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        self._ready()
+        prefixes = [self._prefix(request.prompt) for request in requests]
+        for prefix, request in zip(prefixes, requests, strict=True):
+            self._check_length(len(prefix) + request.max_new_tokens)
+        results: dict[int, GenerateResult] = {
+            index: GenerateResult("", False, Usage())
+            for index, request in enumerate(requests)
+            if request.max_new_tokens <= 0
+        }
+        sizes = {
+            index: len(prefix) + requests[index].max_new_tokens
+            for index, prefix in enumerate(prefixes)
+            if index not in results
+        }
+        for group in _groups(sizes, self._group_tokens):
+            answers = [_Answer(index, requests[index], Row(prefixes[index], keep=True)) for index in group]
+            self._generate_group(answers, capacity=max(sizes[index] for index in group))
+            results.update((answer.index, self._result(answer)) for answer in answers)
+        return [results[index] for index in range(len(requests))]
+
+    def _generate_group(self, answers: Sequence[_Answer], capacity: int) -> None:
+        states = self._model.new_group(len(answers), capacity)
+        for slot, answer in enumerate(answers):
+            answer.row.states = states[:, :, slot]
+        by_row = {id(answer.row): answer for answer in answers}
+
+        def take(parts: list[Part], hidden: torch.Tensor) -> None:
+            ended = [part for part in parts if part.ends]
+            if ended:
+                tokens = self._model.logits(hidden[[part.last for part in ended]]).argmax(dim=-1).tolist()
+                for part, token in zip(ended, tokens, strict=True):
+                    self._settle(by_row[id(part.row)], token)
+
+        self._reader.read([answer.row for answer in answers], take)
+        slots = list(answers)
+        while slots := self._close_gaps(states, slots):
+            hidden = self._model.decode(
+                states, [answer.tokens[-1] for answer in slots], [answer.row.past for answer in slots]
+            )
+            for answer, token in zip(slots, self._model.logits(hidden).argmax(dim=-1).tolist(), strict=True):
+                answer.row.past += 1
+                self._settle(answer, token)
+
+    @staticmethod
+    def _close_gaps(states: torch.Tensor, slots: list[_Answer]) -> list[_Answer]:
+        """Move the last rows that go on into the places of finished ones, so that a pass has no idle rows."""
+        slots = list(slots)
+        slot = 0
+        while slot < len(slots):
+            if not slots[slot].finished:
+                slot += 1
+                continue
+            last = slots.pop()
+            if slot < len(slots):
+                held = last.row.past
+                if not last.finished:
+                    states[:, :, slot, :, :held] = states[:, :, len(slots), :, :held]
+                slots[slot] = last
+        return slots
+
+    def _settle(self, answer: _Answer, token: int) -> None:
+        """Take a new token in, and find out whether the answer ends with it."""
+        answer.new_tokens += 1
+        if token in self._end_tokens:
+            answer.text = self._renderer.decode(answer.tokens)
+            answer.finished = answer.ended = True
+            return
+        answer.tokens.append(token)
+        text = self._renderer.decode(answer.tokens) if answer.request.stop else ""
+        cuts = [at for at in (text.find(stop) for stop in answer.request.stop) if at >= 0]
+        if cuts:
+            answer.text, answer.finished, answer.ended = text[: min(cuts)], True, True
+        elif answer.new_tokens >= answer.request.max_new_tokens:
+            answer.text, answer.finished = self._renderer.decode(answer.tokens), True
+
+    @staticmethod
+    def _result(answer: _Answer) -> GenerateResult:
+        usage = Usage(len(answer.row.tokens), answer.row.cached, answer.new_tokens)
+        answer.row.states = None
+        return GenerateResult(answer.text, answer.ended, usage)
+
+    def close(self) -> None:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        if not self._closed:
+            self._closed = True
+            self._cache.clear()
+            del self._model, self._reader
+
+    @_engine_errors
+    def _check(self) -> None:
+        self._ready()
+        self._model.check()
+
+    def _prefix(self, prompt: Prompt) -> tuple[int, ...]:
+        prefix = self._renderer.prefix(prompt)
+        if not prefix:
+            raise EngineError(f"{self._name}: an empty prompt")
+        return prefix
+
+    def _ready(self) -> None:
+        if self._closed:
+            raise EngineError(f"{self._name}: the engine is closed")
+        # The number of threads belongs to the calling thread, which may not be the one that loaded the model.
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self._context_length:
+            raise EngineError(
+                f"{self._name}: prompt and answer take {tokens} tokens, the model reads {self._context_length}"
+            )
+
+
+class _ScoreJob:
+    """All questions behind one prompt, whoever asked them."""
+
+    def __init__(self, prefix: tuple[int, ...], questions: dict[int, list[Question]], max_nodes: int) -> None:
+        self._questions = questions
+        together = [question for asked in questions.values() for question in asked]
+        self.asks = any(question.candidates for question in together)
+        trees, self._planted = plant(together, max_nodes)
+        self._nodes = sum(map(len, trees)) if self.asks else 0
+        self.row = Row(prefix, trees=trees)
+        self.found: dict[tuple[int, int, int], float] = {}
+
+    def targets(self, tree: int) -> set[tuple[int, int]]:
+        """What has to be read off one tree."""
+        return {
+            target
+            for planted in self._planted
+            if planted.tree == tree
+            for candidate in planted.targets
+            for target in candidate
+        }
+
+    def results(self) -> Iterator[tuple[int, ScoreResult]]:
+        """(index of the request, its result)."""
+        planted = iter(self._planted)
+        prompt = len(self.row.tokens)
+        cached = self.row.cached
+        nodes = self._nodes
+        for index, questions in self._questions.items():
+            scores = tuple(self._scores(next(planted)) for _ in questions)
+            usage = Usage(prompt + nodes, cached, 0) if self.asks else Usage()
+            yield index, ScoreResult(scores, usage)
+            cached, nodes = prompt, 0
+
+    def _scores(self, planted: Planted) -> tuple[CandidateScore, ...]:
+        return tuple(
+            CandidateScore(sum((self.found[planted.tree, node, token] for node, token in targets), 0.0), len(targets))
+            for targets in planted.targets
+        )
+
+
+class _Answer:
+    """An answer in the making. ``finished``: no further token; ``ended``: not because ``max_new_tokens`` cut it."""
+
+    __slots__ = ("ended", "finished", "index", "new_tokens", "request", "row", "text", "tokens")
+
+    def __init__(self, index: int, request: GenerateRequest, row: Row) -> None:
+        self.index = index
+        self.request = request
+        self.row = row
+        self.tokens: list[int] = []
+        self.new_tokens = 0
+        self.text = ""
+        self.finished = False
+        self.ended = False
+
+
+def _groups(sizes: dict[int, int], most: int) -> Iterator[list[int]]:
+    """Requests that are decoded together, of similar sizes: each takes the room of the group's largest."""
+    group: list[int] = []
+    for index in sorted(sizes, key=lambda index: -sizes[index]):
+        if group and (len(group) + 1) * sizes[group[0]] > most:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """transformers draws on stderr, where the command line draws its own."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware: then prefill is 2.5 times as fast as in float32 (measured,
+    AVX512-BF16). Elsewhere it is emulated, and slower."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))
+
+
+def _digest(path: Path, cache_dir: Path) -> str:
+    """Of everything in the folder that makes the answers: weights (digested once, remembered) and the small files."""
+    known = weights_digest(path)
+    parts = [known] if known else [remembered_sha256(file, cache_dir) for file in sorted(path.glob("*.safetensors"))]
+    small = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+    parts += [f"{name} {sha256_of(path / name)}" for name in small if (path / name).is_file()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

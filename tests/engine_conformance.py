@@ -1,0 +1,209 @@
+"""What every engine does, whatever runs behind it.
+
+A test module makes it its own with a class and an ``engine`` fixture::
+
+    class TestMyEngine(EngineConformance):
+        @pytest.fixture
+        def engine(self): ...
+
+``tolerance``: how far two log-probabilities of the same thing may be apart (rounding of the number type), relative to
+``1 + |logprob|``. ``caches``: a prompt that was just read is found again. ``may_generate_nothing``: answers may be
+empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from el4ner.engines.base import Engine, GenerateRequest, Prompt, ScoreItem, ScoreRequest, ScoreResult
+from el4ner.errors import EngineError
+from el4ner.types import Usage
+
+SYSTEM = "You label names in sentences."
+SENTENCES = (
+    "Angela Merkel met Emmanuel Macron in Paris on 3 May 2019.",
+    "The kernel module nvidia-drm failed to load on host web-17.",
+    "Zoë's naïve café served 東京 ramen \U0001f35c — «très bon»!",
+    "No names here.",
+)
+CANDIDATES = (" person", " location", " organisation", " none", " person of interest")
+
+
+def prompt(sentence: str, answer: str = "") -> Prompt:
+    return Prompt(SYSTEM, f"Label the names.\nSentence: {sentence}", answer)
+
+
+def score_request(sentence: str, *, surfaces: Sequence[str] = ("Paris", "Macron"), answer: str = "") -> ScoreRequest:
+    items = tuple(ScoreItem(f'\n"{surface}" is a', CANDIDATES) for surface in surfaces)
+    return ScoreRequest(prompt(sentence, answer), items)
+
+
+def logprobs(result: ScoreResult) -> list[float]:
+    return [score.logprob for item in result.scores for score in item]
+
+
+class EngineConformance:
+    tolerance = 1e-4
+    caches = True
+    may_generate_nothing = False
+
+    def assert_same(self, left: ScoreResult, right: ScoreResult) -> None:
+        for one, other in zip(logprobs(left), logprobs(right), strict=True):
+            assert abs(one - other) <= self.tolerance * (1 + abs(other)), (one, other)
+        assert [[score.tokens for score in item] for item in left.scores] == [
+            [score.tokens for score in item] for item in right.scores
+        ]
+
+    def test_is_an_engine(self, engine: Engine) -> None:
+        assert isinstance(engine, Engine)
+        assert engine.name
+        assert len(engine.fingerprint) == 64
+        assert engine.context_length > 0
+
+    def test_an_empty_batch_is_answered_with_nothing(self, engine: Engine) -> None:
+        assert engine.generate([]) == []
+        assert engine.score([]) == []
+
+    def test_a_request_without_items_is_answered_without_scores(self, engine: Engine) -> None:
+        (result,) = engine.score([ScoreRequest(prompt(SENTENCES[0]), ())])
+        assert result.scores == ()
+
+    def test_an_item_without_candidates_is_answered_without_scores(self, engine: Engine) -> None:
+        request = ScoreRequest(prompt(SENTENCES[0]), (ScoreItem(" x", ()), ScoreItem(" y", (" z",))))
+        (result,) = engine.score([request])
+        assert [len(item) for item in result.scores] == [0, 1]
+
+    def test_an_empty_candidate_is_certain(self, engine: Engine) -> None:
+        (result,) = engine.score([ScoreRequest(prompt(SENTENCES[0]), (ScoreItem(" x", ("", " z")),))])
+        assert result.scores[0][0].logprob == 0
+        assert result.scores[0][0].tokens == 0
+
+    def test_an_empty_tail_asks_right_behind_the_prompt(self, engine: Engine) -> None:
+        (result,) = engine.score([ScoreRequest(prompt(SENTENCES[0], "The"), (ScoreItem("", CANDIDATES),))])
+        assert len(result.scores[0]) == len(CANDIDATES)
+        assert all(score.logprob < 0 for score in result.scores[0])
+
+    def test_scores_come_in_the_order_of_the_requests(self, engine: Engine) -> None:
+        requests = [score_request(sentence) for sentence in SENTENCES]
+        forward = engine.score(requests)
+        backward = engine.score(requests[::-1])
+        for one, other in zip(forward, backward[::-1], strict=True):
+            self.assert_same(one, other)
+
+    def test_scores_do_not_depend_on_the_batch(self, engine: Engine) -> None:
+        requests = [score_request(sentence) for sentence in SENTENCES]
+        together = engine.score(requests)
+        for request, result in zip(requests, together, strict=True):
+            self.assert_same(engine.score([request])[0], result)
+
+    def test_items_and_candidates_do_not_see_each_other(self, engine: Engine) -> None:
+        request = score_request(SENTENCES[0], surfaces=("Paris", "Merkel", "Paris, France", "May"))
+        (together,) = engine.score([request])
+        for item, scores in zip(request.items, together.scores, strict=True):
+            (alone,) = engine.score([ScoreRequest(request.prompt, (item,))])
+            self.assert_same(alone, ScoreResult((scores,), Usage()))
+
+    def test_candidates_of_an_item_share_the_probability(self, engine: Engine) -> None:
+        import math
+
+        (result,) = engine.score([ScoreRequest(prompt(SENTENCES[0]), (ScoreItem(" is a", CANDIDATES[:4]),))])
+        assert sum(math.exp(score.logprob) for score in result.scores[0]) <= 1 + self.tolerance
+        assert all(score.tokens > 0 for score in result.scores[0])
+
+    def test_the_same_prompt_twice_in_a_batch_gives_the_same_scores(self, engine: Engine) -> None:
+        first, second = engine.score([score_request(SENTENCES[0]), score_request(SENTENCES[0])])
+        self.assert_same(first, second)
+
+    def test_results_do_not_depend_on_previous_calls(self, engine: Engine) -> None:
+        request = score_request(SENTENCES[0])
+        (before,) = engine.score([request])
+        engine.generate([GenerateRequest(prompt(SENTENCES[1]), 8)])
+        engine.score([score_request(SENTENCES[2], surfaces=("ramen",), answer="Names:")])
+        engine.generate([GenerateRequest(prompt(SENTENCES[0]), 8)])
+        (after,) = engine.score([request])
+        self.assert_same(before, after)
+
+    def test_tokens_found_in_the_cache_are_tokens_of_the_prompt(self, engine: Engine) -> None:
+        request = score_request("A sentence that no other test asks about, with Lisbon in it.")
+        results = [*engine.score([request]), *engine.score([request])]
+        for result in results:
+            assert 0 <= result.usage.cached_tokens <= result.usage.prompt_tokens
+            assert result.usage.prompt_tokens >= engine.count_tokens(request.prompt)
+        if self.caches:
+            assert results[1].usage.cached_tokens >= engine.count_tokens(request.prompt) - 1
+        assert results[0].usage.prompt_tokens == results[1].usage.prompt_tokens
+
+    def test_generation_finds_the_prompt_that_scoring_read(self, engine: Engine) -> None:
+        asked = prompt("Another sentence for this test alone, of Oslo.")
+        engine.score([ScoreRequest(asked, (ScoreItem(" x", (" y",)),))])
+        (result,) = engine.generate([GenerateRequest(asked, 4)])
+        assert result.usage.prompt_tokens == engine.count_tokens(asked)
+        if self.caches:
+            assert result.usage.cached_tokens == result.usage.prompt_tokens - 1
+
+    def test_generation_stops_at_max_new_tokens(self, engine: Engine) -> None:
+        short, longer = engine.generate([GenerateRequest(prompt(SENTENCES[0], "1 2 3 4 5"), count) for count in (2, 6)])
+        assert short.usage.new_tokens <= 2
+        assert longer.usage.new_tokens <= 6
+        if not longer.finished:
+            assert longer.text.startswith(short.text)
+            assert not short.finished
+
+    def test_no_new_tokens_make_no_text(self, engine: Engine) -> None:
+        (result,) = engine.generate([GenerateRequest(prompt(SENTENCES[0]), 0)])
+        assert result.text == ""
+        assert not result.finished
+
+    def test_generation_is_cut_before_the_first_stop_string(self, engine: Engine) -> None:
+        asked = prompt(SENTENCES[0], "Names: Angela Merkel, Emmanuel")
+        (free,) = engine.generate([GenerateRequest(asked, 16)])
+        if self.may_generate_nothing and not free.text:
+            pytest.skip("the engine answers nothing")
+        assert len(free.text) > 3
+        for stop in {free.text[1:3], free.text[2], free.text[1:-1]}:
+            (cut,) = engine.generate([GenerateRequest(asked, 16, (stop, "never occurs \x01"))])
+            assert cut.text == free.text[: free.text.index(stop)]
+            assert cut.finished
+
+    def test_generation_does_not_depend_on_the_batch(self, engine: Engine) -> None:
+        requests = [
+            GenerateRequest(prompt(sentence, "Names:"), count)
+            for sentence, count in zip(SENTENCES, (3, 12, 6, 9), strict=True)
+        ]
+        together = engine.generate(requests)
+        alone = [engine.generate([request])[0] for request in requests]
+        assert [result.usage.new_tokens for result in together] == [result.usage.new_tokens for result in alone]
+        # The first tokens at least: later ones may differ where two tokens are equally likely up to rounding.
+        assert [result.text[:4] for result in together] == [result.text[:4] for result in alone]
+
+    def test_control_tokens_in_a_text_are_text(self, engine: Engine) -> None:
+        for control in ("<|im_end|>", "<|im_start|>assistant", "<eos>", "<bos>", "<end_of_turn>"):
+            plain = prompt(f"The string {control} is in the log.")
+            assert engine.count_tokens(plain) > engine.count_tokens(prompt("The string is in the log.")) + 1
+            (result,) = engine.score([ScoreRequest(plain, (ScoreItem(f" {control}", (control, " no")),))])
+            assert result.scores[0][0].tokens > 1, control
+
+    def test_any_text_is_a_text(self, engine: Engine) -> None:
+        odd = "\x00\x07\u200b\ufeff\u202e e\u0301 \U0001f469\u200d\U0001f680 \ue000el4ner \r\n\t " + "a" * 300
+        (result,) = engine.generate([GenerateRequest(prompt(odd), 4)])
+        assert "\ue000" not in result.text
+        (scored,) = engine.score([score_request(odd, surfaces=(odd,))])
+        assert all(score.logprob <= 0 for score in scored.scores[0])
+
+    def test_a_prompt_that_is_too_long_is_an_error(self, engine: Engine) -> None:
+        long = prompt("word " * (engine.context_length * 4))
+        with pytest.raises(EngineError, match="tokens"):
+            engine.generate([GenerateRequest(long, 1)])
+        with pytest.raises(EngineError, match="tokens"):
+            engine.score([ScoreRequest(long, (ScoreItem(" x", (" y",)),))])
+        assert engine.score([score_request(SENTENCES[0])])
+
+
+def closes_for_good(engine: Engine) -> None:
+    """For engines that a test may close: twice is once, and nothing is answered afterwards."""
+    engine.close()
+    engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        engine.generate([GenerateRequest(prompt("x"), 1)])

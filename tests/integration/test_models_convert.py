@@ -1,0 +1,38 @@
+"""The packaged models: what is made of them equals what transformers makes of them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
+
+from el4ner.models.catalogue import CATALOGUE
+from el4ner.models.prepare import default_cache_dir, list_models, prepare, verify
+
+pytestmark = pytest.mark.models
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_smollm2_has_the_weights_that_transformers_reads_from_the_file() -> None:
+    (gguf,) = CATALOGUE["smollm2-135m-instruct"].locate()
+    folder = prepare("packaged:smollm2-135m-instruct", default_cache_dir(os.environ))
+    with torch.device("meta"):
+        empty = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+    theirs = load_gguf_checkpoint(gguf, return_tensors=True, model_to_load=empty, torch_dtype=torch.bfloat16)["tensors"]
+    ours = load_file(folder / "model.safetensors")
+    assert set(theirs) == set(ours)
+    assert all(torch.equal(weights, theirs[name]) for name, weights in ours.items())
+
+
+@pytest.mark.parametrize("name", sorted(CATALOGUE))
+def test_packaged_models_are_whole(name: str) -> None:
+    cache = default_cache_dir(os.environ)
+    prepare(f"packaged:{name}", cache)
+    verify(f"packaged:{name}", cache)
+    (info,) = (info for info in list_models(cache) if info.name == name)
+    assert info.installed
+    assert info.prepared

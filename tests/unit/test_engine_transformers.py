@@ -1,0 +1,245 @@
+"""The transformers engine with tiny random models: packing, windows, caches and cutting, without weights."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from el4ner.engines import transformers_engine
+from el4ner.engines.base import GenerateRequest, Prompt, ScoreItem, ScoreRequest
+from el4ner.engines.transformers_engine import TransformersEngine
+from el4ner.errors import EngineOutOfMemoryError, ModelError
+from tests.engine_conformance import CANDIDATES, SENTENCES, EngineConformance, closes_for_good, prompt
+from tests.unit.tiny_models import tiny_gemma3, tiny_llama
+
+MODELS: dict[str, Callable[[Path], Path]] = {"llama": tiny_llama, "gemma3": tiny_gemma3}
+QUESTIONS = (
+    ScoreItem('\n"Paris" is a', CANDIDATES),
+    ScoreItem('\n"Paris, Texas" is a', CANDIDATES),
+    ScoreItem("", (" pin", " pinned", "")),
+    ScoreItem("\nIs it so? ", ("yes", "no")),
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """For models this small, threads only wait for each other: for seconds, where the processor is shared."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module", params=sorted(MODELS))
+def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return MODELS[request.param](tmp_path_factory.mktemp("models") / request.param)
+
+
+Load = Callable[..., TransformersEngine]
+
+
+@pytest.fixture(scope="module")
+def load(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Load]:
+    loaded: list[TransformersEngine] = []
+
+    def loader(**settings: object) -> TransformersEngine:
+        given = {"dtype": "float32", "cache_dir": tmp_path_factory.getbasetemp() / "cache", **settings}
+        loaded.append(TransformersEngine.load("tiny", folder, **given))  # type: ignore[arg-type]
+        return loaded[-1]
+
+    yield loader
+    for engine in loaded:
+        engine.close()
+
+
+@pytest.fixture(scope="module")
+def tiny(load: Load) -> TransformersEngine:
+    return load()
+
+
+@pytest.fixture(scope="module")
+def forgetful(load: Load) -> TransformersEngine:
+    return load(prefix_cache_bytes=0)
+
+
+@pytest.fixture(scope="module")
+def frugal(load: Load) -> TransformersEngine:
+    """Prompts in pieces, several trees behind one prompt, a cache that holds one or two prompts."""
+    return load(max_batch_tokens=48, prefix_cache_bytes=160_000)
+
+
+class TestTinyModels(EngineConformance):
+    @pytest.fixture
+    def engine(self, tiny: TransformersEngine) -> TransformersEngine:
+        return tiny
+
+
+class TestWithoutCache(EngineConformance):
+    caches = False
+
+    @pytest.fixture
+    def engine(self, forgetful: TransformersEngine) -> TransformersEngine:
+        return forgetful
+
+
+class TestWithSmallPasses(EngineConformance):
+    @pytest.fixture
+    def engine(self, frugal: TransformersEngine) -> TransformersEngine:
+        return frugal
+
+
+def plain_scores(engine: TransformersEngine, folder: Path, request: ScoreRequest) -> list[list[float]]:
+    """One sequence at a time through the model as transformers runs it."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    renderer = engine._renderer
+    found = []
+    with torch.inference_mode():
+        for item in request.items:
+            row = []
+            for candidate in item.candidates:
+                before = [*renderer.prefix(request.prompt), *renderer.encode(item.tail)]
+                tokens = renderer.encode(candidate)
+                ids = torch.tensor([[*before, *tokens]])
+                logits = model(ids, use_cache=False).logits[0, len(before) - 1 : ids.shape[1] - 1].log_softmax(-1)
+                row.append(float(logits[torch.arange(len(tokens)), torch.tensor(tokens, dtype=torch.long)].sum()))
+            found.append(row)
+    return found
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_batch_tokens": 48}, {"prefix_cache_bytes": 0}], ids=str)
+@pytest.mark.parametrize("answer", ["", "Names: Paris"], ids=["no answer", "answer"])
+def test_packed_scores_are_those_of_the_plain_model(
+    load: Load, folder: Path, settings: dict[str, int], answer: str
+) -> None:
+    engine = load(**settings)
+    requests = [ScoreRequest(prompt(sentence, answer), QUESTIONS) for sentence in SENTENCES]
+    expected = [plain_scores(engine, folder, request) for request in requests]
+    for _ in range(2):  # the second time from the cache
+        for result, rows in zip(engine.score(requests), expected, strict=True):
+            for item, row in zip(result.scores, rows, strict=True):
+                assert [score.logprob for score in item] == pytest.approx(row, abs=2e-3, rel=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_batch_tokens": 48}, {"prefix_cache_bytes": 0}], ids=str)
+def test_answers_are_those_of_plain_greedy_generation(load: Load, folder: Path, settings: dict[str, int]) -> None:
+    engine = load(**settings)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    requests = [
+        GenerateRequest(prompt(sentence), count) for sentence, count in zip(SENTENCES, (40, 3, 17, 24), strict=True)
+    ]
+    for request, result in zip(requests, engine.generate(requests), strict=True):
+        ids = list(engine._renderer.prefix(request.prompt))
+        new: list[int] = []
+        with torch.inference_mode():
+            while len(new) < request.max_new_tokens and not set(new) & engine._end_tokens:
+                new.append(int(model(torch.tensor([[*ids, *new]]), use_cache=False).logits[0, -1].argmax()))
+        ended = bool(set(new) & engine._end_tokens)
+        assert result.text == engine._renderer.decode(new[:-1] if ended else new)
+        assert result.finished == ended
+        assert result.usage.new_tokens == len(new)
+
+
+def test_what_prompts_of_a_batch_share_is_read_once(load: Load) -> None:
+    engine = load(prefix_cache_bytes=0)
+    shared = "An instruction that all sentences of a batch share, with demonstrations. " * 4
+    requests = [ScoreRequest(Prompt(shared, sentence), QUESTIONS[:1]) for sentence in SENTENCES]
+    before = engine.forward_tokens
+    results = engine.score(requests)
+    read = engine.forward_tokens - before
+    usage = sum((result.usage for result in results[1:]), results[0].usage)
+    assert read == usage.prompt_tokens - usage.cached_tokens
+    assert usage.cached_tokens > 3 * len(shared) * 0.7
+    alone = load(prefix_cache_bytes=0)
+    for request, result in zip(requests, results, strict=True):
+        (expected,) = alone.score([request])
+        got = [score.logprob for score in result.scores[0]]
+        assert got == pytest.approx([score.logprob for score in expected.scores[0]], abs=1e-3)
+
+
+def test_usage_counts_what_the_model_read(load: Load) -> None:
+    engine = load()
+    requests = [ScoreRequest(prompt(sentence), QUESTIONS) for sentence in (*SENTENCES, SENTENCES[0])]
+    for _ in range(2):
+        before = engine.forward_tokens
+        usages = [result.usage for result in engine.score(requests)]
+        read = sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
+        assert read == engine.forward_tokens - before
+
+
+def test_time_in_the_model_is_counted(load: Load) -> None:
+    engine = load()
+    before = engine.model_seconds
+    engine.generate([GenerateRequest(prompt(SENTENCES[0]), 3)])
+    assert engine.model_seconds > before
+    assert engine.raw_prefill(32, 2) > 0
+
+
+def test_out_of_memory_is_its_own_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = load()
+
+    def no_memory(*_: object, **__: object) -> None:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes")
+
+    monkeypatch.setattr(engine._model, "new_states", no_memory)
+    with pytest.raises(EngineOutOfMemoryError):
+        engine.score([ScoreRequest(prompt(SENTENCES[0]), QUESTIONS)])
+
+
+def test_close(load: Load) -> None:
+    closes_for_good(load())
+
+
+def test_the_fingerprint_follows_weights_number_type_and_template(folder: Path, load: Load, tmp_path: Path) -> None:
+    import shutil
+
+    plain = load().fingerprint
+    assert load().fingerprint == plain
+    assert load(dtype="bfloat16").fingerprint != plain
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    settings = {"dtype": "float32", "cache_dir": tmp_path}
+    assert TransformersEngine.load("x", other, **settings).fingerprint == plain  # type: ignore[arg-type]
+    (other / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '\n' }}{% endfor %}", encoding="utf-8"
+    )
+    assert TransformersEngine.load("x", other, **settings).fingerprint != plain  # type: ignore[arg-type]
+
+
+def test_number_type_auto_is_bfloat16_where_the_processor_has_it(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("a GPU always computes in bfloat16")
+    for fast, expected in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(transformers_engine, "_fast_bfloat16", lambda fast=fast: fast)
+        assert load(dtype="auto").dtype == expected
+
+
+def test_a_model_that_packed_passes_do_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from el4ner.engines import packed_model
+
+    folder = tiny_llama(tmp_path / "model")
+    original = packed_model._PackedPlan.attend
+
+    def blind(plan: object, layer: int, *args: object) -> torch.Tensor:
+        return original(plan, layer, *args) * (0.5 if layer == 1 else 1)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(packed_model._PackedPlan, "attend", blind)
+    with pytest.raises(ModelError, match="differ"):
+        TransformersEngine.load("x", folder, dtype="float32", cache_dir=tmp_path)
+
+
+def test_a_folder_that_cannot_be_loaded_is_a_model_error(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        TransformersEngine.load("x", tmp_path)
+
+
+def test_an_empty_prompt_of_a_model_without_template_is_not_empty(tmp_path: Path) -> None:
+    engine = TransformersEngine.load("x", tiny_gemma3(tmp_path / "model"), dtype="float32", cache_dir=tmp_path)
+    assert engine._renderer.prefix(Prompt("", ""))[0] == 1
+    assert engine._renderer.prefix(Prompt("a", "b"))[1:] == engine._renderer.encode("a\n\nb\n")
+    engine.close()
