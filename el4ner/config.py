@@ -93,7 +93,7 @@ class RetrievalSettings(Section):
     """``[retrieval]``: which pool sentences are shown as demonstrations."""
 
     kind: Literal["span", "sentence", "random", "none"] = "span"
-    k: PositiveInt = 8
+    k: PositiveInt = 5
     embedder: str = "packaged:all-minilm-l6-v2"
     query_spans: Literal["auto", "chunks", "models"] = "auto"
     """Who proposes the input's spans: every model zero-shot (the paper), or the cheap chunker.

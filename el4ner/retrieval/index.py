@@ -15,7 +15,6 @@ import numpy.typing as npt
 
 from el4ner.pools.pool import Pool
 from el4ner.retrieval.embedder import Embedder, Vectors
-from el4ner.text.chunks import chunks
 
 __all__ = ["PoolIndex"]
 
@@ -27,8 +26,9 @@ log = logging.getLogger(__name__)
 class PoolIndex:
     """Vectors of a pool.
 
-    ``spans``: (S, D), the pool sentences' entity spans, sentence by sentence; an entity-free sentence stands with its
-    own chunks, or it could never be retrieved and no example would show what is not an entity.
+    ``spans``: (S, D), the pool sentences' entity spans, sentence by sentence. An entity-free sentence has none, so span
+    similarity never finds it (as in the paper; standing with its chunks instead, such sentences crowded out the others
+    in pools that are poor in entities, and cost half of the recall there).
     ``first_span``: (N + 1,), sentence n has the rows ``first_span[n]:first_span[n + 1]``.
     ``sentences``: (N, D).
     """

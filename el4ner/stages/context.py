@@ -88,7 +88,7 @@ class StageContext:
             if all(chunk.span.end <= start or chunk.span.start >= end for start, end in taken)
         ]
         # Spans that look like names first: they are the harder negatives.
-        chosen = sorted(free, key=lambda chunk: not chunk.proper)[: max(1, min(MAX_NEGATIVES, len(gold)))]
+        chosen = sorted(free, key=lambda chunk: not chunk.proper)[:MAX_NEGATIVES]
         lines = [(span.start, span.text, label) for span, label in sentence.spans]
         lines += [(chunk.span.start, chunk.span.text, NONE_TYPE) for chunk in chosen]
         scored = list(dict.fromkeys((text, label) for _, text, label in sorted(lines)))

@@ -1,5 +1,6 @@
 """Pools and their readers: errors name file and line; what is shipped is sound."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,8 @@ def write(path: Path, text: str) -> Path:
 def test_json_lines_are_read_with_code_point_offsets(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl",
-        '{"text": "👍 Zoë spoke", "spans": [{"start": 2, "end": 5, "type": "person", "text": "Zoë"}]}\n\n{"text": "No one."}\n',
+        '{"text": "👍 Zoë spoke", "spans": [{"start": 2, "end": 5, "type": "person", "text": "Zoë"}]}\n'
+        '\n{"text": "No one."}\n',
     )
     first, second = read_jsonl(path)
     assert first.spans == ((Span(2, 5, "Zoë"), "person"),)
@@ -78,7 +80,7 @@ LABELS = st.lists(st.sampled_from(["O", "B-a", "I-a", "B-b", "I-b", "E-a", "S-b"
 def test_any_sequence_of_tags_gives_spans_in_order_without_overlap(tags: list[str]) -> None:
     spans = tag_spans(tags)
     assert all(first <= last for first, last, _ in spans)
-    assert all(one[1] < other[0] for one, other in zip(spans, spans[1:], strict=False))
+    assert all(one[1] < other[0] for one, other in itertools.pairwise(spans))
     inside = {index for first, last, _ in spans for index in range(first, last + 1)}
     assert inside == {index for index, tag in enumerate(tags) if tag != "O"}
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import pytest
+from doubles import ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,8 +16,6 @@ from el4ner.stages import SentenceInput, StageContext, classify, extract, valida
 from el4ner.stages.answers import parse_spans, parse_typed_lines
 from el4ner.stages.classify import majority
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate
-
-from doubles import ScriptedEngine
 
 POOL = Pool(
     "p",

@@ -1,0 +1,101 @@
+"""The root command: global options, errors as lines, exit codes."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import metadata
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from el4ner.errors import ConfigError, El4nerError, ModelError, PoolError
+from workers.cli import demo, evaluate, local, models, pool, produce, tag, tail, topics, worker
+from workers.cli.options import ConfigOption, LogFormat, LogLevel
+from workers.cli.output import complain
+from workers.cli.settings import GlobalOptions, prepare_process
+
+__all__ = ["app", "main"]
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+"""128 + SIGPIPE, as of any program that ``| head`` cuts short."""
+
+
+class ErrorsAsLines(TyperGroup):
+    """Says what went wrong in a line or a few, and ends with the exit code that fits. Only bugs show a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except El4nerError as error:
+            complain(str(error))
+            mistaken = isinstance(error, ConfigError | ModelError | PoolError)
+            raise typer.Exit(EXIT_USAGE if mistaken else EXIT_FAILED) from error
+        except KeyboardInterrupt as error:
+            raise typer.Exit(EXIT_INTERRUPTED) from error
+        except BrokenPipeError as error:
+            # Whoever read the results has gone. What is still buffered must not be written when Python ends.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit(EXIT_BROKEN_PIPE) from error
+
+
+app = typer.Typer(
+    name="el4ner",
+    cls=ErrorsAsLines,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Mark the named entities in text, with an ensemble of small language models: here, or in a stream on Kafka.",
+    epilog="Exit codes: 0 done; 1 some of the work failed; 2 wrong use, configuration, pool or model; 130 Ctrl-C.",
+)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"el4ner {metadata.version('el4ner')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    ctx: typer.Context,
+    *,
+    config: ConfigOption = None,
+    log_level: Annotated[
+        LogLevel | None, typer.Option(help="Least severity that is logged. (default: warning; worker: the file's)")
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None, typer.Option(help="How it is logged. (default: console; worker: the file's)")
+    ] = None,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    del version
+    prepare_process()
+    ctx.obj = GlobalOptions(config=config, log_level=log_level, log_format=log_format)
+
+
+for group in (topics.app, pool.app, models.app, local.app):
+    app.add_typer(group)
+app.command("tag", epilog=tag.EXAMPLES)(tag.tag)
+app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
+app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
+app.command("produce", epilog=produce.EXAMPLES)(produce.produce)
+app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
+
+
+def main() -> None:
+    """Run ``el4ner``."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that cannot show a character is no reason to stop.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
+    app(prog_name="el4ner")

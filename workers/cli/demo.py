@@ -1,0 +1,194 @@
+"""``el4ner demo``: the whole stream on this machine, from services to summary."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from workers.cli.demo_stack import DemoError, Stack, running_stack
+from workers.cli.models import sources_of
+from workers.cli.options import ConfigOption, EnsembleOption, examples
+from workers.cli.output import complain, results, table, tell
+from workers.cli.progress import TerminalProgress
+from workers.cli.settings import configure_cli_logging, overrides_of, stream_settings
+from workers.cli.tail import show_tagged
+
+if TYPE_CHECKING:
+    from workers.config import StreamSettings
+    from workers.inputs import NewDocument
+
+__all__ = ["EXAMPLES", "demo"]
+
+EXAMPLES = examples(
+    "el4ner demo",
+    "el4ner demo --limit 10 --ensemble smollm2",
+    "el4ner demo --documents my.jsonl",
+    "KAFKA_BOOTSTRAP_SERVERS=broker:9092 REDIS_URL=redis://cache:6379/0 el4ner demo",
+)
+
+
+def demo(
+    ctx: typer.Context,
+    *,
+    documents: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="JSON Lines, CSV or text. (default: the news and logs that ship with el4ner)"
+        ),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N documents.")] = None,
+    ensemble: EnsembleOption = None,
+    k: Annotated[
+        int,
+        typer.Option("--k", "-k", min=1, help="Examples that the models see a sentence: fewer is faster, 8 is usual."),
+    ] = 4,
+    patience: Annotated[
+        float, typer.Option(min=1, metavar="S", help="Give up when no document has come out for S seconds.")
+    ] = 300.0,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with the logs and Kafka's data.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Stream a sample of news and log lines through Kafka and real models on this machine, and watch what comes out.
+
+    Prepares the models (the first time), starts Kafka and a Redis-compatible cache, creates topics of its own, starts
+    the workers, sends the documents, shows each as it comes out, sums up, and stops everything that it started.
+    KAFKA_BOOTSTRAP_SERVERS and REDIS_URL, where set, are used instead, and the demo's topics are deleted at the end.
+
+    All four stages run in one process of their own, which loads each model once: on a small machine a process per stage
+    would load them three times over and compete for the same cores. In production they scale apart: `el4ner worker`.
+
+    Exit code 1 if a document is missing, came out twice, or could not be tagged.
+    """
+    began = time.monotonic()
+    settings = stream_settings(ctx, config, {**overrides_of(ensemble=ensemble), "retrieval": {"k": k}})
+    batch = _read(documents, limit)
+    configure_cli_logging(ctx)
+    prepared = _prepare_models(settings)
+    worker_options = [
+        *([] if ensemble is None else ["--ensemble", ensemble]),
+        *([] if (file := config or ctx.obj.config) is None else ["--config", str(file)]),
+    ]
+    with running_stack(settings, worker_options, keep=keep) as stack:
+        started = time.monotonic() - began - prepared
+        tell(f"streaming {len(batch)} documents")
+        streaming = time.monotonic()
+        _stream(stack, batch, patience)
+        seconds = time.monotonic() - streaming
+        stack.stop_worker()
+        good = _sum_up(stack, batch, prepared=prepared, started=started, seconds=seconds)
+        if not good:
+            stack.keep()
+    if not good:
+        raise typer.Exit(1)
+
+
+def _read(file: Path | None, limit: int | None) -> list[NewDocument]:
+    from workers.inputs import InputError, format_of, read_documents
+
+    source = Path(str(resources.files("el4ner") / "samples" / "demo.jsonl")) if file is None else file
+    if not source.is_file():
+        raise typer.BadParameter(f"{source}: there is no such file", param_hint="--documents")
+    # Equal lines of a log are as many documents; equal ids would be one.
+    found = list(read_documents(source, format=format_of(source), distinct=True))[:limit]
+    twice = [name for name, count in Counter(document.id for document in found).items() if count > 1]
+    if twice or not found:
+        raise InputError(f"{source}: {f'the id {twice[0]!r} is there twice' if twice else 'has no documents'}")
+    return found
+
+
+def _prepare_models(settings: StreamSettings) -> float:
+    """Seconds that it took; 0 where everything was there already."""
+    from el4ner.models.prepare import default_cache_dir, prepare, resolve
+
+    folder = default_cache_dir()
+    began = time.monotonic()
+    missing = [source for source in sources_of(settings) if resolve(source, folder) is None]
+    if not missing:
+        return 0.0
+    tell(f"preparing {', '.join(missing)} in {folder} (once)")
+    with TerminalProgress() as progress:
+        for source in missing:
+            prepare(source, folder, progress)
+    return time.monotonic() - began
+
+
+def _stream(stack: Stack, batch: Sequence[NewDocument], patience: float) -> None:
+    """Send the documents and show each as it comes out, until all are there."""
+    from workers.produce import produce_documents
+    from workers.tail import tail_documents
+
+    produce_documents(stack.settings, batch, source="demo")
+    awaited = {document.id for document in batch}
+    console = results()
+    last = time.monotonic()
+
+    def over() -> bool:
+        stack.check_worker()
+        if time.monotonic() - last > patience:
+            raise DemoError(
+                f"no document has come out for {patience:g} s; {len(awaited)} are missing: {stack.log_hint}"
+            )
+        return not awaited
+
+    for tagged in tail_documents(stack.settings, start="earliest", stop=over):
+        last = time.monotonic()
+        awaited.discard(tagged.value["id"])
+        done = len(batch) - len(awaited)
+        show_tagged(tagged.value, console, prefix=f"[{done:{len(str(len(batch)))}}/{len(batch)}] ")
+        if not awaited:
+            return
+
+
+def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, started: float, seconds: float) -> bool:
+    """The workers have stopped: read the whole topic again, count, and say what was found. True: all is well."""
+    from el4ner.errors import MessageError
+    from workers.tail import end_offsets, tail_documents
+    from workers.topics import Topic
+
+    total = sum(end_offsets(stack.settings).values())
+    problems: list[str] = []
+    seen: Counter[str] = Counter()
+    types: Counter[str] = Counter()
+    if total:
+        for tagged in tail_documents(stack.settings, start="earliest", count=total, seconds=60):
+            seen[tagged.value["id"]] += 1
+            types.update(entity["type"] for entity in tagged.value["entities"])
+            if tagged.status != "complete":
+                problems.append(f"document {tagged.value['id']} is {tagged.status}")
+            try:
+                _ = tagged.document  # raises if an offset is wrong
+            except MessageError as error:
+                problems.append(f"document {tagged.value['id']}: {error}")
+    problems += [f"document {document.id} is missing" for document in batch if not seen[document.id]]
+    problems += [f"document {name} came out {count} times" for name, count in seen.items() if count > 1]
+    dead = stack.messages_in(Topic.DEAD_LETTERS)
+    hits, misses = stack.cache_counters()
+
+    console = results()
+    shown = table("type", "entities", right={"entities"})
+    for label, count in sorted(types.items(), key=lambda item: (-item[1], item[0])):
+        shown.add_row(label, str(count))
+    console.print()
+    console.print(shown)
+    console.print()
+    lines = {
+        "documents": f"{len(seen)} of {len(batch)}, {total - len(seen)} twice, {dead} dead letters",
+        "entities": str(types.total()),
+        "models": f"prepared in {prepared:.1f} s" if prepared else "were prepared already",
+        "start-up": f"{started:.1f} s (services, topics, workers with their models)",
+        "stream": f"{seconds:.1f} s, {len(seen) / seconds:.2f} documents/s",
+        "cache": f"{hits} hits, {misses} misses",
+    }
+    for name, text in lines.items():
+        console.print(f"{name:<10} {text}")
+    sys.stdout.flush()
+    for problem in problems:
+        complain(problem)
+    return not problems and not dead

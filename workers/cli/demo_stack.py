@@ -1,0 +1,280 @@
+"""Everything that the demo runs on: services, topics, and one worker process; all of it gone at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from el4ner.errors import El4nerError
+from workers.cli.output import complain, tell
+
+if TYPE_CHECKING:
+    from workers.config import StreamSettings
+    from workers.local.services import Services
+    from workers.topics import Topic
+
+__all__ = ["DemoError", "Stack", "running_stack"]
+
+_FOLDER: Final = Path(".el4ner") / "demo"
+_START_SECONDS: Final = 600.0
+_LEAVE_SECONDS: Final = 5.0
+"""After an error or Ctrl-C nobody waits for what the workers have begun."""
+_DOCUMENTS_AT_A_TIME: Final = 4
+"""Small batches: somebody is watching. A worker of its own takes more at a time, and is a little faster."""
+
+
+class DemoError(El4nerError):
+    """The demo cannot go on; the message says where the workers' log is."""
+
+    code = "demo"
+
+
+class Stack:
+    """What runs, for whoever streams through it. ``settings`` lead to the demo's own topics."""
+
+    def __init__(self, settings: StreamSettings, folder: Path, worker: subprocess.Popen[bytes]) -> None:
+        self.settings = settings
+        self.kept = False
+        self._folder = folder
+        self._worker = worker
+
+    @property
+    def log_hint(self) -> str:
+        """Where to look when something is wrong."""
+        return f"the workers' log is {_log(self._folder)}"
+
+    def keep(self) -> None:
+        """Leave the folder with the logs where it is."""
+        self.kept = True
+
+    def check_worker(self) -> None:
+        """Raises ``DemoError`` if the workers have ended."""
+        code = self._worker.poll()
+        if code is not None:
+            raise DemoError(f"the workers ended with exit code {code}: {_last_words(self._folder)}\n{self.log_hint}")
+
+    def stop_worker(self) -> None:
+        """SIGTERM, time to finish what was begun, SIGKILL."""
+        _stop(self._worker, self.settings.worker.shutdown_seconds + 10)
+
+    def messages_in(self, topic: Topic) -> int:
+        """How many messages the topic holds."""
+        from kafka import KafkaConsumer, TopicPartition
+
+        from workers.topics import topic_name
+
+        name = topic_name(self.settings.kafka, topic)
+        consumer: Any = KafkaConsumer(bootstrap_servers=self.settings.kafka.servers, group_id=None)
+        with contextlib.closing(consumer):
+            partitions = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
+            return int(sum(consumer.end_offsets(partitions).values()))
+
+    def cache_counters(self) -> tuple[int, int]:
+        """Hits and misses of the retrieval cache, which the workers log when they stop."""
+        for record in _log_records(self._folder):
+            if record.get("event") == "retrieval cache":
+                return int(record["hits"]), int(record["misses"])
+        return 0, 0
+
+
+@contextlib.contextmanager
+def running_stack(settings: StreamSettings, worker_options: Sequence[str], *, keep: bool) -> Iterator[Stack]:
+    """Services, topics and workers, ready; stopped and removed at the end, also by Ctrl-C, SIGTERM or an error.
+
+    ``worker_options`` go to ``el4ner worker``. The folder stays after an error, for its logs, or where ``keep`` is set.
+    """
+    name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
+    folder = _FOLDER / name
+    stack: Stack | None = None
+    with _signals_raise_once():
+        try:
+            _make(folder)
+            with _services(folder) as services:
+                own = _own_settings(settings, services, f"el4ner-demo-{name}-", folder)
+                with _topics(own, services), _worker(own, folder, worker_options) as process:
+                    stack = Stack(own, folder, process)
+                    yield stack
+        except Exception:
+            # As long as there are no workers, the error says all there is to say.
+            keep = keep or _log(folder).exists()
+            raise
+        finally:
+            if keep or (stack is not None and stack.kept):
+                tell(f"logs and data were kept in {folder}")
+            else:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise DemoError(f"{folder}: cannot be made here: {error.strerror}; run it in a folder of yours") from error
+
+
+@contextlib.contextmanager
+def _services(folder: Path) -> Iterator[Services]:
+    """The services that the environment names; of those that it does not, our own."""
+    from workers.local import services
+
+    if not any(os.environ.get(name, "").strip() for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL")):
+        with services.temporary_services(folder, environ=os.environ, progress=tell) as found:
+            yield found
+        return
+    try:
+        yield services.up(folder, environ=os.environ, progress=tell)
+    finally:
+        services.down(folder)
+
+
+def _own_settings(settings: StreamSettings, services: Services, prefix: str, folder: Path) -> StreamSettings:
+    return settings.model_copy(
+        update={
+            "kafka": settings.kafka.model_copy(
+                update={"bootstrap_servers": services.kafka_bootstrap, "topic_prefix": prefix}
+            ),
+            "redis": settings.redis.model_copy(update={"url": services.redis_url}),
+            "worker": settings.worker.model_copy(update={"data_dir": folder / "workers"}),
+        }
+    )
+
+
+@contextlib.contextmanager
+def _topics(settings: StreamSettings, services: Services) -> Iterator[None]:
+    """The demo's own topics. On a broker that stays they are deleted at the end."""
+    from workers import topics
+
+    try:
+        topics.create(settings)
+        topics.check(settings)
+        yield
+    finally:
+        if services.kafka_provider == "environment":
+            _delete_topics(settings)
+
+
+def _delete_topics(settings: StreamSettings) -> None:
+    from kafka import KafkaAdminClient
+    from kafka.errors import KafkaError
+
+    from workers import topics
+
+    names = [planned.name for planned in topics.plan(settings.kafka)]
+    try:
+        admin: Any = KafkaAdminClient(bootstrap_servers=settings.kafka.servers, client_id="el4ner-demo")
+        with contextlib.closing(admin):
+            admin.delete_topics(names)
+    except KafkaError as error:
+        complain(f"the demo's topics {names[0]} … could not be deleted: {error}", severity="warning")
+
+
+@contextlib.contextmanager
+def _worker(settings: StreamSettings, folder: Path, options: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """All stages in one process, ready to work."""
+    ready = folder / "ready"
+    environ = {
+        **os.environ,
+        "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+        "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        "EL4NER_REDIS__URL": settings.redis.url,
+        "EL4NER_RETRIEVAL__K": str(settings.retrieval.k),
+        "EL4NER_WORKER__DATA_DIR": str(settings.worker.data_dir),
+        "EL4NER_WORKER__LOG_FORMAT": "json",
+        "EL4NER_WORKER__BATCH_DOCUMENTS": str(_DOCUMENTS_AT_A_TIME),
+    }
+    tell(f"starting the workers (log: {_log(folder)})")
+    began = time.monotonic()
+    with _log(folder).open("wb") as log:
+        process = subprocess.Popen(
+            # -P: a folder named like one of ours, where the user happens to be, is not imported.
+            [
+                *(sys.executable, "-P", "-m", "workers.cli", "worker", "all"),
+                *(*options, "--ready-file", str(ready), "--until-stdin-closes"),
+            ],
+            env=environ,
+            stdin=subprocess.PIPE,  # ends the workers if this process is killed
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C at the terminal is for us; we stop it in our own order
+        )
+    patience = _LEAVE_SECONDS
+    try:
+        stack = Stack(settings, folder, process)
+        while not ready.exists():
+            stack.check_worker()
+            if time.monotonic() - began > _START_SECONDS:
+                raise DemoError(f"the workers were not ready within {_START_SECONDS:g} s: {stack.log_hint}")
+            time.sleep(0.05)
+        tell(f"the workers are ready after {time.monotonic() - began:.1f} s")
+        yield process
+        patience = settings.worker.shutdown_seconds
+    finally:
+        _stop(process, patience)
+
+
+def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            # Also if somebody presses Ctrl-C once more. Does nothing to a process that has ended.
+            process.kill()
+            process.wait(timeout=10)
+    stdin: IO[bytes] | None = process.stdin
+    if stdin is not None:
+        stdin.close()
+
+
+def _log(folder: Path) -> Path:
+    return folder / "workers.log"
+
+
+def _log_records(folder: Path) -> Iterator[dict[str, Any]]:
+    with _log(folder).open(encoding="utf-8", errors="replace") as file:
+        for line in file:
+            with contextlib.suppress(json.JSONDecodeError):
+                record = json.loads(line)
+                if isinstance(record, dict):
+                    yield record
+
+
+def _last_words(folder: Path) -> str:
+    """What the workers said last that was an error; else their last line."""
+    said = ""
+    for record in _log_records(folder):
+        if record.get("level") in ("error", "critical"):
+            said = str(record.get("event", ""))
+    lines = _log(folder).read_text(encoding="utf-8", errors="replace").strip().splitlines()
+    return said or (lines[-1] if lines else "nothing")
+
+
+@contextlib.contextmanager
+def _signals_raise_once() -> Iterator[None]:
+    """Inside, SIGTERM ends the program as Ctrl-C does: through everything that cleans up.
+
+    Only the first signal counts, since a second one would cut the cleaning up short; ``timeout`` always sends two.
+    """
+
+    def leave(number: int, _frame: Any) -> None:
+        for one in before:
+            signal.signal(one, signal.SIG_IGN)
+        raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

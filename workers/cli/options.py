@@ -1,0 +1,67 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from el4ner.types import Mode
+
+__all__ = [
+    "ConfigOption",
+    "EnsembleOption",
+    "LogFormat",
+    "LogLevel",
+    "ModeOption",
+    "OutputFormat",
+    "PoolOption",
+    "examples",
+]
+
+
+class LogLevel(StrEnum):
+    """See ``worker.log_level``."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(StrEnum):
+    """See ``worker.log_format``."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class OutputFormat(StrEnum):
+    """For people, or for programs (JSON Lines)."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Configuration file (TOML). (default: the variable EL4NER_CONFIG, else none)"),
+]
+EnsembleOption = Annotated[
+    str | None, typer.Option(metavar="PRESET", help="Ensemble that ships with el4ner: default, gemma3, smollm2, …")
+]
+ModeOption = Annotated[
+    Mode | None, typer.Option(help="paper: as published; scored: by log-probability. (default: the file's, or scored)")
+]
+PoolOption = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|PATH", help="Demonstration pool: a shipped or configured name, a folder or a file."),
+]
+
+
+def examples(*lines: str) -> str:
+    """The epilog of a command's help."""
+    return "\n\n".join(["Examples:", *lines])

@@ -1,0 +1,139 @@
+"""What people see: entities marked in their text, lines of error, consoles."""
+
+from __future__ import annotations
+
+import sys
+import zlib
+from collections.abc import Collection, Iterable, Mapping
+from typing import Final, NamedTuple
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+__all__ = [
+    "Mark",
+    "bold",
+    "colour_of",
+    "complain",
+    "legible",
+    "marked",
+    "plainly_marked",
+    "results",
+    "table",
+    "tell",
+    "told",
+]
+
+_FAMILIAR: Final[Mapping[str, str]] = {
+    "person": "bright_cyan",
+    "user": "bright_cyan",
+    "organization": "bright_green",
+    "organisation": "bright_green",
+    "process": "bright_green",
+    "service": "bright_green",
+    "location": "bright_yellow",
+    "host": "bright_yellow",
+    "product": "bright_magenta",
+    "file-path": "bright_magenta",
+    "event": "orange1",
+    "ip-address": "orange1",
+    "date": "bright_blue",
+    "timestamp": "bright_blue",
+    "error-code": "bright_red",
+}
+_OTHERS: Final = ("cyan", "green", "yellow", "magenta", "blue", "deep_pink2", "turquoise2", "chartreuse3", "gold3")
+
+
+class Mark(NamedTuple):
+    """A typed span to show: code points, half-open."""
+
+    start: int
+    end: int
+    type: str
+
+
+class _Pipe(Console):
+    def on_broken_pipe(self) -> None:
+        """Leave the exit code to the command line, which treats every way of writing alike."""
+        raise BrokenPipeError
+
+
+def results() -> Console:
+    """Standard output. Made anew for each use: tests, and pipes, change what that is."""
+    # A file has no width: a table in it is as wide as it needs to be.
+    width = None if sys.stdout.isatty() else 1_000
+    return _Pipe(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+
+
+def told() -> Console:
+    """Standard error."""
+    return _Pipe(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+
+
+def table(*columns: str, right: Collection[str] = ()) -> Table:
+    """An empty table; the columns in ``right`` hold numbers. On a narrow terminal cells are folded, never cut."""
+    made = Table(box=None, header_style="bold")
+    for column in columns:
+        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return made
+
+
+def tell(line: str) -> None:
+    """A line about how it goes."""
+    told().print(line)
+
+
+def complain(message: str, *, severity: str = "error") -> None:
+    """``error: …`` on standard error."""
+    colour = "bold red" if severity == "error" else "bold yellow"
+    told().print(Text.assemble((f"{severity}: ", colour), legible(message)))
+
+
+def bold(console: Console) -> bool:
+    """Whether colours can be shown there; else entities are marked with brackets."""
+    return console.is_terminal and not console.no_color
+
+
+def colour_of(label: str) -> str:
+    """The colour of an entity type: always the same one."""
+    key = label.lower()
+    return _FAMILIAR.get(key) or _OTHERS[zlib.crc32(key.encode()) % len(_OTHERS)]
+
+
+def legible(text: str) -> str:
+    """Text of unknown origin without control characters, which could command the terminal; same length."""
+    return "".join(char if char in "\n\t" or char.isprintable() or char == "\u00a0" else "\ufffd" for char in text)
+
+
+def marked(text: str, marks: Iterable[Mark], console: Console) -> Text:
+    """``text`` with its entities in colours, each followed by its type; or in brackets where there are no colours."""
+    if not bold(console):
+        return Text(plainly_marked(text, marks))
+    shown = Text()
+    open_marks: list[Mark] = []
+    for piece, opens, closes in _pieces(legible(text), marks):
+        for mark in closes:
+            open_marks.remove(mark)
+            shown.append(f" {mark.type} ", f"italic black on {colour_of(mark.type)}")
+        open_marks.extend(opens)
+        shown.append(piece, f"bold black on {colour_of(open_marks[-1].type)}" if open_marks else "")
+    return shown
+
+
+def plainly_marked(text: str, marks: Iterable[Mark]) -> str:
+    """``[Ada Lovelace|person] was born in [London|location].``"""
+    return "".join(
+        "".join(f"|{mark.type}]" for mark in closes) + "[" * len(opens) + piece
+        for piece, opens, closes in _pieces(legible(text), marks)
+    )
+
+
+def _pieces(text: str, marks: Iterable[Mark]) -> Iterable[tuple[str, list[Mark], list[Mark]]]:
+    """The text cut wherever a mark begins or ends: each piece, which marks begin with it, which end before it."""
+    known = sorted(marks, key=lambda mark: (mark.start, -mark.end))
+    cuts = sorted({0, len(text), *(mark.start for mark in known), *(mark.end for mark in known)})
+    for cut, following in zip(cuts, [*cuts[1:], len(text)], strict=True):
+        opens = [mark for mark in known if mark.start == cut]
+        closes = [mark for mark in reversed(known) if mark.end == cut]
+        yield text[cut:following], opens, closes

@@ -1,0 +1,140 @@
+"""From the command line's options to checked settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from el4ner.types import Mode
+from workers.cli.options import LogFormat, LogLevel
+
+if TYPE_CHECKING:
+    from el4ner.config import Settings
+    from workers.config import StreamSettings, WorkerSettings
+
+__all__ = [
+    "GlobalOptions",
+    "configure_cli_logging",
+    "method_settings",
+    "overrides_of",
+    "prepare_process",
+    "stream_settings",
+    "with_only_pool",
+    "work_offline_if_local",
+    "worker_logging",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalOptions:
+    """What stands before the command's name."""
+
+    config: Path | None = None
+    log_level: LogLevel | None = None
+    log_format: LogFormat | None = None
+
+
+def prepare_process() -> None:
+    """Have the model libraries keep their bars and hints to themselves, and not spin; before they are imported."""
+    # OpenMP's threads wait for each other by spinning: fast where nothing else wants the cores, but beside a broker
+    # they burn what the others need: on 2 cores with a load of 5, one batch took 181 s (90 s of CPU), so 52 s (30 s).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def configure_cli_logging(ctx: typer.Context) -> None:
+    """Log records on standard error: from warnings on, for people, unless told otherwise."""
+    from workers.config import WorkerSettings
+    from workers.logs import configure_logging
+
+    given: GlobalOptions = ctx.obj
+    level, form = given.log_level or LogLevel.WARNING, given.log_format or LogFormat.CONSOLE
+    configure_logging(WorkerSettings(log_level=level.value, log_format=form.value))
+    if level is not LogLevel.DEBUG:
+        # Kafka's client logs every refused connection as an error; what comes of it is raised, and said once.
+        logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+def worker_logging(ctx: typer.Context, settings: WorkerSettings) -> WorkerSettings:
+    """The file's settings, with what the command line says about logging."""
+    given: GlobalOptions = ctx.obj
+    update = {"log_level": given.log_level and given.log_level.value, "log_format": given.log_format}
+    return settings.model_copy(update={key: str(value) for key, value in update.items() if value is not None})
+
+
+def overrides_of(*, ensemble: str | None = None, mode: Mode | None = None) -> dict[str, Any]:
+    """Options as a nested table.
+
+    An ensemble comes with its members and models, not by its preset's name alone: or a file's own ``ensemble.members``
+    would win over what was asked for here.
+    """
+    overrides: dict[str, Any] = {}
+    if mode is not None:
+        overrides["method"] = {"mode": mode.value}
+    if ensemble is not None:
+        preset = _preset(ensemble)
+        overrides["ensemble"] = {"verifier": None, **preset.get("ensemble", {}), "preset": ensemble}
+        overrides["models"] = preset.get("models", {})
+        if not preset:  # no such preset: the reader of settings says so, and which there are
+            del overrides["ensemble"]["verifier"], overrides["models"]
+    return overrides
+
+
+def method_settings(ctx: typer.Context, config: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """The method's settings; ``config`` is the command's own option, which wins over the global one."""
+    from el4ner.config import STREAM_SECTIONS, Settings, load_settings
+
+    given: GlobalOptions = ctx.obj
+    return load_settings(Settings, config or given.config, overrides=overrides, passed_over=STREAM_SECTIONS)
+
+
+def stream_settings(
+    ctx: typer.Context, config: Path | None, overrides: Mapping[str, Any] | None = None
+) -> StreamSettings:
+    """As :func:`method_settings`, with the stream's sections."""
+    from workers.config import load_stream_settings
+
+    given: GlobalOptions = ctx.obj
+    return load_stream_settings(config or given.config, overrides=overrides)
+
+
+def with_only_pool(settings: Settings, pool: str | None) -> Settings:
+    """Settings that host one pool, which is the default one too: the named one, or the configured default.
+
+    ``pool`` is a name from ``pools.paths``, a shipped name or a path. Every pool that is not loaded saves seconds.
+    """
+    from el4ner.config import PoolsSettings
+
+    configured = settings.pools.paths
+    if pool is None:
+        name, source = settings.pools.default, configured[settings.pools.default]
+    elif pool in configured:
+        name, source = pool, configured[pool]
+    else:
+        path = Path(pool)
+        name, source = (path.stem if path.is_file() else path.resolve().name), pool
+    return settings.model_copy(update={"pools": PoolsSettings(default=name, paths={name: source})})
+
+
+def work_offline_if_local(settings: Settings) -> None:
+    """Keep the hub's client from asking the network about models that are on this machine anyway."""
+    sources = [settings.models[name].source for name in settings.ensemble.members if name in settings.models]
+    if settings.retrieval.kind in ("span", "sentence"):
+        sources.append(settings.retrieval.embedder)
+    if all(source.startswith(("packaged:", "/", ".", "~")) or source == "instant" for source in sources):
+        os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _preset(name: str) -> dict[str, Any]:
+    file = resources.files("el4ner") / "presets" / f"{name}.toml"
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}

@@ -1,0 +1,91 @@
+"""``el4ner tag``: text in, marked text out, in this process."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from el4ner.errors import DocumentError
+from el4ner.types import TaggedDocument
+from workers.cli.inputs import as_they_come, documents_of
+from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, OutputFormat, PoolOption, examples
+from workers.cli.output import Mark, complain, marked, results
+from workers.cli.progress import TerminalProgress
+from workers.cli.settings import (
+    configure_cli_logging,
+    method_settings,
+    overrides_of,
+    with_only_pool,
+    work_offline_if_local,
+)
+
+__all__ = ["EXAMPLES", "tag"]
+
+EXAMPLES = examples(
+    'el4ner tag "Ada Lovelace met Charles Babbage in London in 1833."',
+    "el4ner tag article.txt --format json | jq '.entities[].text'",
+    "tail -n 20 app.log | el4ner tag --lines --pool logs",
+)
+
+
+def tag(
+    ctx: typer.Context,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT|FILE|-]", help="A text, a file, or - for standard input.")
+    ] = None,
+    *,
+    lines: Annotated[bool, typer.Option("--lines", help="Every line is a document, tagged as it comes.")] = False,
+    pool: PoolOption = None,
+    ensemble: EnsembleOption = None,
+    mode: ModeOption = None,
+    output: Annotated[OutputFormat, typer.Option("--format", help="text, or JSON Lines.")] = OutputFormat.TEXT,
+    batch: Annotated[int, typer.Option(min=1, help="The most documents that are tagged at a time.")] = 16,
+    config: ConfigOption = None,
+) -> None:
+    """Mark the entities of a text, a file or standard input, in this process: no Kafka needed.
+
+    On a terminal entities are coloured by type, elsewhere they read [Ada Lovelace|person]. A document that cannot be
+    tagged is reported on standard error, the others go on, and the exit code is 1.
+    """
+    settings = with_only_pool(method_settings(ctx, config, overrides_of(ensemble=ensemble, mode=mode)), pool)
+    failures: list[DocumentError] = []
+
+    def report(error: DocumentError) -> None:
+        failures.append(error)
+        complain(str(error))
+
+    # The first document is read before any model is loaded: a misspelt file should say so at once.
+    batches = as_they_come(documents_of(text, lines=lines, unreadable=report), batch)
+    documents = next(batches, None)
+    if documents is not None:
+        configure_cli_logging(ctx)
+        work_offline_if_local(settings)
+        from el4ner.pipeline import Pipeline
+        from el4ner.tagger import Tagger
+
+        with TerminalProgress() as progress:
+            pipeline = Pipeline.from_settings(settings, progress=progress)
+        with Tagger(pipeline) as tagger:
+            while documents is not None:
+                for document, result in zip(documents, tagger.tag_or_error(documents, batch_size=batch), strict=True):
+                    if isinstance(result, DocumentError):
+                        report(DocumentError(f"{document.id}: {result}", code=result.code))
+                    else:
+                        _show(result, output)
+                documents = next(batches, None)
+    if failures:
+        raise typer.Exit(1)
+
+
+def _show(tagged: TaggedDocument, output: OutputFormat) -> None:
+    if output is OutputFormat.JSON:
+        from el4ner.serialize import dumps, tagged_to_json
+
+        sys.stdout.write(dumps(tagged_to_json(tagged)).decode() + "\n")
+        sys.stdout.flush()
+    else:
+        console = results()
+        marks = [Mark(entity.start, entity.end, entity.type) for entity in tagged.entities]
+        console.print(marked(tagged.text, marks, console), end="" if tagged.text.endswith("\n") else "\n")

@@ -1,0 +1,90 @@
+"""``el4ner worker``: stages of the stream, until a signal."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from workers.cli.options import ConfigOption, EnsembleOption, examples
+from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
+
+__all__ = ["EXAMPLES", "worker"]
+
+EXAMPLES = examples(
+    "el4ner worker all",
+    "el4ner worker classify validate --health-port 8081",
+    "KAFKA_BOOTSTRAP_SERVERS=broker:9092 REDIS_URL=redis://cache:6379/0 el4ner worker extract",
+)
+
+
+class Stage(StrEnum):
+    """What to run."""
+
+    EXTRACT = "extract"
+    CLASSIFY = "classify"
+    VALIDATE = "validate"
+    AGGREGATE = "aggregate"
+    ALL = "all"
+
+
+def worker(
+    ctx: typer.Context,
+    stages: Annotated[
+        list[Stage], typer.Argument(metavar="STAGE...|all", help="extract, classify, validate, aggregate.")
+    ],
+    *,
+    ensemble: EnsembleOption = None,
+    health_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Answer GET /healthz there. (default: the file's, or none)")
+    ] = None,
+    ready_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Written as soon as every stage has its partitions.")
+    ] = None,
+    config: ConfigOption = None,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+) -> None:
+    """Run stages of the stream in this process, until SIGTERM or Ctrl-C: then what was begun is finished.
+
+    Stages in one process share one set of loaded models. The aggregator alone loads none. Start as many processes of
+    a stage as there are partitions. Logs go to standard error: for people on a terminal, elsewhere as JSON lines.
+    """
+    settings = stream_settings(ctx, config, overrides_of(ensemble=ensemble))
+    update = worker_logging(ctx, settings.worker)
+    if health_port is not None:
+        update = update.model_copy(update={"web_port": health_port})
+    settings = settings.model_copy(update={"worker": update})
+    work_offline_if_local(settings)
+    if until_stdin_closes:
+        bound = settings.worker.shutdown_seconds
+        threading.Thread(target=_end_with_stdin, args=[bound], name="until-stdin-closes", daemon=True).start()
+
+    from workers.logs import configure_logging
+    from workers.run import STAGES, WorkerCrashedError, run_workers
+
+    configure_logging(settings.worker)
+    chosen = STAGES if Stage.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))
+    try:
+        run_workers(settings, chosen, ready=None if ready_file is None else ready_file.touch)
+    except WorkerCrashedError as error:
+        # A bug or an outage, and nobody looks at a terminal: the log has everything.
+        logging.getLogger(__name__).critical("%s", error, exc_info=error.__cause__, extra={"code": error.code})
+        raise typer.Exit(1) from error
+
+
+def _end_with_stdin(seconds: float) -> None:
+    """Who started this process holds the other end of its standard input, which closes however that one ends."""
+    while sys.stdin.buffer.read(1 << 16):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    # Its services may have gone with it, and a model that is at work cannot be interrupted.
+    time.sleep(seconds)
+    os._exit(1)
