@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
@@ -136,16 +137,11 @@ class Pipeline:
             sentences = [sentence for _, own in batch for sentence in own]
             inputs, usage = self._with_demonstrations(sentences, context)
             found, used = extract(inputs, list(self.engines.values()), context)
-            shares = _shared(usage + used, [len(own) for _, own in batch])
-            results = iter(found)
+            manifest = self.manifest("extract", context.pool.name)
+            regrouped = _regrouped(found, usage + used, [len(own) for _, own in batch])
             return [
-                DocumentCandidates(
-                    document,
-                    self.manifest("extract", context.pool.name),
-                    tuple(next(results) for _ in own),
-                    share,
-                )
-                for (document, own), share in zip(batch, shares, strict=True)
+                DocumentCandidates(document, manifest, candidates, share)
+                for (document, _), (candidates, share) in zip(batch, regrouped, strict=True)
             ]
 
         prepared = [self._guard(self._segmented, document) for document in documents]
@@ -157,16 +153,11 @@ class Pipeline:
         def work(items: Sequence[DocumentCandidates], context: StageContext) -> list[DocumentTypes]:
             flat = [sentence for item in items for sentence in item.sentences]
             typed, usage = classify(flat, list(self.engines.values()), context)
-            shares = _shared(usage, [len(item.sentences) for item in items])
-            results = iter(typed)
+            manifest = self.manifest("classify", context.pool.name)
+            regrouped = _regrouped(typed, usage, [len(item.sentences) for item in items])
             return [
-                DocumentTypes(
-                    item.document,
-                    self.manifest("classify", context.pool.name),
-                    tuple(next(results) for _ in item.sentences),
-                    share,
-                )
-                for item, share in zip(items, shares, strict=True)
+                DocumentTypes(item.document, manifest, sentences, share)
+                for item, (sentences, share) in zip(items, regrouped, strict=True)
             ]
 
         return self._by_pool([self._guard(self._same_pool, item) for item in batch], lambda item: item.document, work)
@@ -179,16 +170,11 @@ class Pipeline:
         def work(items: Sequence[DocumentTypes], context: StageContext) -> list[DocumentEntities]:
             flat = [sentence for item in items for sentence in item.sentences]
             judged, usage = validate(flat, verifier, context)
-            shares = _shared(usage, [len(item.sentences) for item in items])
-            results = iter(judged)
+            manifest = self.manifest("validate", context.pool.name)
+            regrouped = _regrouped(judged, usage, [len(item.sentences) for item in items])
             return [
-                DocumentEntities(
-                    item.document,
-                    self.manifest("validate", context.pool.name),
-                    tuple(next(results) for _ in item.sentences),
-                    share,
-                )
-                for item, share in zip(items, shares, strict=True)
+                DocumentEntities(item.document, manifest, sentences, share)
+                for item, (sentences, share) in zip(items, regrouped, strict=True)
             ]
 
         return self._by_pool([self._guard(self._same_pool, item) for item in batch], lambda item: item.document, work)
@@ -318,6 +304,14 @@ _Out = TypeVar("_Out")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Judgeable = TypeVar("_Judgeable", DocumentCandidates, DocumentTypes)
+
+
+def _regrouped(
+    results: Sequence[_Result], usage: Usage, sizes: Sequence[int]
+) -> list[tuple[tuple[_Result, ...], Usage]]:
+    """A flat batch of sentences' results, document by document, each with its share of the tokens."""
+    flat = iter(results)
+    return [(tuple(islice(flat, size)), share) for size, share in zip(sizes, _shared(usage, sizes), strict=True)]
 
 
 def _shared(usage: Usage, sizes: Sequence[int]) -> list[Usage]:

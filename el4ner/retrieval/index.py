@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,14 +60,14 @@ class PoolIndex:
         """The index from its file in ``folder``, or built and written there. A damaged file is built anew."""
         path = cls.path(pool, embedder, folder)
         try:
-            with np.load(path, allow_pickle=False) as stored:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 index = cls(stored["spans"], stored["first_span"], stored["sentences"])
             if len(index.sentences) == len(pool.sentences) and index.first_span[-1] == len(index.spans):
                 return index
             log.warning("pool index is incomplete and is built anew", extra={"path": str(path)})
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, EOFError) as error:
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("pool index is damaged and is built anew", extra={"path": str(path), "error": str(error)})
         index = cls.build(pool, embedder, progress=progress)
         index._write(path)

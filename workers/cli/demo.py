@@ -48,7 +48,7 @@ def demo(
     k: Annotated[
         int,
         typer.Option("--k", "-k", min=1, help="Examples that the models see a sentence: fewer is faster, 8 is usual."),
-    ] = 4,
+    ] = 3,
     patience: Annotated[
         float, typer.Option(min=1, metavar="S", help="Give up when no document has come out for S seconds.")
     ] = 300.0,

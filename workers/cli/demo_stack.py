@@ -257,7 +257,7 @@ def _last_words(folder: Path) -> str:
         if record.get("level") in ("error", "critical"):
             said = str(record.get("event", ""))
     lines = _log(folder).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return said or (lines[-1] if lines else "nothing")
+    return said or (lines[-1].removeprefix("error: ") if lines else "nothing")
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from io import UnsupportedOperation
 from pathlib import Path
 from typing import IO, Final, TypeVar
 
@@ -33,7 +34,7 @@ def documents_of(
         typer.BadParameter: nothing to read, or a file that is not there.
     """
     if argument is None or argument == "-":
-        source = sys.stdin.buffer if stdin is None else stdin
+        source = _stdin() if stdin is None else stdin
         if argument is None and source.isatty():
             raise typer.BadParameter("give a text, a file, or - for standard input", param_hint="TEXT")
         yield from _read(source, "stdin", lines, unreadable)
@@ -89,6 +90,15 @@ def as_they_come(items: Iterable[T], size: int) -> Iterator[list[T]]:
             yield batch
         if isinstance(found, BaseException):
             raise found
+
+
+def _stdin() -> IO[bytes]:
+    """Standard input, apart from ``sys.stdin``, whose lock Python wants when it ends (by Ctrl-C, say): with a thread
+    still reading from it, Python would abort."""
+    try:
+        return open(sys.stdin.fileno(), "rb", closefd=False)  # a descriptor, not ours to close
+    except UnsupportedOperation:  # a test's
+        return sys.stdin.buffer
 
 
 def _file(argument: str) -> Path | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from enum import StrEnum
@@ -82,7 +81,8 @@ def worker(
 
 def _end_with_stdin(seconds: float) -> None:
     """Who started this process holds the other end of its standard input, which closes however that one ends."""
-    while sys.stdin.buffer.read(1 << 16):
+    # Not through sys.stdin: Python would abort at its end, waiting for the lock that a read in another thread holds.
+    while os.read(0, 1 << 16):
         pass
     os.kill(os.getpid(), signal.SIGTERM)
     # Its services may have gone with it, and a model that is at work cannot be interrupted.
