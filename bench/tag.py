@@ -17,10 +17,14 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from el4ner.config import Settings, load_settings
-from el4ner.pipeline import Pipeline
-from el4ner.text.segment import segment
-from el4ner.types import Document
+from workers.threads import wait_passively
+
+wait_passively()  # as the command line does
+
+from el4ner.config import Settings, load_settings  # noqa: E402
+from el4ner.pipeline import Pipeline  # noqa: E402
+from el4ner.text.segment import segment  # noqa: E402
+from el4ner.types import Document  # noqa: E402
 
 RAW_PASSES = 5
 

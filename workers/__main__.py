@@ -11,6 +11,7 @@ from el4ner.errors import El4nerError
 from workers.config import load_stream_settings
 from workers.logs import configure_logging
 from workers.run import STAGES, WorkerCrashedError, run_workers
+from workers.threads import wait_passively
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -20,6 +21,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
     options = parser.parse_args(arguments)
     stages = STAGES if "all" in options.stages else tuple(options.stages)
+    wait_passively()
     try:
         settings = load_stream_settings(options.config)
         configure_logging(settings.worker)

@@ -33,6 +33,8 @@ log = logging.getLogger(__name__)
 
 STAGES: Final = ("extract", "classify", "validate", "aggregate")
 
+_CLOSE_SECONDS: Final = 5.0
+
 _MODEL_STAGES: Final = {"extract": extract.build, "classify": classify.build, "validate": validate.build}
 
 
@@ -104,11 +106,11 @@ def _engines(
     try:
         yield owner, cache
     finally:
-        # A call that is in a model cannot be interrupted, and is not waited for without bound: its thread ends with
-        # the process.
+        # A call that is in a model cannot be interrupted, and the drain has waited for it as long as it may: its thread
+        # ends with the process.
         closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
         closing.start()
-        closing.join(timeout=settings.worker.shutdown_seconds)
+        closing.join(timeout=min(_CLOSE_SECONDS, settings.worker.shutdown_seconds))
         if cache is not None:
             cache.close()
 

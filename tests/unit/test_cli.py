@@ -199,6 +199,28 @@ def test_local_status_of_nothing(runner: CliRunner, tmp_path: Path) -> None:
     assert runner.invoke(app, ["local", "down", "--root", str(tmp_path / "none")]).exit_code == 0
 
 
+def test_eval_shows_figures_and_writes_them(runner: CliRunner, tmp_path: Path) -> None:
+    import json
+
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.conll").write_text("Ada\tB-person\nslept\tO\n\nRome\tB-place\nburned\tO\n")
+    out = tmp_path / "figures.json"
+    arguments = ["eval", str(folder), "--limit", "1", "--seed", "3", "--mode", "paper", "--ensemble", "instant"]
+    result = runner.invoke(app, [*arguments, "--json", str(out)])
+    assert result.exit_code == 0, result.stderr
+    assert "person" in result.stdout
+    assert "tokens a sentence" in result.stdout
+    figures = json.loads(out.read_text())
+    promised = "precision recall f1 span_f1 sentences seconds_per_sentence tokens_per_sentence per_type settings"
+    assert {*promised.split(), "fingerprints"} <= figures.keys()
+    assert (figures["sentences"], figures["settings"]["method"]["mode"]) == (1, "paper")
+    only_json = runner.invoke(app, [*arguments, "--json", "-"])
+    assert json.loads(only_json.stdout)["f1"] == figures["f1"]
+    assert runner.invoke(app, [*arguments, "--json", str(tmp_path / "no" / "out.json")]).exit_code == 2
+
+
 def test_models_are_listed_for_programs_too(runner: CliRunner) -> None:
     import json
 

@@ -47,7 +47,7 @@ def demo(
     ensemble: EnsembleOption = None,
     k: Annotated[
         int,
-        typer.Option("--k", "-k", min=1, help="Examples that the models see a sentence: fewer is faster, 8 is usual."),
+        typer.Option("--k", "-k", min=1, help="Examples that the models see with a sentence; fewer is faster."),
     ] = 3,
     patience: Annotated[
         float, typer.Option(min=1, metavar="S", help="Give up when no document has come out for S seconds.")

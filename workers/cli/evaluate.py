@@ -48,8 +48,8 @@ def evaluate(
     split: Annotated[str, typer.Option(help="The split that is tagged; demonstrations come from train.")] = "test",
     mode: ModeOption = None,
     ensemble: EnsembleOption = None,
-    k: Annotated[int | None, typer.Option("--k", "-k", min=1, help="Demonstrations a sentence. (default: 8)")] = None,
-    retrieval: Annotated[Retrieval | None, typer.Option(help="How they are found. (default: span)")] = None,
+    k: Annotated[int | None, typer.Option("--k", "-k", min=1, help="Demonstrations a sentence. (default: 5)")] = None,
+    retrieval: Annotated[Retrieval | None, typer.Option(help="How they are found. (default: the file's)")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Sentences that are tagged at a time.")] = 8,
     json: Annotated[
         str | None, typer.Option("--json", metavar="OUT", help="Write the figures there as JSON; - writes only that.")

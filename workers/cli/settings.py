@@ -15,6 +15,7 @@ import typer
 
 from el4ner.types import Mode
 from workers.cli.options import LogFormat, LogLevel
+from workers.threads import wait_passively
 
 if TYPE_CHECKING:
     from el4ner.config import Settings
@@ -44,9 +45,7 @@ class GlobalOptions:
 
 def prepare_process() -> None:
     """Have the model libraries keep their bars and hints to themselves, and not spin; before they are imported."""
-    # OpenMP's threads wait for each other by spinning: fast where nothing else wants the cores, but beside a broker
-    # they burn what the others need: on 2 cores with a load of 5, one batch took 181 s (90 s of CPU), so 52 s (30 s).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    wait_passively()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
