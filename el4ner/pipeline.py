@@ -203,7 +203,7 @@ class Pipeline:
             raise DocumentError(
                 f"the text has {len(document.text)} characters, more than method.max_document_chars = "
                 f"{limits.max_document_chars}",
-                code="document-too-large",
+                code="document-too-long",
             )
         pool = self._pool_of(document)
         return document, segment(document.text, pool.text_kind, max_chars=limits.max_sentence_chars)

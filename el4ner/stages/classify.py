@@ -12,12 +12,10 @@ from collections.abc import Mapping, Sequence
 
 from el4ner.engines.base import CandidateScore, Engine, GenerateRequest, ScoreItem, ScoreRequest
 from el4ner.stages.answers import parse_typed_lines
-from el4ner.stages.context import StageContext
+from el4ner.stages.context import STOP, StageContext
 from el4ner.types import NONE_TYPE, Mode, SentenceCandidates, SentenceTypes, SpanCandidate, TypedSpan, Usage
 
 __all__ = ["classify", "majority", "softmax"]
-
-_STOP = ("\n\n", "\nText:")
 
 
 def classify(
@@ -105,7 +103,7 @@ def _written(
                     surfaces=names,
                 ),
                 most,
-                _STOP,
+                STOP,
             )
             for item, names, most in zip(batch, surfaces, room, strict=True)
         ]

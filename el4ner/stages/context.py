@@ -14,7 +14,10 @@ from el4ner.prompts import PromptSet
 from el4ner.text.chunks import chunks
 from el4ner.types import NONE_TYPE
 
-__all__ = ["StageContext"]
+__all__ = ["STOP", "StageContext"]
+
+STOP = ("\n\n", "\nText:")
+"""Where a written answer ends: a model that goes on invents further examples."""
 
 MAX_NEGATIVES = 5
 """How many spans of a demonstration that are no entities are shown, as ``none``, in the scored mode. A small model goes
@@ -41,7 +44,7 @@ class StageContext:
         """The prompt of ``task``, most similar demonstration last, next to the sentence.
 
         Where the whole does not fit the engine's context with ``reserve`` tokens to spare, the least similar
-        demonstrations are left out. Labels in ``demonstrations`` are of the ``labelled`` kind that the task shows.
+        demonstrations are left out.
 
         Raises:
             DocumentError: not even the bare sentence fits.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from el4ner.engines.base import Engine, GenerateRequest
 from el4ner.stages.answers import parse_spans
-from el4ner.stages.context import StageContext
+from el4ner.stages.context import STOP, StageContext
 from el4ner.text.chunks import chunks
 from el4ner.text.mentions import find_mentions
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
@@ -20,7 +20,6 @@ __all__ = ["CHUNKS", "SentenceInput", "extract", "propose"]
 
 CHUNKS = "chunks"
 """The proposer's name where no model proposed a span."""
-_STOP = ("\n\n", "\nText:")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +84,7 @@ def propose(
                     engine, "paper_spans", (), reserve=context.settings.max_new_tokens, sentence=sentence.text
                 ),
                 context.settings.max_new_tokens,
-                _STOP,
+                STOP,
             )
             for sentence in sentences
         ]
@@ -99,19 +98,18 @@ def propose(
 
 def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageContext) -> tuple[list[list[str]], Usage]:
     settings = context.settings
-    task = "paper_extract"
     results = engine.generate(
         [
             GenerateRequest(
                 context.prompt(
                     engine,
-                    task,
+                    "paper_extract",
                     item.demonstrations,
                     reserve=settings.max_new_tokens,
                     sentence=item.sentence.text,
                 ),
                 settings.max_new_tokens,
-                _STOP,
+                STOP,
             )
             for item in batch
         ]

@@ -81,7 +81,7 @@ def test_bad_documents_are_errors_in_their_places_and_cost_the_others_nothing() 
         Document("4", "Eve."),
     )
     assert [getattr(result, "code", "fine") for result in results] == [
-        "fine", "document-too-large", "unknown-pool", "fine",
+        "fine", "document-too-long", "unknown-pool", "fine",
     ]  # fmt: skip
     assert "there are: logs, news" in str(results[2])
     assert [result.id for result in (results[0], results[3])] == ["1", "4"]
