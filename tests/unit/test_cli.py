@@ -180,7 +180,8 @@ def test_a_reader_that_leaves_early_is_not_talked_about(tmp_path: Path) -> None:
 def test_ctrl_c_while_waiting_for_input_is_quiet() -> None:
     tag = [sys.executable, "-m", "workers.cli", "tag", "--lines", "--ensemble", "instant"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(tag, **pipes) as process:
+    # A shell has its background jobs ignore Ctrl-C, and children inherit that: these tests may run in one.
+    with subprocess.Popen(tag, **pipes, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)) as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None
