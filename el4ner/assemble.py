@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from el4ner.config import MethodSettings
 from el4ner.text.overlaps import OverlapPolicy, resolve_overlaps
 from el4ner.types import (
     NONE_TYPE,
@@ -15,7 +16,7 @@ from el4ner.types import (
     Verdict,
 )
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "assemble_by"]
 
 
 def assemble(
@@ -59,6 +60,13 @@ def assemble(
         text=result.document.text,
         entities=resolve_overlaps(entities, overlaps),
         pool=result.manifest.pool,
+    )
+
+
+def assemble_by(method: MethodSettings, result: DocumentEntities | DocumentTypes) -> TaggedDocument:
+    """:func:`assemble` as the configuration says."""
+    return assemble(
+        result, overlaps=method.overlaps, validation=method.validation_kind, min_confidence=method.min_confidence
     )
 
 

@@ -14,7 +14,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Literal, TypeVar
 
-from el4ner.assemble import assemble
 from el4ner.config import Settings
 from el4ner.engines.base import Engine
 from el4ner.engines.registry import load_engine
@@ -39,7 +38,7 @@ from el4ner.types import (
     Usage,
 )
 
-__all__ = ["Pipeline", "assemble"]
+__all__ = ["Pipeline"]
 
 log = logging.getLogger(__name__)
 

@@ -185,9 +185,7 @@ def tagged_from_json(data: Json) -> TaggedDocument:
 def candidates_to_json(result: DocumentCandidates) -> dict[str, Any]:
     """Extraction's result."""
     return {
-        "document": document_to_json(result.document),
-        "producer": manifest_to_json(result.manifest),
-        "usage": usage_to_json(result.usage),
+        **_envelope_to_json(result),
         "sentences": [
             {
                 "start": item.sentence.start,
@@ -226,9 +224,7 @@ def candidates_from_json(data: Json) -> DocumentCandidates:
 def types_to_json(result: DocumentTypes) -> dict[str, Any]:
     """Classification's result."""
     return {
-        "document": document_to_json(result.document),
-        "producer": manifest_to_json(result.manifest),
-        "usage": usage_to_json(result.usage),
+        **_envelope_to_json(result),
         "sentences": [
             {
                 "start": item.sentence.start,
@@ -265,9 +261,7 @@ def types_from_json(data: Json) -> DocumentTypes:
 def entities_to_json(result: DocumentEntities) -> dict[str, Any]:
     """Validation's result."""
     return {
-        "document": document_to_json(result.document),
-        "producer": manifest_to_json(result.manifest),
-        "usage": usage_to_json(result.usage),
+        **_envelope_to_json(result),
         "sentences": [
             {
                 "start": item.sentence.start,
@@ -302,6 +296,15 @@ def entities_from_json(data: Json) -> DocumentEntities:
     return DocumentEntities(
         document, manifest_from_json(data["producer"]), tuple(sentences), usage_from_json(data["usage"])
     )
+
+
+def _envelope_to_json(result: DocumentCandidates | DocumentTypes | DocumentEntities) -> dict[str, Any]:
+    """What every stage's result begins with."""
+    return {
+        "document": document_to_json(result.document),
+        "producer": manifest_to_json(result.manifest),
+        "usage": usage_to_json(result.usage),
+    }
 
 
 def _candidate_to_json(candidate: SpanCandidate) -> dict[str, Any]:

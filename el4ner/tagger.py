@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from el4ner.assemble import assemble
+from el4ner.assemble import assemble_by
 from el4ner.config import STREAM_SECTIONS, Settings, load_settings
 from el4ner.errors import DocumentError
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -87,12 +87,7 @@ class Tagger:
         typed, places = _good(self.pipeline.classify(candidates), places, results)
         judged, places = _good(self.pipeline.validate(typed), places, results)
         for place, result in zip(places, judged, strict=True):
-            results[place] = assemble(
-                result,
-                overlaps=method.overlaps,
-                validation=method.validation_kind,
-                min_confidence=method.min_confidence,
-            )
+            results[place] = assemble_by(method, result)
         return [result for result in results if result is not None]
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ from typing import Final
 
 __all__ = [
     "NONE_TYPE",
-    "Demonstration",
     "Document",
     "DocumentCandidates",
     "DocumentEntities",
@@ -74,14 +73,6 @@ class Span:
     start: int
     end: int
     text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Demonstration:
-    """A pool sentence with its labelled spans (offsets into ``text``), shown to a model as an example."""
-
-    text: str
-    spans: tuple[tuple[Span, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

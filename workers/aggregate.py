@@ -36,7 +36,7 @@ from typing import Any, Final
 import orjson
 from aiokafka.partitioner import murmur2
 
-from el4ner.assemble import assemble
+from el4ner.assemble import assemble_by
 from el4ner.errors import MessageError
 from el4ner.serialize import dumps, entities_from_json, types_from_json
 from el4ner.types import TaggedDocument
@@ -75,9 +75,7 @@ def join_of(settings: StreamSettings) -> Join:
 
     def assembled(stage: str, body: Mapping[str, Any]) -> TaggedDocument:
         result = entities_from_json(body) if stage == "validate" else types_from_json(body)
-        return assemble(
-            result, overlaps=method.overlaps, validation=method.validation_kind, min_confidence=method.min_confidence
-        )
+        return assemble_by(method, result)
 
     return Join(
         assemble=assembled,

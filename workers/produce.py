@@ -101,22 +101,17 @@ def produce_documents(
 
 @contextmanager
 def _producer(settings: StreamSettings) -> Iterator[Any]:
-    if not broker.answers(settings.kafka):
-        raise ProduceError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}")
-    try:
-        producer = KafkaProducer(
-            bootstrap_servers=settings.kafka.servers,
-            client_id="el4ner-produce",
-            bootstrap_timeout_ms=10_000,
-            acks="all",
-            enable_idempotence=True,
-            linger_ms=5,
-            max_request_size=settings.kafka.max_message_bytes,
-            request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
-            max_block_ms=int(settings.kafka.request_timeout_seconds * 1000),
-        )
-    except KafkaError as error:
-        raise ProduceError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}: {error}") from error
+    producer = broker.connect(
+        settings.kafka,
+        KafkaProducer,
+        ProduceError,
+        client_id="el4ner-produce",
+        acks="all",
+        enable_idempotence=True,
+        linger_ms=5,
+        max_request_size=settings.kafka.max_message_bytes,
+        max_block_ms=int(settings.kafka.request_timeout_seconds * 1000),
+    )
     try:
         yield producer
     except KafkaError as error:

@@ -118,20 +118,15 @@ def tail_documents(
 @contextmanager
 def _consumer(settings: StreamSettings) -> Iterator[tuple[Any, list[Any]]]:
     name = topic_name(settings.kafka, Topic.TAGGED_DOCUMENTS)
-    if not broker.answers(settings.kafka):
-        raise TailError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}")
-    try:
-        consumer = KafkaConsumer(
-            bootstrap_servers=settings.kafka.servers,
-            client_id="el4ner-tail",
-            bootstrap_timeout_ms=10_000,
-            group_id=None,
-            enable_auto_commit=False,
-            max_partition_fetch_bytes=2 * settings.kafka.max_message_bytes,
-            request_timeout_ms=int(settings.kafka.request_timeout_seconds * 1000),
-        )
-    except KafkaError as error:
-        raise TailError(f"no Kafka broker answers at {settings.kafka.bootstrap_servers}: {error}") from error
+    consumer = broker.connect(
+        settings.kafka,
+        KafkaConsumer,
+        TailError,
+        client_id="el4ner-tail",
+        group_id=None,
+        enable_auto_commit=False,
+        max_partition_fetch_bytes=2 * settings.kafka.max_message_bytes,
+    )
     try:
         partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
         if not partitions:

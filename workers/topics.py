@@ -303,17 +303,7 @@ def _configs(admin: Any, names: Sequence[str]) -> dict[str, dict[str, str]]:
 
 @contextmanager
 def _admin(settings: KafkaSettings) -> Iterator[Any]:
-    if not broker.answers(settings):
-        raise TopicError(f"no Kafka broker answers at {settings.bootstrap_servers}")
-    try:
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.servers,
-            client_id="el4ner-topics",
-            bootstrap_timeout_ms=10_000,
-            request_timeout_ms=int(settings.request_timeout_seconds * 1000),
-        )
-    except KafkaError as error:
-        raise TopicError(f"no Kafka broker answers at {settings.bootstrap_servers}: {error}") from error
+    admin = broker.connect(settings, KafkaAdminClient, TopicError, client_id="el4ner-topics")
     try:
         yield admin
     except KafkaError as error:

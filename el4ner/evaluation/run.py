@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-from el4ner.assemble import assemble
+from el4ner.assemble import assemble_by
 from el4ner.errors import DocumentError
 from el4ner.evaluation.dataset import Dataset
 from el4ner.evaluation.scoring import Labelled, Scores, score
@@ -92,12 +92,7 @@ def evaluate(
         seconds["validate"] += ended - classified
         for found, types, result in zip(candidates, typed, judged, strict=True):
             usage += found.usage + types.usage + result.usage
-            tagged = assemble(
-                result,
-                overlaps=method.overlaps,
-                validation=method.validation_kind,
-                min_confidence=method.min_confidence,
-            )
+            tagged = assemble_by(method, result)
             predicted.append([(entity.start, entity.end, entity.type) for entity in tagged.entities])
             proposed.append({(c.span.start, c.span.end) for s in found.sentences for c in s.candidates})
         progress(len(batch))
