@@ -43,8 +43,11 @@ IN_LAYERS: Final = {
     "ffn_up": "mlp.up_proj",
     "ffn_down": "mlp.down_proj",
 }
+WITH_BIAS: Final = {"llama": frozenset(), "gemma3": frozenset(), "qwen2": frozenset({"attn_q", "attn_k", "attn_v"})}
+"""The parts of a layer that have a bias beside their weight."""
 NORMS_AROUND_FFN: Final = {
     "llama": {"ffn_norm": "post_attention_layernorm"},
+    "qwen2": {"ffn_norm": "post_attention_layernorm"},
     "gemma3": {
         "post_attention_norm": "post_attention_layernorm",
         "ffn_norm": "pre_feedforward_layernorm",
@@ -65,14 +68,14 @@ def convert(gguf: Path, folder: Path, progress: Progress) -> None:
         ModelError: not a GGUF file, or an architecture or tokenizer that is not known here.
     """
     with GgufFile(gguf) as file:
-        architecture = file.metadata.get("general.architecture")
-        if architecture not in NORMS_AROUND_FFN:
+        architecture = file.metadata.get("general.architecture", "")
+        if architecture not in CONFIGURATIONS:
             raise ModelError(f"{gguf}: architecture {architecture!r} cannot be converted")
         progress.start("tokenizer", 1)
         _write_tokenizer(file.metadata, folder)
         progress.advance(1)
         progress.done()
-        config = _llama(file) if architecture == "llama" else _gemma3(file)
+        config = CONFIGURATIONS[architecture](file)
         _write_json(folder / "config.json", config)
         ends = {name: config[name] for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
         _write_json(folder / "generation_config.json", ends)
@@ -82,7 +85,8 @@ def convert(gguf: Path, folder: Path, progress: Progress) -> None:
 def _write_tokenizer(metadata: Mapping[str, Any], folder: Path) -> None:
     build_tokenizer(metadata).save(str(folder / "tokenizer.json"), pretty=False)
     settings = {
-        # Loads tokenizer.json as it is; a class of the model's own would build a part of it anew.
+        # Loads tokenizer.json as it is; a class of the model's own would build a part of it anew. (For Qwen2
+        # transformers takes its own class whatever is said here, and builds what the file has.)
         "tokenizer_class": "PreTrainedTokenizerFast",
         "clean_up_tokenization_spaces": False,
         **special_tokens(metadata),
@@ -129,6 +133,15 @@ def _llama(file: GgufFile) -> dict[str, Any]:
     }
 
 
+def _qwen2(file: GgufFile) -> dict[str, Any]:
+    return {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        **_common(file, "qwen2"),
+        "rope_parameters": {"rope_type": "default", "rope_theta": file.metadata["qwen2.rope.freq_base"]},
+    }
+
+
 def _gemma3(file: GgufFile) -> dict[str, Any]:
     common = _common(file, "gemma3")
     full = {"rope_type": "default", "rope_theta": file.metadata["gemma3.rope.freq_base"]}
@@ -146,6 +159,13 @@ def _gemma3(file: GgufFile) -> dict[str, Any]:
         ],
         "rope_parameters": {"full_attention": full, "sliding_attention": local},
     }
+
+
+CONFIGURATIONS: Final[Mapping[str, Callable[[GgufFile], dict[str, Any]]]] = {
+    "llama": _llama,
+    "gemma3": _gemma3,
+    "qwen2": _qwen2,
+}
 
 
 def _write_weights(
@@ -187,15 +207,16 @@ def _target(name: str, architecture: str) -> str | None:
     """
     if name == "rope_freqs.weight":
         return None
-    stem = name.removesuffix(".weight")
-    if stem in OUTSIDE_LAYERS:
+    stem, _, kind = name.rpartition(".")
+    if stem in OUTSIDE_LAYERS and kind == "weight":
         return f"{OUTSIDE_LAYERS[stem]}.weight"
     block, _, rest = stem.partition(".")
     number, _, part = rest.partition(".")
     known = IN_LAYERS | NORMS_AROUND_FFN[architecture]
-    if block != "blk" or part not in known:
+    fits = kind == "weight" or (kind == "bias" and part in WITH_BIAS[architecture])
+    if block != "blk" or part not in known or not fits:
         raise ModelError(f"the file has a tensor {name!r} that a {architecture} model does not have")
-    return f"model.layers.{number}.{known[part]}.weight"
+    return f"model.layers.{number}.{known[part]}.{kind}"
 
 
 def _mend(target: str, architecture: str, heads: int, kv_heads: int) -> Callable[[Array], Array] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from el4ner.errors import ModelError
 
@@ -21,7 +21,13 @@ USER_DEFINED: Final = 4
 SPACE: Final = "▁"
 DIGITS_ALONE: Final = frozenset({"smollm"})
 """``tokenizer.ggml.pre`` of GPT-2-like tokenizers that split every digit off."""
-GPT2_LIKE: Final = frozenset({"gpt-2", "smollm"})
+QWEN2: Final = "qwen2"
+GPT2_LIKE: Final = frozenset({"gpt-2", "smollm", QWEN2})
+QWEN2_WORDS: Final = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
+    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+"""Where Qwen2 cuts a text before it merges; no file has it: llama.cpp and transformers have it in their code."""
 
 
 def build_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer:
@@ -74,9 +80,15 @@ def _byte_level(metadata: Mapping[str, Any]) -> Tokenizer:
     vocabulary = {token: number for number, token in enumerate(metadata["tokenizer.ggml.tokens"])}
     merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
-    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
-    digits = [pre_tokenizers.Digits(individual_digits=True)] if metadata["tokenizer.ggml.pre"] in DIGITS_ALONE else []
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*digits, byte_level])
+    kind = metadata["tokenizer.ggml.pre"]
+    first: list[pre_tokenizers.PreTokenizer] = []
+    if kind == QWEN2:
+        tokenizer.normalizer = normalizers.NFC()
+        first = [pre_tokenizers.Split(Regex(QWEN2_WORDS), behavior="isolated")]
+    elif kind in DIGITS_ALONE:
+        first = [pre_tokenizers.Digits(individual_digits=True)]
+    byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=kind != QWEN2)
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([*first, byte_level])
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
 

@@ -10,12 +10,10 @@ a path (absolute, or beginning with ``.`` or ``~``)
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -25,6 +23,7 @@ import orjson
 from el4ner.errors import ModelError
 from el4ner.models.catalogue import CATALOGUE, PREFIX, PackagedModel, packaged
 from el4ner.models.digest import PIECE, sha256_of
+from el4ner.models.locking import exclusive
 from el4ner.models.progress import NO_PROGRESS, Progress
 
 __all__ = ["ModelInfo", "default_cache_dir", "list_models", "prepare", "resolve", "verify"]
@@ -172,7 +171,7 @@ def _convert_once(model: PackagedModel, folder: Path, progress: Progress) -> Non
     files = model.locate()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with _lock(folder.with_suffix(".lock")):
+        with exclusive(folder.with_suffix(".lock")):
             if _looks_whole(folder):  # another process was faster
                 return
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -223,14 +222,6 @@ class _Labelled:
 
     def done(self) -> None:
         self._progress.done()
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    """Held by one process at a time; the system lets go of it when its holder dies."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _looks_whole(folder: Path) -> bool:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from el4ner.errors import ModelError
@@ -20,6 +24,7 @@ from el4ner.models.progress import NO_PROGRESS
 gguf = pytest.importorskip("gguf")
 
 WIDTH, HEADS, KV_HEADS, FEED = 32, 4, 2, 64
+KV_WIDTH = WIDTH * KV_HEADS // HEADS
 PIECES = ["<pad>", "<eos>", "<bos>", "<unk>", "\n", "\n\n", "  ", "<b>", "a", "b", "▁", "▁a", "ab", "▁ab", "aab"]
 KINDS = [3, 3, 3, 3, 4, 4, 4, 4, 1, 1, 1, 1, 1, 1, 1]
 SCORES = [0.0, 0.0, 0.0, 0.0, -1000.0, -1000.0, -1000.0, -1000.0, -90.0, -91.0, -92.0, -3.0, -1.0, -2.0, -4.0]
@@ -37,7 +42,18 @@ SENTENCE_PIECE = {
 }
 
 
-def write_llama(path: Path, random: np.random.Generator, *, architecture: str = "llama") -> dict[str, np.ndarray]:
+BIASES = {"blk.0.attn_q.bias": WIDTH, "blk.0.attn_k.bias": KV_WIDTH, "blk.0.attn_v.bias": KV_WIDTH}
+
+
+def write_llama(
+    path: Path,
+    random: np.random.Generator,
+    *,
+    architecture: str = "llama",
+    words: str = "smollm",
+    biases: Mapping[str, int] = MappingProxyType({}),
+    output: bool = False,
+) -> dict[str, np.ndarray]:
     """The file, and its tensors as they were (the feed-forward weights lose a little: they are quantised)."""
     writer = gguf.GGUFWriter(str(path), architecture)
     writer.add_context_length(128)
@@ -48,7 +64,8 @@ def write_llama(path: Path, random: np.random.Generator, *, architecture: str = 
     writer.add_head_count_kv(KV_HEADS)
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre("smollm")
+    writer.add_rope_freq_base(1_000_000.0)
+    writer.add_tokenizer_pre(words)
     tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *map(chr, range(33, 127)), "Ġ", "Ċ", "Ġa"]
     writer.add_token_list(tokens)
     writer.add_token_types([3, 3, 3, *[1] * (len(tokens) - 3)])
@@ -63,15 +80,18 @@ def write_llama(path: Path, random: np.random.Generator, *, architecture: str = 
         "output_norm": (WIDTH,),
         "blk.0.attn_norm": (WIDTH,),
         "blk.0.attn_q": (WIDTH, WIDTH),
-        "blk.0.attn_k": (WIDTH * KV_HEADS // HEADS, WIDTH),
-        "blk.0.attn_v": (WIDTH * KV_HEADS // HEADS, WIDTH),
+        "blk.0.attn_k": (KV_WIDTH, WIDTH),
+        "blk.0.attn_v": (KV_WIDTH, WIDTH),
         "blk.0.attn_output": (WIDTH, WIDTH),
         "blk.0.ffn_norm": (WIDTH,),
         "blk.0.ffn_gate": (FEED, WIDTH),
         "blk.0.ffn_up": (FEED, WIDTH),
         "blk.0.ffn_down": (WIDTH, FEED),
     }
+    if output:
+        shapes["output"] = (len(tokens), WIDTH)
     tensors = {f"{name}.weight": random.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    tensors |= {name: random.normal(size=size).astype(np.float32) for name, size in biases.items()}
     for name, values in tensors.items():
         if "ffn_" in name and values.ndim == 2:
             quantised = gguf.quants.quantize(values, gguf.GGMLQuantizationType.Q8_0)
@@ -125,6 +145,46 @@ def test_a_converted_model_loads_and_has_the_weights(tmp_path: Path, random: np.
     assert model(torch.tensor([tokenizer("a a")["input_ids"]])).logits.isfinite().all()
 
 
+@pytest.mark.parametrize("output", [False, True])
+def test_a_qwen2_model_keeps_its_biases_and_the_order_of_its_rows(
+    tmp_path: Path, random: np.random.Generator, output: bool
+) -> None:
+    tensors = write_llama(
+        tmp_path / "tiny.gguf", random, architecture="qwen2", words="qwen2", biases=BIASES, output=output
+    )
+    folder = tmp_path / "model"
+    folder.mkdir()
+    convert(tmp_path / "tiny.gguf", folder, NO_PROGRESS)
+    model, loading = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading.values())
+    assert type(model).__name__ == "Qwen2ForCausalLM"
+    assert model.config.rope_parameters == {"rope_type": "default", "rope_theta": 1_000_000.0}
+    assert model.config.tie_word_embeddings is not output
+    attention = model.model.layers[0].self_attn
+    for part, layer in {"q": attention.q_proj, "k": attention.k_proj, "v": attention.v_proj}.items():
+        for kind, found in {"weight": layer.weight, "bias": layer.bias}.items():
+            expected = torch.from_numpy(tensors[f"blk.0.attn_{part}.{kind}"]).to(torch.bfloat16)
+            assert torch.equal(found.to(torch.bfloat16), expected), f"{part} {kind}"
+    head = torch.from_numpy(tensors["output.weight" if output else "token_embd.weight"]).to(torch.bfloat16)
+    assert torch.equal(model.lm_head.weight.to(torch.bfloat16), head)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.tokenize("a a12<|im_end|>") == ["a", "Ġa", "1", "2", "<|im_end|>"]
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert model(torch.tensor([tokenizer("a a")["input_ids"]])).logits.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [("llama", "blk.0.attn_q.bias"), ("qwen2", "blk.0.attn_output.bias"), ("qwen2", "output_norm.bias")],
+)
+def test_a_bias_that_the_model_does_not_have_is_refused(
+    tmp_path: Path, random: np.random.Generator, architecture: str, name: str
+) -> None:
+    write_llama(tmp_path / "tiny.gguf", random, architecture=architecture, biases={name: WIDTH})
+    with pytest.raises(ModelError, match=name):
+        convert(tmp_path / "tiny.gguf", tmp_path, NO_PROGRESS)
+
+
 def test_another_architecture_is_refused(tmp_path: Path, random: np.random.Generator) -> None:
     write_llama(tmp_path / "tiny.gguf", random, architecture="falcon")
     with pytest.raises(ModelError, match="falcon"):
@@ -154,6 +214,38 @@ def test_sentence_pieces_are_merged_by_score(text: str, expected: list[str]) -> 
     tokenizer = build_tokenizer(SENTENCE_PIECE)
     assert tokenizer.encode(text).tokens == ["<bos>", *expected]
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("it's we'LL", ["it", "'s", "Ġwe", "'LL"]),
+        ("in 2024", ["in", "Ġ", "2", "0", "2", "4"]),
+        ("(x):\n\n  y", ["(x", "):ĊĊ", "Ġ", "Ġy"]),
+        ("a   b", ["a", "ĠĠ", "Ġb"]),
+        ("cafe\u0301!", ["cafÃ©", "!"]),  # composed first
+        ("東京", ["æĿ±äº¬"]),
+        ("<|im_end|>", ["<|im_end|>"]),
+    ],
+)
+def test_qwen2_cuts_words_its_own_way(text: str, expected: list[str]) -> None:
+    # Every byte, and merges from the left: each word of the pre-tokenizer becomes one token.
+    words = [word for word in expected if len(word) > 1 and not word.startswith("<")]
+    merges = list(dict.fromkeys(f"{word[:cut]} {word[cut]}" for word in words for cut in range(1, len(word))))
+    pieces = [merge.replace(" ", "") for merge in merges]
+    tokens = ["<|im_end|>", *sorted(pre_tokenizers.ByteLevel.alphabet()), *dict.fromkeys(pieces)]
+    tokenizer = build_tokenizer(
+        {
+            "tokenizer.ggml.model": "gpt2",
+            "tokenizer.ggml.pre": "qwen2",
+            "tokenizer.ggml.tokens": tokens,
+            "tokenizer.ggml.token_type": [3, *[1] * (len(tokens) - 1)],
+            "tokenizer.ggml.merges": merges,
+        }
+    )
+    encoded = tokenizer.encode(text)
+    assert encoded.tokens == expected
+    assert tokenizer.decode(encoded.ids, skip_special_tokens=False) == unicodedata.normalize("NFC", text)
 
 
 def test_a_tokenizer_is_the_same_after_saving(tmp_path: Path) -> None:
