@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from el4ner.errors import PoolError
+from el4ner.evaluation.records import Labelled
 from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.pools.readers import describe, read_conll
 
-__all__ = ["Dataset", "LabelledSentence", "load_dataset"]
+__all__ = ["Dataset", "LabelledSentence", "gold_of", "load_dataset"]
 
 LabelledSentence = PoolSentence
 
@@ -23,6 +24,15 @@ class Dataset:
     split: str
     pool: Pool
     sentences: tuple[LabelledSentence, ...]
+
+    def labelled(self) -> list[tuple[str, tuple[Labelled, ...]]]:
+        """Every sentence's text and gold standard."""
+        return [(sentence.text, gold_of(sentence)) for sentence in self.sentences]
+
+
+def gold_of(sentence: LabelledSentence) -> tuple[Labelled, ...]:
+    """A sentence's labelled entities, in order."""
+    return tuple((span.start, span.end, label) for span, label in sentence.spans)
 
 
 def load_dataset(folder: Path, *, split: str = "test", limit: int | None = None, seed: int = 0) -> Dataset:

@@ -6,7 +6,7 @@ import sys
 import time
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -18,12 +18,14 @@ from workers.cli.settings import configure_cli_logging, method_settings, overrid
 if TYPE_CHECKING:
     from el4ner.config import Settings
     from el4ner.evaluation import Dataset, EvaluationResult
+    from el4ner.evaluation.records import SentenceRecord
 
 __all__ = ["EXAMPLES", "evaluate"]
 
 EXAMPLES = examples(
     "el4ner eval crossner/politics --limit 100 --seed 0",
     "el4ner eval wnut17 --mode paper --ensemble smollm2 --json paper.json",
+    "el4ner eval wnut17 --compare paper.jsonl --report scored.html",
     "el4ner eval my-data --split dev -k 4 --retrieval sentence --json - | jq .f1",
 )
 
@@ -54,74 +56,135 @@ def evaluate(
     json: Annotated[
         str | None, typer.Option("--json", metavar="OUT", help="Write the figures there as JSON; - writes only that.")
     ] = None,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write everything that is known about the run as a page.")
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what became of each sentence, as JSON Lines.")
+    ] = None,
+    compare: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The records of another run on the same sentences: is the difference chance?"
+        ),
+    ] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
     config: ConfigOption = None,
 ) -> None:
     """Tag a labelled data set and compare: strict micro precision, recall and F1, by type, and tokens and seconds.
 
-    An entity is right when both of its boundaries and its type are. The data set's train split is the pool.
+    An entity is right when both of its boundaries and its type are. The data set's train split is the pool. Intervals
+    are 95 % bootstrap intervals over sentences. What was measured is kept: the same command goes on where it was
+    interrupted, and runs with equal settings share their sentences.
     """
     out = None if json in (None, "-") else Path(str(json))
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise typer.BadParameter(f"{out}: cannot be written", param_hint="--json")
+    for hint, file in (("--json", out), ("--report", report), ("--records", records)):
+        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+            raise typer.BadParameter(f"{file}: cannot be written", param_hint=hint)
     overrides = overrides_of(ensemble=ensemble, mode=mode)
     chosen = {"k": k, "kind": retrieval and retrieval.value}
     overrides["retrieval"] = {key: value for key, value in chosen.items() if value is not None}
     settings = method_settings(ctx, config, overrides)
-    from el4ner.evaluation import load_dataset
+    from el4ner.evaluation import compare_with, load_dataset
 
     loaded = load_dataset(dataset, split=split, limit=limit, seed=seed)
-    result = _run(ctx, _with_train_as_pool(settings, dataset, loaded), loaded, batch)
-    figures = {**result.as_json(), "seed": seed, "limit": limit}
+    # Before any model is loaded: hours later would be late to learn that the file does not fit.
+    other = None if compare is None else _other_run(compare, loaded)
+    result = _run(ctx, _for_measuring(settings, dataset, loaded), loaded, batch, fresh=fresh)
+    if compare is not None and other is not None:
+        result = compare_with(result, other, name=str(compare))
     from el4ner.serialize import dumps
 
+    figures = {**result.as_json(), "seed": seed, "limit": limit}
     if json == "-":
         sys.stdout.write(dumps(figures).decode() + "\n")
-        return
-    _show(result, loaded)
+    else:
+        _show(result)
     if out is not None:
         out.write_bytes(dumps(figures) + b"\n")
         tell(f"figures written to {out}")
+    _write(result, report, records)
 
 
-def _with_train_as_pool(settings: Settings, folder: Path, dataset: Dataset) -> Settings:
+def _other_run(file: Path, dataset: Dataset) -> list[SentenceRecord]:
+    from el4ner.evaluation import EvaluationError, read_records
+    from el4ner.evaluation.pairing import check_same_sentences
+
+    other = read_records(file)
+    try:
+        check_same_sentences(dataset.labelled(), [(record.text, record.gold) for record in other])
+    except EvaluationError as error:
+        raise EvaluationError(f"{file}: {error}") from error
+    return other
+
+
+def _write(result: EvaluationResult, report: Path | None, records: Path | None) -> None:
+    from el4ner.evaluation import write_records
+    from el4ner.evaluation.report import write_report
+
+    if report is not None:
+        write_report(report, result)
+        tell(f"report written to {report}")
+    if records is not None:
+        write_records(records, result.records)
+        tell(f"records written to {records}")
+
+
+def _for_measuring(settings: Settings, folder: Path, dataset: Dataset) -> Settings:
+    """With the train split as the only pool, and nothing taken over from sentences before: a figure must not depend on
+    the order, nor on where an interrupted run went on."""
     from el4ner.config import PoolsSettings
 
     # load_dataset has made sure that there is exactly one.
     train = next(file for file in sorted(folder.iterdir()) if file.stem == "train" and file.is_file())
     name = dataset.pool.name
-    return settings.model_copy(update={"pools": PoolsSettings(default=name, paths={name: str(train)})})
+    return settings.model_copy(
+        update={
+            "pools": PoolsSettings(default=name, paths={name: str(train)}),
+            "method": settings.method.model_copy(update={"repeats": "off"}),
+        }
+    )
 
 
-def _run(ctx: typer.Context, settings: Settings, dataset: Dataset, batch: int) -> EvaluationResult:
+def _run(ctx: typer.Context, settings: Settings, dataset: Dataset, batch: int, *, fresh: bool) -> EvaluationResult:
     configure_cli_logging(ctx)
     work_offline_if_local(settings)
     from el4ner.evaluation import evaluate as run
+    from el4ner.evaluation.store import FOLDER
+    from el4ner.models.prepare import default_cache_dir
     from el4ner.pipeline import Pipeline
 
     with TerminalProgress() as progress:
         pipeline = Pipeline.from_settings(settings, progress=progress)
     with pipeline, Counter(f"{dataset.name} {dataset.split}", len(dataset.sentences)) as counter:
-        return run(dataset, pipeline, clock=time.perf_counter, batch_size=batch, progress=counter.advance)
+        return run(
+            dataset,
+            pipeline,
+            clock=time.perf_counter,
+            batch_size=batch,
+            progress=counter.advance,
+            cache=default_cache_dir() / FOLDER,
+            fresh=fresh,
+        )
 
 
-def _show(result: EvaluationResult, dataset: Dataset) -> None:
-    figures: dict[str, Any] = result.as_json()
+def _show(result: EvaluationResult) -> None:
+    from el4ner.evaluation.text import after_table, before_table, interval
+
     console = results()
-    settings, retrieval = result.settings, result.settings["retrieval"]
-    console.print(
-        f"{dataset.name} {dataset.split}: {result.sentences} sentences, {settings['method']['mode']} mode, "
-        f"{' + '.join(settings['ensemble']['members'])}, {retrieval['kind']} retrieval, k = {retrieval['k']}"
-    )
-    figures_of = ("precision", "recall", "F1", "entities")
-    shown = table("", *figures_of, right=figures_of)
-    rows = [("all, strict", result.scores.strict), ("all, boundaries only", result.scores.spans)]
-    for label, scores in [*rows, *result.scores.per_type.items()]:
-        shown.add_row(label, f"{scores.precision:.3f}", f"{scores.recall:.3f}", f"{scores.f1:.3f}", str(scores.support))
+    for line in before_table(result):
+        console.print(line)
+    numbers = ("precision", "recall", "F1", "95 % interval", "entities")
+    shown = table("", *numbers, right=numbers)
+    rows = [
+        ("all, strict", result.scores.strict, interval(result.intervals.f1)),
+        ("all, boundaries only", result.scores.spans, ""),
+        *((label, own, interval(result.type_intervals[label].f1)) for label, own in result.scores.per_type.items()),
+    ]
+    for label, own, ends in rows:
+        shown.add_row(label, f"{own.precision:.3f}", f"{own.recall:.3f}", f"{own.f1:.3f}", ends, str(own.support))
     console.print(shown)
-    console.print(f"candidate recall {result.candidate_recall:.3f}: gold entities whose boundaries were considered")
-    stages = ", ".join(f"{stage} {seconds / result.sentences:.3f}" for stage, seconds in result.seconds.items())
-    console.print(f"{figures['seconds_per_sentence']:.3f} seconds a sentence ({stages})")
-    console.print(
-        f"{figures['tokens_per_sentence']:.0f} tokens a sentence, of which {figures['cached_tokens_per_sentence']:.0f} "
-        f"from the prefix cache and {figures['new_tokens_per_sentence']:.0f} generated"
-    )
+    strict = result.intervals
+    console.print(f"95 % intervals: precision {interval(strict.precision)}, recall {interval(strict.recall)}")
+    for line in after_table(result):
+        console.print(line)

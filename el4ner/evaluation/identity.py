@@ -1,0 +1,55 @@
+"""The fingerprint of the code that decides a result: what was measured before a change there says nothing after it."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from pathlib import Path
+from typing import Final
+
+import el4ner
+
+__all__ = ["code_fingerprint"]
+
+DECIDES: Final = (
+    "assemble.py",
+    "config.py",
+    "engines",
+    "evidence",
+    "pipeline.py",
+    "pools",
+    "repeats",
+    "retrieval",
+    "stages",
+    "text",
+)
+"""Files and folders of the package, relative to it. Prompts and weights have fingerprints of their own."""
+
+
+def code_fingerprint(package: Path | None = None) -> str:
+    """16 hexadecimal digits, over data files and the syntax of Python files: comments and docstrings do not count.
+
+    Args:
+        package: the package's folder; None takes this installation's.
+    """
+    folder = package or Path(el4ner.__file__).parent
+    digest = hashlib.sha256()
+    for name in DECIDES:
+        place = folder / name
+        for file in sorted(place.rglob("*")) if place.is_dir() else [place]:
+            if file.is_dir() or "__pycache__" in file.parts:
+                continue
+            content = file.read_bytes()
+            if file.suffix == ".py":
+                content = ast.dump(_Undocumented().visit(ast.parse(content))).encode()
+            digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()[:16]
+
+
+class _Undocumented(ast.NodeTransformer):
+    """Takes out every expression that is only a string: docstrings of modules, classes, functions and fields."""
+
+    def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
+        """See :class:`ast.NodeTransformer`."""
+        is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+        return None if is_text else node
