@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 
-from el4ner.engines.base import CandidateScore, GenerateRequest, GenerateResult, Prompt, ScoreRequest, ScoreResult
+import numpy as np
+
+from el4ner.engines.base import (
+    LAYERS,
+    CandidateScore,
+    GenerateRequest,
+    GenerateResult,
+    Prompt,
+    ScoreRequest,
+    ScoreResult,
+    StateRequest,
+    StateResult,
+    States,
+)
+from el4ner.errors import EngineError
 from el4ner.types import Usage
 
 
@@ -53,3 +68,61 @@ class ScriptedEngine:
 
     def close(self) -> None:
         pass
+
+
+Show = Callable[[Prompt, str], States]
+
+
+def drawn(*parts: str, hidden_size: int = 8) -> States:
+    """Normal numbers ``[LAYERS, hidden_size]`` that depend on nothing but the parts."""
+    digest = hashlib.sha256("\0".join(parts).encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    return rng.standard_normal((LAYERS, hidden_size)).astype(np.float32)
+
+
+def states_by_type(types: Sequence[str], type_of: Callable[[str], str], *, noise: float = 0.3) -> Show:
+    """States that tell ``type_of(tail)`` (one of ``types``), each in a direction of its own, up to some noise."""
+
+    def show(prompt: Prompt, tail: str) -> States:
+        states = noise * drawn(prompt.user, tail)
+        states[:, types.index(type_of(tail))] += 1.0
+        return states
+
+    return show
+
+
+class ScriptedStateEngine(ScriptedEngine):
+    """A scripted engine that also shows states: ``[LAYERS, 8]`` numbers, by a function of prompt and tail.
+
+    Keeps every request in ``shown``.
+    """
+
+    hidden_size = 8
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        show: Show = lambda prompt, tail: drawn(prompt.system, prompt.user, prompt.answer, tail),
+        prefer: Callable[[str, tuple[str, ...]], str] = lambda tail, candidates: candidates[0],
+        context_length: int = 8192,
+    ) -> None:
+        super().__init__(name, prefer=prefer, context_length=context_length)
+        self.show = show
+        self.shown: list[StateRequest] = []
+
+    def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
+        self.shown.extend(requests)
+        return [self._states(request) for request in requests]
+
+    def _states(self, request: StateRequest) -> StateResult:
+        if not all(request.tails):
+            raise EngineError(f"{self.name}: a tail without any token")
+        tails = [len(tail.encode()) for tail in request.tails]
+        prompt = self.count_tokens(request.prompt)
+        if prompt + max(tails, default=0) > self.context_length:
+            raise EngineError(f"{self.name}: too many tokens")
+        if not tails:
+            return StateResult(np.zeros((0, LAYERS, self.hidden_size), np.float32), Usage())
+        states = np.stack([self.show(request.prompt, tail) for tail in request.tails]).astype(np.float32)
+        return StateResult(states, Usage(prompt + sum(tails), 0, 0))

@@ -9,15 +9,30 @@ A test module makes it its own with a class and an ``engine`` fixture::
 ``tolerance``: how far two log-probabilities of the same thing may be apart (rounding of the number type), relative to
 ``1 + |logprob|``. ``caches``: a prompt that was just read is found again. ``may_generate_nothing``: answers may be
 empty.
+
+An engine that shows its hidden states makes :class:`StateConformance` its own as well. ``state_tolerance``: how far two
+readings of the same thing may be apart, relative to their length.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import pytest
 
-from el4ner.engines.base import Engine, GenerateRequest, Prompt, ScoreItem, ScoreRequest, ScoreResult
+from el4ner.engines.base import (
+    LAYERS,
+    Engine,
+    GenerateRequest,
+    Prompt,
+    ScoreItem,
+    ScoreRequest,
+    ScoreResult,
+    StateEngine,
+    StateRequest,
+    States,
+)
 from el4ner.errors import EngineError
 from el4ner.types import Usage
 
@@ -38,6 +53,22 @@ def prompt(sentence: str, answer: str = "") -> Prompt:
 def score_request(sentence: str, *, surfaces: Sequence[str] = ("Paris", "Macron"), answer: str = "") -> ScoreRequest:
     items = tuple(ScoreItem(f'\n"{surface}" is a', CANDIDATES) for surface in surfaces)
     return ScoreRequest(prompt(sentence, answer), items)
+
+
+LONG_TAIL = "\n- the kernel module nvidia-drm on host web-17"
+TAILS = (
+    "\n- Paris",
+    "\n- Emmanuel Macron",
+    "\n- Emmanuel",
+    "\n- \U0001f35c \u2014 \u00abtr\u00e8s bon\u00bb",
+    " no",
+    LONG_TAIL,
+)
+"""Some begin alike, one is the beginning of another; all of them are more than a small pass reads."""
+
+
+def state_request(sentence: str, tails: Sequence[str] = TAILS) -> StateRequest:
+    return StateRequest(prompt(sentence, "Names:"), tuple(tails))
 
 
 def logprobs(result: ScoreResult) -> list[float]:
@@ -201,9 +232,114 @@ class EngineConformance:
         assert engine.score([score_request(SENTENCES[0])])
 
 
+class StateConformance:
+    state_tolerance = 1e-4
+    caches = True
+
+    def assert_close(self, left: States, right: States) -> None:
+        assert left.shape == right.shape
+        apart = np.linalg.norm(left - right, axis=-1)
+        assert (apart <= self.state_tolerance * np.linalg.norm(right, axis=-1)).all(), apart
+
+    def test_shows_its_states(self, engine: StateEngine) -> None:
+        assert isinstance(engine, StateEngine)
+        assert engine.hidden_size > 0
+
+    def test_there_is_a_state_of_every_layer_for_every_tail(self, engine: StateEngine) -> None:
+        counts = (1, len(TAILS))
+        results = engine.states([state_request(SENTENCES[0], TAILS[:count]) for count in counts])
+        for result, count in zip(results, counts, strict=True):
+            assert result.states.shape == (count, LAYERS, engine.hidden_size)
+            assert result.states.dtype == np.float32
+            assert np.isfinite(result.states).all()
+            assert np.linalg.norm(result.states, axis=-1).all()
+
+    def test_no_requests_and_no_tails_have_no_states(self, engine: StateEngine) -> None:
+        assert engine.states([]) == []
+        first, empty, last = engine.states(
+            [state_request(SENTENCES[0]), state_request(SENTENCES[1], ()), state_request(SENTENCES[2])]
+        )
+        assert empty.states.shape == (0, LAYERS, engine.hidden_size)
+        assert empty.usage == Usage()
+        assert len(first.states) == len(last.states) == len(TAILS)
+
+    def test_different_tails_and_different_sentences_have_different_states(self, engine: StateEngine) -> None:
+        one, other = engine.states([state_request(SENTENCES[0]), state_request(SENTENCES[1])])
+        rows = [*one.states.reshape(len(TAILS), -1), *other.states.reshape(len(TAILS), -1)]
+        for index, row in enumerate(rows):
+            for another in rows[:index]:
+                assert np.linalg.norm(row - another) > self.state_tolerance * np.linalg.norm(row)
+
+    def test_states_come_in_the_order_of_requests_and_tails(self, engine: StateEngine) -> None:
+        forward = engine.states([state_request(sentence) for sentence in SENTENCES])
+        backward = engine.states([state_request(sentence, TAILS[::-1]) for sentence in SENTENCES[::-1]])
+        for one, other in zip(forward, backward[::-1], strict=True):
+            self.assert_close(one.states, other.states[::-1])
+
+    def test_states_do_not_depend_on_the_batch(self, engine: StateEngine) -> None:
+        requests = [state_request(sentence) for sentence in SENTENCES]
+        for request, result in zip(requests, engine.states(requests), strict=True):
+            self.assert_close(engine.states([request])[0].states, result.states)
+
+    def test_tails_do_not_see_each_other(self, engine: StateEngine) -> None:
+        (together,) = engine.states([state_request(SENTENCES[0])])
+        for tail, state in zip(TAILS, together.states, strict=True):
+            (alone,) = engine.states([state_request(SENTENCES[0], (tail,))])
+            self.assert_close(alone.states, state[None])
+
+    def test_a_tail_that_is_asked_twice_is_answered_twice(self, engine: StateEngine) -> None:
+        (result,) = engine.states([state_request(SENTENCES[0], (TAILS[0], TAILS[1], TAILS[0]))])
+        self.assert_close(result.states[:1], result.states[2:])
+
+    def test_each_of_two_requests_with_the_same_prompt_gets_its_own_states(self, engine: StateEngine) -> None:
+        first, second, third = engine.states(
+            [state_request(SENTENCES[0], tails) for tails in (TAILS[:3], TAILS[3:], TAILS[:3])]
+        )
+        (together,) = engine.states([state_request(SENTENCES[0])])
+        self.assert_close(first.states, together.states[:3])
+        self.assert_close(second.states, together.states[3:])
+        self.assert_close(third.states, together.states[:3])
+
+    def test_states_do_not_depend_on_previous_calls(self, engine: StateEngine) -> None:
+        (before,) = engine.states([state_request(SENTENCES[0])])
+        engine.generate([GenerateRequest(prompt(SENTENCES[0]), 8)])
+        engine.score([score_request(SENTENCES[0], answer="Names:"), score_request(SENTENCES[2])])
+        engine.states([state_request(SENTENCES[0], ("\n- May",)), state_request(SENTENCES[1])])
+        (after,) = engine.states([state_request(SENTENCES[0])])
+        self.assert_close(before.states, after.states)
+
+    def test_tokens_found_in_the_cache_are_tokens_of_the_prompt(self, engine: StateEngine) -> None:
+        request = state_request("A sentence that only this test of states asks about, with Porto in it.")
+        results = [*engine.states([request]), *engine.states([request])]
+        for result in results:
+            assert 0 <= result.usage.cached_tokens <= result.usage.prompt_tokens
+            assert result.usage.prompt_tokens > engine.count_tokens(request.prompt)
+            assert result.usage.new_tokens == 0
+        assert results[0].usage.prompt_tokens == results[1].usage.prompt_tokens
+        if self.caches:
+            assert results[1].usage.cached_tokens >= engine.count_tokens(request.prompt) - 1
+            (scored,) = engine.score([ScoreRequest(request.prompt, (ScoreItem(" x", (" y",)),))])
+            assert scored.usage.cached_tokens >= engine.count_tokens(request.prompt) - 1
+
+    def test_a_tail_without_text_is_an_error(self, engine: StateEngine) -> None:
+        with pytest.raises(EngineError, match="tail"):
+            engine.states([state_request(SENTENCES[0], (TAILS[0], ""))])
+
+    def test_a_prompt_or_tail_that_is_too_long_is_an_error(self, engine: StateEngine) -> None:
+        long = "word " * (engine.context_length * 4)
+        with pytest.raises(EngineError, match="tokens"):
+            engine.states([StateRequest(prompt(long), TAILS)])
+        with pytest.raises(EngineError, match="tokens"):
+            engine.states([state_request(SENTENCES[0], (long,))])
+        assert engine.states([state_request(SENTENCES[0])])
+
+
 def closes_for_good(engine: Engine) -> None:
     """For engines that a test may close: twice is once, and nothing is answered afterwards."""
     engine.close()
     engine.close()
     with pytest.raises(EngineError, match="closed"):
         engine.generate([GenerateRequest(prompt("x"), 1)])
+    if isinstance(engine, StateEngine):
+        with pytest.raises(EngineError, match="closed"):
+            engine.states([state_request("x")])

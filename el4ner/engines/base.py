@@ -1,6 +1,7 @@
 """The seam between the method and whatever runs a model.
 
-An engine does two things, both over a batch: *generate* text after a prompt, and *score* candidate continuations.
+An engine does two things, both over a batch: *generate* text after a prompt, and *score* candidate continuations. Some
+also show the *hidden states* that they read a text with (:class:`StateEngine`).
 Drivers: :mod:`el4ner.engines.transformers_engine` (torch), :mod:`el4ner.engines.instant` (no model: answers at once,
 for measuring everything around the models). Every driver passes ``tests/engine_conformance.py``.
 
@@ -11,11 +12,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
 
 from el4ner.types import Usage
 
 __all__ = [
+    "LAYERS",
     "CandidateScore",
     "Engine",
     "GenerateRequest",
@@ -24,7 +29,16 @@ __all__ = [
     "ScoreItem",
     "ScoreRequest",
     "ScoreResult",
+    "StateEngine",
+    "StateRequest",
+    "StateResult",
+    "States",
 ]
+
+
+States = npt.NDArray[np.float32]
+LAYERS: Final = 2
+"""How many states a :class:`StateEngine` gives for a place: from the middle of the model, and from its end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +108,23 @@ class ScoreResult:
     usage: Usage
 
 
+@dataclass(frozen=True, slots=True)
+class StateRequest:
+    """Tails that share a prompt: what the model makes of ``prompt + tail``, for each tail. Tails do not see each
+    other and are not empty."""
+
+    prompt: Prompt
+    tails: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class StateResult:
+    """``states`` ``[len(tails), LAYERS, hidden]``, float32: the hidden states of each tail's last token."""
+
+    states: States
+    usage: Usage
+
+
 @runtime_checkable
 class Engine(Protocol):
     """A loaded model. Results are in the order of the requests and do not depend on how requests are batched
@@ -127,3 +158,18 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give memory back. The engine cannot be used afterwards. May be called twice."""
+
+
+@runtime_checkable
+class StateEngine(Engine, Protocol):
+    """An engine that also shows its hidden states. Not every one can: a server behind an address does not."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Dimensions of one hidden state."""
+
+    def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
+        """Hidden states behind every tail: from the middle layer and from the last one, after its norm.
+
+        Raises as :meth:`Engine.generate`.
+        """

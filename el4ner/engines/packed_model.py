@@ -68,6 +68,11 @@ class PackedModel:
         self.tokens = 0
 
     @property
+    def hidden_size(self) -> int:
+        """Dimensions of one hidden state."""
+        return int(self._config.hidden_size)
+
+    @property
     def bytes_per_token(self) -> int:
         """Of key-value states."""
         return self._layers * 2 * self._kv_heads * self._head_dim * self.dtype.itemsize
@@ -85,10 +90,17 @@ class PackedModel:
         shape = (self._layers, 2, rows, self._kv_heads, capacity, self._head_dim)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
-    def forward(self, segments: Sequence[Segment], *, windows: dict[int, int | None] | None = None) -> torch.Tensor:
+    def forward(
+        self,
+        segments: Sequence[Segment],
+        *,
+        with_middle: bool = False,
+        windows: dict[int, int | None] | None = None,
+    ) -> torch.Tensor:
         """Read every segment's new tokens; their last hidden states ``[sum of new tokens, hidden]``, in order.
 
-        ``windows``, if given, is filled with every layer's attention window.
+        ``with_middle``: the middle layer's states stand before the last ones, ``[…, 2 · hidden]``. ``windows``, if
+        given, is filled with every layer's attention window.
         """
         tokens: list[int] = []
         positions: list[int] = []
@@ -98,7 +110,8 @@ class PackedModel:
             end = segment.past + len(segment.chain)
             positions += range(segment.past, end)
             positions += [end - 1 + depth for depth in segment.tree.depths]
-        return self._read(tokens, positions, _PackedPlan(segments, self.dtype, self.device, windows))
+        plan = _PackedPlan(segments, self.dtype, self.device, windows)
+        return self._read(tokens, positions, plan, with_middle=with_middle)
 
     def decode(self, group: torch.Tensor, tokens: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
         """Read ``tokens[row]`` behind the ``lengths[row]`` tokens that row ``row`` of the group holds; the last hidden
@@ -157,15 +170,20 @@ class PackedModel:
         finally:
             self._model.set_attn_implementation(IMPLEMENTATION)
 
-    def _read(self, tokens: Sequence[int], positions: Sequence[int], plan: _Plan) -> torch.Tensor:
+    def _read(
+        self, tokens: Sequence[int], positions: Sequence[int], plan: _Plan, *, with_middle: bool = False
+    ) -> torch.Tensor:
         started = time.perf_counter()
         output = self._body(
             input_ids=torch.tensor([tokens], device=self.device),
             position_ids=torch.tensor([positions], device=self.device),
             use_cache=False,
+            output_hidden_states=with_middle,
             packed_plan=plan,
         )
         hidden: torch.Tensor = output.last_hidden_state[0]
+        if with_middle:
+            hidden = torch.cat([output.hidden_states[self._layers // 2 + 1][0], hidden], dim=-1)
         self.seconds += time.perf_counter() - started
         self.tokens += len(tokens)
         return hidden

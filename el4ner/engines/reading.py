@@ -60,12 +60,13 @@ class Reader:
         self._cache = cache
         self._max_tokens = max_tokens
 
-    def read(self, rows: Sequence[Row], take: Take) -> None:
-        """Read all rows, and call ``take`` after every pass with what it read and the pass's hidden states."""
+    def read(self, rows: Sequence[Row], take: Take, *, with_middle: bool = False) -> None:
+        """Read all rows, and call ``take`` after every pass with what it read and the pass's hidden states (see
+        :meth:`PackedModel.forward` for ``with_middle``)."""
         for row in rows:
             self._look_up(row)
         self._read_shared_beginnings(rows)
-        self._read_each(rows, take)
+        self._read_each(rows, take, with_middle=with_middle)
 
     def _look_up(self, row: Row) -> None:
         shared, row.source = self._cache.longest(row.tokens)
@@ -107,7 +108,7 @@ class Reader:
                 row.source = stem.states
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
 
-    def _read_each(self, rows: Sequence[Row], take: Take) -> None:
+    def _read_each(self, rows: Sequence[Row], take: Take, *, with_middle: bool = False) -> None:
         waiting = deque(rows)
         while waiting:
             parts: list[Part] = []
@@ -128,7 +129,7 @@ class Reader:
                 segments.append(segment)
                 parts.append(part)
                 used += segment.new
-            hidden = self._model.forward(segments)
+            hidden = self._model.forward(segments, with_middle=with_middle)
             unfinished = []
             for part, segment in zip(parts, segments, strict=True):
                 row = part.row

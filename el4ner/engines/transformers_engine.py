@@ -13,17 +13,21 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
+import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from el4ner.engines.base import (
+    LAYERS,
     CandidateScore,
     GenerateRequest,
     GenerateResult,
     Prompt,
     ScoreRequest,
     ScoreResult,
+    StateRequest,
+    StateResult,
 )
 from el4ner.engines.packed_model import IMPLEMENTATION, PackedModel
 from el4ner.engines.packing import Planted, Question, plant
@@ -166,6 +170,11 @@ class TransformersEngine:
         return self._context_length
 
     @property
+    def hidden_size(self) -> int:
+        """See :class:`~el4ner.engines.base.StateEngine`."""
+        return self._model.hidden_size
+
+    @property
     def dtype(self) -> str:
         """The number type that the model computes in: ``bfloat16`` or ``float32``."""
         return str(self._model.dtype).removeprefix("torch.")
@@ -223,6 +232,30 @@ class TransformersEngine:
         for job in jobs.values():
             results.update(job.results())
         return [results[index] for index in range(len(requests))]
+
+    @_engine_errors
+    def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
+        """See :class:`~el4ner.engines.base.StateEngine`. Usage as in :meth:`score`."""
+        self._ready()
+        jobs = [self._state_job(request) for request in requests]
+
+        def take(parts: list[Part], hidden: torch.Tensor) -> None:
+            for part in parts:
+                if part.tree is not None:
+                    jobs_by_row[part.row].take(part, hidden)
+
+        # Requests with equal prompts stay rows of their own: the second finds the first one's states in the cache.
+        jobs_by_row = {job.row: job for job in jobs}
+        self._reader.read([job.row for job in jobs if job.places], take, with_middle=True)
+        return [job.result(self.hidden_size) for job in jobs]
+
+    def _state_job(self, request: StateRequest) -> _StateJob:
+        prefix = self._prefix(request.prompt)
+        tails = [self._renderer.encode(tail) for tail in request.tails]
+        if not all(tails):
+            raise EngineError(f"{self._name}: a tail without any token")
+        self._check_length(len(prefix) + max(map(len, tails), default=0))
+        return _StateJob(prefix, tails, self._pass_tokens)
 
     def _score_jobs(self, requests: Sequence[ScoreRequest]) -> dict[tuple[int, ...], _ScoreJob]:
         encode = self._renderer.encode
@@ -389,6 +422,36 @@ class _ScoreJob:
             CandidateScore(sum((self.found[planted.tree, node, token] for node, token in targets), 0.0), len(targets))
             for targets in planted.targets
         )
+
+
+class _StateJob:
+    """One prompt, the trees of its tails, and where each tail's last token is."""
+
+    def __init__(self, prefix: tuple[int, ...], tails: Sequence[tuple[int, ...]], max_nodes: int) -> None:
+        # Every token of a tail is read, the last one too: as a question whose answer stands behind the whole tail.
+        trees, planted = plant([Question(tail, (_ANY,)) for tail in tails], max_nodes)
+        self.places = [(one.tree, one.targets[0][0][0]) for one in planted]
+        self._nodes = sum(map(len, trees))
+        self.row = Row(prefix, trees=trees)
+        self._found: dict[int, torch.Tensor] = {}
+
+    def take(self, part: Part, hidden: torch.Tensor) -> None:
+        """Keep what one pass says of one tree."""
+        for index, (tree, node) in enumerate(self.places):
+            if tree == part.tree:
+                self._found[index] = hidden[part.last + 1 + node]
+
+    def result(self, hidden_size: int) -> StateResult:
+        """The states in the order of the tails."""
+        if not self.places:
+            return StateResult(np.zeros((0, LAYERS, hidden_size), dtype=np.float32), Usage())
+        states = torch.stack([self._found[index] for index in range(len(self.places))])
+        shaped = states.reshape(len(self.places), LAYERS, hidden_size).float().cpu().numpy()
+        return StateResult(shaped, Usage(len(self.row.tokens) + self._nodes, self.row.cached, 0))
+
+
+_ANY: Final = (0,)
+"""A candidate of one token: it is asked for, never read, so the tree ends with the tail's own last token."""
 
 
 class _Answer:

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 from el4ner.engines.base import GenerateRequest, Prompt, ScoreItem, ScoreRequest
 from el4ner.engines.transformers_engine import TransformersEngine
 from el4ner.models.prepare import default_cache_dir, prepare
-from tests.engine_conformance import CANDIDATES, SENTENCES, EngineConformance, prompt
+from tests.engine_conformance import CANDIDATES, SENTENCES, EngineConformance, StateConformance, prompt
 
 pytestmark = pytest.mark.models
 
@@ -38,14 +38,15 @@ def rounded(request: pytest.FixtureRequest) -> Iterator[TransformersEngine]:
     engine.close()
 
 
-class TestInFloat32(EngineConformance):
+class TestInFloat32(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, exact: TransformersEngine) -> TransformersEngine:
         return exact
 
 
-class TestInBfloat16(EngineConformance):
+class TestInBfloat16(EngineConformance, StateConformance):
     tolerance = 0.05
+    state_tolerance = 0.1
 
     @pytest.fixture
     def engine(self, rounded: TransformersEngine) -> TransformersEngine:

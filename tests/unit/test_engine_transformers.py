@@ -4,20 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from el4ner.engines import transformers_engine
-from el4ner.engines.base import GenerateRequest, Prompt, ScoreItem, ScoreRequest
+from el4ner.engines.base import LAYERS, GenerateRequest, Prompt, ScoreItem, ScoreRequest, StateRequest, States
 from el4ner.engines.transformers_engine import TransformersEngine
 from el4ner.errors import EngineOutOfMemoryError, ModelError
-from tests.engine_conformance import CANDIDATES, SENTENCES, EngineConformance, closes_for_good, prompt
+from tests.engine_conformance import (
+    CANDIDATES,
+    SENTENCES,
+    TAILS,
+    EngineConformance,
+    StateConformance,
+    closes_for_good,
+    prompt,
+    state_request,
+)
 from tests.unit.tiny_models import tiny_gemma3, tiny_llama
 
 MODELS: dict[str, Callable[[Path], Path]] = {"llama": tiny_llama, "gemma3": tiny_gemma3}
+DEEP_MODELS: dict[str, Callable[[Path], Path]] = {name: partial(make, layers=6) for name, make in MODELS.items()}
 QUESTIONS = (
     ScoreItem('\n"Paris" is a', CANDIDATES),
     ScoreItem('\n"Paris, Texas" is a', CANDIDATES),
@@ -73,13 +85,13 @@ def frugal(load: Load) -> TransformersEngine:
     return load(max_batch_tokens=48, prefix_cache_bytes=160_000)
 
 
-class TestTinyModels(EngineConformance):
+class TestTinyModels(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, tiny: TransformersEngine) -> TransformersEngine:
         return tiny
 
 
-class TestWithoutCache(EngineConformance):
+class TestWithoutCache(EngineConformance, StateConformance):
     caches = False
 
     @pytest.fixture
@@ -87,7 +99,7 @@ class TestWithoutCache(EngineConformance):
         return forgetful
 
 
-class TestWithSmallPasses(EngineConformance):
+class TestWithSmallPasses(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, frugal: TransformersEngine) -> TransformersEngine:
         return frugal
@@ -123,6 +135,42 @@ def test_packed_scores_are_those_of_the_plain_model(
         for result, rows in zip(engine.score(requests), expected, strict=True):
             for item, row in zip(result.scores, rows, strict=True):
                 assert [score.logprob for score in item] == pytest.approx(row, abs=2e-3, rel=1e-4)
+
+
+def plain_states(engine: TransformersEngine, folder: Path, request: StateRequest) -> States:
+    """Each tail alone behind the prompt, through the model as transformers runs it."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    middle = model.config.num_hidden_layers // 2 + 1
+    found = []
+    with torch.inference_mode():
+        for tail in request.tails:
+            tokens = [*engine._renderer.prefix(request.prompt), *engine._renderer.encode(tail)]
+            output = model.model(torch.tensor([tokens]), use_cache=False, output_hidden_states=True)
+            found.append(torch.stack([output.hidden_states[middle][0, -1], output.last_hidden_state[0, -1]]).numpy())
+    return np.stack(found)
+
+
+@pytest.fixture(scope="module", params=sorted(MODELS))
+def deep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six layers: the middle is not the end."""
+    return DEEP_MODELS[request.param](tmp_path_factory.mktemp("deep") / request.param)
+
+
+@pytest.mark.parametrize("settings", [{}, {"max_batch_tokens": 48}, {"prefix_cache_bytes": 0}], ids=str)
+def test_states_are_those_of_the_plain_model(
+    deep: Path, tmp_path_factory: pytest.TempPathFactory, settings: dict[str, int]
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    engine = TransformersEngine.load("deep", deep, dtype="float32", cache_dir=cache, **settings)  # type: ignore[arg-type]
+    requests = [state_request(sentence) for sentence in SENTENCES]
+    expected = [plain_states(engine, deep, request) for request in requests]
+    assert all(states.shape == (len(TAILS), LAYERS, engine.hidden_size) for states in expected)
+    assert all(np.linalg.norm(states[:, 0] - states[:, 1]) > 1 for states in expected), "two different layers"
+    for _ in range(2):  # the second time from the cache
+        for result, states in zip(engine.states(requests), expected, strict=True):
+            apart = np.linalg.norm(result.states - states, axis=-1)
+            assert (apart <= 1e-4 * np.linalg.norm(states, axis=-1)).all(), apart
+    engine.close()
 
 
 @pytest.mark.parametrize("settings", [{}, {"max_batch_tokens": 48}, {"prefix_cache_bytes": 0}], ids=str)
@@ -167,6 +215,16 @@ def test_usage_counts_what_the_model_read(load: Load) -> None:
     for _ in range(2):
         before = engine.forward_tokens
         usages = [result.usage for result in engine.score(requests)]
+        read = sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
+        assert read == engine.forward_tokens - before
+
+
+def test_usage_of_states_counts_what_the_model_read(load: Load) -> None:
+    engine = load()
+    requests = [state_request(sentence) for sentence in (*SENTENCES, SENTENCES[0])]
+    for _ in range(2):
+        before = engine.forward_tokens
+        usages = [result.usage for result in engine.states(requests)]
         read = sum(usage.prompt_tokens - usage.cached_tokens for usage in usages)
         assert read == engine.forward_tokens - before
 

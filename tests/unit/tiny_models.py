@@ -52,15 +52,16 @@ def byte_tokenizer(*, template: str | None = None) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_llama(folder: Path) -> Path:
+def tiny_llama(folder: Path, *, layers: int = 2) -> Path:
     """Llama's architecture with grouped query heads and a chat template."""
     tokenizer = byte_tokenizer(template=TEMPLATE)
     torch.manual_seed(1)
-    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **SHAPE)
+    shape = {**SHAPE, "num_hidden_layers": layers}
+    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **shape)
     return _save(folder, LlamaForCausalLM(config), tokenizer)
 
 
-def tiny_gemma3(folder: Path, *, window: int = 16) -> Path:
+def tiny_gemma3(folder: Path, *, window: int = 16, layers: int = 2) -> Path:
     """Gemma 3's architecture: sliding and full attention in turn, no chat template."""
     tokenizer = byte_tokenizer()
     torch.manual_seed(2)
@@ -68,9 +69,9 @@ def tiny_gemma3(folder: Path, *, window: int = 16) -> Path:
         vocab_size=len(tokenizer),
         num_key_value_heads=1,
         sliding_window=window,
-        layer_types=["sliding_attention", "full_attention"],
+        layer_types=["sliding_attention", "full_attention"] * (layers // 2),
         query_pre_attn_scalar=8,
-        **SHAPE,
+        **{**SHAPE, "num_hidden_layers": layers},
     )
     return _save(folder, Gemma3ForCausalLM(config), tokenizer)
 
