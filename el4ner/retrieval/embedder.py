@@ -70,6 +70,27 @@ class SentenceTransformerEmbedder:
         vectors: Vectors = np.concatenate(parts)[[rows[text] for text in texts]]
         return vectors
 
+    def embed_in_context(self, texts: Sequence[str], spans: Sequence[Sequence[tuple[int, int]]]) -> Vectors:
+        """The mean of a span's token vectors, its sentence read as a whole: shape (number of spans, dimensions).
+
+        ``spans[i]`` are (start, end) in ``texts[i]``, code points. A span behind what the model reads gets zeros.
+        """
+        vectors = []
+        width = int(self._model.get_embedding_dimension())
+        for start in range(0, len(texts), self._batch_size):
+            part = list(texts[start : start + self._batch_size])
+            tokens = self._model.encode(part, output_value="token_embeddings", show_progress_bar=False)
+            for text, own, found in zip(part, spans[start : start + self._batch_size], tokens, strict=True):
+                offsets = np.asarray(
+                    self._model.tokenizer(text, return_offsets_mapping=True, truncation=True)["offset_mapping"]
+                )
+                states = np.asarray(found.float().cpu(), dtype=np.float32)[: len(offsets)]
+                starts, ends = offsets[: len(states), 0], offsets[: len(states), 1]
+                for first, last in own:
+                    inside = (starts < last) & (ends > first) & (ends > starts)
+                    vectors.append(states[inside].mean(axis=0) if inside.any() else np.zeros(width, np.float32))
+        return np.stack(vectors) if vectors else np.zeros((0, width), dtype=np.float32)
+
 
 def _digest(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))

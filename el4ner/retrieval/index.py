@@ -7,8 +7,9 @@ import logging
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from el4ner.retrieval.embedder import Embedder, Vectors
 
 __all__ = ["PoolIndex"]
 
-_FORMAT = "2"
+_FORMAT = "3"
+_QUERIES = 64
+"""The most queries whose cosines with all of a pool's surfaces are in memory at a time."""
 log = logging.getLogger(__name__)
 
 
@@ -27,28 +30,33 @@ log = logging.getLogger(__name__)
 class PoolIndex:
     """Vectors of a pool.
 
-    ``spans``: (S, D), the pool sentences' entity spans, sentence by sentence. An entity-free sentence has none, so span
-    similarity never finds it (as in the paper; standing with its chunks instead, such sentences crowded out the others
-    in pools that are poor in entities, and cost half of the recall there).
-    ``first_span``: (N + 1,), sentence n has the rows ``first_span[n]:first_span[n + 1]``.
+    ``surfaces``: (U, D), the different surfaces of the pool's entities, each once.
+    ``spans``: (S,), the pool sentences' entity spans, sentence by sentence: rows of ``surfaces``, in a sentence each
+    once. An entity-free sentence has none, so span similarity never finds it (as in the paper; standing with its chunks
+    instead, such sentences crowded out the others in pools that are poor in entities, and cost half of the recall
+    there).
+    ``first_span``: (N + 1,), sentence n has the spans ``first_span[n]:first_span[n + 1]``.
     ``sentences``: (N, D).
     """
 
-    spans: Vectors
+    surfaces: Vectors
+    spans: npt.NDArray[np.int64]
     first_span: npt.NDArray[np.int64]
     sentences: Vectors
 
     @classmethod
     def build(cls, pool: Pool, embedder: Embedder, *, progress: Callable[[int], None] | None = None) -> PoolIndex:
         """Embed every span and sentence of ``pool``; ``progress`` is told how many texts are done."""
-        surfaces: list[str] = []
+        rows: dict[str, int] = {}
+        spans: list[int] = []
         first = [0]
         for sentence in pool.sentences:
-            own = [span.text for span, _ in sentence.spans]
-            surfaces.extend(own)
-            first.append(len(surfaces))
+            own = dict.fromkeys(span.text for span, _ in sentence.spans)
+            spans += [rows.setdefault(text, len(rows)) for text in own]
+            first.append(len(spans))
         return cls(
-            spans=embedder.embed(surfaces, progress=progress),
+            surfaces=embedder.embed(list(rows), progress=progress),
+            spans=np.asarray(spans, dtype=np.int64),
             first_span=np.asarray(first, dtype=np.int64),
             sentences=embedder.embed([sentence.text for sentence in pool.sentences], progress=progress),
         )
@@ -61,8 +69,8 @@ class PoolIndex:
         path = cls.path(pool, embedder, folder)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                index = cls(stored["spans"], stored["first_span"], stored["sentences"])
-            if len(index.sentences) == len(pool.sentences) and index.first_span[-1] == len(index.spans):
+                index = cls(stored["surfaces"], stored["spans"], stored["first_span"], stored["sentences"])
+            if index._is_whole(pool):
                 return index
             log.warning("pool index is incomplete and is built anew", extra={"path": str(path)})
         except FileNotFoundError:
@@ -85,22 +93,76 @@ class PoolIndex:
         handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
         try:
             with os.fdopen(handle, "wb") as file:
-                np.savez(file, spans=self.spans, first_span=self.first_span, sentences=self.sentences)
+                np.savez(
+                    file,
+                    surfaces=self.surfaces,
+                    spans=self.spans,
+                    first_span=self.first_span,
+                    sentences=self.sentences,
+                )
             Path(temporary).replace(path)
         except BaseException:
             Path(temporary).unlink(missing_ok=True)
             raise
 
+    def _is_whole(self, pool: Pool) -> bool:
+        ends = len(self.first_span) == len(pool.sentences) + 1 and self.first_span[-1] == len(self.spans)
+        known = not len(self.spans) or int(self.spans.max()) < len(self.surfaces)
+        return len(self.sentences) == len(pool.sentences) and bool(ends) and known
+
     def span_similarity(self, queries: Vectors, weights: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Equation of span-level similarity, for one input sentence.
+        """Equation of span-level similarity, for one input sentence; see :meth:`span_similarities`."""
+        return self.span_similarities([(queries, weights)])[0]
+
+    def span_similarities(
+        self, inputs: Sequence[tuple[Vectors, npt.NDArray[np.float32]]]
+    ) -> list[npt.NDArray[np.float32]]:
+        """Equation of span-level similarity, for several input sentences.
 
         For each pool sentence the mean over the input's spans, weighted, of the best cosine with one of that sentence's
-        spans. ``queries`` (Q, D), ``weights`` (Q,) positive; returns (N,); −1 for a pool sentence without any span.
+        spans. Each input is ``queries`` (Q, D) and ``weights`` (Q,), positive; each result (N,): −1 for a pool sentence
+        without any span.
         """
-        similarity = np.full(len(self.sentences), -1.0, dtype=np.float32)
-        filled = np.flatnonzero(np.diff(self.first_span) > 0)
-        if len(filled) and len(queries):
-            cosines = queries @ self.spans.T
-            best = np.maximum.reduceat(cosines, self.first_span[filled], axis=1)
-            similarity[filled] = (weights / weights.sum()) @ best
-        return similarity
+        found: list[npt.NDArray[np.float32]] = []
+        while len(found) < len(inputs):
+            some = [inputs[len(found)]]
+            for one in inputs[len(found) + 1 :]:
+                if sum(len(weights) for _, weights in some) + len(one[1]) > _QUERIES:
+                    break
+                some.append(one)
+            found.extend(self._similarities(some))
+        return found
+
+    def _similarities(
+        self, inputs: Sequence[tuple[Vectors, npt.NDArray[np.float32]]]
+    ) -> Iterator[npt.NDArray[np.float32]]:
+        """Together, so that surfaces and cosines are gone through once and not for each input."""
+        order, layers = self._layers
+        shares = np.zeros((sum(len(weights) for _, weights in inputs), len(inputs)), dtype=np.float32)
+        row = 0
+        for column, (_, weights) in enumerate(inputs):
+            shares[row : row + len(weights), column] = weights / weights.sum()
+            row += len(weights)
+        means = None
+        if layers and row:
+            cosines = self.surfaces @ np.concatenate([queries for queries, _ in inputs]).T
+            best = cosines.take(layers[0], axis=0)
+            for layer in layers[1:]:
+                np.maximum(best[: len(layer)], cosines.take(layer, axis=0), out=best[: len(layer)])
+            means = best @ shares
+        for column, (_, weights) in enumerate(inputs):
+            similarity = np.full(len(self.sentences), -1.0, dtype=np.float32)
+            if means is not None and len(weights):
+                similarity[order] = means[:, column]
+            yield similarity
+
+    @cached_property
+    def _layers(self) -> tuple[npt.NDArray[np.int64], list[npt.NDArray[np.int64]]]:
+        """Sentences that have spans, those with most spans first; and the first span of each, the second of each that
+        has two, and so on. Maxima over them are a few passes over whole arrays, not a small step for each sentence."""
+        counts = np.diff(self.first_span)
+        order = np.argsort(-counts, kind="stable")[: int((counts > 0).sum())]
+        most = int(counts[order[0]]) if len(order) else 0
+        firsts = self.first_span[order]
+        layers = [self.spans[firsts[: int((counts[order] > number).sum())] + number] for number in range(most)]
+        return order, layers

@@ -10,6 +10,7 @@ from typing import Literal, Protocol
 import numpy as np
 import orjson
 
+from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pools.pool import Pool
 from el4ner.retrieval.cache import RetrievalCache
 from el4ner.retrieval.embedder import Embedder
@@ -53,18 +54,18 @@ class _Similarity:
         flat = [surface for spans in queries for surface in spans]
         whole = [sentence for sentence, spans in zip(sentences, queries, strict=True) if not spans]
         vectors = self._embedder.embed([*flat, *whole])
-        results = []
-        row, whole_row = 0, len(flat)
-        for sentence, spans in zip(sentences, queries, strict=True):
-            if spans:
-                weights = np.asarray([span_weight(surface) for surface in spans], dtype=np.float32)
-                similarity = self._index.span_similarity(vectors[row : row + len(spans)], weights)
-                row += len(spans)
-            else:
-                similarity = self._index.sentences @ vectors[whole_row]
-                whole_row += 1
-            results.append(self._best(similarity, sentence))
-        return results
+        inputs = []
+        row = 0
+        for spans in filter(None, queries):
+            weights = np.asarray([span_weight(surface) for surface in spans], dtype=np.float32)
+            inputs.append((vectors[row : row + len(spans)], weights))
+            row += len(spans)
+        by_spans = iter(self._index.span_similarities(inputs))
+        by_sentence = iter(self._index.sentences @ vector for vector in vectors[row:])
+        return [
+            self._best(next(by_spans if spans else by_sentence), sentence)
+            for sentence, spans in zip(sentences, queries, strict=True)
+        ]
 
     def _best(self, similarity: np.ndarray[tuple[int], np.dtype[np.float32]], sentence: str) -> tuple[int, ...]:
         # One more than k, in case the sentence itself is among them.
@@ -147,6 +148,23 @@ class CachedRetriever:
         return None
 
 
+class _Told:
+    """Tells a progress of embedded texts, from the first on: an index that is read from its file needs no word."""
+
+    def __init__(self, pool: Pool, progress: Progress) -> None:
+        self._pool = pool
+        self._progress = progress
+        self._begun = False
+
+    def __call__(self, texts: int) -> None:
+        if not self._begun:
+            self._begun = True
+            surfaces = {span.text for sentence in self._pool.sentences for span, _ in sentence.spans}
+            total = len(surfaces) + len({sentence.text for sentence in self._pool.sentences})
+            self._progress.start(f"embedding pool {self._pool.name}", total)
+        self._progress.advance(texts)
+
+
 def make_retriever(
     kind: Literal["span", "sentence", "random", "none"],
     pool: Pool,
@@ -156,13 +174,17 @@ def make_retriever(
     embedder: Embedder | None = None,
     index_dir: Path | None = None,
     cache: RetrievalCache | None = None,
+    progress: Progress = NO_PROGRESS,
 ) -> Retriever:
-    """The retriever of one pool. ``span`` and ``sentence`` need ``embedder`` and ``index_dir``."""
+    """The retriever of one pool. ``span`` and ``sentence`` need ``embedder`` and ``index_dir``; ``progress`` is told
+    how far the index is, where it has to be made."""
     if kind == "none":
         return _None()
     if kind == "random":
         return _Random(k, pool, seed)
     if embedder is None or index_dir is None:
         raise ValueError(f"{kind} retrieval needs an embedder and a folder for its index")
-    retriever = _Similarity(kind, k, pool, embedder, PoolIndex.open(pool, embedder, index_dir))
+    index = PoolIndex.open(pool, embedder, index_dir, progress=_Told(pool, progress))
+    progress.done()
+    retriever = _Similarity(kind, k, pool, embedder, index)
     return CachedRetriever(retriever, pool, cache) if cache is not None else retriever

@@ -61,6 +61,52 @@ def test_span_similarity_is_the_weighted_mean_of_the_best_cosines() -> None:
     assert similarity == pytest.approx([4 / 6, 2 / 6, -1.0, 4 / 6])
 
 
+def test_several_inputs_at_once_get_what_each_gets_alone() -> None:
+    random = np.random.default_rng(0)
+    words = ["".join(random.choice(list("abcdefgh"), 3)) for _ in range(40)]
+    drawn = [list(dict.fromkeys(random.choice(words, count))) for count in random.integers(0, 6, 30)]
+    pool = Pool("p", {"thing": "a thing"}, tuple(sentence(f"so {' '.join(own)}", *own) for own in drawn))
+    embedder = LetterEmbedder()
+    index = PoolIndex.build(pool, embedder)
+    counts = [3, 0, 1, 63, 5, 2, 70, 4]
+    inputs = [
+        (embedder.embed(list(random.choice(words, count))), random.integers(1, 5, count).astype(np.float32))
+        for count in counts
+    ]
+    together = index.span_similarities(inputs)
+    for (queries, weights), found in zip(inputs, together, strict=True):
+        right = [
+            np.average((queries @ embedder.embed([span.text for span, _ in own.spans]).T).max(axis=1), weights=weights)
+            if own.spans and len(weights)
+            else -1.0
+            for own in pool.sentences
+        ]
+        assert found == pytest.approx(right, abs=1e-6)
+
+
+def test_an_index_that_is_made_says_how_far_it_is(tmp_path: Path) -> None:
+    told: list[int | str] = []
+
+    class Told:
+        def start(self, label: str, total: int) -> None:
+            told.extend([label, total])
+
+        def advance(self, steps: int) -> None:
+            told.append(steps)
+
+        def done(self) -> None:
+            told.append("done")
+
+    class Slow(LetterEmbedder):
+        def embed(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Vectors:
+            if progress is not None:
+                progress(len(texts))
+            return super().embed(texts)
+
+    make_retriever("span", POOL, k=2, embedder=Slow(), index_dir=tmp_path, progress=Told())
+    assert told == ["embedding pool p", 7, 3, 4, "done"]
+
+
 def test_the_most_similar_come_first_and_ties_in_the_pools_order(tmp_path: Path) -> None:
     assert retrieve("span", tmp_path, "Zzz or bbb", ["Zzz", "bbb"], k=3) == (0, 3, 1)
 
@@ -86,6 +132,7 @@ def test_a_pool_is_embedded_once_and_then_read_from_its_file(tmp_path: Path) -> 
     read = PoolIndex.open(POOL, second, tmp_path)
     assert first.embedded
     assert second.embedded == []
+    assert np.array_equal(made.surfaces, read.surfaces)
     assert np.array_equal(made.spans, read.spans)
 
 
