@@ -56,7 +56,8 @@ class ModelSettings(Section):
     threads: PositiveInt | None = None
     max_batch_tokens: PositiveInt = 4096
     """The most tokens that one forward pass reads; larger batches are split."""
-    prefix_cache_mb: Annotated[int, Field(ge=0)] = 256
+    prefix_cache_mb: Annotated[int, Field(ge=0)] = 64
+    """For prompts read before. Few-shot prompts of a batch stay from one stage to the next with about 20 MB each."""
 
 
 class EnsembleSettings(Section):
@@ -107,23 +108,42 @@ class MethodSettings(Section):
 
     mode: Mode = Mode.SCORED
     overlaps: Literal["flat", "nested"] = "flat"
-    proposals: Annotated[tuple[Literal["chunks", "models"], ...], Field(min_length=1)] = ("chunks",)
-    """Who proposes spans in scored mode; in paper mode the models do."""
+    proposals: Annotated[tuple[Literal["chunks", "lexicon", "models"], ...], Field(min_length=1)] = (
+        "chunks",
+        "lexicon",
+    )
+    """Who proposes spans in scored mode: the chunker, the pool's own surfaces, the models. In paper mode the models."""
+    evidence: tuple[Literal["neighbours", "prototypes", "in_context"], ...] = ("neighbours", "prototypes")
+    """What scored mode classifies by: the pool's spans that are most similar, their types' means (both by hidden states
+    of the members), and the members' answers in context. A member that shows no states is asked in context instead."""
+    encoder: Literal["members", "embedder"] = "members"
+    """Whose vectors make spans similar: the members' hidden states, or the sentence-transformer of retrieval (evidence
+    without a language model)."""
+    weights: Literal["calibrated", "even"] = "calibrated"
+    """``calibrated``: estimated by leave-one-out on the pool when it is first used, and kept in a file."""
+    adaptive: bool = False
+    """Ask the next member only about spans that those before it left unclear. False asks every member about all."""
     validation: Literal["auto", "off", "soft", "hard"] = "auto"
     """``hard`` drops what the verifier rejects (the paper), ``soft`` only lowers its confidence.
-    ``auto``: ``hard`` in paper mode, ``soft`` in scored mode."""
+    ``auto``: ``hard`` in paper mode, ``off`` in scored mode, where small verifiers were no better than chance."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_new_tokens: PositiveInt = 96
     max_document_chars: PositiveInt = 200_000
     max_sentence_chars: PositiveInt = 1_000
     """A longer sentence is split, at white space where there is some: never cut."""
+    repeats: Literal["off", "exact", "templates"] = "templates"
+    """Which sentences are not asked again. ``exact``: those with a text that was answered before, which get the same
+    answers. ``templates``: also log lines that differ from one that was answered only in what varies from line to line
+    (times, numbers, addresses, words seen to vary); they take over its answers, so these depend on what came first."""
+    repeat_cache_sentences: PositiveInt = 20_000
+    """How many sentences, and as many line templates, each stage remembers of each pool: about 2 kB each."""
     prompt_version: str = "v1"
 
     @property
     def validation_kind(self) -> Literal["off", "soft", "hard"]:
         """``validation`` with ``auto`` resolved."""
         if self.validation == "auto":
-            return "hard" if self.mode is Mode.PAPER else "soft"
+            return "hard" if self.mode is Mode.PAPER else "off"
         return self.validation
 
 
@@ -259,8 +279,8 @@ def _explain(
 ) -> str:
     lines = []
     for problem in error.errors(include_url=False):
-        keys = [str(key) for key in problem["loc"]]
-        name = ".".join(keys) or "configuration"
+        name = ".".join(str(key) for key in problem["loc"]) or "configuration"
+        keys = [key for key in problem["loc"] if isinstance(key, str)]  # an item of a list is set with its list
         if _holds(in_environ, keys):
             source = f" (from {ENV_PREFIX}{'__'.join(keys).upper()})"
         elif path is not None and _holds(in_file, keys):

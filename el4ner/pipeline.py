@@ -8,24 +8,29 @@ raises :class:`~el4ner.errors.EngineError` for the whole batch.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from el4ner.config import Settings
 from el4ner.engines.base import Engine
 from el4ner.engines.registry import load_engine
 from el4ner.errors import DocumentError
+from el4ner.evidence import Calibration, Evidence
+from el4ner.evidence.calibration import FOLDER
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pools import Pool, load_pool
 from el4ner.prompts import PromptSet
+from el4ner.repeats import Answered, Memories, RepeatCounts
 from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
+from el4ner.stages.evidence import make_evidence
 from el4ner.stages.extract import propose
-from el4ner.text.chunks import chunks
+from el4ner.stages.verification import VerifiedPool, verify_pool
+from el4ner.text.chunks import chunks, outermost
 from el4ner.text.segment import segment
 from el4ner.types import (
     Document,
@@ -35,14 +40,16 @@ from el4ner.types import (
     Manifest,
     Mode,
     Sentence,
+    SentenceCandidates,
     Usage,
 )
 
-__all__ = ["Pipeline"]
+__all__ = ["STAGES", "Pipeline", "Stage"]
 
 log = logging.getLogger(__name__)
 
 Stage = Literal["extract", "classify", "validate"]
+STAGES: Final[tuple[Stage, ...]] = ("extract", "classify", "validate")
 _In = TypeVar("_In")
 
 
@@ -54,6 +61,8 @@ class Pipeline:
         engines: the ensemble's members by name, in the ensemble's order.
         pools: the hosted pools by name.
         retrievers: a retriever for each pool, by the pool's name.
+        evidence: what the scored mode classifies by, by the pool's name. A pool without any goes by the mean of the
+            members' answers in context.
     """
 
     def __init__(
@@ -62,13 +71,19 @@ class Pipeline:
         engines: Mapping[str, Engine],
         pools: Mapping[str, Pool],
         retrievers: Mapping[str, Retriever],
+        evidence: Mapping[str, Evidence] | None = None,
     ) -> None:
         self.settings = settings
         self.engines = dict(engines)
         self.pools = dict(pools)
         self._retrievers = dict(retrievers)
         self._prompts = PromptSet(settings.method.prompt_version)
-        self._contexts = {name: StageContext(pool, self._prompts, settings.method) for name, pool in self.pools.items()}
+        known = evidence or {}
+        self._contexts = {
+            name: StageContext(pool, self._prompts, settings.method, known.get(name))
+            for name, pool in self.pools.items()
+        }
+        self._memories = Memories(settings.method, {name: pool.text_kind for name, pool in self.pools.items()})
 
     @classmethod
     def from_settings(
@@ -78,10 +93,14 @@ class Pipeline:
         cache: RetrievalCache | None = None,
         cache_dir: Path | None = None,
         progress: Progress = NO_PROGRESS,
+        calibrate_anew: bool = False,
+        stages: Collection[Stage] = STAGES,
     ) -> Pipeline:
         """Load everything that ``settings`` names: models (prepared where they are not yet), pools and their indexes.
 
-        Takes seconds, and minutes where weights have to be converted first.
+        Takes seconds, and minutes where weights have to be converted or a pool's evidence has to be read first.
+        ``calibrate_anew``: the evidence is weighed in any case. ``stages``: those that will be asked for; without
+        ``classify`` no evidence is read.
 
         Raises:
             ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
@@ -90,7 +109,7 @@ class Pipeline:
         pools = {name: load_pool(source, name=name) for name, source in settings.pools.paths.items()}
         retrieval = settings.retrieval
         embedder = None
-        if retrieval.kind in ("span", "sentence"):
+        if retrieval.kind in ("span", "sentence") or settings.method.encoder == "embedder":
             embedder = SentenceTransformerEmbedder(prepare(retrieval.embedder, folder, progress))
         retrievers = {
             name: make_retriever(
@@ -101,6 +120,7 @@ class Pipeline:
                 embedder=embedder,
                 index_dir=folder / "index",
                 cache=cache,
+                progress=progress,
             )
             for name, pool in pools.items()
         }
@@ -108,11 +128,23 @@ class Pipeline:
         try:
             for name in settings.ensemble.members:
                 engines[name] = load_engine(name, settings.models[name], cache_dir=folder, progress=progress)
+            evidence = {}
+            if "classify" in stages:
+                evidence = make_evidence(
+                    settings,
+                    engines,
+                    pools,
+                    retrievers,
+                    embedder=embedder,
+                    folder=folder / FOLDER,
+                    progress=progress,
+                    fresh=calibrate_anew,
+                )
         except BaseException:
             for engine in engines.values():
                 engine.close()
             raise
-        return cls(settings, engines, pools, retrievers)
+        return cls(settings, engines, pools, retrievers, evidence)
 
     def close(self) -> None:
         """Close the engines."""
@@ -134,10 +166,15 @@ class Pipeline:
 
         def work(batch: Sequence[tuple[Document, list[Sentence]]], context: StageContext) -> list[DocumentCandidates]:
             sentences = [sentence for _, own in batch for sentence in own]
-            inputs, usage = self._with_demonstrations(sentences, context)
-            found, used = extract(inputs, list(self.engines.values()), context)
+
+            def ask(asked: list[Sentence]) -> tuple[list[SentenceCandidates], Usage]:
+                inputs, usage = self._with_demonstrations(asked, context)
+                found, used = extract(inputs, list(self.engines.values()), context)
+                return found, usage + used
+
+            answered = self._memories.extract[context.pool.name].answer(sentences, ask)
             manifest = self.manifest("extract", context.pool.name)
-            regrouped = _regrouped(found, usage + used, [len(own) for _, own in batch])
+            regrouped = _regrouped(answered, [len(own) for _, own in batch])
             return [
                 DocumentCandidates(document, manifest, candidates, share)
                 for (document, _), (candidates, share) in zip(batch, regrouped, strict=True)
@@ -151,9 +188,11 @@ class Pipeline:
 
         def work(items: Sequence[DocumentCandidates], context: StageContext) -> list[DocumentTypes]:
             flat = [sentence for item in items for sentence in item.sentences]
-            typed, usage = classify(flat, list(self.engines.values()), context)
+            answered = self._memories.classify[context.pool.name].answer(
+                flat, lambda asked: classify(asked, list(self.engines.values()), context)
+            )
             manifest = self.manifest("classify", context.pool.name)
-            regrouped = _regrouped(typed, usage, [len(item.sentences) for item in items])
+            regrouped = _regrouped(answered, [len(item.sentences) for item in items])
             return [
                 DocumentTypes(item.document, manifest, sentences, share)
                 for item, (sentences, share) in zip(items, regrouped, strict=True)
@@ -168,15 +207,46 @@ class Pipeline:
 
         def work(items: Sequence[DocumentTypes], context: StageContext) -> list[DocumentEntities]:
             flat = [sentence for item in items for sentence in item.sentences]
-            judged, usage = validate(flat, verifier, context)
+            answered = self._memories.validate[context.pool.name].answer(
+                flat, lambda asked: validate(asked, verifier, context)
+            )
             manifest = self.manifest("validate", context.pool.name)
-            regrouped = _regrouped(judged, usage, [len(item.sentences) for item in items])
+            regrouped = _regrouped(answered, [len(item.sentences) for item in items])
             return [
                 DocumentEntities(item.document, manifest, sentences, share)
                 for item, (sentences, share) in zip(items, regrouped, strict=True)
             ]
 
         return self._by_pool([self._guard(self._same_pool, item) for item in batch], lambda item: item.document, work)
+
+    @property
+    def repeats(self) -> Mapping[str, RepeatCounts]:
+        """By stage: how many sentences were answered from memory, and how many were not (``method.repeats``)."""
+        return self._memories.counts
+
+    def calibration(self, pool: str) -> Calibration | None:
+        """How the evidence of ``pool`` is weighed; None where there is none."""
+        evidence = self.evidence(pool)
+        return evidence.calibration if evidence is not None else None
+
+    def evidence(self, pool: str) -> Evidence | None:
+        """What scored mode classifies documents of ``pool`` by; None: by the mean of the answers in context."""
+        return self._contexts[pool].evidence
+
+    def verify_pool(
+        self, pool: str, *, limit: int, clock: Callable[[], float], progress: Progress = NO_PROGRESS
+    ) -> VerifiedPool | None:
+        """What the verifier says of the pool's own sentences (at most ``limit``), each typed as if it were not in the
+        pool, whatever ``method.validation`` is; None where there is no evidence to do that by."""
+        context = self._contexts[pool]
+        return verify_pool(
+            context,
+            self.engines[self.settings.verifier],
+            lambda sentences: self._with_demonstrations(sentences, context)[0],
+            limit=limit,
+            clock=clock,
+            progress=progress,
+        )
 
     def manifest(self, stage: Stage, pool: str) -> Manifest:
         """Who would produce a result of ``stage`` for a document of ``pool``."""
@@ -185,6 +255,7 @@ class Pipeline:
             names = [] if self.settings.method.validation_kind == "off" else [self.settings.verifier]
         elif stage == "extract" and self.settings.method.mode is Mode.SCORED:
             names = names if "models" in self.settings.method.proposals else []
+        evidence = self._contexts[pool].evidence if stage == "classify" else None
         return Manifest(
             mode=self.settings.method.mode,
             members={name: self.engines[name].fingerprint for name in names},
@@ -192,6 +263,7 @@ class Pipeline:
             pool=pool,
             pool_fingerprint=self.pools[pool].fingerprint,
             retriever=self._retrievers[pool].fingerprint,
+            evidence=evidence.fingerprint if evidence is not None else None,
         )
 
     # --- helpers ------------------------------------------------------------------------------------------------
@@ -236,7 +308,7 @@ class Pipeline:
             spans, usage = propose(sentences, list(self.engines.values()), context)
         else:
             kind = context.pool.text_kind
-            spans = [[chunk.span.text for chunk in chunks(sentence.text, kind)] for sentence in sentences]
+            spans = [[span.text for span in outermost(chunks(sentence.text, kind))] for sentence in sentences]
         texts = [sentence.text for sentence in sentences]
         found = self._retrievers[context.pool.name].retrieve(texts, spans)
         return [SentenceInput(sentence, chosen) for sentence, chosen in zip(sentences, found, strict=True)], usage
@@ -305,16 +377,16 @@ _Result = TypeVar("_Result")
 _Judgeable = TypeVar("_Judgeable", DocumentCandidates, DocumentTypes)
 
 
-def _regrouped(
-    results: Sequence[_Result], usage: Usage, sizes: Sequence[int]
-) -> list[tuple[tuple[_Result, ...], Usage]]:
-    """A flat batch of sentences' results, document by document, each with its share of the tokens."""
-    flat = iter(results)
-    return [(tuple(islice(flat, size)), share) for size, share in zip(sizes, _shared(usage, sizes), strict=True)]
+def _regrouped(answered: Answered[_Result], sizes: Sequence[int]) -> list[tuple[tuple[_Result, ...], Usage]]:
+    """A flat batch of sentences' results, document by document, each with its share of the tokens: what was answered
+    from memory cost none."""
+    flat, asked = iter(answered.answers), iter(answered.asked)
+    shares = _shared(answered.usage, [sum(islice(asked, size)) for size in sizes])
+    return [(tuple(islice(flat, size)), share) for size, share in zip(sizes, shares, strict=True)]
 
 
 def _shared(usage: Usage, sizes: Sequence[int]) -> list[Usage]:
-    """A batch's token counts, shared out by the documents' numbers of sentences; the shares add up exactly."""
+    """A batch's token counts, shared out by the documents' numbers of asked sentences; the shares add up exactly."""
     total = sum(sizes)
     shares = []
     given, so_far = Usage(), 0

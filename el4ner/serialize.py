@@ -88,6 +88,7 @@ def document_from_json(data: Json) -> Document:
 
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
     """Who produced a result."""
+    evidence = {} if manifest.evidence is None else {"evidence": manifest.evidence}
     return {
         "mode": manifest.mode.value,
         "members": dict(manifest.members),
@@ -95,6 +96,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "pool": manifest.pool,
         "pool_fingerprint": manifest.pool_fingerprint,
         "retriever": manifest.retriever,
+        **evidence,
     }
 
 
@@ -107,6 +109,7 @@ def manifest_from_json(data: Json) -> Manifest:
         pool=data["pool"],
         pool_fingerprint=data["pool_fingerprint"],
         retriever=data["retriever"],
+        evidence=data.get("evidence"),
     )
 
 

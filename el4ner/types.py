@@ -181,9 +181,11 @@ class TaggedDocument:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """Who produced a stage's result, and with what: equal manifests and equal inputs give equal results.
+    """Who produced a stage's result, and with what: equal manifests and equal inputs give equal results (but for
+    log lines with ``method.repeats = "templates"``, which may take over the answers of a line before them).
 
-    ``members`` maps the name of every engine that took part to its fingerprint.
+    ``members`` maps the name of every engine that took part to its fingerprint. ``evidence`` is the fingerprint of what
+    the pool's spans were compared by and weighed with, where the stage did so.
     """
 
     mode: Mode
@@ -192,6 +194,7 @@ class Manifest:
     pool: str
     pool_fingerprint: str
     retriever: str
+    evidence: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,20 @@ async def serve_workers(
                 log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
 
 
+class _Logged:
+    """Tells in the log what takes long before a worker is ready: converting weights, reading a pool."""
+
+    def start(self, label: str, total: int) -> None:
+        """See :class:`~el4ner.models.progress.Progress`."""
+        log.info(label, extra={"total": total})
+
+    def advance(self, steps: int) -> None:
+        """See :class:`~el4ner.models.progress.Progress`."""
+
+    def done(self) -> None:
+        """See :class:`~el4ner.models.progress.Progress`."""
+
+
 @contextlib.contextmanager
 def _engines(
     settings: StreamSettings, stages: Sequence[str]
@@ -94,12 +108,15 @@ def _engines(
         return
     # Not before it is needed: it takes torch along, which the aggregator's process can do without.
     from el4ner.engines.owner import OwnedEngine
+    from el4ner.pipeline import STAGES as MODEL_STAGES
     from el4ner.pipeline import Pipeline
 
     cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
     # What an owner asks of an engine (that one thread calls it, and closes it) is what a pipeline asks of its own.
     owner = OwnedEngine[Any](
-        lambda: Pipeline.from_settings(settings, cache=cache),
+        lambda: Pipeline.from_settings(
+            settings, cache=cache, progress=_Logged(), stages=[stage for stage in MODEL_STAGES if stage in stages]
+        ),
         capacity=len(stages) * settings.worker.batches_in_flight,
         name="pipeline",
     )

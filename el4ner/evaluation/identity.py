@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import ast
 import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 import el4ner
 
-__all__ = ["code_fingerprint"]
+__all__ = ["code_fingerprint", "fingerprint_of"]
 
 DECIDES: Final = (
     "assemble.py",
@@ -26,13 +27,17 @@ DECIDES: Final = (
 """Files and folders of the package, relative to it. Prompts and weights have fingerprints of their own."""
 
 
-def code_fingerprint(package: Path | None = None) -> str:
+@cache
+def code_fingerprint() -> str:
+    """Of this installation, read once: a process goes on with the code that it has loaded."""
+    return fingerprint_of(Path(el4ner.__file__).parent)
+
+
+def fingerprint_of(folder: Path) -> str:
     """16 hexadecimal digits, over data files and the syntax of Python files: comments and docstrings do not count.
 
-    Args:
-        package: the package's folder; None takes this installation's.
+    ``folder`` is the package's.
     """
-    folder = package or Path(el4ner.__file__).parent
     digest = hashlib.sha256()
     for name in DECIDES:
         place = folder / name

@@ -1,19 +1,25 @@
 """Stage 3: span classification. Every member gives each candidate a type, or none; the ensemble votes.
 
-``paper``: members write the types, the majority wins (section 3.3). ``scored``: members' log-probabilities over the
-type names and ``none`` are turned into probabilities, and their mean decides. The latter is not in the paper.
+``paper``: members write the types, the majority wins (section 3.3). ``scored``, which is not in the paper: by the
+evidence of the pool's labelled spans (:mod:`el4ner.evidence`); without any, members' log-probabilities over the type
+names and ``none`` are turned into probabilities, and their mean decides.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
-from el4ner.engines.base import CandidateScore, Engine, GenerateRequest, ScoreItem, ScoreRequest
+import numpy as np
+
+from el4ner.engines.base import CandidateScore, Engine, GenerateRequest
+from el4ner.evidence import Evidence, Question
+from el4ner.evidence.judges import log_softmax
 from el4ner.stages.answers import parse_typed_lines
 from el4ner.stages.context import STOP, StageContext
-from el4ner.types import NONE_TYPE, Mode, SentenceCandidates, SentenceTypes, SpanCandidate, TypedSpan, Usage
+from el4ner.stages.in_context import type_scores
+from el4ner.types import NONE_TYPE, Mode, SentenceCandidates, SentenceTypes, Span, SpanCandidate, TypedSpan, Usage
 
 __all__ = ["classify", "majority", "softmax"]
 
@@ -23,30 +29,58 @@ def classify(
 ) -> tuple[list[SentenceTypes], Usage]:
     """A typed span for every candidate of every sentence, in order; ``none`` stays in the result."""
     asked = [item for item in batch if item.candidates]
+    if context.settings.mode is Mode.PAPER:
+        typed, usage = _voted(asked, engines, context, _written, majority)
+    elif context.evidence is None:
+        typed, usage = _voted(asked, engines, context, _scored, _mean)
+    else:
+        typed, usage = _judged(asked, context.evidence)
+    found = iter(typed)
+    return [
+        SentenceTypes(item.sentence, item.demonstrations, next(found) if item.candidates else ()) for item in batch
+    ], usage
+
+
+def _judged(batch: Sequence[SentenceCandidates], evidence: Evidence) -> tuple[list[tuple[TypedSpan, ...]], Usage]:
+    """By the pool's evidence (:mod:`el4ner.evidence`)."""
+    judgements, usage = evidence.judge([_question(item) for item in batch])
+    return [
+        tuple(
+            TypedSpan(candidate, found.type, found.confidence, found.votes)
+            for candidate, found in zip(item.candidates, own, strict=True)
+        )
+        for item, own in zip(batch, judgements, strict=True)
+    ], usage
+
+
+def _question(item: SentenceCandidates) -> Question:
+    start = item.sentence.start
+    spans = [candidate.span for candidate in item.candidates]
+    own = tuple(Span(span.start - start, span.end - start, span.text) for span in spans)
+    return Question(item.sentence.text, own, item.demonstrations)
+
+
+def _voted(
+    batch: Sequence[SentenceCandidates], engines: Sequence[Engine], context: StageContext, ask: _Ask, decide: _Decide
+) -> tuple[list[tuple[TypedSpan, ...]], Usage]:
+    """By the members' votes alone."""
     labels = [*context.pool.types, NONE_TYPE]
-    votes = _scored if context.settings.mode is Mode.SCORED else _written
-    beliefs: list[list[dict[str, Mapping[str, float]]]] = [[{} for _ in item.candidates] for item in asked]
+    beliefs: list[list[dict[str, Mapping[str, float]]]] = [[{} for _ in item.candidates] for item in batch]
     usage = Usage()
-    for engine in engines if asked else ():
-        results, used = votes(asked, engine, labels, context)
+    for engine in engines if batch else ():
+        results, used = ask(batch, engine, labels, context)
         usage += used
         for sentence_beliefs, sentence_results in zip(beliefs, results, strict=True):
             for belief, result in zip(sentence_beliefs, sentence_results, strict=True):
                 if result is not None:
                     belief[engine.name] = result
-    decide = _mean if context.settings.mode is Mode.SCORED else majority
     tie_winner = engines[-1].name if engines else ""
-    typed = iter(
-        [
-            tuple(
-                _typed(candidate, belief, decide(belief, tie_winner))
-                for candidate, belief in zip(item.candidates, sentence_beliefs, strict=True)
-            )
-            for item, sentence_beliefs in zip(asked, beliefs, strict=True)
-        ]
-    )
     return [
-        SentenceTypes(item.sentence, item.demonstrations, next(typed) if item.candidates else ()) for item in batch
+        tuple(
+            _typed(candidate, belief, decide(belief, tie_winner))
+            for candidate, belief in zip(item.candidates, sentence_beliefs, strict=True)
+        )
+        for item, sentence_beliefs in zip(batch, beliefs, strict=True)
     ], usage
 
 
@@ -120,27 +154,17 @@ def _written(
 def _scored(
     batch: Sequence[SentenceCandidates], engine: Engine, labels: Sequence[str], context: StageContext
 ) -> tuple[list[list[Belief | None]], Usage]:
-    """Scored mode: every label as the continuation of ``- span:`` behind the sentence's shared prompt."""
-    continuations = tuple(f" {label}" for label in labels)
-    requests = []
-    surfaces = []
-    for item in batch:
-        names = list(dict.fromkeys(candidate.span.text for candidate in item.candidates))
-        surfaces.append(names)
-        tails = [context.prompts.block("scored", "item", surface=name) for name in names]
-        reserve = max(len(tail.encode()) for tail in tails) + 64
-        prompt = context.prompt(engine, "scored", item.demonstrations, reserve=reserve, sentence=item.sentence.text)
-        requests.append(ScoreRequest(prompt, tuple(ScoreItem(tail, continuations) for tail in tails)))
-    results = engine.score(requests)
-    usage = sum((result.usage for result in results), Usage())
-    answers: list[list[Belief | None]] = []
-    for item, names, result in zip(batch, surfaces, results, strict=True):
-        by_name = {
-            name: dict(zip(labels, softmax(scores), strict=True))
-            for name, scores in zip(names, result.scores, strict=True)
-        }
-        answers.append([by_name[candidate.span.text] for candidate in item.candidates])
-    return answers, usage
+    """Scored mode without evidence: the member's probabilities of the labels in context."""
+    answers, usage = type_scores([_question(item) for item in batch], engine, context)
+    return [
+        [dict(zip(labels, np.exp(row).tolist(), strict=True)) for row in log_softmax(answer)] for answer in answers
+    ], usage
+
+
+_Ask = Callable[
+    [Sequence[SentenceCandidates], Engine, Sequence[str], StageContext], tuple[list[list[Belief | None]], Usage]
+]
+_Decide = Callable[[Mapping[str, Belief], str], tuple[str, float]]
 
 
 def softmax(scores: Sequence[CandidateScore]) -> list[float]:

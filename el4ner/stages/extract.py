@@ -6,20 +6,23 @@ is a substring of the input and costs nothing; the classifier's ``none`` does th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from el4ner.engines.base import Engine, GenerateRequest
+from el4ner.pools.pool import PoolSentence
 from el4ner.stages.answers import parse_spans
 from el4ner.stages.context import STOP, StageContext
 from el4ner.text.chunks import chunks
 from el4ner.text.mentions import find_mentions
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
 
-__all__ = ["CHUNKS", "SentenceInput", "extract", "propose"]
+__all__ = ["CHUNKS", "LEXICON", "SentenceInput", "cheap_proposals", "extract", "propose"]
 
 CHUNKS = "chunks"
-"""The proposer's name where no model proposed a span."""
+LEXICON = "lexicon"
+"""The names of the proposers that are no model."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +41,13 @@ def extract(
     dropped = [0] * len(batch)
     usage = Usage()
     proposers = proposers_of(context)
-    if CHUNKS in proposers:
-        for item, found in zip(batch, proposals, strict=True):
+    for item, found in zip(batch, proposals, strict=True):
+        if CHUNKS in proposers:
             for chunk in chunks(item.sentence.text, context.pool.text_kind):
                 found[_in_document(chunk.span, item.sentence)] = [CHUNKS]
+        if LEXICON in proposers:
+            for span in context.lexicon.find(item.sentence.text):
+                found.setdefault(_in_document(span, item.sentence), []).append(LEXICON)
     if "models" in proposers:
         for engine in engines:
             answers, used = _generate(batch, engine, context)
@@ -69,6 +75,32 @@ def extract(
 def proposers_of(context: StageContext) -> tuple[str, ...]:
     """Who proposes spans: in paper mode the models alone, whatever ``method.proposals`` says."""
     return ("models",) if context.settings.mode is Mode.PAPER else context.settings.proposals
+
+
+def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span]]:
+    """What the proposers that are no model find in a sentence of the pool itself, as if it were not in the pool: a
+    surface that only this sentence has (or a copy of it) is not in the lexicon. Offsets are the sentence's.
+
+    Where only models propose the chunker does it here: something has to show what is no entity."""
+    proposers: list[str] = [name for name in context.settings.proposals if name != "models"] or [CHUNKS]
+    surfaces: dict[str, set[str]] = {}
+    for sentence in context.pool.sentences:
+        surfaces.setdefault(sentence.text, set()).update(span.text.strip() for span, _ in sentence.spans)
+    seen = Counter(surface for own in surfaces.values() for surface in own)
+
+    def of(sentence: PoolSentence) -> list[Span]:
+        found = [chunk.span for chunk in chunks(sentence.text, context.pool.text_kind)] if CHUNKS in proposers else []
+        if LEXICON in proposers:
+            own = surfaces[sentence.text]
+            # Found as it is written, or by a surface in lower case, which is found in any.
+            found += [
+                span
+                for span in context.lexicon.find(sentence.text)
+                if any(seen[form] > (form in own) for form in (span.text, span.text.lower()))
+            ]
+        return found
+
+    return of
 
 
 def propose(

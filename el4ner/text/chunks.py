@@ -6,13 +6,25 @@ done for prose is in ``prose_chunks``, for log lines in ``log_chunks``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from el4ner.text.log_chunks import log_chunks
 from el4ner.text.prose_chunks import prose_chunks
 from el4ner.text.prose_words import is_proper, word_surfaces
 from el4ner.text.segment import TextKind
 from el4ner.text.words import Chunk, function_words
+from el4ner.types import Span
 
-__all__ = ["COMMON_WEIGHT", "PRONOUN_WEIGHT", "PROPER_WEIGHT", "Chunk", "chunks", "function_words", "span_weight"]
+__all__ = [
+    "COMMON_WEIGHT",
+    "PRONOUN_WEIGHT",
+    "PROPER_WEIGHT",
+    "Chunk",
+    "chunks",
+    "function_words",
+    "outermost",
+    "span_weight",
+]
 
 PROPER_WEIGHT = 4.0
 COMMON_WEIGHT = 2.0
@@ -26,6 +38,15 @@ def chunks(text: str, kind: TextKind = "prose") -> list[Chunk]:
     found = log_chunks(text) if kind == "log" else prose_chunks(text)
     unique = {(chunk.span.start, chunk.span.end): chunk for chunk in found}
     return sorted(unique.values(), key=lambda chunk: (chunk.span.start, -chunk.span.end))
+
+
+def outermost(found: Sequence[Chunk]) -> list[Span]:
+    """The spans of :func:`chunks`' result that lie in no other one: each name once, not its parts as well."""
+    kept: list[Span] = []
+    for chunk in found:  # by start, then longest first: what lies in another one comes after it
+        if not kept or chunk.span.end > kept[-1].end:
+            kept.append(chunk.span)
+    return kept
 
 
 def span_weight(surface: str) -> float:

@@ -27,7 +27,12 @@ def cache_lines(worker: Worker) -> list[str]:
 
 def test_redis_away_is_one_warning_and_back_is_used_again(services: Endpoints, tmp_path: Path) -> None:
     redis = Server(tmp_path)
-    sections = {"retrieval": {"kind": "span", "k": 2}, "redis": {"retry_seconds": 0.2}}
+    # Repeated texts have to reach retrieval, instead of being answered from the worker's own memory.
+    sections = {
+        "method": {"repeats": "off"},
+        "retrieval": {"kind": "span", "k": 2},
+        "redis": {"retry_seconds": 0.2},
+    }
     stream = Stream(services.kafka_bootstrap, redis.url, f"c{uuid.uuid4().hex[:8]}.", tmp_path, sections)
     try:
         stream.create_topics()

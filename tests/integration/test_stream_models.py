@@ -13,7 +13,7 @@ from tests.integration.test_stream import assert_exact, lag
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.models,
-    pytest.mark.timeout(900),
+    pytest.mark.timeout(1200),
     # kafka-python 3.0 reads its protocol's definitions by a function that Python 3.11 and 3.12 call deprecated.
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
 ]
@@ -30,7 +30,7 @@ def test_kill_9_of_each_worker_over_the_real_ensemble(stream: Stream) -> None:
     stream.create_topics()
     running = {stage: stream.start(stage) for stage in STAGES}
     for worker in running.values():
-        worker.wait_ready(timeout=240)
+        worker.wait_ready(timeout=500)  # the first time, a pool is read with every member
     stream.produce_documents(sent)
     for round_, stage in enumerate(STAGES):
         stream.wait_tagged(4 + 8 * round_, timeout=400)

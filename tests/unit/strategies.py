@@ -32,7 +32,14 @@ votes = st.dictionaries(names, names, max_size=2)
 verdicts = st.builds(Verdict, st.booleans(), probabilities, st.none() | names)
 usages = st.builds(Usage, *[st.integers(0, 10**9)] * 3)
 manifests = st.builds(
-    Manifest, st.sampled_from(Mode), st.dictionaries(names, texts, max_size=2), texts, names, texts, texts
+    Manifest,
+    st.sampled_from(Mode),
+    st.dictionaries(names, texts, max_size=2),
+    texts,
+    names,
+    texts,
+    texts,
+    st.none() | texts,
 )
 documents = st.builds(Document, names, texts, st.none() | names, st.integers(0, 2**53 - 1))
 

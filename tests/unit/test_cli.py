@@ -18,6 +18,7 @@ from workers.cli.app import ErrorsAsLines, app
 COMMANDS = [
     ["tag"],
     ["eval"],
+    ["calibrate"],
     ["demo"],
     ["worker"],
     ["produce"],

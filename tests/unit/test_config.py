@@ -38,6 +38,12 @@ def test_a_file_may_be_named_by_the_environment(tmp_path: Path) -> None:
         ("[retrieval]\nk = 0", r"retrieval\.k \(in .*el4ner\.toml\): .*greater than 0, not 0"),
         ("[retrieval]\nkk = 1", r"retrieval\.kk \(in .*el4ner\.toml\): there is no such setting"),
         ('[method]\nmode = "x"', r"method\.mode .*'paper' or 'scored', not 'x'"),
+        (
+            '[method]\nevidence = ["guesses"]',
+            r"method\.evidence\.0 \(in .*el4ner\.toml\): .*'neighbours', 'prototypes' or 'in_context'",
+        ),
+        ("[method]\nproposals = []", r"method\.proposals .*at least 1 item"),
+        ("[method]\nrepeat_cache_sentences = 0", r"method\.repeat_cache_sentences .*greater than 0, not 0"),
         ('[ensemble]\nmembers = ["gpt"]\nverifier = "gpt"', r"there is no \[models\.gpt\]"),
         ('[ensemble]\npreset = "huge"', r"ensemble\.preset: there is no preset 'huge'; there are: .*default"),
         ('[pools]\ndefault = "law"', r"default pool 'law' is not in pools\.paths"),
@@ -54,6 +60,32 @@ def test_a_wrong_setting_is_named(tmp_path: Path, text: str, message: str) -> No
 def test_a_wrong_variable_is_named() -> None:
     with pytest.raises(ConfigError, match=r"retrieval\.k \(from EL4NER_RETRIEVAL__K\)"):
         load_settings(Settings, environ={"EL4NER_RETRIEVAL__K": "many"})
+    with pytest.raises(ConfigError, match=r"method\.proposals\.1 \(from EL4NER_METHOD__PROPOSALS\)"):
+        load_settings(Settings, environ={"EL4NER_METHOD__PROPOSALS": '["chunks", "dice"]'})
+
+
+def test_in_scored_mode_the_pool_decides_and_nobody_validates_unless_told_to() -> None:
+    scored = load_settings(Settings, environ={}).method
+    assert scored.proposals == ("chunks", "lexicon")
+    assert scored.evidence == ("neighbours", "prototypes")
+    assert (scored.encoder, scored.weights, scored.adaptive) == ("members", "calibrated", False)
+    assert (scored.repeats, scored.repeat_cache_sentences) == ("templates", 20_000)
+    assert scored.validation_kind == "off"
+    paper = load_settings(Settings, environ={"EL4NER_METHOD__MODE": "paper"}).method
+    assert paper.validation_kind == "hard"
+    for mode in Mode:
+        told = load_settings(Settings, environ={}, overrides={"method": {"mode": mode, "validation": "soft"}}).method
+        assert told.validation_kind == "soft"
+
+
+def test_kinds_of_evidence_are_listed_in_the_file_or_the_environment(tmp_path: Path) -> None:
+    path = tmp_path / "el4ner.toml"
+    path.write_text('[method]\nevidence = ["in_context"]\nweights = "even"\n')
+    assert load_settings(Settings, path, environ={}).method.evidence == ("in_context",)
+    environ = {"EL4NER_METHOD__EVIDENCE": '["prototypes", "in_context"]', "EL4NER_METHOD__ADAPTIVE": "true"}
+    settings = load_settings(Settings, path, environ=environ).method
+    assert settings.evidence == ("prototypes", "in_context")
+    assert (settings.adaptive, settings.weights) == (True, "even")
 
 
 def test_members_of_ones_own_need_no_verifier_named(tmp_path: Path) -> None:

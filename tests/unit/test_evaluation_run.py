@@ -13,7 +13,7 @@ from el4ner.engines.base import Engine
 from el4ner.engines.instant import InstantEngine
 from el4ner.errors import DocumentError
 from el4ner.evaluation import Dataset, EvaluationResult, evaluate
-from el4ner.evaluation.identity import DECIDES, code_fingerprint
+from el4ner.evaluation.identity import DECIDES, code_fingerprint, fingerprint_of
 from el4ner.evaluation.recording import Results, record_of
 from el4ner.pipeline import Pipeline
 from el4ner.pools.pool import Pool, PoolSentence
@@ -254,11 +254,11 @@ def test_a_change_of_code_is_another_fingerprint_and_a_comment_is_not(tmp_path: 
         else:
             (tmp_path / name).mkdir()
             (tmp_path / name / "module.py").write_text('"""Says."""\ndef f():\n    """Does."""\n    return 1\n')
-    before = code_fingerprint(tmp_path)
+    before = fingerprint_of(tmp_path)
     (tmp_path / "text" / "module.py").write_text('"""Says more."""\n# why\ndef f():\n    return (1)\n')
-    assert code_fingerprint(tmp_path) == before
+    assert fingerprint_of(tmp_path) == before
     (tmp_path / "text" / "words.txt").write_text("the\n")
-    with_words = code_fingerprint(tmp_path)
+    with_words = fingerprint_of(tmp_path)
     (tmp_path / "text" / "module.py").write_text("def f():\n    return 2\n")
-    assert len({before, with_words, code_fingerprint(tmp_path)}) == 3
+    assert len({before, with_words, fingerprint_of(tmp_path)}) == 3
     assert code_fingerprint() == code_fingerprint()

@@ -104,7 +104,7 @@ def test_the_result_does_not_depend_on_the_batch() -> None:
 
 
 def test_hard_validation_drops_what_does_not_hold_and_soft_lowers_its_confidence() -> None:
-    made = pipeline()
+    made = pipeline(method={"validation": "soft"})
     made.engines = {
         "instant-b": ScriptedEngine("instant-b", prefer=lambda tail, options: options[-1 if "Yes" in tail else 0])
     }

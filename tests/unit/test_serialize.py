@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -20,12 +21,23 @@ from el4ner.serialize import (
     entity_from_json,
     entity_to_json,
     fingerprint,
+    manifest_from_json,
+    manifest_to_json,
     tagged_from_json,
     tagged_to_json,
     types_from_json,
     types_to_json,
 )
-from el4ner.types import DocumentCandidates, DocumentEntities, DocumentTypes, Entity, TaggedDocument, Verdict
+from el4ner.types import (
+    DocumentCandidates,
+    DocumentEntities,
+    DocumentTypes,
+    Entity,
+    Manifest,
+    Mode,
+    TaggedDocument,
+    Verdict,
+)
 from tests.unit import strategies
 
 
@@ -56,6 +68,22 @@ def test_tagged_documents_survive(tagged: TaggedDocument) -> None:
 @given(strategies.entities("Zürich 😀"))
 def test_entities_of_a_document_survive(entity: Entity) -> None:
     assert entity_from_json(through_json(entity_to_json(entity))) == entity
+
+
+def test_a_manifest_names_evidence_only_where_there_was_some() -> None:
+    """Producers and consumers that know nothing of evidence go on as they were."""
+    manifest = Manifest(Mode.PAPER, {"a": "f"}, "v1", "news", "p", "none")
+    older = {
+        "mode": "paper",
+        "members": {"a": "f"},
+        "prompt_version": "v1",
+        "pool": "news",
+        "pool_fingerprint": "p",
+        "retriever": "none",
+    }
+    assert manifest_to_json(manifest) == older
+    assert manifest_from_json(older) == manifest
+    assert manifest_to_json(replace(manifest, evidence="e")) == {**older, "evidence": "e"}
 
 
 def test_an_entity_looks_as_the_command_line_prints_it() -> None:

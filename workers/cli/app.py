@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from el4ner.errors import ConfigError, El4nerError, ModelError, PoolError
-from workers.cli import demo, evaluate, local, models, pool, produce, tag, tail, topics, worker
+from workers.cli import calibrate, demo, evaluate, local, models, pool, produce, tag, tail, topics, worker
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
 from workers.cli.output import complain
 from workers.cli.settings import GlobalOptions, prepare_process
@@ -86,6 +86,7 @@ for group in (topics.app, pool.app, models.app, local.app):
     app.add_typer(group)
 app.command("tag", epilog=tag.EXAMPLES)(tag.tag)
 app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
+app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
 app.command("produce", epilog=produce.EXAMPLES)(produce.produce)

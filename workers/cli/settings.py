@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -29,6 +29,7 @@ __all__ = [
     "prepare_process",
     "stream_settings",
     "with_only_pool",
+    "with_pools",
     "work_offline_if_local",
     "worker_logging",
 ]
@@ -114,15 +115,26 @@ def with_only_pool(settings: Settings, pool: str | None) -> Settings:
     """
     from el4ner.config import PoolsSettings
 
-    configured = settings.pools.paths
-    if pool is None:
-        name, source = settings.pools.default, configured[settings.pools.default]
-    elif pool in configured:
-        name, source = pool, configured[pool]
-    else:
-        path = Path(pool)
-        name, source = (path.stem if path.is_file() else path.resolve().name), pool
+    name, source = _pool_source(settings, settings.pools.default if pool is None else pool)
     return settings.model_copy(update={"pools": PoolsSettings(default=name, paths={name: source})})
+
+
+def with_pools(settings: Settings, pools: Sequence[str]) -> Settings:
+    """Settings that host these pools, named as for :func:`with_only_pool`; without any, the configured ones.
+
+    Raises:
+        ConfigError: two different ones would have the same name.
+    """
+    from el4ner.config import PoolsSettings
+    from el4ner.errors import ConfigError
+
+    paths: dict[str, str] = {}
+    for name, source in (_pool_source(settings, pool) for pool in pools):
+        if paths.setdefault(name, source) != source:
+            raise ConfigError(f"{paths[name]} and {source} would both be called {name!r}: name them one at a time")
+    if not paths:
+        return settings
+    return settings.model_copy(update={"pools": PoolsSettings(default=next(iter(paths)), paths=paths)})
 
 
 def work_offline_if_local(settings: Settings) -> None:
@@ -132,6 +144,14 @@ def work_offline_if_local(settings: Settings) -> None:
         sources.append(settings.retrieval.embedder)
     if all(source.startswith(("packaged:", "/", ".", "~")) or source == "instant" for source in sources):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _pool_source(settings: Settings, pool: str) -> tuple[str, str]:
+    configured = settings.pools.paths
+    if pool in configured:
+        return pool, configured[pool]
+    path = Path(pool)
+    return (path.stem if path.is_file() else path.resolve().name), pool
 
 
 def _preset(name: str) -> dict[str, Any]:

@@ -1,0 +1,262 @@
+"""The weights of an ensemble's judges for one pool, estimated by leave-one-out from the pool alone; a file.
+
+The sources are put in an order: the best alone first, those that ask in context (they cost most) last. After each one a
+span whose decision is clear enough is settled, so that the others are asked about the rest only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import orjson
+
+from el4ner.evidence.combination import Combination, Decisions, fit
+from el4ner.evidence.judges import Floats, Ints
+from el4ner.evidence.leave_one_out import Figures, Sample, with_threshold
+from el4ner.evidence.memory import PoolSpans
+from el4ner.evidence.sources import InContextSource, Source
+from el4ner.models.progress import NO_PROGRESS, Progress
+
+__all__ = ["FOLDER", "Calibration", "Step", "calibrate", "calibration_file", "calibration_key", "even_calibration"]
+
+FOLDER: Final = "evidence"
+"""Of span memories and calibrations, inside the cache folder."""
+
+_FORMAT: Final = 2
+IN_CONTEXT_SENTENCES: Final = 200
+"""Pool sentences that are asked about where a source asks in context: one costs as much as a sentence of the stream."""
+ENOUGH_SENTENCES: Final = 10
+MARGINS: Final = (0.3, 0.5, 0.7, 0.8, 0.9, 0.95)
+NEVER: Final = 1.01
+"""A margin that no span reaches."""
+COSTS_AT_MOST: Final = 0.001
+"""F1 that settling a span early may cost, on the pool."""
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One more source, and how to weigh all sources so far.
+
+    A span whose margin reaches ``margin`` is settled with this step; None: the last step, everything is.
+    """
+
+    source: str
+    combination: Combination
+    margin: float | None
+    figures: Figures | None
+    """On the pool, if every span were settled here."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """``key`` names all that it depends on. ``figures``: on the pool, with early settling; None if nothing could be
+    estimated."""
+
+    key: str
+    steps: tuple[Step, ...]
+    figures: Figures | None
+    sentences: int
+    spans: int
+
+    @property
+    def fingerprint(self) -> str:
+        """Of key and weights."""
+        return hashlib.sha256(orjson.dumps(self.as_json())).hexdigest()[:16]
+
+    def as_json(self) -> dict[str, Any]:
+        """What the file holds."""
+        return {"format": _FORMAT, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Calibration:
+        """Raises KeyError, TypeError or ValueError if ``data`` is something else."""
+        if data["format"] != _FORMAT:
+            raise ValueError(f"calibration format {data['format']!r}")
+        steps = tuple(
+            Step(
+                source=str(step["source"]),
+                combination=Combination(
+                    tuple(map(float, step["combination"]["weights"])),
+                    float(step["combination"]["none_bias"]),
+                    float(step["combination"]["threshold"]),
+                    float(step["combination"]["slope"]),
+                    float(step["combination"]["offset"]),
+                ),
+                margin=None if step["margin"] is None else float(step["margin"]),
+                figures=_figures(step["figures"]),
+            )
+            for step in data["steps"]
+        )
+        return cls(str(data["key"]), steps, _figures(data["figures"]), int(data["sentences"]), int(data["spans"]))
+
+    @classmethod
+    def open(
+        cls,
+        folder: Path,
+        sources: Sequence[Source],
+        spans: PoolSpans,
+        kinds: int,
+        *,
+        label: str = "calibrating",
+        progress: Progress = NO_PROGRESS,
+        fresh: bool = False,
+    ) -> Calibration:
+        """From its file in ``folder``, or estimated now and written there. A damaged file is made anew."""
+        key = calibration_key(sources, spans)
+        path = calibration_file(folder, key)
+        if not fresh:
+            try:
+                stored = cls.from_json(orjson.loads(path.read_bytes()))
+                if stored.key == key:
+                    return stored
+            except FileNotFoundError:
+                pass
+            except (OSError, KeyError, TypeError, ValueError) as error:
+                log.warning("calibration is damaged and is made anew", extra={"path": str(path), "error": str(error)})
+        made = calibrate(sources, spans, kinds, label=label, progress=progress)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Several workers may start at once: each writes a file of its own and renames it.
+        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(orjson.dumps(made.as_json(), option=orjson.OPT_INDENT_2))
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        return made
+
+
+def _figures(data: dict[str, Any] | None) -> Figures | None:
+    return None if data is None else Figures(float(data["precision"]), float(data["recall"]), float(data["f1"]))
+
+
+def calibration_file(folder: Path, key: str) -> Path:
+    """Where the calibration with that key is, or would be."""
+    return folder / f"calibration-{key}.json"
+
+
+def calibration_key(sources: Sequence[Source], spans: PoolSpans) -> str:
+    """Changes with the pool, its proposals, the models, the prompts or the kinds of evidence; not with the order of the
+    sources."""
+    parts = sorted([source.name, source.fingerprint, list(source.features)] for source in sources)
+    proposed = hashlib.sha256(spans.proposed.tobytes()).hexdigest()
+    return hashlib.sha256(orjson.dumps([_FORMAT, spans.fingerprint, proposed, parts])).hexdigest()[:24]
+
+
+def calibrate(
+    sources: Sequence[Source],
+    spans: PoolSpans,
+    kinds: int,
+    *,
+    label: str = "calibrating",
+    progress: Progress = NO_PROGRESS,
+) -> Calibration:
+    """Estimate order, weights, thresholds and margins.
+
+    Args:
+        sources: at least one.
+        spans: of the pool.
+        kinds: how many types there are, none included.
+        label: for ``progress``.
+        progress: is told of each source.
+    """
+    sentences = _sentences(sources, spans)
+    rows, sample = _sample(spans, sentences, kinds)
+    key = calibration_key(sources, spans)
+    if len(sentences) < ENOUGH_SENTENCES or not (sample.labels < kinds - 1).any():
+        return even_calibration(sources, spans)
+    progress.start(label, len(sources))
+    evidence: dict[str, Floats] = {}
+    for source in sources:
+        found = source.leave_one_out(spans, _all_rows(spans, sentences), sentences)
+        evidence[source.name] = found[spans.proposed[_all_rows(spans, sentences)]]
+        progress.advance(1)
+    progress.done()
+    ordered = sorted(sources, key=lambda s: (isinstance(s, InContextSource), -_alone(evidence[s.name], sample), s.name))
+    steps: list[Step] = []
+    so_far: list[Floats] = []
+    for source in ordered:
+        so_far.append(evidence[source.name])
+        together = np.concatenate(so_far, axis=1)
+        combination, figures = with_threshold(fit(together, sample.labels), together, sample)
+        steps.append(Step(source.name, combination, None, figures))
+    settled, figures = _with_margins(steps, so_far, sample)
+    return Calibration(key, settled, figures, len(sentences), len(rows))
+
+
+def even_calibration(sources: Sequence[Source], spans: PoolSpans) -> Calibration:
+    """Every kind of evidence counts the same, and every source is asked about every span: nothing is estimated."""
+    steps = []
+    for number, source in enumerate(sources, start=1):
+        features = sum(len(one.features) for one in sources[:number])
+        steps.append(Step(source.name, Combination.even(features), NEVER if number < len(sources) else None, None))
+    return Calibration(calibration_key(sources, spans), tuple(steps), None, len(spans.texts), len(spans.labels))
+
+
+def _sentences(sources: Sequence[Source], spans: PoolSpans) -> list[int]:
+    places = list(range(len(spans.texts)))
+    if any(isinstance(source, InContextSource) for source in sources) and len(places) > IN_CONTEXT_SENTENCES:
+        by_chance = sorted(places, key=lambda place: hashlib.sha256(spans.texts[place].encode()).digest())
+        return sorted(by_chance[:IN_CONTEXT_SENTENCES])
+    return places
+
+
+def _all_rows(spans: PoolSpans, sentences: Sequence[int]) -> Ints:
+    ends = np.cumsum([0, *(len(own) for own in spans.spans)])
+    return np.concatenate([np.arange(ends[place], ends[place + 1]) for place in sentences]).astype(np.int64)
+
+
+def _sample(spans: PoolSpans, sentences: Sequence[int], kinds: int) -> tuple[Ints, Sample]:
+    if not sentences:
+        return np.zeros(0, np.int64), Sample([], np.zeros(0, np.int64), 0)
+    every = _all_rows(spans, sentences)
+    places = [(place, span.start, span.end) for place in sentences for span in spans.spans[place]]
+    gold = int((spans.labels[every] < kinds - 1).sum())
+    proposed = spans.proposed[every]
+    kept = [place for place, is_proposed in zip(places, proposed, strict=True) if is_proposed]
+    return every[proposed], Sample(kept, spans.labels[every][proposed], gold)
+
+
+def _alone(evidence: Floats, sample: Sample) -> float:
+    return with_threshold(fit(evidence, sample.labels), evidence, sample)[1].f1
+
+
+def _with_margins(steps: list[Step], evidence: list[Floats], sample: Sample) -> tuple[tuple[Step, ...], Figures]:
+    """From the last step but one to the first: the smallest margin that costs no more than it may."""
+    together = [np.concatenate(evidence[: number + 1], axis=1) for number in range(len(steps))]
+    none = together[0].shape[2] - 1
+    after = steps[-1].combination.decide(together[-1])
+    best = sample.figures(after, none)
+    settled = [steps[-1]]
+    floor = best.f1 - COSTS_AT_MOST
+    for number in range(len(steps) - 2, -1, -1):
+        here = steps[number].combination.decide(together[number])
+        margin, chosen, figures = NEVER, after, sample.figures(after, none)
+        for candidate in MARGINS:
+            mixed = _mixed(here, after, candidate)
+            reached = sample.figures(mixed, none)
+            if reached.f1 >= floor:
+                margin, chosen, figures = candidate, mixed, reached
+                break
+        settled.insert(0, Step(steps[number].source, steps[number].combination, margin, steps[number].figures))
+        after, best = chosen, figures
+    return tuple(settled), best
+
+
+def _mixed(early: Decisions, late: Decisions, margin: float) -> Decisions:
+    take = early.margin >= margin
+    return Decisions(
+        np.where(take, early.chosen, late.chosen),
+        np.where(take, early.confidence, late.confidence),
+        np.where(take, early.margin, late.margin),
+    )

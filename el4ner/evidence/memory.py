@@ -1,0 +1,183 @@
+"""A pool's spans as one encoder sees them: labelled entities, and proposals that are none. Read once, then a file."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import tempfile
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from el4ner.engines.base import States
+from el4ner.evidence.encoders import SpanEncoder
+from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.pools.pool import Pool, PoolSentence
+from el4ner.types import Span
+
+__all__ = ["MAX_SENTENCES", "PoolSpans", "SpanMemory", "chosen_sentences"]
+
+MAX_SENTENCES: Final = 1_000
+"""Pool sentences that are read. What more of them would add grows slowly, and each costs as much as a sentence of the
+stream: a pool of any size is ready in minutes."""
+_BATCH: Final = 16
+_FORMAT: Final = "1"
+log = logging.getLogger(__name__)
+
+Propose = Callable[[PoolSentence], Sequence[Span]]
+"""A pool sentence's proposals, as if it were not in the pool; offsets are the sentence's."""
+
+
+def chosen_sentences(pool: Pool, limit: int = MAX_SENTENCES) -> list[int]:
+    """Indices of the pool sentences that are read: all, or ``limit`` drawn by a hash of their text, in pool order."""
+    if len(pool.sentences) <= limit:
+        return list(range(len(pool.sentences)))
+    by_chance = sorted((hashlib.sha256(one.text.encode()).digest(), i) for i, one in enumerate(pool.sentences))
+    return sorted(index for _, index in by_chance[:limit])
+
+
+@dataclass(frozen=True, eq=False)
+class PoolSpans:
+    """The spans that stand for a pool, without any vectors.
+
+    ``labels[i]`` is an index into the pool's types, or their number for none. ``sentences[i]`` is the pool sentence of
+    span i; equal sentences count as one (the first). ``proposed[i]``: whether a proposer would have found it.
+    """
+
+    texts: tuple[str, ...]
+    spans: tuple[tuple[Span, ...], ...]
+    labels: npt.NDArray[np.int64]
+    sentences: npt.NDArray[np.int64]
+    proposed: npt.NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, pool: Pool, propose: Propose, *, limit: int = MAX_SENTENCES, max_chars: int | None = None) -> PoolSpans:
+        """Labelled spans and proposals of the chosen sentences, each once, in the order of the text.
+
+        Sentences of more than ``max_chars`` are left out: the stream has none so long, and a model may not read it.
+        """
+        types = {label: index for index, label in enumerate(pool.types)}
+        labels: list[int] = []
+        owners: list[int] = []
+        proposed: list[bool] = []
+        texts: list[str] = []
+        spans: list[tuple[Span, ...]] = []
+        first_with: dict[str, int] = {}
+        for index in chosen_sentences(pool, limit):
+            sentence = pool.sentences[index]
+            if max_chars is not None and len(sentence.text) > max_chars:
+                log.warning("a pool sentence is too long to be compared with", extra={"where": sentence.where})
+                continue
+            owner = first_with.setdefault(sentence.text, index)
+            gold = {span: types[label] for span, label in sentence.spans}
+            found = set(propose(sentence))
+            own = tuple(sorted(gold.keys() | found))
+            texts.append(sentence.text)
+            spans.append(own)
+            labels += [gold.get(span, len(types)) for span in own]
+            owners += [owner] * len(own)
+            proposed += [span in found for span in own]
+        return cls(
+            tuple(texts),
+            tuple(spans),
+            np.asarray(labels, dtype=np.int64),
+            np.asarray(owners, dtype=np.int64),
+            np.asarray(proposed, dtype=np.bool_),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """Of texts, spans and labels."""
+        digest = hashlib.sha256()
+        for text, own in zip(self.texts, self.spans, strict=True):
+            digest.update(repr((text, [(span.start, span.end) for span in own])).encode("utf-8", "surrogatepass"))
+        digest.update(self.labels.tobytes())
+        return digest.hexdigest()[:16]
+
+
+@dataclass(frozen=True, eq=False)
+class SpanMemory:
+    """Vectors of :class:`PoolSpans`, comparable by dot product.
+
+    ``vectors`` ``[LAYERS, spans, dimensions]``: standardised by ``centre`` and ``scale`` ``[LAYERS, dimensions]``, then
+    of unit length.
+    """
+
+    vectors: npt.NDArray[np.float32]
+    centre: npt.NDArray[np.float32]
+    scale: npt.NDArray[np.float32]
+
+    @classmethod
+    def of(cls, states: States) -> SpanMemory:
+        """From raw states ``[spans, LAYERS, dimensions]``."""
+        centre = states.mean(axis=0) if len(states) else np.zeros(states.shape[1:], dtype=np.float32)
+        # A dimension that hardly moves would be blown up: half a percent of the largest spread is the least.
+        spread = states.std(axis=0) if len(states) else np.ones(states.shape[1:], dtype=np.float32)
+        scale = np.maximum(spread, 5e-3 * np.maximum(spread.max(), 1e-6))
+        memory = cls(np.empty(0, np.float32), centre, scale)
+        return cls(memory.comparable(states), centre, scale)
+
+    def comparable(self, states: States) -> npt.NDArray[np.float32]:
+        """Raw states ``[spans, LAYERS, dimensions]`` as ``[LAYERS, spans, dimensions]`` of unit length."""
+        standard = ((states - self.centre) / self.scale).transpose(1, 0, 2)
+        length = np.linalg.norm(standard, axis=2, keepdims=True)
+        unit: npt.NDArray[np.float32] = (standard / np.maximum(length, 1e-9)).astype(np.float32)
+        return unit
+
+    @classmethod
+    def open(
+        cls, spans: PoolSpans, encoder: SpanEncoder, folder: Path, *, label: str, progress: Progress = NO_PROGRESS
+    ) -> SpanMemory:
+        """From its file in ``folder``, or read by ``encoder`` now (as long as tagging that many sentences takes) and
+        written there. A damaged file is read anew."""
+        key = hashlib.sha256(f"{_FORMAT} {spans.fingerprint} {encoder.fingerprint}".encode()).hexdigest()[:24]
+        path = folder / f"spans-{key}.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                memory = cls(stored["vectors"].astype(np.float32), stored["centre"], stored["scale"])
+            if memory.vectors.ndim == 3 and memory.vectors.shape[1] == len(spans.labels):
+                return memory
+            log.warning("span memory is incomplete and is made anew", extra={"path": str(path)})
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("span memory is damaged and is made anew", extra={"path": str(path), "error": str(error)})
+        memory = cls.of(_read(spans, encoder, label, progress))
+        # As it will be read from the file: who reads the pool and who finds it read must come to the same weights.
+        memory = cls(memory.vectors.astype(np.float16).astype(np.float32), memory.centre, memory.scale)
+        memory._write(path)
+        return memory
+
+    def _write(self, path: Path) -> None:
+        # Several workers may start at once: each writes a file of its own and renames it. Unit vectors need no more
+        # than half precision.
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as file:
+                np.savez(file, vectors=self.vectors.astype(np.float16), centre=self.centre, scale=self.scale)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+
+
+def _read(spans: PoolSpans, encoder: SpanEncoder, label: str, progress: Progress) -> States:
+    progress.start(label, len(spans.texts))
+    # Sentences of similar length together, so that passes are filled evenly.
+    order = sorted(range(len(spans.texts)), key=lambda i: len(spans.texts[i]))
+    read: dict[int, States] = {}
+    for start in range(0, len(order), _BATCH):
+        batch = order[start : start + _BATCH]
+        found, _ = encoder.encode([spans.texts[i] for i in batch], [spans.spans[i] for i in batch])
+        read.update(zip(batch, found, strict=True))
+        progress.advance(len(batch))
+    progress.done()
+    states = [read[i] for i in range(len(order))]
+    return np.concatenate(states) if states else np.zeros((0, 2, 1), dtype=np.float32)

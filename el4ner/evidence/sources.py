@@ -1,0 +1,165 @@
+"""Who says something about a span's type: a member by its states, or a member by its answers in context."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol
+
+import numpy as np
+
+from el4ner.evidence.encoders import SpanEncoder
+from el4ner.evidence.judges import Floats, Ints, Prototypes, log_softmax, neighbours
+from el4ner.evidence.memory import PoolSpans, SpanMemory
+from el4ner.types import Span, Usage
+
+__all__ = ["InContextSource", "Question", "Source", "StateKind", "StateSource"]
+
+StateKind = Literal["neighbours", "prototypes"]
+LAYER_NAMES: Final = ("middle", "last")
+FOLDS: Final = 10
+"""Prototypes are estimated without a tenth of the sentences to judge that tenth: leaving out one sentence at a time
+would mean as many inversions as there are sentences."""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A sentence with the spans that are asked about (offsets are the sentence's), and its demonstrations."""
+
+    text: str
+    spans: tuple[Span, ...]
+    demonstrations: tuple[int, ...] = ()
+
+
+class Source(Protocol):
+    """Log-probabilities over the pool's types and none, of one or several kinds (features)."""
+
+    @property
+    def name(self) -> str:
+        """Of the source, unique in an ensemble."""
+
+    @property
+    def voter(self) -> str:
+        """Whose vote it is: the member's name."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes whenever the answers may."""
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The names of the kinds of evidence, in the order of the answers."""
+
+    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+        """For each question ``[spans, features, types + none]``."""
+
+    def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
+        """What it would say of the pool's own spans, if their sentence were not in the pool.
+
+        ``sentences`` are places in ``spans.texts`` and ``rows`` the rows of their spans, both ascending; the result is
+        ``[rows, features, types + none]``.
+        """
+
+
+class StateSource:
+    """A span encoder with its memory of the pool."""
+
+    def __init__(
+        self, encoder: SpanEncoder, memory: SpanMemory, spans: PoolSpans, kinds: int, using: Sequence[StateKind]
+    ) -> None:
+        self._encoder = encoder
+        self._memory = memory
+        self._labels = spans.labels
+        self._kinds = kinds
+        self._using = tuple(using)
+        self.name = self.voter = encoder.name
+        self.fingerprint = f"states {spans.fingerprint} {encoder.fingerprint}"
+        self.features = tuple(f"{kind} {layer}" for kind in self._using for layer in LAYER_NAMES)
+        self._prototypes = (
+            [Prototypes.of(layer, self._labels, kinds) for layer in memory.vectors] if "prototypes" in using else []
+        )
+
+    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+        """See :class:`Source`."""
+        states, usage = self._encoder.encode([q.text for q in questions], [q.spans for q in questions])
+        counts = [len(own) for own in states]
+        if not sum(counts):
+            return [np.zeros((0, len(self.features), self._kinds), np.float32) for _ in questions], usage
+        queries = self._memory.comparable(np.concatenate([own for own in states if len(own)]))
+        found = []
+        for kind in self._using:
+            for layer, own in enumerate(queries):
+                if kind == "neighbours":
+                    found.append(neighbours(own, self._memory.vectors[layer], self._labels, self._kinds))
+                else:
+                    found.append(self._prototypes[layer].of_spans(own))
+        return list(np.split(np.stack(found, axis=1), np.cumsum(counts)[:-1])), usage
+
+    def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
+        """See :class:`Source`. Nothing is read again: the memory has the states."""
+        del sentences
+        owners = spans.sentences
+        found = []
+        for kind in self._using:
+            for vectors in self._memory.vectors:
+                if kind == "neighbours":
+                    apart = (owners[rows], owners)
+                    found.append(neighbours(vectors[rows], vectors, self._labels, self._kinds, apart=apart))
+                else:
+                    found.append(self._cross_fitted(vectors, owners)[rows])
+        return np.stack(found, axis=1)
+
+    def _cross_fitted(self, vectors: Floats, owners: Ints) -> Floats:
+        fold = np.unique(owners, return_inverse=True)[1] % FOLDS
+        found = np.zeros((len(vectors), self._kinds), dtype=np.float32)
+        for number in range(FOLDS):
+            inside = fold == number
+            if inside.any():
+                rule = Prototypes.of(vectors[~inside], self._labels[~inside], self._kinds)
+                found[inside] = rule.of_spans(vectors[inside])
+        return found
+
+
+Ask = Callable[[Sequence[Question]], tuple[list[Floats], Usage]]
+"""For each question the member's log-probabilities ``[spans, types + none]`` in the few-shot prompt."""
+Retrieve = Callable[[Sequence[str], Sequence[Sequence[str]]], list[tuple[int, ...]]]
+"""See :meth:`el4ner.retrieval.Retriever.retrieve`: a sentence's own copy in the pool is never returned."""
+
+
+class InContextSource:
+    """A member's log-probabilities of the type names, with the demonstrations in front (the paper's way, but scored).
+
+    Args:
+        member: its name.
+        fingerprint: of the member, the prompts and the retriever.
+        ask: the member.
+        retrieve: finds the demonstrations of pool sentences for leave-one-out.
+    """
+
+    features = ("type names",)
+
+    def __init__(self, member: str, fingerprint: str, ask: Ask, retrieve: Retrieve) -> None:
+        self.name = f"{member} in context"
+        self.voter = member
+        self.fingerprint = f"in context {fingerprint}"
+        self._ask = ask
+        self._retrieve = retrieve
+
+    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+        """See :class:`Source`."""
+        answers, usage = self._ask(questions)
+        return [log_softmax(own)[:, None, :] for own in answers], usage
+
+    def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
+        """See :class:`Source`. Asks the member about every sentence: minutes."""
+        found: list[Floats] = []
+        # Demonstrations are found by what is proposed, as in the stream, which knows no labels.
+        flags = iter(spans.proposed[rows].tolist())
+        proposed = [[span.text for span in spans.spans[place] if next(flags)] for place in sentences]
+        for start in range(0, len(sentences), 8):
+            texts = [spans.texts[place] for place in sentences[start : start + 8]]
+            own = [spans.spans[place] for place in sentences[start : start + 8]]
+            shown = self._retrieve(texts, proposed[start : start + 8])
+            questions = [Question(*one) for one in zip(texts, own, shown, strict=True)]
+            found += self.answer(questions)[0]
+        return np.concatenate(found)

@@ -1,0 +1,141 @@
+"""From the configuration to each pool's evidence: which members speak how; read and calibrated where it is not yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from el4ner.config import Settings
+from el4ner.engines.base import Engine, Prompt, StateEngine
+from el4ner.evidence import Calibration, Evidence, InContextSource, Source, StateSource, even_calibration
+from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
+from el4ner.evidence.memory import PoolSpans, SpanMemory
+from el4ner.evidence.sources import Ask, StateKind
+from el4ner.models.locking import exclusive
+from el4ner.models.progress import Progress
+from el4ner.pools import Pool
+from el4ner.prompts import PromptSet
+from el4ner.retrieval import Retriever, SentenceTransformerEmbedder
+from el4ner.stages.context import StageContext
+from el4ner.stages.extract import cheap_proposals
+from el4ner.stages.in_context import type_scores
+from el4ner.types import Mode
+
+__all__ = ["make_evidence"]
+
+log = logging.getLogger(__name__)
+
+
+def make_evidence(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    retrievers: Mapping[str, Retriever],
+    *,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+    fresh: bool = False,
+) -> dict[str, Evidence]:
+    """The evidence of every pool, by name: none in paper mode, and none where no encoder shows states and nothing asks
+    for calibrated answers in context.
+
+    Reads each pool's spans with every encoder and estimates the weights, where ``folder`` has neither. ``fresh``: the
+    weights are estimated in any case.
+    """
+    method = settings.method
+    by_states = [kind for kind in method.evidence if kind != "in_context"]
+    if method.mode is Mode.PAPER or not method.evidence:
+        return {}
+    members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
+    if by_states and method.encoder == "members" and not members and "in_context" not in method.evidence:
+        log.info("no member shows its hidden states: types go by the members' answers in context")
+        return {}
+    if not by_states and method.weights == "even":
+        return {}
+    made = {}
+    for name, pool in pools.items():
+        # Workers that start together would all read the same pool: the first one does, the others find its files.
+        with exclusive(folder / f"{pool.fingerprint}.lock"):
+            made[name] = _evidence_of(
+                settings,
+                engines,
+                StageContext(pool, PromptSet(method.prompt_version), method),
+                retrievers[name],
+                embedder=embedder,
+                folder=folder,
+                progress=progress,
+                fresh=fresh,
+            )
+    return made
+
+
+def _evidence_of(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    context: StageContext,
+    retriever: Retriever,
+    *,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+    fresh: bool,
+) -> Evidence:
+    method = settings.method
+    pool = context.pool
+    by_states: list[StateKind] = [kind for kind in method.evidence if kind != "in_context"]
+    members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
+    spans = PoolSpans.of(pool, cheap_proposals(context), max_chars=method.max_sentence_chars)
+    kinds = len(pool.types) + 1
+    sources: list[Source] = []
+    for encoder in _encoders(settings, members, embedder, context) if by_states else ():
+        label = f"reading the spans of pool {pool.name} with {encoder.name}"
+        memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
+        sources.append(StateSource(encoder, memory, spans, kinds, by_states))
+    for member, engine in engines.items():
+        without_states = by_states and method.encoder == "members" and member not in members
+        if "in_context" in method.evidence or without_states:
+            fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
+            sources.append(InContextSource(member, fingerprint, _ask(engine, context), retriever.retrieve))
+    if method.weights == "even":
+        calibration = even_calibration(sources, spans)
+    else:
+        label = f"weighing the evidence of pool {pool.name}"
+        calibration = Calibration.open(folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh)
+    return Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
+
+
+def _encoders(
+    settings: Settings,
+    members: Mapping[str, StateEngine],
+    embedder: SentenceTransformerEmbedder | None,
+    context: StageContext,
+) -> Sequence[SpanEncoder]:
+    if settings.method.encoder == "embedder":
+        assert embedder is not None  # the pipeline loads it for this encoder
+        return [EmbedderEncoder(embedder)]
+    return [
+        MemberEncoder(engine, _prompt(engine, context), _tail(context), version=_shown(context))
+        for engine in members.values()
+    ]
+
+
+def _shown(context: StageContext) -> str:
+    """Of all that prompts show besides the sentence: wording, types and their descriptions, demonstrations."""
+    return f"{context.prompts.version}-{context.pool.fingerprint}"
+
+
+def _prompt(engine: StateEngine, context: StageContext) -> Callable[[str], Prompt]:
+    # Half of what the model reads is left for a span: no span is longer than its sentence.
+    return lambda text: context.prompt(engine, "scored", (), reserve=len(text.encode()) + 8, sentence=text)
+
+
+def _tail(context: StageContext) -> Callable[[str], str]:
+    return lambda surface: context.prompts.block("scored", "mention", surface=surface)
+
+
+def _ask(engine: Engine, context: StageContext) -> Ask:
+    bare = replace(context, evidence=None)
+    return lambda questions: type_scores(questions, engine, bare)

@@ -1,0 +1,149 @@
+"""Would validation pay? The verifier's verdicts on sentences of the pool itself, where the truth is known."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from el4ner.engines.base import Engine
+from el4ner.evidence import Evidence
+from el4ner.evidence.memory import PoolSpans
+from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.stages.context import StageContext
+from el4ner.stages.extract import SentenceInput, cheap_proposals
+from el4ner.stages.validate import validate
+from el4ner.types import NONE_TYPE, Sentence, SentenceEntities, SentenceTypes, SpanCandidate, TypedSpan
+
+__all__ = ["VerifiedPool", "VerifiedSentence", "leave_one_out_types", "verify_pool"]
+
+_BATCH: Final = 8
+Demonstrate = Callable[[Sequence[Sentence]], Sequence[SentenceInput]]
+"""The demonstrations of each sentence: never the sentence itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedSentence:
+    """A pool sentence as a document of its own: its typed spans with their verdicts, and its labels as (start, end,
+    type)."""
+
+    result: SentenceEntities
+    gold: tuple[tuple[int, int, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPool:
+    """``seconds``: of the verifier alone, for all sentences; those without any entity are not asked about."""
+
+    sentences: tuple[VerifiedSentence, ...]
+    seconds: float
+
+
+def verify_pool(
+    context: StageContext,
+    verifier: Engine,
+    demonstrate: Demonstrate,
+    *,
+    limit: int,
+    clock: Callable[[], float],
+    progress: Progress = NO_PROGRESS,
+) -> VerifiedPool | None:
+    """Ask about every span that leave-one-out calls an entity, with demonstrations, as the validation stage does.
+
+    Args:
+        context: of the pool, with its evidence; None is returned where it has none.
+        verifier: who is asked.
+        demonstrate: stage 1.
+        limit: the most sentences; which ones is drawn by a hash of their text.
+        clock: gives seconds.
+        progress: is told of each sentence.
+    """
+    if context.evidence is None:
+        return None
+    spans = PoolSpans.of(context.pool, cheap_proposals(context), max_chars=context.settings.max_sentence_chars)
+    places = _by_chance(spans.texts, limit)
+    progress.start(f"types of {len(places)} sentences of pool {context.pool.name}", 0)
+    typed = leave_one_out_types(context.evidence, spans, places, list(context.pool.types))
+    gold = _gold(spans, list(context.pool.types))
+    progress.start(f"asking {verifier.name} about pool {context.pool.name}", len(places))
+    judged: list[SentenceEntities] = []
+    seconds = 0.0
+    for start in range(0, len(places), _BATCH):
+        sentences = [_whole(spans.texts[place]) for place in places[start : start + _BATCH]]
+        shown = [item.demonstrations for item in demonstrate(sentences)]
+        batch = [
+            SentenceTypes(*one) for one in zip(sentences, shown, typed[start : start + len(sentences)], strict=True)
+        ]
+        began = clock()
+        judged += validate(batch, verifier, context)[0]
+        seconds += clock() - began
+        progress.advance(len(sentences))
+    progress.done()
+    verified = [VerifiedSentence(result, gold[place]) for result, place in zip(judged, places, strict=True)]
+    return VerifiedPool(tuple(verified), seconds)
+
+
+def leave_one_out_types(
+    evidence: Evidence, spans: PoolSpans, places: Sequence[int], types: Sequence[str]
+) -> list[tuple[TypedSpan, ...]]:
+    """The proposals of pool sentences with their types, as the whole ensemble decides them without the sentence's own
+    labels; only the few weights of the calibration have seen these too.
+
+    Args:
+        evidence: the pool's.
+        spans: the pool's, as the evidence was made from.
+        places: in ``spans.texts``, ascending.
+        types: the pool's, in its order.
+    """
+    ends = _ends(spans)
+    rows = np.asarray([row for place in places for row in range(ends[place], ends[place + 1])], dtype=np.int64)
+    if not len(rows):
+        return [() for _ in places]
+    said = np.concatenate([source.leave_one_out(spans, rows, places) for source in evidence.sources], axis=1)
+    decisions = evidence.calibration.steps[-1].combination.decide(said)
+    labels = [*types, NONE_TYPE]
+    chosen = {
+        row: (labels[kind], min(1.0, confidence))
+        for row, kind, confidence in zip(
+            rows.tolist(), decisions.chosen.tolist(), decisions.confidence.tolist(), strict=True
+        )
+    }
+    return [
+        tuple(
+            TypedSpan(SpanCandidate(span, ()), *chosen[row])
+            for row, span in enumerate(spans.spans[place], start=ends[place])
+            if spans.proposed[row]
+        )
+        for place in places
+    ]
+
+
+def _by_chance(texts: Sequence[str], limit: int) -> list[int]:
+    """Places of different texts."""
+    places = {text: place for place, text in reversed(list(enumerate(texts)))}
+    drawn = sorted(places.items(), key=lambda one: hashlib.sha256(one[0].encode("utf-8", "surrogatepass")).digest())
+    return sorted(place for _, place in drawn[:limit])
+
+
+def _gold(spans: PoolSpans, types: Sequence[str]) -> list[tuple[tuple[int, int, str], ...]]:
+    ends = _ends(spans)
+    return [
+        tuple(
+            (span.start, span.end, types[spans.labels[row]])
+            for row, span in enumerate(own, start=start)
+            if spans.labels[row] < len(types)
+        )
+        for own, start in zip(spans.spans, ends, strict=False)
+    ]
+
+
+def _ends(spans: PoolSpans) -> list[int]:
+    """The first row of each sentence, and the number of rows."""
+    return [0, *np.cumsum([len(own) for own in spans.spans]).tolist()]
+
+
+def _whole(text: str) -> Sentence:
+    return Sentence(0, len(text), text)
