@@ -9,10 +9,10 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local
 RUN := .venv/bin
 
-.PHONY: help env demo test test-fast test-gpu lint format bench kafka kafka-down clean
+.PHONY: help env demo test test-fast test-gpu lint format bench bench-quality bench-scaling kafka kafka-down clean
 
 help:  ## this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
 
 .uv/bin/uv:
 	$(PYTHON) -m venv .uv
@@ -50,6 +50,15 @@ format: env  ## let ruff format the code
 bench: env  ## the benchmarks of bench/
 	$(RUN)/python bench/pipeline.py
 	$(RUN)/python bench/tag.py
+
+# As in `make bench-quality DATA="crossner/politics wnut17" ARGS="--limit 100 --html table.html"`
+bench-quality: env  ## the table of what each part is worth, on the data sets in DATA="FOLDER FOLDER"
+	@test -n "$(strip $(DATA))" || { echo 'name the data sets (folders with train, dev and test in CoNLL columns):' \
+	  'make bench-quality DATA="path/to/crossner/politics path/to/crossner/ai path/to/wnut17"' >&2; exit 2; }
+	$(RUN)/python bench/quality.py $(foreach folder,$(DATA),--data "$(folder)") $(ARGS)
+
+bench-scaling: env  ## how cost grows with batch and pool: half an hour
+	$(RUN)/python bench/scaling.py $(ARGS)
 
 kafka: env  ## start Kafka and Valkey for this folder (`make kafka-down` stops them)
 	$(RUN)/el4ner local up

@@ -2,9 +2,11 @@
 
     python bench/tag.py [--json OUT] [--sentences N] [--ensemble NAME] [--mode scored|paper]
 
-Raw prefill is the model alone, reading prompts of the same mean length, one pass after the other, measured in the
-same run. "model-bound" is the time that raw prefill would need for the tokens that the stages made the model read, as a
-share of the stages' whole time: retrieval, prompts, tokenising, packing, scoring and everything else is the rest.
+Every sentence is asked about (`method.repeats = "off"`). Raw prefill is the model alone, reading batches of prompts of
+the same mean length, one pass after the other, measured in the same run; a member that is asked about some sentences
+only reads no others. "model-bound" is the time that raw prefill would need for the tokens that the stages made the
+model read, as a share of the stages' whole time: retrieval, prompts, tokenising, packing, scoring and everything else
+is the rest.
 """
 
 from __future__ import annotations
@@ -21,18 +23,21 @@ from workers.threads import wait_passively
 
 wait_passively()  # as the command line does
 
+from logs import Asked  # noqa: E402
+
 from el4ner.config import Settings, load_settings  # noqa: E402
 from el4ner.pipeline import Pipeline  # noqa: E402
 from el4ner.text.segment import segment  # noqa: E402
 from el4ner.types import Document  # noqa: E402
 
 RAW_PASSES = 5
+POOL = "news"
 
 
 def sample(count: int) -> list[str]:
     """Sentences of the shipped sample's news, again from the start if there are too few."""
     lines = (resources.files("el4ner") / "samples" / "demo.jsonl").read_text(encoding="utf-8").splitlines()
-    news = [record["text"] for record in map(json.loads, lines) if record["pool"] == "news"]
+    news = [record["text"] for record in map(json.loads, lines) if record["pool"] == POOL]
     sentences = [sentence.text for text in news for sentence in segment(text)]
     return [sentences[i % len(sentences)] for i in range(count)]
 
@@ -40,10 +45,11 @@ def sample(count: int) -> list[str]:
 def measure(pipeline: Pipeline, sentences: list[str], batch: int) -> dict[str, Any]:
     """One pass over the sentences, each a document; seconds by stage."""
     seconds = dict.fromkeys(("extract", "classify", "validate"), 0.0)
-    before = {name: (engine.model_seconds, engine.forward_tokens) for name, engine in pipeline.engines.items()}
+    asked = {name: Asked(engine) for name, engine in pipeline.engines.items()}
+    before = {name: _spent(engine) for name, engine in pipeline.engines.items()}
     prompt = cached = new = 0
     for start in range(0, len(sentences), batch):
-        documents = [Document(f"{start + i}", text, "news") for i, text in enumerate(sentences[start : start + batch])]
+        documents = [Document(f"{start + i}", text, POOL) for i, text in enumerate(sentences[start : start + batch])]
         clock = time.perf_counter()
         found = pipeline.extract(documents)
         seconds["extract"] += time.perf_counter() - clock
@@ -59,12 +65,18 @@ def measure(pipeline: Pipeline, sentences: list[str], batch: int) -> dict[str, A
             new += result.usage.new_tokens
     members = {
         name: {
-            "model_seconds": engine.model_seconds - before[name][0],
-            "tokens": engine.forward_tokens - before[name][1],
+            "model_seconds": _spent(engine)[0] - before[name][0],
+            "tokens": _spent(engine)[1] - before[name][1],
+            "requests": asked[name].questions,
         }
         for name, engine in pipeline.engines.items()
     }
     return {"seconds": seconds, "members": members, "prompt": prompt, "cached": cached, "new": new}
+
+
+def _spent(engine: Any) -> tuple[float, int]:
+    """Seconds inside the model and tokens read since it was loaded; nothing where there is no model."""
+    return getattr(engine, "model_seconds", 0.0), getattr(engine, "forward_tokens", 0)
 
 
 def main() -> None:
@@ -75,9 +87,12 @@ def main() -> None:
     parser.add_argument("--mode", default="scored", choices=["scored", "paper"])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    settings = load_settings(
-        Settings, overrides={"ensemble": {"preset": options.ensemble}, "method": {"mode": options.mode}}
-    )
+    overrides = {
+        "ensemble": {"preset": options.ensemble},
+        "method": {"mode": options.mode, "repeats": "off"},
+        "pools": {"default": POOL, "paths": {POOL: f"shipped:{POOL}"}},
+    }
+    settings = load_settings(Settings, overrides=overrides)
     sentences = sample(options.sentences)
     with Pipeline.from_settings(settings) as pipeline:
         measure(pipeline, sentences[:2], 2)  # warm: the first pass of a shape pays for its kernels
@@ -87,8 +102,9 @@ def main() -> None:
         bound = 0.0
         for name, engine in pipeline.engines.items():
             member = result["members"][name]
-            length = max(32, round(member["tokens"] / len(sentences)))
-            raw[name] = statistics.median(length / engine.raw_prefill(length) for _ in range(RAW_PASSES))
+            length = max(32, round(member["tokens"] / max(1, member["requests"])))
+            rows = max(1, min(options.batch, settings.models[name].max_batch_tokens // length))
+            raw[name] = statistics.median(length * rows / engine.raw_prefill(length, rows) for _ in range(RAW_PASSES))
             member["raw_prefill_tokens_per_second"] = raw[name]
             member["tokens_per_second_in_model"] = member["tokens"] / max(1e-9, member["model_seconds"])
             bound += member["tokens"] / raw[name]
@@ -112,7 +128,8 @@ def main() -> None:
     print("  seconds: " + ", ".join(f"{stage} {s:.1f}" for stage, s in result["seconds"].items()))
     for name, member in result["members"].items():
         print(
-            f"  {name}: {member['tokens_per_second_in_model']:.0f} tokens/s in the model, "
+            f"  {name}: {member['requests']} requests, "
+            f"{member['tokens_per_second_in_model']:.0f} tokens/s in the model, "
             f"raw prefill {member['raw_prefill_tokens_per_second']:.0f} tokens/s"
         )
     print(
