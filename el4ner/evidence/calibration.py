@@ -30,7 +30,7 @@ __all__ = ["FOLDER", "Calibration", "Step", "calibrate", "calibration_file", "ca
 FOLDER: Final = "evidence"
 """Of span memories and calibrations, inside the cache folder."""
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 IN_CONTEXT_SENTENCES: Final = 200
 """Pool sentences that are asked about where a source asks in context: one costs as much as a sentence of the stream."""
 ENOUGH_SENTENCES: Final = 10

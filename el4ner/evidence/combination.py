@@ -12,8 +12,9 @@ from el4ner.evidence.judges import Floats, Ints, log_softmax
 
 __all__ = ["Combination", "Decisions", "decide", "fit", "fit_confidence"]
 
-RIDGE = 1e-3
-"""Keeps weights small where judges agree on everything."""
+RIDGE = 0.05
+"""Spreads the weight over judges that agree, and keeps it small where a pool says little. Chosen on development splits:
+of 0.001, 0.01 and 0.05 it gave an ensemble the most over its best member."""
 
 
 @dataclass(frozen=True, eq=False)

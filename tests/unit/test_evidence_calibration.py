@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -243,7 +244,7 @@ def test_fresh_weights_are_estimated_in_any_case(tmp_path: Path) -> None:
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
         lambda text: text.replace('"weights"', '"heights"'),
-        lambda text: text.replace('"format": 2', '"format": 1'),
+        lambda text: re.sub(r'"format": \d+', '"format": 0', text),
     ],
     ids=["empty", "half", "something else", "a key is missing", "of another version"],
 )
