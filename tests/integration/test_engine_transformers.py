@@ -46,7 +46,7 @@ class TestInFloat32(EngineConformance, StateConformance):
 
 class TestInBfloat16(EngineConformance, StateConformance):
     tolerance = 0.05
-    state_tolerance = 0.1
+    state_tolerance = 0.03  # rounding came to 0.011 at the most, other tails to 0.048 at the least
 
     @pytest.fixture
     def engine(self, rounded: TransformersEngine) -> TransformersEngine:
