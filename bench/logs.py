@@ -27,7 +27,7 @@ from el4ner.tagger import Tagger  # noqa: E402
 from el4ner.types import Document, TaggedDocument  # noqa: E402
 
 POOL = "logs"
-BATCH = 16
+BATCH = 64  # lines: few of a batch reach the models, so small batches leave their passes empty
 Labels = set[tuple[int, int, str]]
 
 
