@@ -32,7 +32,7 @@ from workers.cli.settings import prepare_process
 prepare_process()  # as the command line does
 
 from synthetic import synthetic  # noqa: E402
-from tag import POOL, measure, sample  # noqa: E402
+from tag import POOL, forget_prompts, measure, sample  # noqa: E402
 
 from el4ner.config import Settings, load_settings  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
@@ -45,7 +45,7 @@ from el4ner.retrieval import Retriever, SentenceTransformerEmbedder, make_retrie
 from el4ner.stages import StageContext  # noqa: E402
 from el4ner.stages.evidence import make_evidence  # noqa: E402
 from el4ner.stages.extract import cheap_proposals  # noqa: E402
-from el4ner.text.chunks import chunks  # noqa: E402
+from el4ner.text.chunks import chunks, outermost  # noqa: E402
 from workers.cli.progress import TerminalProgress  # noqa: E402
 from workers.cli.settings import work_offline_if_local  # noqa: E402
 
@@ -75,7 +75,7 @@ def retrieval(retriever: Retriever, sentences: Sequence[str], pool: Pool) -> flo
     def work() -> None:
         for start in range(0, len(sentences), BATCH):
             part = list(sentences[start : start + BATCH])
-            retriever.retrieve(part, [[c.span.text for c in chunks(text, pool.text_kind)] for text in part])
+            retriever.retrieve(part, [[s.text for s in outermost(chunks(text, pool.text_kind))] for text in part])
 
     retriever.retrieve([sentences[0]], [[sentences[0]]])  # warm
     return timed(work)[1] / len(sentences)
@@ -84,9 +84,7 @@ def retrieval(retriever: Retriever, sentences: Sequence[str], pool: Pool) -> flo
 def by_batch(pipeline: Pipeline, sentences: list[str], batches: Sequence[int]) -> list[dict[str, Any]]:
     rows = []
     for batch in sorted(batches):
-        for engine in pipeline.engines.values():  # no batch size finds what the one before has read
-            if hasattr(kept := getattr(engine, "_cache", None), "clear"):
-                kept.clear()
+        forget_prompts(pipeline.engines.values())  # no batch size finds what the one before has read
         seconds = sum(measure(pipeline, sentences, batch)["seconds"].values())
         row = {"batch": batch, "sentences_per_second": len(sentences) / seconds, **memory()}
         rows.append(row)
@@ -107,7 +105,7 @@ def by_pool(
         "surfaces": len({span.text for sentence in pool.sentences for span, _ in sentence.spans}),
     }
     context = StageContext(pool, PromptSet(settings.method.prompt_version), settings.method)
-    lexicon, row["lexicon_seconds"] = timed(lambda: context.lexicon)
+    lexicon, row["lexicon_seconds"] = timed(lambda: pool.lexicon)
     row["lexicon_seconds_per_sentence"] = timed(lambda: [lexicon.find(text) for text in sentences])[1] / len(sentences)
     spans, row["pool_spans_seconds"] = timed(lambda: PoolSpans.of(pool, cheap_proposals(context)))
     row["pool_spans"] = len(spans.labels)

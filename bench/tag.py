@@ -15,6 +15,7 @@ import argparse
 import json
 import statistics
 import time
+from collections.abc import Iterable
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,13 @@ def measure(pipeline: Pipeline, sentences: list[str], batch: int) -> dict[str, A
         for name, engine in pipeline.engines.items()
     }
     return {"seconds": seconds, "members": members, "prompt": prompt, "cached": cached, "new": new}
+
+
+def forget_prompts(engines: Iterable[Any]) -> None:
+    """No measurement finds prompts that one before it has left in the engines' caches."""
+    for engine in engines:
+        if hasattr(engine, "forget_prompts"):
+            engine.forget_prompts()
 
 
 def _spent(engine: Any) -> tuple[float, int]:

@@ -32,7 +32,8 @@ from typing import Final
 
 from el4ner.config import Settings, load_settings
 from el4ner.errors import El4nerError, ModelError
-from el4ner.models.digest import PIECE, write_atomically
+from el4ner.models.digest import PIECE
+from el4ner.models.files import write_atomically
 from el4ner.models.prepare import default_cache_dir
 from el4ner.models.progress import Progress
 from workers.cli.progress import TerminalProgress

@@ -107,10 +107,47 @@ class Pipeline:
         """
         folder = cache_dir or default_cache_dir()
         pools = {name: load_pool(source, name=name) for name, source in settings.pools.paths.items()}
-        retrieval = settings.retrieval
         embedder = None
-        if retrieval.kind in ("span", "sentence") or settings.method.encoder == "embedder":
-            embedder = SentenceTransformerEmbedder(prepare(retrieval.embedder, folder, progress))
+        if settings.needs_embedder:
+            embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, folder, progress))
+        engines: dict[str, Engine] = {}
+        try:
+            for name in settings.ensemble.members:
+                engines[name] = load_engine(name, settings.models[name], cache_dir=folder, progress=progress)
+            return cls.from_parts(
+                settings,
+                engines,
+                pools,
+                embedder,
+                cache=cache,
+                cache_dir=folder,
+                progress=progress,
+                calibrate_anew=calibrate_anew,
+                stages=stages,
+            )
+        except BaseException:
+            for engine in engines.values():
+                engine.close()
+            raise
+
+    @classmethod
+    def from_parts(
+        cls,
+        settings: Settings,
+        engines: Mapping[str, Engine],
+        pools: Mapping[str, Pool],
+        embedder: SentenceTransformerEmbedder | None,
+        *,
+        cache: RetrievalCache | None = None,
+        cache_dir: Path,
+        progress: Progress = NO_PROGRESS,
+        calibrate_anew: bool = False,
+        stages: Collection[Stage] = STAGES,
+    ) -> Pipeline:
+        """As :meth:`from_settings`, from models and pools that are there already: pools' indexes and evidence are read
+        from ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where
+        ``settings.needs_embedder`` is False."""
+        retrieval = settings.retrieval
         retrievers = {
             name: make_retriever(
                 retrieval.kind,
@@ -118,32 +155,24 @@ class Pipeline:
                 k=retrieval.k,
                 seed=retrieval.seed,
                 embedder=embedder,
-                index_dir=folder / "index",
+                index_dir=cache_dir / "index",
                 cache=cache,
                 progress=progress,
             )
             for name, pool in pools.items()
         }
-        engines: dict[str, Engine] = {}
-        try:
-            for name in settings.ensemble.members:
-                engines[name] = load_engine(name, settings.models[name], cache_dir=folder, progress=progress)
-            evidence = {}
-            if "classify" in stages:
-                evidence = make_evidence(
-                    settings,
-                    engines,
-                    pools,
-                    retrievers,
-                    embedder=embedder,
-                    folder=folder / FOLDER,
-                    progress=progress,
-                    fresh=calibrate_anew,
-                )
-        except BaseException:
-            for engine in engines.values():
-                engine.close()
-            raise
+        evidence = {}
+        if "classify" in stages:
+            evidence = make_evidence(
+                settings,
+                engines,
+                pools,
+                retrievers,
+                embedder=embedder,
+                folder=cache_dir / FOLDER,
+                progress=progress,
+                fresh=calibrate_anew,
+            )
         return cls(settings, engines, pools, retrievers, evidence)
 
     def close(self) -> None:

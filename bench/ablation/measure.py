@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from tag import forget_prompts
+
 from ablation.figures import by_spacy, figures_of, seconds_of
 from ablation.rows import REFERENCE, SPACY, Row, cost_of, settings_of
 from el4ner.config import ModelSettings, PoolsSettings, Settings
@@ -17,13 +19,11 @@ from el4ner.engines.registry import load_engine
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset
 from el4ner.evaluation.identity import code_fingerprint
 from el4ner.evaluation.store import FOLDER
-from el4ner.evidence.calibration import FOLDER as EVIDENCE
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import Progress
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
-from el4ner.retrieval import SentenceTransformerEmbedder, make_retriever
-from el4ner.stages.evidence import make_evidence
+from el4ner.retrieval import SentenceTransformerEmbedder
 from el4ner.types import Document
 
 __all__ = ["SIDE_BY_SIDE", "Bench", "Options"]
@@ -159,40 +159,25 @@ class Bench:
             pipeline = self._prepared(settings, dataset.pool, progress)
         if cost_of(row) != "paper":  # there the first pass is a small part of what a sentence costs
             _warm(pipeline, dataset)
-        self._forget()
+        forget_prompts(self._engines.values())  # a row's seconds are its own
         return pipeline
 
     def _prepared(self, settings: Settings, pool: Pool, progress: Progress) -> Pipeline:
         """As :meth:`Pipeline.from_settings`, with the engines and embedders that are there already."""
-        retrieval, cache = settings.retrieval, self._options.cache
+        cache = self._options.cache
         embedder = None
-        if retrieval.kind in ("span", "sentence") or settings.method.encoder == "embedder":
-            if retrieval.embedder not in self._embedders:
-                model = prepare(retrieval.embedder, cache, progress)
-                self._embedders[retrieval.embedder] = SentenceTransformerEmbedder(model)
-            embedder = self._embedders[retrieval.embedder]
-        index = cache / "index"
-        retriever = make_retriever(
-            retrieval.kind, pool, k=retrieval.k, seed=retrieval.seed, embedder=embedder, index_dir=index
-        )
+        if settings.needs_embedder:
+            source = settings.retrieval.embedder
+            if source not in self._embedders:
+                self._embedders[source] = SentenceTransformerEmbedder(prepare(source, cache, progress))
+            embedder = self._embedders[source]
         engines: dict[str, Engine] = {}
         for name in settings.ensemble.members:
             key = (name, settings.models[name])
             if key not in self._engines:
                 self._engines[key] = load_engine(*key, cache_dir=cache, progress=progress)
             engines[name] = self._engines[key]
-        pools, retrievers = {pool.name: pool}, {pool.name: retriever}
-        evidence = make_evidence(
-            settings, engines, pools, retrievers, embedder=embedder, folder=cache / EVIDENCE, progress=progress
-        )
-        return Pipeline(settings, engines, pools, retrievers, evidence)
-
-    def _forget(self) -> None:
-        """No row finds prompts in the engines' caches that another one has left there: its seconds are its own."""
-        for engine in self._engines.values():
-            kept = getattr(engine, "_cache", None)
-            if hasattr(kept, "clear"):
-                kept.clear()
+        return Pipeline.from_parts(settings, engines, {pool.name: pool}, embedder, cache_dir=cache, progress=progress)
 
     @contextmanager
     def _counted(self, label: str, dataset: Dataset) -> Iterator[Callable[[int], None]]:

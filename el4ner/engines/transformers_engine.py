@@ -174,6 +174,10 @@ class TransformersEngine:
         """See :class:`~el4ner.engines.base.StateEngine`."""
         return self._model.hidden_size
 
+    def forget_prompts(self) -> None:
+        """Drop the key-value states of prompts read before: what follows is read anew."""
+        self._cache.clear()
+
     @property
     def dtype(self) -> str:
         """The number type that the model computes in: ``bfloat16`` or ``float32``."""

@@ -53,8 +53,9 @@ class Calibration:
 def judged(records: Iterable[SentenceRecord]) -> list[tuple[float, bool]]:
     """Every reported entity's confidence, and whether it is strictly right."""
     return [
-        (entity.confidence, (entity.start, entity.end, entity.type) in set(record.gold))
+        (entity.confidence, (entity.start, entity.end, entity.type) in gold)
         for record in records
+        for gold in (set(record.gold),)
         for entity in record.entities
     ]
 

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,8 +19,9 @@ import orjson
 from el4ner.evidence.combination import Combination, Decisions, fit
 from el4ner.evidence.judges import Floats, Ints
 from el4ner.evidence.leave_one_out import Figures, Sample, with_threshold
-from el4ner.evidence.memory import PoolSpans
+from el4ner.evidence.memory import PoolSpans, drawn
 from el4ner.evidence.sources import InContextSource, Source
+from el4ner.models.files import write_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 
 __all__ = ["FOLDER", "Calibration", "Step", "calibrate", "calibration_file", "calibration_key", "even_calibration"]
@@ -123,16 +122,7 @@ class Calibration:
             except (OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("calibration is damaged and is made anew", extra={"path": str(path), "error": str(error)})
         made = calibrate(sources, spans, kinds, label=label, progress=progress)
-        folder.mkdir(parents=True, exist_ok=True)
-        # Several workers may start at once: each writes a file of its own and renames it.
-        handle, temporary = tempfile.mkstemp(dir=folder, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(orjson.dumps(made.as_json(), option=orjson.OPT_INDENT_2))
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        write_atomically(path, orjson.dumps(made.as_json(), option=orjson.OPT_INDENT_2))
         return made
 
 
@@ -171,27 +161,26 @@ def calibrate(
         progress: is told of each source.
     """
     sentences = _sentences(sources, spans)
-    rows, sample = _sample(spans, sentences, kinds)
-    key = calibration_key(sources, spans)
+    rows = spans.rows(sentences)
+    sample = _sample(spans, sentences, rows, kinds)
     if len(sentences) < ENOUGH_SENTENCES or not (sample.labels < kinds - 1).any():
         return even_calibration(sources, spans)
     progress.start(label, len(sources))
     evidence: dict[str, Floats] = {}
     for source in sources:
-        found = source.leave_one_out(spans, _all_rows(spans, sentences), sentences)
-        evidence[source.name] = found[spans.proposed[_all_rows(spans, sentences)]]
+        evidence[source.name] = source.leave_one_out(spans, rows, sentences)[spans.proposed[rows]]
         progress.advance(1)
     progress.done()
-    ordered = sorted(sources, key=lambda s: (isinstance(s, InContextSource), -_alone(evidence[s.name], sample), s.name))
-    steps: list[Step] = []
-    so_far: list[Floats] = []
-    for source in ordered:
-        so_far.append(evidence[source.name])
-        together = np.concatenate(so_far, axis=1)
-        combination, figures = with_threshold(fit(together, sample.labels), together, sample)
-        steps.append(Step(source.name, combination, None, figures))
-    settled, figures = _with_margins(steps, so_far, sample)
-    return Calibration(key, settled, figures, len(sentences), len(rows))
+    alone = {name: with_threshold(fit(own, sample.labels), own, sample) for name, own in evidence.items()}
+    ordered = sorted(sources, key=lambda s: (isinstance(s, InContextSource), -alone[s.name][1].f1, s.name))
+    together = [evidence[ordered[0].name]]
+    weighed = [alone[ordered[0].name]]
+    for source in ordered[1:]:
+        together.append(np.concatenate([together[-1], evidence[source.name]], axis=1))
+        weighed.append(with_threshold(fit(together[-1], sample.labels), together[-1], sample))
+    steps = [Step(source.name, found[0], None, found[1]) for source, found in zip(ordered, weighed, strict=True)]
+    settled, figures = _with_margins(steps, together, sample)
+    return Calibration(calibration_key(sources, spans), settled, figures, len(sentences), len(sample.labels))
 
 
 def even_calibration(sources: Sequence[Source], spans: PoolSpans) -> Calibration:
@@ -204,53 +193,39 @@ def even_calibration(sources: Sequence[Source], spans: PoolSpans) -> Calibration
 
 
 def _sentences(sources: Sequence[Source], spans: PoolSpans) -> list[int]:
-    places = list(range(len(spans.texts)))
-    if any(isinstance(source, InContextSource) for source in sources) and len(places) > IN_CONTEXT_SENTENCES:
-        by_chance = sorted(places, key=lambda place: hashlib.sha256(spans.texts[place].encode()).digest())
-        return sorted(by_chance[:IN_CONTEXT_SENTENCES])
-    return places
+    asks = any(isinstance(source, InContextSource) for source in sources)
+    return drawn(spans.texts, IN_CONTEXT_SENTENCES if asks else len(spans.texts))
 
 
-def _all_rows(spans: PoolSpans, sentences: Sequence[int]) -> Ints:
-    ends = np.cumsum([0, *(len(own) for own in spans.spans)])
-    return np.concatenate([np.arange(ends[place], ends[place + 1]) for place in sentences]).astype(np.int64)
-
-
-def _sample(spans: PoolSpans, sentences: Sequence[int], kinds: int) -> tuple[Ints, Sample]:
-    if not sentences:
-        return np.zeros(0, np.int64), Sample([], np.zeros(0, np.int64), 0)
-    every = _all_rows(spans, sentences)
+def _sample(spans: PoolSpans, sentences: Sequence[int], rows: Ints, kinds: int) -> Sample:
+    """What was proposed in those sentences; ``rows`` are of all their spans."""
     places = [(place, span.start, span.end) for place in sentences for span in spans.spans[place]]
-    gold = int((spans.labels[every] < kinds - 1).sum())
-    proposed = spans.proposed[every]
+    labels, proposed = spans.labels[rows], spans.proposed[rows]
     kept = [place for place, is_proposed in zip(places, proposed, strict=True) if is_proposed]
-    return every[proposed], Sample(kept, spans.labels[every][proposed], gold)
+    return Sample(kept, labels[proposed], gold=int((labels < kinds - 1).sum()))
 
 
-def _alone(evidence: Floats, sample: Sample) -> float:
-    return with_threshold(fit(evidence, sample.labels), evidence, sample)[1].f1
+def _with_margins(steps: list[Step], together: list[Floats], sample: Sample) -> tuple[tuple[Step, ...], Figures]:
+    """From the last step but one to the first: the smallest margin that costs no more than it may.
 
-
-def _with_margins(steps: list[Step], evidence: list[Floats], sample: Sample) -> tuple[tuple[Step, ...], Figures]:
-    """From the last step but one to the first: the smallest margin that costs no more than it may."""
-    together = [np.concatenate(evidence[: number + 1], axis=1) for number in range(len(steps))]
+    ``together[i]`` is the evidence of step i and those before it.
+    """
     none = together[0].shape[2] - 1
     after = steps[-1].combination.decide(together[-1])
-    best = sample.figures(after, none)
+    figures = sample.figures(after, none)
+    floor = figures.f1 - COSTS_AT_MOST
     settled = [steps[-1]]
-    floor = best.f1 - COSTS_AT_MOST
-    for number in range(len(steps) - 2, -1, -1):
-        here = steps[number].combination.decide(together[number])
-        margin, chosen, figures = NEVER, after, sample.figures(after, none)
+    for step, evidence in reversed(list(zip(steps[:-1], together[:-1], strict=True))):
+        here = step.combination.decide(evidence)
+        margin = NEVER
         for candidate in MARGINS:
             mixed = _mixed(here, after, candidate)
             reached = sample.figures(mixed, none)
             if reached.f1 >= floor:
-                margin, chosen, figures = candidate, mixed, reached
+                margin, after, figures = candidate, mixed, reached
                 break
-        settled.insert(0, Step(steps[number].source, steps[number].combination, margin, steps[number].figures))
-        after, best = chosen, figures
-    return tuple(settled), best
+        settled.insert(0, replace(step, margin=margin))
+    return tuple(settled), figures
 
 
 def _mixed(early: Decisions, late: Decisions, margin: float) -> Decisions:

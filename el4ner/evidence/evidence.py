@@ -52,9 +52,8 @@ class Evidence:
     def judge(self, questions: Sequence[Question]) -> tuple[list[list[Judgement]], Usage]:
         """For each question its spans' judgements, in order."""
         found: list[list[Judgement | None]] = [[None] * len(question.spans) for question in questions]
-        gathered: dict[tuple[int, int], list[Floats]] = {}
-        votes: dict[tuple[int, int], dict[str, list[Floats]]] = {}
         open_spans = [(q, s) for q, question in enumerate(questions) for s in range(len(question.spans))]
+        said: dict[tuple[int, int], list[Floats]] = {place: [] for place in open_spans}
         usage = Usage()
         for source, step in self._steps:
             if not open_spans:
@@ -62,18 +61,17 @@ class Evidence:
             answers, used = self._ask(source, questions, open_spans)
             usage += used
             for place, answer in zip(open_spans, answers, strict=True):
-                gathered.setdefault(place, []).append(answer)
-                votes.setdefault(place, {}).setdefault(source.voter, []).append(answer)
-            evidence = np.stack([np.concatenate(gathered[place]) for place in open_spans])
-            decisions = step.combination.decide(evidence)
-            last = step.margin is None or source is self._steps[-1][0]
+                said[place].append(answer)
+            last = source is self._steps[-1][0]
+            if not (last or self._adaptive):
+                continue  # nothing is decided before every source has spoken
+            decisions = step.combination.decide(np.stack([np.concatenate(said[place]) for place in open_spans]))
             going_on = []
             for row, (q, s) in enumerate(open_spans):
-                clear = self._adaptive and step.margin is not None and decisions.margin[row] >= step.margin
-                if last or clear:
+                if last or (step.margin is not None and decisions.margin[row] >= step.margin):
                     label = self._labels[int(decisions.chosen[row])]
                     confidence = min(1.0, float(decisions.confidence[row]))
-                    found[q][s] = Judgement(label, confidence, self._votes(votes[q, s]))
+                    found[q][s] = Judgement(label, confidence, self._votes(said[q, s]))
                 else:
                     going_on.append((q, s))
             open_spans = going_on
@@ -93,8 +91,12 @@ class Evidence:
         answers, usage = source.answer(asked)
         return [row for answer in answers for row in answer], usage
 
-    def _votes(self, said: Mapping[str, Sequence[Floats]]) -> dict[str, str]:
+    def _votes(self, said: Sequence[Floats]) -> dict[str, str]:
         """Each member's own choice: by the mean of what it said, whatever the ensemble's weights are."""
+        by_voter: dict[str, list[Floats]] = {}
+        for (source, _), answer in zip(self._steps, said, strict=False):  # the first ones were asked
+            by_voter.setdefault(source.voter, []).append(answer)
         return {
-            voter: self._labels[int(np.concatenate(answers).mean(axis=0).argmax())] for voter, answers in said.items()
+            voter: self._labels[int(np.concatenate(answers).mean(axis=0).argmax())]
+            for voter, answers in by_voter.items()
         }

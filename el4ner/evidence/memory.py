@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -17,11 +16,12 @@ import numpy.typing as npt
 
 from el4ner.engines.base import States
 from el4ner.evidence.encoders import SpanEncoder
+from el4ner.models.files import written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.types import Span
 
-__all__ = ["MAX_SENTENCES", "PoolSpans", "SpanMemory", "chosen_sentences"]
+__all__ = ["MAX_SENTENCES", "PoolSpans", "SpanMemory", "chosen_sentences", "drawn"]
 
 MAX_SENTENCES: Final = 1_000
 """Pool sentences that are read. What more of them would add grows slowly, and each costs as much as a sentence of the
@@ -34,12 +34,15 @@ Propose = Callable[[PoolSentence], Sequence[Span]]
 """A pool sentence's proposals, as if it were not in the pool; offsets are the sentence's."""
 
 
+def drawn(texts: Sequence[str], limit: int) -> list[int]:
+    """Places of at most ``limit`` texts, ascending: all, or those that a hash of the text draws."""
+    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+    return sorted(sorted(range(len(texts)), key=lambda place: digests[place])[:limit])
+
+
 def chosen_sentences(pool: Pool, limit: int = MAX_SENTENCES) -> list[int]:
     """Indices of the pool sentences that are read: all, or ``limit`` drawn by a hash of their text, in pool order."""
-    if len(pool.sentences) <= limit:
-        return list(range(len(pool.sentences)))
-    by_chance = sorted((hashlib.sha256(one.text.encode()).digest(), i) for i, one in enumerate(pool.sentences))
-    return sorted(index for _, index in by_chance[:limit])
+    return drawn([sentence.text for sentence in pool.sentences], limit)
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,7 +94,17 @@ class PoolSpans:
             np.asarray(proposed, dtype=np.bool_),
         )
 
-    @property
+    @cached_property
+    def first_rows(self) -> npt.NDArray[np.int64]:
+        """The row of each sentence's first span, and behind them the number of rows."""
+        return np.cumsum([0, *(len(own) for own in self.spans)], dtype=np.int64)
+
+    def rows(self, sentences: Sequence[int]) -> npt.NDArray[np.int64]:
+        """The rows of the spans of these sentences (places in ``texts``), in their order."""
+        first = self.first_rows
+        return np.concatenate([np.zeros(0, np.int64), *(np.arange(first[i], first[i + 1]) for i in sentences)])
+
+    @cached_property
     def fingerprint(self) -> str:
         """Of texts, spans and labels."""
         digest = hashlib.sha256()
@@ -151,21 +164,9 @@ class SpanMemory:
         memory = cls.of(_read(spans, encoder, label, progress))
         # As it will be read from the file: who reads the pool and who finds it read must come to the same weights.
         memory = cls(memory.vectors.astype(np.float16).astype(np.float32), memory.centre, memory.scale)
-        memory._write(path)
+        with written_atomically(path) as out:  # unit vectors need no more than half precision
+            np.savez(out, vectors=memory.vectors.astype(np.float16), centre=memory.centre, scale=memory.scale)
         return memory
-
-    def _write(self, path: Path) -> None:
-        # Several workers may start at once: each writes a file of its own and renames it. Unit vectors need no more
-        # than half precision.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(file, vectors=self.vectors.astype(np.float16), centre=self.centre, scale=self.scale)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
 
 def _read(spans: PoolSpans, encoder: SpanEncoder, label: str, progress: Progress) -> States:

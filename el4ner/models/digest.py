@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 from typing import Final
 
 import orjson
 
+from el4ner.models.files import write_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 
 __all__ = ["remembered_sha256", "sha256_of"]
@@ -45,16 +44,3 @@ def remembered_sha256(path: Path, cache_dir: Path) -> str:
         with contextlib.suppress(OSError):
             write_atomically(store, orjson.dumps(known, option=orjson.OPT_INDENT_2))
     return known[key]
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """All of it or nothing, whoever else writes the same file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

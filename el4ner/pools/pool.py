@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import orjson
 
 from el4ner.errors import PoolError
+from el4ner.text.lexicon import Lexicon
 from el4ner.text.segment import TextKind
 from el4ner.types import NONE_TYPE, Span
 
@@ -52,6 +54,11 @@ class Pool:
         for sentence in self.sentences:
             self._check(sentence)
         object.__setattr__(self, "fingerprint", self._digest())
+
+    @cached_property
+    def lexicon(self) -> Lexicon:
+        """The surfaces of the labelled spans. Made once, when it is first asked for."""
+        return Lexicon(span.text for sentence in self.sentences for span, _ in sentence.spans)
 
     def _check(self, sentence: PoolSentence) -> None:
         where = sentence.where or f"pool {self.name!r}"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from el4ner.models.files import written_atomically
 from el4ner.pools.pool import Pool
 from el4ner.retrieval.embedder import Embedder, Vectors
 
@@ -78,7 +77,14 @@ class PoolIndex:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("pool index is damaged and is built anew", extra={"path": str(path), "error": str(error)})
         index = cls.build(pool, embedder, progress=progress)
-        index._write(path)
+        with written_atomically(path) as out:
+            np.savez(
+                out,
+                surfaces=index.surfaces,
+                spans=index.spans,
+                first_span=index.first_span,
+                sentences=index.sentences,
+            )
         return index
 
     @staticmethod
@@ -86,24 +92,6 @@ class PoolIndex:
         """The file of this pool under this embedder: it changes whenever either does."""
         key = hashlib.sha256(f"{_FORMAT} {pool.fingerprint} {embedder.fingerprint}".encode()).hexdigest()[:16]
         return folder / f"{pool.fingerprint}-{key}.npz"
-
-    def _write(self, path: Path) -> None:
-        # Several workers may start at once: each writes a file of its own and renames it.
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez(
-                    file,
-                    surfaces=self.surfaces,
-                    spans=self.spans,
-                    first_span=self.first_span,
-                    sentences=self.sentences,
-                )
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
 
     def _is_whole(self, pool: Pool) -> bool:
         ends = len(self.first_span) == len(pool.sentences) + 1 and self.first_span[-1] == len(self.spans)

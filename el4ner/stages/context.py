@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import Any
 
 from el4ner.config import MethodSettings
@@ -14,7 +13,6 @@ from el4ner.evidence import Evidence
 from el4ner.pools.pool import Pool
 from el4ner.prompts import PromptSet
 from el4ner.text.chunks import chunks
-from el4ner.text.lexicon import Lexicon
 from el4ner.types import NONE_TYPE
 
 __all__ = ["STOP", "StageContext"]
@@ -37,11 +35,6 @@ class StageContext:
     evidence: Evidence | None = None
     """What the scored mode classifies by; None: by the mean of the members' answers in context."""
     _shown: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False)
-
-    @cached_property
-    def lexicon(self) -> Lexicon:
-        """The surfaces of the pool's labelled spans."""
-        return Lexicon(span.text for sentence in self.pool.sentences for span, _ in sentence.spans)
 
     @property
     def types(self) -> list[tuple[str, str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from el4ner.config import Settings
@@ -23,7 +22,7 @@ from el4ner.stages.extract import cheap_proposals
 from el4ner.stages.in_context import type_scores
 from el4ner.types import Mode
 
-__all__ = ["make_evidence"]
+__all__ = ["make_evidence", "pool_spans"]
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +45,7 @@ def make_evidence(
     weights are estimated in any case.
     """
     method = settings.method
-    by_states = [kind for kind in method.evidence if kind != "in_context"]
+    by_states: list[StateKind] = [kind for kind in method.evidence if kind != "in_context"]
     if method.mode is Mode.PAPER or not method.evidence:
         return {}
     members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
@@ -55,56 +54,39 @@ def make_evidence(
         return {}
     if not by_states and method.weights == "even":
         return {}
+    prompts = PromptSet(method.prompt_version)
     made = {}
     for name, pool in pools.items():
+        context = StageContext(pool, prompts, method)
+        spans = pool_spans(context)
+        kinds = len(pool.types) + 1
         # Workers that start together would all read the same pool: the first one does, the others find its files.
         with exclusive(folder / f"{pool.fingerprint}.lock"):
-            made[name] = _evidence_of(
-                settings,
-                engines,
-                StageContext(pool, PromptSet(method.prompt_version), method),
-                retrievers[name],
-                embedder=embedder,
-                folder=folder,
-                progress=progress,
-                fresh=fresh,
-            )
+            sources: list[Source] = []
+            for encoder in _encoders(settings, members, embedder, context) if by_states else ():
+                label = f"reading the spans of pool {name} with {encoder.name}"
+                memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
+                sources.append(StateSource(encoder, memory, spans, kinds, by_states))
+            for member, engine in engines.items():
+                without_states = by_states and method.encoder == "members" and member not in members
+                if "in_context" in method.evidence or without_states:
+                    retriever = retrievers[name]
+                    fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
+                    sources.append(InContextSource(member, fingerprint, _ask(engine, context), retriever.retrieve))
+            if method.weights == "even":
+                calibration = even_calibration(sources, spans)
+            else:
+                label = f"weighing the evidence of pool {name}"
+                calibration = Calibration.open(
+                    folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh
+                )
+        made[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
     return made
 
 
-def _evidence_of(
-    settings: Settings,
-    engines: Mapping[str, Engine],
-    context: StageContext,
-    retriever: Retriever,
-    *,
-    embedder: SentenceTransformerEmbedder | None,
-    folder: Path,
-    progress: Progress,
-    fresh: bool,
-) -> Evidence:
-    method = settings.method
-    pool = context.pool
-    by_states: list[StateKind] = [kind for kind in method.evidence if kind != "in_context"]
-    members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
-    spans = PoolSpans.of(pool, cheap_proposals(context), max_chars=method.max_sentence_chars)
-    kinds = len(pool.types) + 1
-    sources: list[Source] = []
-    for encoder in _encoders(settings, members, embedder, context) if by_states else ():
-        label = f"reading the spans of pool {pool.name} with {encoder.name}"
-        memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
-        sources.append(StateSource(encoder, memory, spans, kinds, by_states))
-    for member, engine in engines.items():
-        without_states = by_states and method.encoder == "members" and member not in members
-        if "in_context" in method.evidence or without_states:
-            fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
-            sources.append(InContextSource(member, fingerprint, _ask(engine, context), retriever.retrieve))
-    if method.weights == "even":
-        calibration = even_calibration(sources, spans)
-    else:
-        label = f"weighing the evidence of pool {pool.name}"
-        calibration = Calibration.open(folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh)
-    return Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
+def pool_spans(context: StageContext) -> PoolSpans:
+    """The spans that a pool's evidence is made from: whoever judges the pool's own sentences has to take the same."""
+    return PoolSpans.of(context.pool, cheap_proposals(context), max_chars=context.settings.max_sentence_chars)
 
 
 def _encoders(
@@ -137,5 +119,4 @@ def _tail(context: StageContext) -> Callable[[str], str]:
 
 
 def _ask(engine: Engine, context: StageContext) -> Ask:
-    bare = replace(context, evidence=None)
-    return lambda questions: type_scores(questions, engine, bare)
+    return lambda questions: type_scores(questions, engine, context)

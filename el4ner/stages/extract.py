@@ -46,7 +46,7 @@ def extract(
             for chunk in chunks(item.sentence.text, context.pool.text_kind):
                 found[_in_document(chunk.span, item.sentence)] = [CHUNKS]
         if LEXICON in proposers:
-            for span in context.lexicon.find(item.sentence.text):
+            for span in context.pool.lexicon.find(item.sentence.text):
                 found.setdefault(_in_document(span, item.sentence), []).append(LEXICON)
     if "models" in proposers:
         for engine in engines:
@@ -95,7 +95,7 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
             # Found as it is written, or by a surface in lower case, which is found in any.
             found += [
                 span
-                for span in context.lexicon.find(sentence.text)
+                for span in context.pool.lexicon.find(sentence.text)
                 if any(seen[form] > (form in own) for form in (span.text, span.text.lower()))
             ]
         return found

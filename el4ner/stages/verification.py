@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -11,10 +10,11 @@ import numpy as np
 
 from el4ner.engines.base import Engine
 from el4ner.evidence import Evidence
-from el4ner.evidence.memory import PoolSpans
+from el4ner.evidence.memory import PoolSpans, drawn
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.stages.context import StageContext
-from el4ner.stages.extract import SentenceInput, cheap_proposals
+from el4ner.stages.evidence import pool_spans
+from el4ner.stages.extract import SentenceInput
 from el4ner.stages.validate import validate
 from el4ner.types import NONE_TYPE, Sentence, SentenceEntities, SentenceTypes, SpanCandidate, TypedSpan
 
@@ -63,7 +63,7 @@ def verify_pool(
     """
     if context.evidence is None:
         return None
-    spans = PoolSpans.of(context.pool, cheap_proposals(context), max_chars=context.settings.max_sentence_chars)
+    spans = pool_spans(context)
     places = _by_chance(spans.texts, limit)
     progress.start(f"types of {len(places)} sentences of pool {context.pool.name}", 0)
     typed = leave_one_out_types(context.evidence, spans, places, list(context.pool.types))
@@ -98,8 +98,7 @@ def leave_one_out_types(
         places: in ``spans.texts``, ascending.
         types: the pool's, in its order.
     """
-    ends = _ends(spans)
-    rows = np.asarray([row for place in places for row in range(ends[place], ends[place + 1])], dtype=np.int64)
+    rows = spans.rows(places)
     if not len(rows):
         return [() for _ in places]
     said = np.concatenate([source.leave_one_out(spans, rows, places) for source in evidence.sources], axis=1)
@@ -114,7 +113,7 @@ def leave_one_out_types(
     return [
         tuple(
             TypedSpan(SpanCandidate(span, ()), *chosen[row])
-            for row, span in enumerate(spans.spans[place], start=ends[place])
+            for row, span in zip(spans.rows([place]).tolist(), spans.spans[place], strict=True)
             if spans.proposed[row]
         )
         for place in places
@@ -123,26 +122,21 @@ def leave_one_out_types(
 
 def _by_chance(texts: Sequence[str], limit: int) -> list[int]:
     """Places of different texts."""
-    places = {text: place for place, text in reversed(list(enumerate(texts)))}
-    drawn = sorted(places.items(), key=lambda one: hashlib.sha256(one[0].encode("utf-8", "surrogatepass")).digest())
-    return sorted(place for _, place in drawn[:limit])
+    first = {text: place for place, text in reversed(list(enumerate(texts)))}
+    different = list(first)
+    return sorted(first[different[index]] for index in drawn(different, limit))
 
 
 def _gold(spans: PoolSpans, types: Sequence[str]) -> list[tuple[tuple[int, int, str], ...]]:
-    ends = _ends(spans)
+    labels = spans.labels.tolist()
     return [
         tuple(
-            (span.start, span.end, types[spans.labels[row]])
+            (span.start, span.end, types[labels[row]])
             for row, span in enumerate(own, start=start)
-            if spans.labels[row] < len(types)
+            if labels[row] < len(types)
         )
-        for own, start in zip(spans.spans, ends, strict=False)
+        for own, start in zip(spans.spans, spans.first_rows.tolist(), strict=False)
     ]
-
-
-def _ends(spans: PoolSpans) -> list[int]:
-    """The first row of each sentence, and the number of rows."""
-    return [0, *np.cumsum([len(own) for own in spans.spans]).tolist()]
 
 
 def _whole(text: str) -> Sentence:

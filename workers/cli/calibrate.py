@@ -12,7 +12,7 @@ import typer
 from el4ner.errors import ConfigError
 from el4ner.types import Mode
 from workers.cli.calibrate_text import show_calibration, show_trial
-from workers.cli.options import ConfigOption, EnsembleOption, examples
+from workers.cli.options import ConfigOption, EnsembleOption, examples, json_file, refuse_unwritable
 from workers.cli.output import complain, tell
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import (
@@ -61,9 +61,8 @@ def calibrate(
     what needs it makes it too, so this is to look at it, to have it ready, or to make it anew. It is current until the
     pool, the models, the prompts or the kinds of evidence change.
     """
-    out = None if json in (None, "-") else Path(str(json))
-    if out is not None and (out.is_dir() or not out.absolute().parent.is_dir()):
-        raise typer.BadParameter(f"{out}: cannot be written", param_hint="--json")
+    out = json_file(json)
+    refuse_unwritable("--json", out)
     settings = with_pools(method_settings(ctx, config, overrides_of(ensemble=ensemble)), pools or [])
     _refuse_what_has_no_weights(settings)
     configure_cli_logging(ctx)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, examples
+from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, examples, json_file, refuse_unwritable
 from workers.cli.output import results, table, tell
 from workers.cli.progress import Counter, TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, overrides_of, work_offline_if_local
@@ -77,10 +77,9 @@ def evaluate(
     are 95 % bootstrap intervals over sentences. What was measured is kept: the same command goes on where it was
     interrupted, and runs with equal settings share their sentences.
     """
-    out = None if json in (None, "-") else Path(str(json))
-    for hint, file in (("--json", out), ("--report", report), ("--records", records)):
-        if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
-            raise typer.BadParameter(f"{file}: cannot be written", param_hint=hint)
+    out = json_file(json)
+    for option, file in (("--json", out), ("--report", report), ("--records", records)):
+        refuse_unwritable(option, file)
     overrides = overrides_of(ensemble=ensemble, mode=mode)
     chosen = {"k": k, "kind": retrieval and retrieval.value}
     overrides["retrieval"] = {key: value for key, value in chosen.items() if value is not None}

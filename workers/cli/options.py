@@ -19,6 +19,8 @@ __all__ = [
     "OutputFormat",
     "PoolOption",
     "examples",
+    "json_file",
+    "refuse_unwritable",
 ]
 
 
@@ -60,6 +62,17 @@ PoolOption = Annotated[
     str | None,
     typer.Option(metavar="NAME|PATH", help="Demonstration pool: a shipped or configured name, a folder or a file."),
 ]
+
+
+def json_file(json: str | None) -> Path | None:
+    """The file that ``--json`` names; None without the option, and where ``-`` asks for standard output."""
+    return None if json in (None, "-") else Path(str(json))
+
+
+def refuse_unwritable(option: str, file: Path | None) -> None:
+    """Say so before the work, not after it."""
+    if file is not None and (file.is_dir() or not file.absolute().parent.is_dir()):
+        raise typer.BadParameter(f"{file}: cannot be written", param_hint=option)
 
 
 def examples(*lines: str) -> str:
