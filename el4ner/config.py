@@ -37,13 +37,17 @@ NON_SETTING_VARIABLES: Final = frozenset({"EL4NER_CONFIG", "EL4NER_CACHE_DIR"})
 STREAM_SECTIONS: Final = frozenset({"kafka", "redis", "worker"})
 """Sections of the same file that :mod:`workers.config` reads; the method alone passes them over."""
 
+UNSHOWN_INPUT: Final = "unshown_input"
+"""Type of a :class:`pydantic_core.PydanticCustomError` about a value that no message may show, such as a password."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
 class Section(BaseModel):
     """A table of the file. Unknown keys are errors: a misspelt setting must not be ignored."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    # An error of pydantic's own, in a traceback, shows what is wrong and not the value, which may be a password.
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
 class ModelSettings(Section):
@@ -129,8 +133,13 @@ class MethodSettings(Section):
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_new_tokens: PositiveInt = 96
     max_document_chars: PositiveInt = 200_000
-    max_sentence_chars: PositiveInt = 1_000
-    """A longer sentence is split, at white space where there is some: never cut."""
+    max_sentence_chars: Annotated[int, Field(gt=0, le=10_000)] = 1_000
+    """A longer sentence is split, at white space where there is some: never cut. Reading one may take time in the
+    square of its length, so this bounds what a character of a document costs."""
+    max_sentences: PositiveInt = 1_000
+    """A document that has more (a log document: lines) is refused: what a document costs is known beforehand."""
+    max_spans: PositiveInt = 10_000
+    """A document in which more spans are proposed is refused. Prose has about 110 in 1,000 characters, 270 at most."""
     repeats: Literal["off", "exact", "templates"] = "templates"
     """Which sentences are not asked again. ``exact``: those with a text that was answered before, which get the same
     answers. ``templates``: also log lines that differ from one that was answered only in what varies from line to line
@@ -295,7 +304,7 @@ def _explain(
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "there is no such setting"
-        elif "input" in problem and not isinstance(problem["input"], Mapping):
+        elif problem["type"] != UNSHOWN_INPUT and not isinstance(problem.get("input", {}), Mapping):
             message += f", not {problem['input']!r}"
         lines.append(f"{name}{source}: {message}")
     return "\n".join(lines)

@@ -7,7 +7,8 @@
     ├── DocumentError                 this document cannot be processed; others can: dead letter, never retried
     │   └── MessageError              … because its message cannot be read (bytes, JSON, schema)
     └── EngineError                   an engine failed while it worked
-        └── EngineOutOfMemoryError    … may pass with a smaller batch
+        ├── EngineOutOfMemoryError    … may pass with a smaller batch
+        └── EngineAwayError           … may pass by itself: the same call is made again
 
 Anything else that is raised is a bug and is left to crash.
 """
@@ -18,6 +19,7 @@ __all__ = [
     "ConfigError",
     "DocumentError",
     "El4nerError",
+    "EngineAwayError",
     "EngineError",
     "EngineOutOfMemoryError",
     "MessageError",
@@ -68,12 +70,20 @@ class MessageError(DocumentError):
 
 
 class EngineError(El4nerError):
-    """An engine failed during generate or score."""
+    """An engine failed during generate or score. ``transient``: nothing that it was given is to blame."""
 
     code = "engine"
+    transient = False
 
 
 class EngineOutOfMemoryError(EngineError):
     """The engine ran out of memory; a smaller batch may pass."""
 
     code = "engine-out-of-memory"
+
+
+class EngineAwayError(EngineError):
+    """The engine cannot be reached, or is busy; the same call may pass later."""
+
+    code = "engine-away"
+    transient = True

@@ -27,6 +27,8 @@ class Renderer:
     def __init__(self, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
         self._backend = tokenizer.backend_tokenizer
+        self._begin = self._find_begin()
+        # Stays so only as long as nobody calls the tokenizer itself, which sets it back.
         self._backend.encode_special_tokens = True
         self._control = {
             token.content: int(number) for number, token in tokenizer.added_tokens_decoder.items() if token.special
@@ -76,7 +78,7 @@ class Renderer:
     def _encode_prompt(self, system: str, user: str) -> tuple[int, ...]:
         if not self.has_template:
             text = f"{system}\n\n{user}\n" if system else f"{user}\n"
-            return self._begin() + self.encode(text)
+            return self._begin + self.encode(text)
         template = self._with_system if system else self._without_system
         pieces = re.split(f"({SYSTEM}|{USER})", template)
         tokens: list[int] = []
@@ -94,7 +96,7 @@ class Renderer:
         tokens += self._encode(text)
         return tuple(tokens)
 
-    def _begin(self) -> tuple[int, ...]:
+    def _find_begin(self) -> tuple[int, ...]:
         """What the tokenizer itself puts first. (Its attribute ``add_bos_token`` says no where it does.)"""
         begin = self._tokenizer.bos_token_id
         first = self._tokenizer("a")["input_ids"][:1]

@@ -15,6 +15,7 @@ from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -37,6 +38,7 @@ from el4ner.engines.rendering import Renderer
 from el4ner.errors import EngineError, EngineOutOfMemoryError, ModelError
 from el4ner.models.digest import remembered_sha256, sha256_of
 from el4ner.models.prepare import default_cache_dir, weights_digest
+from el4ner.models.safety import check_folder
 from el4ner.types import Usage
 
 __all__ = ["TransformersEngine"]
@@ -126,19 +128,22 @@ class TransformersEngine:
             cache_dir: remembers digests of weights; None takes the user's.
 
         Raises:
-            ModelError: the folder cannot be loaded, or its architecture fails the self-check.
+            ModelError: the folder cannot be loaded or holds what is refused (:mod:`el4ner.models.safety`), or its
+                architecture fails the self-check.
         """
         cuda = torch.cuda.is_available()
         use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (cuda or _fast_bfloat16()))
         try:
+            check_folder(path, shared=True)
             with _no_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
+                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
                 model = AutoModelForCausalLM.from_pretrained(
                     path,
                     dtype=torch.bfloat16 if use_bfloat16 else torch.float32,
                     attn_implementation=IMPLEMENTATION,
                     local_files_only=True,
                     use_safetensors=True,
+                    trust_remote_code=False,
                 ).eval()
             engine = cls(
                 name,
@@ -150,7 +155,7 @@ class TransformersEngine:
                 prefix_cache_bytes=prefix_cache_bytes,
             )
             engine._check()
-        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, EngineError) as error:
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError, EngineError) as error:
             raise ModelError(f"{path}: cannot be loaded: {error}") from error
         return engine
 

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import numpy as np
 
+from el4ner.engines import checks
 from el4ner.engines.base import LAYERS, Prompt, StateEngine, StateRequest, States
 from el4ner.retrieval.embedder import SentenceTransformerEmbedder
 from el4ner.types import Span, Usage
@@ -61,11 +62,12 @@ class MemberEncoder:
         """See :class:`SpanEncoder`. A surface that occurs twice in a sentence is read once."""
         asked = [index for index, own in enumerate(spans) if own]
         surfaces = [list(dict.fromkeys(span.text for span in spans[index])) for index in asked]
-        results = self._engine.states(
+        results = checks.states(
+            self._engine,
             [
                 StateRequest(self._prompt(texts[index]), tuple(map(self._tail, names)))
                 for index, names in zip(asked, surfaces, strict=True)
-            ]
+            ],
         )
         empty = np.zeros((0, LAYERS, self._engine.hidden_size), dtype=np.float32)
         encoded: list[States] = [empty] * len(texts)

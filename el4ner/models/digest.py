@@ -38,7 +38,8 @@ def remembered_sha256(path: Path, cache_dir: Path) -> str:
     store = cache_dir / REMEMBERED
     known: dict[str, str] = {}
     with contextlib.suppress(OSError, orjson.JSONDecodeError):
-        known = orjson.loads(store.read_bytes())
+        read = orjson.loads(store.read_bytes())
+        known = read if isinstance(read, dict) else {}
     if key not in known:
         known[key] = sha256_of(path)
         with contextlib.suppress(OSError):

@@ -51,6 +51,8 @@ class GgufFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if not path.stat().st_size:
+            raise ModelError(f"{path}: is empty")
         with path.open("rb") as file:
             self._bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         self._at = 0
@@ -58,7 +60,8 @@ class GgufFile:
         self.tensors: dict[str, GgufTensor] = {}
         try:
             self._read_header()
-        except (struct.error, KeyError, IndexError, UnicodeDecodeError) as error:
+        except (struct.error, KeyError, IndexError, ValueError, ArithmeticError, RecursionError) as error:
+            self._bytes.close()
             raise ModelError(f"{path}: is not a readable GGUF file: {error!r}") from error
 
     def __enter__(self) -> GgufFile:

@@ -3,7 +3,8 @@
 ``packaged:NAME``
     weights from an installed package, converted once into ``CACHE/models/NAME-SHA8-FORMAT/``
 a path (absolute, or beginning with ``.`` or ``~``)
-    a folder with ``config.json`` and safetensors, used as it is
+    a folder with ``config.json`` and safetensors, used as it is if :mod:`el4ner.models.safety` finds nothing in it that
+    would run when it is loaded
 ``ORGANISATION/NAME`` or ``ORGANISATION/NAME@REVISION``
     a model of the hub, through ``huggingface_hub`` and its own cache
 """
@@ -22,15 +23,17 @@ import orjson
 
 from el4ner.errors import ModelError
 from el4ner.models.catalogue import CATALOGUE, PREFIX, PackagedModel, packaged
-from el4ner.models.digest import PIECE, sha256_of
+from el4ner.models.digest import PIECE, remembered_sha256, sha256_of
 from el4ner.models.locking import exclusive
 from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.models.safety import check_folder
 
 __all__ = ["ModelInfo", "default_cache_dir", "list_models", "prepare", "resolve", "verify"]
 
 FORMAT: Final = 1
 """Of what :mod:`el4ner.models.convert` writes. Counting it up makes everybody convert again."""
 MANIFEST: Final = "el4ner-model.json"
+WEIGHTS: Final = "model.safetensors"
 HUB_FILES: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt")
 
 
@@ -61,16 +64,25 @@ def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def prepare(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> Path:
     """The folder of ``source``, made if it is not there yet. Processes that ask at once convert once.
 
+    The weights of packaged models have the digest that is known of them when this returns: whoever parses them parses
+    those. The bytes are read again only when the file's size or time has changed.
+
     Raises:
         ModelError: not installed, damaged, refused, or out of reach.
     """
     if source.startswith(PREFIX):
         model = packaged(source)
         if model.kind == "folder":
-            return model.locate()[0]
+            folder = model.locate()[0]
+            check_folder(folder)
+            _expect_remembered(folder / WEIGHTS, model.sha256, cache_dir, f"reinstall {model.distribution}")
+            return folder
         folder = _folder(model, cache_dir)
         if not _looks_whole(folder):
             _convert_once(model, folder, progress)
+        check_folder(folder)
+        made = str(_read_manifest(folder)["files"][WEIGHTS]["sha256"])
+        _expect_remembered(folder / WEIGHTS, made, cache_dir, f"delete {folder}: it is made again")
         return folder
     if _is_path(source):
         return _checked_folder(Path(source).expanduser())
@@ -106,7 +118,7 @@ def verify(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> No
     model = packaged(source)
     files = model.locate()
     if model.kind == "folder":
-        weights = files[0] / "model.safetensors"
+        weights = files[0] / WEIGHTS
         progress.start(f"{model.name}: verify", weights.stat().st_size)
         _expect(weights, model.sha256, progress)
         progress.done()
@@ -125,7 +137,7 @@ def weights_digest(folder: Path) -> str | None:
     """The digest that conversion wrote beside the weights; None for folders that were not converted here."""
     if not (folder / MANIFEST).is_file():
         return None
-    return str(_read_manifest(folder)["files"]["model.safetensors"]["sha256"])
+    return str(_read_manifest(folder)["files"][WEIGHTS]["sha256"])
 
 
 def list_models(cache_dir: Path) -> list[ModelInfo]:
@@ -249,20 +261,22 @@ def _expect(path: Path, sha256: str, progress: Progress) -> None:
         raise ModelError(f"{path}: is damaged: its sha256 is {found}, not {sha256}")
 
 
+def _expect_remembered(path: Path, sha256: str, cache_dir: Path, remedy: str) -> None:
+    try:
+        found = remembered_sha256(path, cache_dir)
+    except OSError as error:
+        raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
+    if found != sha256:
+        raise ModelError(f"{path}: is damaged: its sha256 is {found}, not {sha256}: {remedy}")
+
+
 def _size(paths: list[Path]) -> int:
     files = (file for path in paths for file in (path.rglob("*") if path.is_dir() else (path,)))
     return sum(file.stat().st_size for file in files if file.is_file())
 
 
-def _checked_folder(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise ModelError(f"{folder}: there is no such folder")
-    if not (folder / "config.json").is_file():
-        raise ModelError(f"{folder}: has no config.json")
-    if not any(folder.glob("*.safetensors")):
-        pickled = [file.name for file in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth"))]
-        also = f" ({pickled[0]} is a pickle: loading it would run its code)" if pickled else ""
-        raise ModelError(f"{folder}: has no .safetensors weights{also}")
+def _checked_folder(folder: Path, *, shared: bool = False) -> Path:
+    check_folder(folder, shared=shared)
     return folder
 
 
@@ -280,4 +294,4 @@ def _from_hub(source: str, *, local_only: bool) -> Path:
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ModelError(f"{source}: cannot be fetched from the model hub: {reason}") from error
-    return _checked_folder(Path(folder))
+    return _checked_folder(Path(folder), shared=True)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from el4ner.errors import ModelError
+from el4ner.models.safety import check_folder
 
 __all__ = ["Embedder", "SentenceTransformerEmbedder", "Vectors"]
 
@@ -29,18 +30,32 @@ class Embedder(Protocol):
 
 
 class SentenceTransformerEmbedder:
-    """A sentence-transformers model from a local folder, on the CPU unless told otherwise."""
+    """A sentence-transformers model from a local folder, on the CPU unless told otherwise.
+
+    Raises:
+        ModelError: the folder is no such model, or holds what is refused (:mod:`el4ner.models.safety`).
+    """
 
     def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 64) -> None:
         # Imported here: it takes seconds, and `el4ner --help` does not need it.
+        from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
-        try:
-            self._model: Any = SentenceTransformer(str(folder), device=device, local_files_only=True)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{folder}: is no sentence-transformers model: {error}") from error
-        self._batch_size = batch_size
+        check_folder(folder, shared=True)
         self._fingerprint = _digest(folder)
+        try:
+            self._model: Any = SentenceTransformer(
+                str(folder),
+                device=device,
+                local_files_only=True,
+                trust_remote_code=False,
+                model_kwargs={"use_safetensors": True},
+            )
+        except (OSError, ValueError, SafetensorError) as error:
+            raise ModelError(f"{folder}: is no sentence-transformers model: {error}") from error
+        # A text's [SEP] is four characters of it, and no end of the text.
+        self._model.tokenizer.split_special_tokens = True
+        self._batch_size = batch_size
 
     @property
     def fingerprint(self) -> str:

@@ -107,10 +107,11 @@ class _None:
 
 
 class CachedRetriever:
-    """A retriever behind a cache, keyed by pool, retriever settings, sentence and query spans."""
+    """A retriever of at most ``k`` behind a cache, keyed by pool, retriever settings, sentence and query spans."""
 
-    def __init__(self, inner: Retriever, pool: Pool, cache: RetrievalCache) -> None:
+    def __init__(self, inner: Retriever, pool: Pool, cache: RetrievalCache, *, k: int) -> None:
         self._inner = inner
+        self._k = k
         self._pool = pool
         self._cache = cache
         self.fingerprint = inner.fingerprint
@@ -136,16 +137,16 @@ class CachedRetriever:
 
     def _decode(self, value: bytes | None) -> tuple[int, ...] | None:
         """What the cache holds, unless it is not what we wrote: then it is a miss, never an error."""
-        if value is None:
+        size = len(self._pool.sentences)
+        if value is None or len(value) > 2 + self._k * (1 + len(str(size))):
             return None
         try:
             decoded = orjson.loads(value)
         except orjson.JSONDecodeError:
             return None
-        size = len(self._pool.sentences)
-        if isinstance(decoded, list) and all(isinstance(i, int) and 0 <= i < size for i in decoded):
-            return tuple(decoded)
-        return None
+        if not isinstance(decoded, list) or not all(type(i) is int and 0 <= i < size for i in decoded):  # no True
+            return None
+        return tuple(decoded) if len(set(decoded)) == len(decoded) <= self._k else None
 
 
 class _Told:
@@ -187,4 +188,4 @@ def make_retriever(
     index = PoolIndex.open(pool, embedder, index_dir, progress=_Told(pool, progress))
     progress.done()
     retriever = _Similarity(kind, k, pool, embedder, index)
-    return CachedRetriever(retriever, pool, cache) if cache is not None else retriever
+    return CachedRetriever(retriever, pool, cache, k=k) if cache is not None else retriever

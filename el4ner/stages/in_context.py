@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from el4ner.engines import checks
 from el4ner.engines.base import Engine, ScoreItem, ScoreRequest
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.sources import Question
@@ -30,7 +31,7 @@ def type_scores(questions: Sequence[Question], engine: Engine, context: StageCon
         reserve = max((len(tail.encode()) for tail in tails), default=0) + 64
         prompt = context.prompt(engine, "scored", question.demonstrations, reserve=reserve, sentence=question.text)
         requests.append(ScoreRequest(prompt, tuple(ScoreItem(tail, continuations) for tail in tails)))
-    results = engine.score(requests)
+    results = checks.score(engine, requests)
     answers: list[Floats] = []
     for question, names, result in zip(questions, surfaces, results, strict=True):
         row = {name: [score.logprob for score in scores] for name, scores in zip(names, result.scores, strict=True)}

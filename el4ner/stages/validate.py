@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from el4ner.engines import checks
 from el4ner.engines.base import Engine, GenerateRequest, ScoreItem, ScoreRequest
 from el4ner.stages.classify import softmax
 from el4ner.stages.context import StageContext
@@ -59,7 +60,7 @@ def _written(
         for item, spans in zip(batch, entities, strict=True)
         for span in spans
     ]
-    results = verifier.generate(requests)
+    results = checks.generate(verifier, requests)
     usage = sum((result.usage for result in results), Usage())
     # Anything but a clear "false" leaves the type standing: a verifier that answers something else has not objected.
     said = iter([not result.text.strip().lower().startswith("false") for result in results])
@@ -86,7 +87,7 @@ def _scored(
             sentence=item.sentence.text,
         )
         requests.append(ScoreRequest(prompt, tuple(ScoreItem(tail, _YES_NO) for tail in tails)))
-    results = verifier.score(requests)
+    results = checks.score(verifier, requests)
     usage = sum((result.usage for result in results), Usage())
     verdicts = []
     for result in results:

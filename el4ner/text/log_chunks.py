@@ -10,7 +10,7 @@ message itself are not: each proposal costs a model time.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 from el4ner.text.log_patterns import IPV4, IPV6_FORM, MAC, QUANTITY, TIMESTAMP, URL, UUID, is_ipv6
 from el4ner.text.log_words import HEADER_TIME, OPENING, PROTOCOL, is_name
@@ -28,6 +28,7 @@ _SCAN = re.compile(
     r"|(?P<field>(?:[^\s\"'`(){}<>\[\],;|=]|(?<=[a-z])'(?=[a-z]))+)"
 )
 _IPV4 = re.compile(IPV4)
+_PREFIX_LENGTH = re.compile(r"/\d{1,2}(?!\w)")
 _IPV6 = re.compile(IPV6_FORM)
 _URL_HOST = re.compile(r"://(?:[^/@\s]*@)?(?:\[([0-9A-Fa-f:.]+)\]|([^/:?#,\s\[\]]+))")
 _QUOTED = re.compile(r"(?<=[=:])\s?([\"'])([^\"']+)\1")
@@ -127,13 +128,16 @@ class _Reader:
     def part(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """A field or a piece of one, stripped and taken apart."""
         start, end = self.stripped(start, end)
+        # A loop, and no recursion: there may be hundreds of addresses in a field.
+        while (address := _IPV4.search(self.line, start, end)) and "@" not in self.line[start:end]:
+            rest = yield from self.around(address.start(), address.end(), start, end)
+            if rest >= end:
+                return
+            start, end = self.stripped(rest, end)
         surface = self.line[start:end]
         if not any(character.isalnum() for character in surface) or PROTOCOL.fullmatch(surface):
             return
-        address = _IPV4.search(self.line, start, end)
-        if address and "@" not in surface:
-            yield from self.around(address.start(), address.end(), start, end)
-        elif surface.startswith(("/", "~/", "./", "../")):
+        if surface.startswith(("/", "~/", "./", "../")):
             yield start, start + len(re.sub(r"(?::\d+)+$", "", surface))
         elif "@" in surface[1:]:
             yield start, end
@@ -153,17 +157,17 @@ class _Reader:
         elif is_name(self.line, start, end, before=self.before, in_header=self.header):
             yield start, end
 
-    def around(self, start: int, end: int, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """An IPv4 address inside a field: itself, with its prefix length if it has one, and what is beside it."""
+    def around(self, start: int, end: int, first: int, last: int) -> Generator[tuple[int, int], None, int]:
+        """An IPv4 address inside a field: itself, with its prefix length if it has one, and what is before it; returns
+        where what is behind it begins."""
         yield start, end
-        network = re.compile(r"/\d{1,2}(?!\w)").match(self.line, end, last)
+        network = _PREFIX_LENGTH.match(self.line, end, last)
         if network:
             yield start, network.end()
             end = network.end()
         if first < start - 1:
             yield from self.part(first, start - (self.line[start - 1] in "/@:#="))
-        if end + 1 < last:
-            yield from self.part(end + 1, last)
+        return end + 1
 
     def slashes(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """``postfix/smtpd`` is one name, ``node/worker-3`` a kind and a name, ``a/b/c.txt`` a path."""

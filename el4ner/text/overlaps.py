@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from typing import Literal
 
@@ -19,10 +20,16 @@ def resolve_overlaps(entities: Iterable[Entity], policy: OverlapPolicy = "flat")
     type that sorts first: the result does not depend on the order of the input. ``nested``: an entity may lie inside
     another one, but two may not cross, and the same span stays once.
     """
-    kept: list[Entity] = []
-    for entity in sorted(entities, key=lambda e: (-e.confidence, e.start - e.end, e.start, e.type)):
-        if not any(_conflict(entity, other, policy) for other in kept):
-            kept.append(entity)
+    ranked = sorted(entities, key=lambda e: (-e.confidence, e.start - e.end, e.start, e.type))
+    longest = max((entity.end - entity.start for entity in ranked), default=0)
+    kept: list[Entity] = []  # by start, and their starts: only those near by can be in an entity's way
+    starts: list[int] = []
+    for entity in ranked:
+        near = range(bisect_right(starts, entity.start - longest), bisect_left(starts, entity.end))
+        if not any(_conflict(entity, kept[index], policy) for index in near):
+            place = bisect_right(starts, entity.start)
+            kept.insert(place, entity)
+            starts.insert(place, entity.start)
     return tuple(sorted(kept, key=lambda e: (e.start, -e.end)))
 
 

@@ -23,6 +23,9 @@ __all__ = ["prose_chunks"]
 MAX_WORDS = 8
 MAX_COMMON_WORDS = 4
 MAX_TAIL = 3
+MAX_SIDES = 2 * MAX_WORDS
+"""The most words of a run whose sides are proposed at every possessive: a line of nothing but possessives would be
+proposed hundreds of times over."""
 
 # What is marked off by signs: a quoted title, a hashtag with its sign, an address on the web.
 _MARKED_OFF = re.compile(rf"[\"“]\s?(?P<quoted>[^\"“”]{{1,60}}?)\s?[\"”]|(?P<tag>(?<!\w)#\w+)|(?P<url>{URL})")
@@ -70,8 +73,9 @@ def _run_and_parts(run: list[Word]) -> list[list[Word]]:
             spans.extend((part[:1], part[:2], part[-2:]))
         if len(part) >= 4:
             spans.append(part[-3:])
+    place = {word.start: index for index, word in enumerate(run)}
     for one, other in pairwise(fine):
-        between = run[run.index(one[-1]) + 1 : run.index(other[0])]
+        between = run[place[one[-1].start] + 1 : place[other[0].start]]
         if between and between[0].text == "of":
             spans.extend(([*one, *between, *other], [one[-1], *between, *other]))
     return spans
@@ -98,7 +102,7 @@ def _without_first(spans: list[list[Word]]) -> list[list[Word]]:
     for words in spans:
         if len(words) >= 3 and words[1].text not in JOINERS:
             more.append(words[1:])
-        for index in range(1, len(words)):
+        for index in range(1, len(words) if len(words) <= MAX_SIDES else 0):
             if words[index].start - words[index - 1].end >= 3 and words[index].text not in JOINERS:
                 more.extend((words[:index], words[index:]))
     return more

@@ -54,13 +54,17 @@ def words_of(text: str) -> list[Word]:
     """The words of a text, without those inside a URL."""
     words = []
     addresses = [found.span() for found in _URL.finditer(text)]
+    all_shouted = text.isupper()
+    address = 0
     for found in _WORD.finditer(text):
-        if any(start <= found.start() < end for start, end in addresses):
+        while address < len(addresses) and addresses[address][1] <= found.start():
+            address += 1
+        if address < len(addresses) and addresses[address][0] <= found.start():
             continue
         surface = _POSSESSIVE.sub("", found.group())
         lower = surface.lower()
         # "US", "IT", "WHO" in capitals are names, not pronouns, unless the whole text shouts.
-        shouted = surface.isupper() and len(surface) > 1 and not text.isupper()
+        shouted = surface.isupper() and len(surface) > 1 and not all_shouted
         words.append(
             Word(
                 found.start(),
@@ -85,7 +89,7 @@ def proper_runs(text: str, words: list[Word]) -> list[list[Word]]:
             runs.append(run)
             run, waiting = [], []
         if word.proper and not word.function:
-            run = [*run, *waiting, word]
+            run += [*waiting, word]
             waiting = []
         elif run and word.text in JOINERS and len(waiting) < 2:
             waiting.append(word)
@@ -107,7 +111,7 @@ def content_runs(text: str, words: list[Word]) -> list[list[Word]]:
             runs.append(run)
             run = []
         if not word.function:
-            run = [*run, word]
+            run.append(word)
     if run:
         runs.append(run)
     return runs

@@ -12,6 +12,7 @@ alone (404 is not 200), have kinds of their own.
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -79,8 +80,8 @@ class Template:
         """
         if not 0 <= start < end <= len(self.line):
             return None
-        first = next(index for index, piece in enumerate(self.pieces) if start < piece.end)
-        last = next(index for index, piece in enumerate(self.pieces) if end <= piece.end)
+        first = bisect_right(self.pieces, start, key=_end)
+        last = bisect_left(self.pieces, end, key=_end)
         skip, trim = start - self.pieces[first].start, self.pieces[last].end - end
         if (skip and self.pieces[first].kind) or (trim and self.pieces[last].kind):
             return None
@@ -99,6 +100,10 @@ class Template:
         if not self.pieces[anchor.first].start <= start < end <= self.pieces[anchor.last].end:
             raise ValueError(f"{anchor} is not an anchor of a line with this key")
         return Span(start, end, self.line[start:end])
+
+
+def _end(piece: Piece) -> int:
+    return piece.end
 
 
 def template_of(line: str) -> Template:

@@ -292,8 +292,21 @@ def test_a_model_that_packed_passes_do_not_know_is_refused(tmp_path: Path, monke
 
 def test_a_folder_that_cannot_be_loaded_is_a_model_error(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}), encoding="utf-8")
-    with pytest.raises(ModelError, match="cannot be loaded"):
+    with pytest.raises(ModelError, match=r"no \.safetensors"):
         TransformersEngine.load("x", tmp_path)
+    folder = tiny_llama(tmp_path / "model")
+    (folder / "model.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        TransformersEngine.load("x", folder, cache_dir=tmp_path)
+
+
+def test_a_folder_with_code_of_its_own_is_not_loaded(tmp_path: Path) -> None:
+    folder = tiny_llama(tmp_path / "model")
+    config = json.loads((folder / "config.json").read_bytes())
+    mapped = {"AutoConfig": "evil.Config", "AutoModelForCausalLM": "evil.Model"}
+    (folder / "config.json").write_text(json.dumps({**config, "auto_map": mapped}), encoding="utf-8")
+    with pytest.raises(ModelError, match="never run"):
+        TransformersEngine.load("x", folder, cache_dir=tmp_path)
 
 
 def test_an_empty_prompt_of_a_model_without_template_is_not_empty(tmp_path: Path) -> None:

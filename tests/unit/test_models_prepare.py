@@ -141,6 +141,41 @@ def test_verify_reads_every_byte(model: PackagedModel, tmp_path: Path, conversio
         prepare.verify("packaged:test", tmp_path)
 
 
+def test_weights_that_changed_are_not_handed_to_a_parser(
+    model: PackagedModel, tmp_path: Path, conversions: list[bytes]
+) -> None:
+    folder = prepare.prepare("packaged:test", tmp_path)
+    (folder / "model.safetensors").write_bytes(b"WEIGHTS")  # as many bytes as before
+    with pytest.raises(ModelError, match=r"model\.safetensors: is damaged.*delete"):
+        prepare.prepare("packaged:test", tmp_path)
+    assert len(conversions) == 1
+
+
+def test_a_packaged_folder_is_the_one_that_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    folder = tmp_path / "el4ner_test_folder" / "model"
+    folder.mkdir(parents=True)
+    (folder.parent / "__init__.py").write_text("raise RuntimeError('imported')", encoding="utf-8")
+    (folder / "config.json").write_text("{}", encoding="utf-8")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    known = PackagedModel(
+        name="test",
+        kind="folder",
+        distribution="el4ner-test",
+        files=((folder.parent.name, "model"),),
+        sha256=hashlib.sha256(b"weights").hexdigest(),
+        licence="none",
+        parameters=1,
+        purpose="embedder",
+    )
+    for module in (catalogue, prepare):
+        monkeypatch.setattr(module, "CATALOGUE", {"test": known})
+    assert prepare.prepare("packaged:test", tmp_path / "cache") == folder
+    (folder / "model.safetensors").write_bytes(b"WEIGHTS")
+    with pytest.raises(ModelError, match=r"is damaged.*reinstall el4ner-test"):
+        prepare.prepare("packaged:test", tmp_path / "cache")
+
+
 def test_a_damaged_package_is_refused(model: PackagedModel, tmp_path: Path, conversions: list[bytes]) -> None:
     (model.locate()[1]).write_bytes(b"other")
     with pytest.raises(ModelError, match="is damaged"):
@@ -179,6 +214,9 @@ def test_a_local_folder_is_used_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="pickle"):
         prepare.prepare(str(tmp_path), tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"")
+    with pytest.raises(ModelError, match="pickle"):
+        prepare.prepare(str(tmp_path), tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
     assert prepare.prepare(str(tmp_path), tmp_path) == tmp_path
     (tmp_path / "config.json").unlink()
     with pytest.raises(ModelError, match=r"config\.json"):
@@ -236,5 +274,6 @@ def test_a_digest_is_remembered_until_the_file_changes(tmp_path: Path, monkeypat
     monkeypatch.undo()
     file.write_bytes(b"other")
     assert remembered_sha256(file, tmp_path / "cache") != first
-    (tmp_path / "cache" / "digests.json").write_bytes(b"{broken")
-    assert remembered_sha256(file, tmp_path / "cache") == sha256_of(file)
+    for damaged in (b"{broken", b"[]", b"3"):
+        (tmp_path / "cache" / "digests.json").write_bytes(damaged)
+        assert remembered_sha256(file, tmp_path / "cache") == sha256_of(file)

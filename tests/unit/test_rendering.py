@@ -49,6 +49,15 @@ def test_control_tokens_come_from_the_template_alone(template: str | None) -> No
     assert renderer.decode(list(renderer.encode("<eos> x"))) == "<eos> x"
 
 
+@pytest.mark.parametrize("template", [None, TEMPLATE], ids=["plain", "chat"])
+def test_a_text_is_encoded_the_same_before_and_after_other_prompts(template: str | None) -> None:
+    texts = [f"{name} a {name}" for name in CONTROL]
+    renderer = Renderer(byte_tokenizer(template=template))
+    before = [renderer._encode(text) for text in texts]
+    renderer.prefix(Prompt("a", "b", "c"))
+    assert [renderer._encode(text) for text in texts] == before
+
+
 def test_text_is_cut_as_the_tokenizer_cuts_it_across_template_and_prompt() -> None:
     tokenizer = byte_tokenizer(template=TEMPLATE)
     renderer = Renderer(tokenizer)

@@ -1,5 +1,6 @@
 """Retrieval: the similarity of the paper, on vectors that can be checked by hand; and the index on disk."""
 
+import pickle
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -164,7 +165,15 @@ def test_what_was_retrieved_once_comes_from_the_cache(tmp_path: Path) -> None:
     assert len(embedder.embedded) == count
 
 
-@pytest.mark.parametrize("value", [b"{", b"[99]", b'["a"]', b"3"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b"{", b"[99]", b"[-1]", b'["a"]', b"3", b"[true]", b"[null]", b"[0.0]", b"[0,0]", b"[0,1,2]", b"{}",
+        b"[" * 100_000, b"[" + b"0," * 100_000 + b"0]", b"\xff\xfe", pickle.dumps([0]), b"[1e0]", b"[[0]]",
+        b"[18446744073709551616]",
+    ],
+    ids=lambda value: ascii(value[:20]),
+)  # fmt: skip
 def test_a_cache_that_holds_nonsense_only_misses(tmp_path: Path, value: bytes) -> None:
     cache = Cache()
     retriever = make_retriever("span", POOL, k=2, embedder=LetterEmbedder(), index_dir=tmp_path, cache=cache)
