@@ -12,28 +12,32 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Final, Literal, TypeVar
+from typing import TypeVar
 
 from el4ner.config import Settings
 from el4ner.engines.base import Engine
 from el4ner.engines.registry import load_engine
 from el4ner.errors import DocumentError
-from el4ner.evidence import Calibration, Evidence
+from el4ner.evidence import Calibration, Evidence, Source
 from el4ner.evidence.calibration import FOLDER
+from el4ner.evidence.sources import described
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.participation import STAGES, Stage, asks_models_for_query_spans, engines_for
 from el4ner.pools import Pool, load_pool
 from el4ner.prompts import PromptSet
 from el4ner.repeats import Answered, Memories, RepeatCounts
 from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
-from el4ner.stages.evidence import make_evidence
-from el4ner.stages.extract import propose
+from el4ner.stages.asking import ask_members
+from el4ner.stages.evidence import make_evidence, make_sources
+from el4ner.stages.extract import check_spans, propose
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.text.chunks import chunks, outermost
 from el4ner.text.segment import segment
 from el4ner.types import (
     Document,
+    DocumentAnswers,
     DocumentCandidates,
     DocumentEntities,
     DocumentTypes,
@@ -48,8 +52,6 @@ __all__ = ["STAGES", "Pipeline", "Stage"]
 
 log = logging.getLogger(__name__)
 
-Stage = Literal["extract", "classify", "validate"]
-STAGES: Final[tuple[Stage, ...]] = ("extract", "classify", "validate")
 _In = TypeVar("_In")
 
 
@@ -58,11 +60,13 @@ class Pipeline:
 
     Args:
         settings: what to do and how.
-        engines: the ensemble's members by name, in the ensemble's order.
+        engines: the ensemble's members by name, in the ensemble's order; or those that the stages in use need.
         pools: the hosted pools by name.
         retrievers: a retriever for each pool, by the pool's name.
         evidence: what the scored mode classifies by, by the pool's name. A pool without any goes by the mean of the
             members' answers in context.
+        sources: of a pipeline with a part of the ensemble: what its members answer :meth:`answer` by, by the pool's
+            name. It cannot :meth:`classify`, and what it extracts is its members' part.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Pipeline:
         pools: Mapping[str, Pool],
         retrievers: Mapping[str, Retriever],
         evidence: Mapping[str, Evidence] | None = None,
+        sources: Mapping[str, Sequence[Source]] | None = None,
     ) -> None:
         self.settings = settings
         self.engines = dict(engines)
@@ -83,7 +88,12 @@ class Pipeline:
             name: StageContext(pool, self._prompts, settings.method, known.get(name))
             for name, pool in self.pools.items()
         }
-        self._memories = Memories(settings.method, {name: pool.text_kind for name, pool in self.pools.items()})
+        self._sources = sources
+        method = settings.method
+        if sources is not None and method.repeats == "templates":
+            # Each member would take over its own answers from other lines than the others do.
+            method = method.model_copy(update={"repeats": "exact"})
+        self._memories = Memories(method, {name: pool.text_kind for name, pool in self.pools.items()})
 
     @classmethod
     def from_settings(
@@ -95,12 +105,14 @@ class Pipeline:
         progress: Progress = NO_PROGRESS,
         calibrate_anew: bool = False,
         stages: Collection[Stage] = STAGES,
+        members: Collection[str] | None = None,
     ) -> Pipeline:
         """Load everything that ``settings`` names: models (prepared where they are not yet), pools and their indexes.
 
         Takes seconds, and minutes where weights have to be converted or a pool's evidence has to be read first.
-        ``calibrate_anew``: the evidence is weighed in any case. ``stages``: those that will be asked for; without
-        ``classify`` no evidence is read.
+        ``calibrate_anew``: the evidence is weighed in any case. ``stages``: those that will be asked for; models that
+        they do not need are not loaded, and without ``classify`` no evidence is read. ``members``: the part of the
+        ensemble that this process hosts, where the others are elsewhere; None: there is only this one.
 
         Raises:
             ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
@@ -112,7 +124,7 @@ class Pipeline:
             embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, folder, progress))
         engines: dict[str, Engine] = {}
         try:
-            for name in settings.ensemble.members:
+            for name in engines_for(settings, stages, members):
                 engines[name] = load_engine(name, settings.models[name], cache_dir=folder, progress=progress)
             return cls.from_parts(
                 settings,
@@ -124,6 +136,7 @@ class Pipeline:
                 progress=progress,
                 calibrate_anew=calibrate_anew,
                 stages=stages,
+                is_part=members is not None,
             )
         except BaseException:
             for engine in engines.values():
@@ -143,10 +156,11 @@ class Pipeline:
         progress: Progress = NO_PROGRESS,
         calibrate_anew: bool = False,
         stages: Collection[Stage] = STAGES,
+        is_part: bool = False,
     ) -> Pipeline:
         """As :meth:`from_settings`, from models and pools that are there already: pools' indexes and evidence are read
         from ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where
-        ``settings.needs_embedder`` is False."""
+        ``settings.needs_embedder`` is False. ``is_part``: the engines are a part of the ensemble."""
         retrieval = settings.retrieval
         retrievers = {
             name: make_retriever(
@@ -161,8 +175,19 @@ class Pipeline:
             )
             for name, pool in pools.items()
         }
-        evidence = {}
-        if "classify" in stages:
+        evidence: Mapping[str, Evidence] = {}
+        sources: Mapping[str, Sequence[Source]] | None = {} if is_part else None
+        if "classify" in stages and is_part:
+            sources = make_sources(
+                settings,
+                engines,
+                pools,
+                retrievers,
+                embedder=embedder,
+                folder=cache_dir / FOLDER,
+                progress=progress,
+            )
+        elif "classify" in stages:
             evidence = make_evidence(
                 settings,
                 engines,
@@ -173,7 +198,7 @@ class Pipeline:
                 progress=progress,
                 fresh=calibrate_anew,
             )
-        return cls(settings, engines, pools, retrievers, evidence)
+        return cls(settings, engines, pools, retrievers, evidence, sources)
 
     def close(self) -> None:
         """Close the engines."""
@@ -210,7 +235,8 @@ class Pipeline:
             ]
 
         prepared = [self._guard(self._segmented, document) for document in documents]
-        return self._by_pool(prepared, lambda pair: pair[0], work)
+        found = self._by_pool(prepared, lambda pair: pair[0], work)
+        return [one if isinstance(one, DocumentError) else self._guard(self._within_spans, one) for one in found]
 
     def classify(self, batch: Sequence[DocumentCandidates]) -> list[DocumentTypes | DocumentError]:
         """Give every candidate a type or ``none`` (stage 3)."""
@@ -224,6 +250,27 @@ class Pipeline:
             regrouped = _regrouped(answered, [len(item.sentences) for item in items])
             return [
                 DocumentTypes(item.document, manifest, sentences, share)
+                for item, (sentences, share) in zip(items, regrouped, strict=True)
+            ]
+
+        return self._by_pool([self._guard(self._same_pool, item) for item in batch], lambda item: item.document, work)
+
+    def answer(self, batch: Sequence[DocumentCandidates]) -> list[DocumentAnswers | DocumentError]:
+        """What the members say of every candidate (stage 3, without the decision): of a part of the ensemble. All parts
+        together are decided about by :class:`el4ner.stages.combine.Combiner`."""
+        by_pool = self._sources or {}
+
+        def work(items: Sequence[DocumentCandidates], context: StageContext) -> list[DocumentAnswers]:
+            flat = [sentence for item in items for sentence in item.sentences]
+            sources = by_pool.get(context.pool.name, ())
+            answered = self._memories.answers[context.pool.name].answer(
+                flat, lambda asked: ask_members(asked, list(self.engines.values()), sources, context)
+            )
+            manifest = self.manifest("classify", context.pool.name)
+            speakers = tuple(described(source) for source in sources)
+            regrouped = _regrouped(answered, [len(item.sentences) for item in items])
+            return [
+                DocumentAnswers(item.document, manifest, speakers, sentences, share)
                 for item, (sentences, share) in zip(items, regrouped, strict=True)
             ]
 
@@ -298,6 +345,7 @@ class Pipeline:
     # --- helpers ------------------------------------------------------------------------------------------------
 
     def _segmented(self, document: Document) -> tuple[Document, list[Sentence]]:
+        """Refuses what is too large before anything is asked about it."""
         limits = self.settings.method
         if len(document.text) > limits.max_document_chars:
             raise DocumentError(
@@ -305,8 +353,30 @@ class Pipeline:
                 f"{limits.max_document_chars}",
                 code="document-too-long",
             )
-        pool = self._pool_of(document)
-        return document, segment(document.text, pool.text_kind, max_chars=limits.max_sentence_chars)
+        try:
+            document.text.encode()
+        except UnicodeEncodeError as error:
+            raise DocumentError(
+                f"the text has half of a surrogate pair at {error.start}, which no encoding of Unicode can carry",
+                code="not-unicode",
+            ) from error
+        kind = self._pool_of(document).text_kind
+        sentences = segment(document.text, kind, max_chars=limits.max_sentence_chars)
+        if len(sentences) > limits.max_sentences:
+            raise DocumentError(
+                f"the text has {len(sentences)} {'lines' if kind == 'log' else 'sentences'}, more than "
+                f"method.max_sentences = {limits.max_sentences}",
+                code="too-many-sentences",
+            )
+        # Retrieval compares these before the candidates can be counted. They begin at different characters, so a
+        # shorter text cannot have too many.
+        if len(document.text) > limits.max_spans and self._compares_chunks():
+            check_spans(sum(len(outermost(chunks(sentence.text, kind))) for sentence in sentences), limits)
+        return document, sentences
+
+    def _within_spans(self, found: DocumentCandidates) -> DocumentCandidates:
+        check_spans(sum(len(sentence.candidates) for sentence in found.sentences), self.settings.method)
+        return found
 
     def _pool_of(self, document: Document) -> Pool:
         name = document.pool or self.settings.pools.default
@@ -326,6 +396,11 @@ class Pipeline:
                 "before: give all workers the same pool",
                 code="pool-mismatch",
             )
+        if any(not 0 <= shown < len(pool.sentences) for one in item.sentences for shown in one.demonstrations):
+            raise DocumentError(
+                f"a demonstration is none of the {len(pool.sentences)} sentences of pool {pool.name!r}",
+                code="pool-mismatch",
+            )
         return item
 
     def _with_demonstrations(
@@ -333,7 +408,7 @@ class Pipeline:
     ) -> tuple[list[SentenceInput], Usage]:
         """Stage 1."""
         usage = Usage()
-        if self._asks_models_for_query_spans():
+        if asks_models_for_query_spans(self.settings):
             spans, usage = propose(sentences, list(self.engines.values()), context)
         else:
             kind = context.pool.text_kind
@@ -342,13 +417,8 @@ class Pipeline:
         found = self._retrievers[context.pool.name].retrieve(texts, spans)
         return [SentenceInput(sentence, chosen) for sentence, chosen in zip(sentences, found, strict=True)], usage
 
-    def _asks_models_for_query_spans(self) -> bool:
-        retrieval = self.settings.retrieval
-        if retrieval.kind != "span":
-            return False
-        if retrieval.query_spans == "auto":
-            return self.settings.method.mode is Mode.PAPER
-        return retrieval.query_spans == "models"
+    def _compares_chunks(self) -> bool:
+        return self.settings.retrieval.kind == "span" and not asks_models_for_query_spans(self.settings)
 
     @staticmethod
     def _guard(step: Callable[[_In], _Out], item: _In) -> _Out | DocumentError:

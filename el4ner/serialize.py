@@ -16,6 +16,7 @@ import orjson
 from el4ner.errors import MessageError
 from el4ner.types import (
     Document,
+    DocumentAnswers,
     DocumentCandidates,
     DocumentEntities,
     DocumentTypes,
@@ -23,11 +24,13 @@ from el4ner.types import (
     Manifest,
     Mode,
     Sentence,
+    SentenceAnswers,
     SentenceCandidates,
     SentenceEntities,
     SentenceTypes,
     Span,
     SpanCandidate,
+    Speaker,
     TaggedDocument,
     TypedSpan,
     Usage,
@@ -35,6 +38,8 @@ from el4ner.types import (
 )
 
 __all__ = [
+    "answers_from_json",
+    "answers_to_json",
     "candidates_from_json",
     "candidates_to_json",
     "canonical",
@@ -89,6 +94,7 @@ def document_from_json(data: Json) -> Document:
 def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
     """Who produced a result."""
     evidence = {} if manifest.evidence is None else {"evidence": manifest.evidence}
+    missing = {"missing_members": list(manifest.missing_members)} if manifest.missing_members else {}
     return {
         "mode": manifest.mode.value,
         "members": dict(manifest.members),
@@ -97,6 +103,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "pool_fingerprint": manifest.pool_fingerprint,
         "retriever": manifest.retriever,
         **evidence,
+        **missing,
     }
 
 
@@ -110,6 +117,7 @@ def manifest_from_json(data: Json) -> Manifest:
         pool_fingerprint=data["pool_fingerprint"],
         retriever=data["retriever"],
         evidence=data.get("evidence"),
+        missing_members=tuple(data.get("missing_members", ())),
     )
 
 
@@ -224,6 +232,71 @@ def candidates_from_json(data: Json) -> DocumentCandidates:
     )
 
 
+def answers_to_json(result: DocumentAnswers) -> dict[str, Any]:
+    """What some members say of candidates. Numbers are written as they are: what is read is equal, bit by bit."""
+    return {
+        **_envelope_to_json(result),
+        "sources": [
+            {
+                "name": speaker.name,
+                "voter": speaker.voter,
+                "fingerprint": speaker.fingerprint,
+                "features": list(speaker.features),
+                "by_states": speaker.by_states,
+            }
+            for speaker in result.speakers
+        ],
+        "sentences": [
+            {
+                "start": item.sentence.start,
+                "end": item.sentence.end,
+                "demonstrations": list(item.demonstrations),
+                "candidates": [_candidate_to_json(candidate) for candidate in item.candidates],
+                "votes": [dict(votes) for votes in item.votes],
+                "said": item.said,
+            }
+            for item in result.sentences
+        ],
+    }
+
+
+def answers_from_json(data: Json) -> DocumentAnswers:
+    """Raises ``MessageError`` if a sentence or span is not where it says, or not every candidate has its answers."""
+    document = document_from_json(data["document"])
+    speakers = tuple(
+        Speaker(one["name"], one["voter"], one["fingerprint"], tuple(one["features"]), one["by_states"])
+        for one in data["sources"]
+    )
+    features = sum(len(speaker.features) for speaker in speakers)
+    sentences = []
+    for index, item in enumerate(data["sentences"]):
+        at = f"/sentences/{index}"
+        answers = SentenceAnswers(
+            sentence=_sentence(document.text, item, at),
+            demonstrations=tuple(item["demonstrations"]),
+            candidates=tuple(
+                _candidate(document.text, candidate, f"{at}/candidates/{position}")
+                for position, candidate in enumerate(item["candidates"])
+            ),
+            votes=tuple(dict(votes) for votes in item["votes"]),
+            said=tuple(tuple(map(tuple, span)) for span in item["said"]),
+        )
+        _check_answers(answers, features, at)
+        sentences.append(answers)
+    manifest = manifest_from_json(data["producer"])
+    return DocumentAnswers(document, manifest, speakers, tuple(sentences), usage_from_json(data["usage"]))
+
+
+def _check_answers(answers: SentenceAnswers, features: int, at: str) -> None:
+    """``features``: of all speakers; 0 where members vote."""
+    spans = len(answers.candidates)
+    if len(answers.said if features else answers.votes) != spans or (answers.votes if features else answers.said):
+        raise MessageError(f"{at}: expected one {'said' if features else 'votes'} for each of {spans} candidates")
+    kinds = {len(feature) for span in answers.said for feature in span}
+    if len(kinds) > 1 or any(len(span) != features for span in answers.said):
+        raise MessageError(f"{at}/said: expected {features} equally long lists for each candidate")
+
+
 def types_to_json(result: DocumentTypes) -> dict[str, Any]:
     """Classification's result."""
     return {
@@ -301,7 +374,9 @@ def entities_from_json(data: Json) -> DocumentEntities:
     )
 
 
-def _envelope_to_json(result: DocumentCandidates | DocumentTypes | DocumentEntities) -> dict[str, Any]:
+def _envelope_to_json(
+    result: DocumentCandidates | DocumentAnswers | DocumentTypes | DocumentEntities,
+) -> dict[str, Any]:
     """What every stage's result begins with."""
     return {
         "document": document_to_json(result.document),

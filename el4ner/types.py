@@ -14,6 +14,7 @@ from typing import Final
 __all__ = [
     "NONE_TYPE",
     "Document",
+    "DocumentAnswers",
     "DocumentCandidates",
     "DocumentEntities",
     "DocumentTypes",
@@ -21,11 +22,13 @@ __all__ = [
     "Manifest",
     "Mode",
     "Sentence",
+    "SentenceAnswers",
     "SentenceCandidates",
     "SentenceEntities",
     "SentenceTypes",
     "Span",
     "SpanCandidate",
+    "Speaker",
     "TaggedDocument",
     "TypedSpan",
     "Usage",
@@ -136,6 +139,36 @@ class SentenceTypes:
 
 
 @dataclass(frozen=True, slots=True)
+class Speaker:
+    """Who says something of spans' types in scored mode, as :class:`el4ner.evidence.Source` describes it.
+
+    ``by_states``: by hidden states; otherwise by answers in context.
+    """
+
+    name: str
+    voter: str
+    fingerprint: str
+    features: tuple[str, ...]
+    by_states: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceAnswers:
+    """What some members say of a sentence's candidates, each for itself, before anything is decided.
+
+    Paper mode: ``votes``, for each candidate the type that each member wrote; one that wrote none is not in it. Scored
+    mode: ``said[span][feature][type]``, log-probabilities of the pool's types and none (float32 numbers), the features
+    of one speaker behind those of the one before. The other one is empty.
+    """
+
+    sentence: Sentence
+    demonstrations: tuple[int, ...]
+    candidates: tuple[SpanCandidate, ...]
+    votes: tuple[Mapping[str, str], ...] = ()
+    said: tuple[tuple[tuple[float, ...], ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What the verifier said of one typed span: ``holds``, the probability of that, and the member that said so.
 
@@ -185,7 +218,8 @@ class Manifest:
     log lines with ``method.repeats = "templates"``, which may take over the answers of a line before them).
 
     ``members`` maps the name of every engine that took part to its fingerprint. ``evidence`` is the fingerprint of what
-    the pool's spans were compared by and weighed with, where the stage did so.
+    the pool's spans were compared by and weighed with, where the stage did so. ``missing_members``: those of the
+    ensemble that the result does without, since they run in other processes and did not answer in time, or failed.
     """
 
     mode: Mode
@@ -195,6 +229,7 @@ class Manifest:
     pool_fingerprint: str
     retriever: str
     evidence: str | None = None
+    missing_members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +239,20 @@ class DocumentCandidates:
     document: Document
     manifest: Manifest
     sentences: tuple[SentenceCandidates, ...]
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True)
+class DocumentAnswers:
+    """What some members say of a document's candidates. ``speakers``: in the order of the answers; none in paper mode.
+
+    ``manifest`` names these members alone.
+    """
+
+    document: Document
+    manifest: Manifest
+    speakers: tuple[Speaker, ...]
+    sentences: tuple[SentenceAnswers, ...]
     usage: Usage = Usage()
 
 

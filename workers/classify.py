@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from el4ner.errors import DocumentError
-from el4ner.types import DocumentCandidates, DocumentTypes
+from el4ner.types import DocumentAnswers, DocumentCandidates, DocumentTypes
 from workers.app import StageApp
 from workers.headers import RandomBytes
+from workers.members import part_of
 from workers.stage import CLASSIFY
 from workers.stage_worker import Owner, StageWorker
+from workers.telemetry import Telemetry
 
 if TYPE_CHECKING:
     # At run time it takes torch along, and belongs to the owner's thread.
@@ -19,10 +21,18 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 
-def build(app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes) -> StageWorker:
-    """The worker of the classify stage."""
-    return StageWorker(app, CLASSIFY, _call, owner, clock_ms=clock_ms, random=random)
+def build(
+    app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes, telemetry: Telemetry
+) -> StageWorker:
+    """The worker of the classify stage, or of what some members say to it."""
+    stage = part_of(CLASSIFY, app.settings)
+    call = _answer if stage.members else _call
+    return StageWorker(app, stage, call, owner, clock_ms=clock_ms, random=random, telemetry=telemetry)
 
 
 def _call(pipeline: Pipeline, batch: Sequence[DocumentCandidates]) -> list[DocumentTypes | DocumentError]:
     return pipeline.classify(batch)
+
+
+def _answer(pipeline: Pipeline, batch: Sequence[DocumentCandidates]) -> list[DocumentAnswers | DocumentError]:
+    return pipeline.answer(batch)

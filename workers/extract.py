@@ -9,8 +9,10 @@ from el4ner.errors import DocumentError
 from el4ner.types import Document, DocumentCandidates
 from workers.app import StageApp
 from workers.headers import RandomBytes
+from workers.members import part_of
 from workers.stage import EXTRACT
 from workers.stage_worker import Owner, StageWorker
+from workers.telemetry import Telemetry
 
 if TYPE_CHECKING:
     # At run time it takes torch along, and belongs to the owner's thread.
@@ -19,9 +21,12 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 
-def build(app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes) -> StageWorker:
-    """The worker of the extract stage."""
-    return StageWorker(app, EXTRACT, _call, owner, clock_ms=clock_ms, random=random)
+def build(
+    app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes, telemetry: Telemetry
+) -> StageWorker:
+    """The worker of the extract stage, or of some members' part of it: what is proposed there is the same."""
+    stage = part_of(EXTRACT, app.settings)
+    return StageWorker(app, stage, _call, owner, clock_ms=clock_ms, random=random, telemetry=telemetry)
 
 
 def _call(pipeline: Pipeline, batch: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:

@@ -11,6 +11,7 @@ from workers.app import StageApp
 from workers.headers import RandomBytes
 from workers.stage import VALIDATE
 from workers.stage_worker import Owner, StageWorker
+from workers.telemetry import Telemetry
 
 if TYPE_CHECKING:
     # At run time it takes torch along, and belongs to the owner's thread.
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 __all__ = ["build"]
 
 
-def build(app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes) -> StageWorker:
+def build(
+    app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes, telemetry: Telemetry
+) -> StageWorker:
     """The worker of the validate stage."""
-    return StageWorker(app, VALIDATE, _call, owner, clock_ms=clock_ms, random=random)
+    return StageWorker(app, VALIDATE, _call, owner, clock_ms=clock_ms, random=random, telemetry=telemetry)
 
 
 def _call(pipeline: Pipeline, batch: Sequence[DocumentTypes]) -> list[DocumentEntities | DocumentError]:

@@ -7,7 +7,7 @@ it to a stream of sentences.
 """
 
 from el4ner.evidence.calibration import Calibration, calibrate, even_calibration
-from el4ner.evidence.evidence import Evidence
+from el4ner.evidence.evidence import Evidence, judge_said
 from el4ner.evidence.sources import InContextSource, Question, Source, StateSource
 
 __all__ = [
@@ -19,4 +19,5 @@ __all__ = [
     "StateSource",
     "calibrate",
     "even_calibration",
+    "judge_said",
 ]

@@ -20,7 +20,7 @@ from el4ner.evidence.combination import Combination, Decisions, fit
 from el4ner.evidence.judges import Floats, Ints
 from el4ner.evidence.leave_one_out import Figures, Sample, with_threshold
 from el4ner.evidence.memory import PoolSpans, drawn
-from el4ner.evidence.sources import InContextSource, Source
+from el4ner.evidence.sources import Described, InContextSource, Source, described
 from el4ner.models.files import write_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 
@@ -122,7 +122,9 @@ class Calibration:
             except (OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("calibration is damaged and is made anew", extra={"path": str(path), "error": str(error)})
         made = calibrate(sources, spans, kinds, label=label, progress=progress)
-        write_atomically(path, orjson.dumps(made.as_json(), option=orjson.OPT_INDENT_2))
+        # The sources are not of the calibration, but by them one that has heard only some of them finds it.
+        told = [asdict(described(source)) for source in sources]
+        write_atomically(path, orjson.dumps({**made.as_json(), "sources": told}, option=orjson.OPT_INDENT_2))
         return made
 
 
@@ -135,7 +137,7 @@ def calibration_file(folder: Path, key: str) -> Path:
     return folder / f"calibration-{key}.json"
 
 
-def calibration_key(sources: Sequence[Source], spans: PoolSpans) -> str:
+def calibration_key(sources: Sequence[Described], spans: PoolSpans) -> str:
     """Changes with the pool, its proposals, the models, the prompts or the kinds of evidence; not with the order of the
     sources."""
     parts = sorted([source.name, source.fingerprint, list(source.features)] for source in sources)
@@ -183,7 +185,7 @@ def calibrate(
     return Calibration(calibration_key(sources, spans), settled, figures, len(sentences), len(sample.labels))
 
 
-def even_calibration(sources: Sequence[Source], spans: PoolSpans) -> Calibration:
+def even_calibration(sources: Sequence[Described], spans: PoolSpans) -> Calibration:
     """Every kind of evidence counts the same, and every source is asked about every span: nothing is estimated."""
     steps = []
     for number, source in enumerate(sources, start=1):

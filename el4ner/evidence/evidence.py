@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from el4ner.evidence.calibration import Calibration, Step
+from el4ner.evidence.combination import Combination, Decisions
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.sources import Question, Source
 from el4ner.types import NONE_TYPE, Usage
 
-__all__ = ["Evidence", "Judgement"]
+__all__ = ["Evidence", "Judgement", "judge_said"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,30 @@ class Judgement:
     type: str
     confidence: float
     votes: Mapping[str, str] = field(default_factory=dict)
+
+
+def judge_said(said: Floats, combination: Combination, voters: Sequence[str], labels: Sequence[str]) -> list[Judgement]:
+    """Judgements of spans that every source has spoken about.
+
+    Args:
+        said: ``[spans, features, types + none]``, in the combination's order of features.
+        combination: weighs the features.
+        voters: whose vote each feature belongs to.
+        labels: the pool's types, and none.
+    """
+    if not len(said):
+        return []
+    decisions = combination.decide(said)
+    return [_judgement(decisions, row, own, voters, labels) for row, own in enumerate(said)]
+
+
+def _judgement(decisions: Decisions, row: int, said: Floats, voters: Sequence[str], labels: Sequence[str]) -> Judgement:
+    """A vote is the member's own choice: by the mean of what it said, whatever the ensemble's weights are."""
+    by_voter: dict[str, list[int]] = {}
+    for feature, voter in enumerate(voters[: len(said)]):  # the first ones were asked
+        by_voter.setdefault(voter, []).append(feature)
+    votes = {voter: labels[int(said[features].mean(axis=0).argmax())] for voter, features in by_voter.items()}
+    return Judgement(labels[int(decisions.chosen[row])], min(1.0, float(decisions.confidence[row])), votes)
 
 
 class Evidence:
@@ -39,6 +64,7 @@ class Evidence:
     ) -> None:
         by_name = {source.name: source for source in sources}
         self._steps: list[tuple[Source, Step]] = [(by_name[step.source], step) for step in calibration.steps]
+        self._voters = [source.voter for source, _ in self._steps for _ in source.features]
         self._labels = [*types, NONE_TYPE]
         self._adaptive = adaptive
         self.calibration = calibration
@@ -65,13 +91,18 @@ class Evidence:
             last = source is self._steps[-1][0]
             if not (last or self._adaptive):
                 continue  # nothing is decided before every source has spoken
-            decisions = step.combination.decide(np.stack([np.concatenate(said[place]) for place in open_spans]))
+            together = np.stack([np.concatenate(said[place]) for place in open_spans])
+            if last:
+                for (q, s), judged in zip(
+                    open_spans, judge_said(together, step.combination, self._voters, self._labels), strict=True
+                ):
+                    found[q][s] = judged
+                break
+            decisions = step.combination.decide(together)
             going_on = []
             for row, (q, s) in enumerate(open_spans):
-                if last or (step.margin is not None and decisions.margin[row] >= step.margin):
-                    label = self._labels[int(decisions.chosen[row])]
-                    confidence = min(1.0, float(decisions.confidence[row]))
-                    found[q][s] = Judgement(label, confidence, self._votes(said[q, s]))
+                if step.margin is not None and decisions.margin[row] >= step.margin:
+                    found[q][s] = _judgement(decisions, row, together[row], self._voters, self._labels)
                 else:
                     going_on.append((q, s))
             open_spans = going_on
@@ -90,13 +121,3 @@ class Evidence:
         ]
         answers, usage = source.answer(asked)
         return [row for answer in answers for row in answer], usage
-
-    def _votes(self, said: Sequence[Floats]) -> dict[str, str]:
-        """Each member's own choice: by the mean of what it said, whatever the ensemble's weights are."""
-        by_voter: dict[str, list[Floats]] = {}
-        for (source, _), answer in zip(self._steps, said, strict=False):  # the first ones were asked
-            by_voter.setdefault(source.voter, []).append(answer)
-        return {
-            voter: self._labels[int(np.concatenate(answers).mean(axis=0).argmax())]
-            for voter, answers in by_voter.items()
-        }

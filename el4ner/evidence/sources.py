@@ -11,9 +11,9 @@ import numpy as np
 from el4ner.evidence.encoders import SpanEncoder
 from el4ner.evidence.judges import Floats, Ints, Prototypes, log_softmax, neighbours
 from el4ner.evidence.memory import PoolSpans, SpanMemory
-from el4ner.types import Span, Usage
+from el4ner.types import Span, Speaker, Usage
 
-__all__ = ["InContextSource", "Question", "Source", "StateKind", "StateSource"]
+__all__ = ["Described", "InContextSource", "Question", "Source", "StateKind", "StateSource", "described"]
 
 StateKind = Literal["neighbours", "prototypes"]
 LAYER_NAMES: Final = ("middle", "last")
@@ -31,8 +31,9 @@ class Question:
     demonstrations: tuple[int, ...] = ()
 
 
-class Source(Protocol):
-    """Log-probabilities over the pool's types and none, of one or several kinds (features)."""
+class Described(Protocol):
+    """What there is to know of a source without asking it: also of one in another process, by its
+    :class:`~el4ner.types.Speaker`."""
 
     @property
     def name(self) -> str:
@@ -50,6 +51,10 @@ class Source(Protocol):
     def features(self) -> tuple[str, ...]:
         """The names of the kinds of evidence, in the order of the answers."""
 
+
+class Source(Described, Protocol):
+    """Log-probabilities over the pool's types and none, of one or several kinds (features)."""
+
     def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
         """For each question ``[spans, features, types + none]``."""
 
@@ -59,6 +64,13 @@ class Source(Protocol):
         ``sentences`` are places in ``spans.texts`` and ``rows`` the rows of their spans, both ascending; the result is
         ``[rows, features, types + none]``.
         """
+
+
+def described(source: Source) -> Speaker:
+    """The source as whoever hears its answers knows it."""
+    return Speaker(
+        source.name, source.voter, source.fingerprint, source.features, not isinstance(source, InContextSource)
+    )
 
 
 class StateSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from el4ner.config import MethodSettings
-from el4ner.repeats.carry import ClassifyCarry, ExtractCarry, ValidateCarry
+from el4ner.repeats.carry import AnswersCarry, ClassifyCarry, ExtractCarry, ValidateCarry
 from el4ner.repeats.memory import Answered, RepeatCounts, StageMemory
 from el4ner.text.segment import TextKind
 from el4ner.text.template_miner import TemplateMiner
@@ -14,7 +14,8 @@ __all__ = ["Answered", "Memories", "RepeatCounts", "StageMemory"]
 
 
 class Memories:
-    """The stages' memories of one pipeline, by pool: ``extract``, ``classify`` and ``validate``.
+    """The stages' memories of one pipeline, by pool: ``extract``, ``classify`` and ``validate``; and ``answers``, what
+    members said to ``classify`` where that is decided about in another process.
 
     Stages may run in processes of their own, so none relies on what another one remembers, and each keeps its answers
     by all that they depend on in its input. Settings, models and pools of a pipeline never change, so they are no part
@@ -34,6 +35,7 @@ class Memories:
 
         self.extract = {name: StageMemory(ExtractCarry(), size, miner(kind)) for name, kind in kinds.items()}
         self.classify = {name: StageMemory(ClassifyCarry(), size, miner(kind)) for name, kind in kinds.items()}
+        self.answers = {name: StageMemory(AnswersCarry(), size) for name in kinds}
         # Without validation there is nobody to spare a question.
         verdicts = 0 if method.validation_kind == "off" else size
         self.validate = {
@@ -46,6 +48,7 @@ class Memories:
         """By stage, over all pools, since the pipeline was made."""
         return {
             "extract": sum((memory.counts for memory in self.extract.values()), RepeatCounts()),
-            "classify": sum((memory.counts for memory in self.classify.values()), RepeatCounts()),
+            "classify": sum((memory.counts for memory in self.classify.values()), RepeatCounts())
+            + sum((memory.counts for memory in self.answers.values()), RepeatCounts()),
             "validate": sum((memory.counts for memory in self.validate.values()), RepeatCounts()),
         }

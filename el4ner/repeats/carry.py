@@ -6,14 +6,18 @@ that what comes out is a piece of the new text. A span that cannot be told so ma
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from el4ner.text.templates import Anchor, Template
 from el4ner.types import (
     NONE_TYPE,
     Sentence,
+    SentenceAnswers,
     SentenceCandidates,
     SentenceEntities,
     SentenceTypes,
@@ -23,7 +27,7 @@ from el4ner.types import (
     Verdict,
 )
 
-__all__ = ["ClassifyCarry", "ExtractCarry", "Found", "ValidateCarry"]
+__all__ = ["AnswersCarry", "ClassifyCarry", "ExtractCarry", "Found", "Said", "ValidateCarry"]
 
 
 class Found(NamedTuple):
@@ -75,13 +79,8 @@ class ExtractCarry:
         )
 
 
-class ClassifyCarry:
-    """Types depend on the text, the demonstrations and the candidates. Each candidate is typed in its own place.
-
-    One line may be an odd one (a user called ``mysql``), so several are asked about before a template's types stand.
-    """
-
-    lines = 3
+class _CandidatesCarry:
+    """What is said of candidates depends on the text, the demonstrations and the candidates."""
 
     def sentence(self, item: SentenceCandidates) -> Sentence:
         """See :class:`~el4ner.repeats.memory.Carry`."""
@@ -93,6 +92,15 @@ class ClassifyCarry:
         if anchors is None:
             return None
         return view.key, item.demonstrations, anchors, tuple(candidate.proposed_by for candidate in item.candidates)
+
+
+class ClassifyCarry(_CandidatesCarry):
+    """Each candidate is typed in its own place.
+
+    One line may be an odd one (a user called ``mysql``), so several are asked about before a template's types stand.
+    """
+
+    lines = 3
 
     def keep(self, answer: SentenceTypes, view: Template) -> tuple[TypedSpan, ...] | None:
         """See :class:`~el4ner.repeats.memory.Carry`."""
@@ -110,6 +118,35 @@ class ClassifyCarry:
         del view
         typed = (replace(one, candidate=own) for one, own in zip(kept, item.candidates, strict=True))
         return SentenceTypes(item.sentence, item.demonstrations, tuple(typed))
+
+
+class Said(NamedTuple):
+    """What members said of candidates; numbers in four bytes, as they were made."""
+
+    votes: tuple[Mapping[str, str], ...]
+    said: npt.NDArray[np.float32]
+
+
+class AnswersCarry(_CandidatesCarry):
+    """Answers of members that are decided about elsewhere, so that what several lines of a template agree on is not
+    known here: for equal texts alone, without a miner."""
+
+    lines = 1
+
+    def keep(self, answer: SentenceAnswers, view: Template) -> Said | None:
+        """See :class:`~el4ner.repeats.memory.Carry`."""
+        del view
+        return Said(answer.votes, np.asarray(answer.said, dtype=np.float32))
+
+    def settle(self, kept: Sequence[Said]) -> Said:
+        """See :class:`~el4ner.repeats.memory.Carry`."""
+        return kept[0]
+
+    def recall(self, item: SentenceCandidates, kept: Said, view: Template) -> SentenceAnswers:
+        """See :class:`~el4ner.repeats.memory.Carry`."""
+        del view
+        said = tuple(tuple(map(tuple, span)) for span in kept.said.tolist())
+        return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, said)
 
 
 class ValidateCarry:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +24,9 @@ MAX_NEGATIVES = 5
 """How many spans of a demonstration that are no entities are shown, as ``none``, in the scored mode. A small model goes
 by the share of ``none`` in front of it. Of 1, 3 and 5, 5 did best on the dev splits of two data sets."""
 
+_RENDERED = 512
+"""Prompts that are kept: of some batches."""
+
 
 @dataclass(frozen=True)
 class StageContext:
@@ -35,11 +38,17 @@ class StageContext:
     evidence: Evidence | None = None
     """What the scored mode classifies by; None: by the mean of the members' answers in context."""
     _shown: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False)
+    _rendered: dict[tuple[str, tuple[int, ...], str], Prompt] = field(default_factory=dict, compare=False)
 
     @property
     def types(self) -> list[tuple[str, str]]:
         """(name, description) in the pool's order."""
         return list(self.pool.types.items())
+
+    @property
+    def labels(self) -> list[str]:
+        """What a candidate may be called: the pool's types, and none."""
+        return [*self.pool.types, NONE_TYPE]
 
     def prompt(
         self, engine: Engine, task: str, demonstrations: Sequence[int], *, reserve: int = 0, **values: Any
@@ -54,9 +63,7 @@ class StageContext:
         """
         shown = list(demonstrations)
         while True:
-            prompt = self.prompts.render(
-                task, types=self.types, demonstrations=[self._show(task, i) for i in reversed(shown)], **values
-            )
+            prompt = self._render(task, tuple(shown), values)
             # A token is at least one byte, so a short prompt need not be counted.
             size = len(f"{prompt.system}{prompt.user}{prompt.answer}".encode()) + 64
             if (
@@ -71,6 +78,20 @@ class StageContext:
                     code="sentence-too-long",
                 )
             shown = shown[: len(shown) // 2]
+
+    def _render(self, task: str, shown: tuple[int, ...], values: Mapping[str, Any]) -> Prompt:
+        # The members are asked one after another about the same sentences, in the same words.
+        key = (task, shown, values["sentence"]) if values.keys() == {"sentence"} else None
+        known = None if key is None else self._rendered.get(key)
+        if known is not None:
+            return known
+        demonstrations = [self._show(task, index) for index in reversed(shown)]
+        prompt = self.prompts.render(task, types=self.types, demonstrations=demonstrations, **values)
+        if key is not None:
+            if len(self._rendered) >= _RENDERED:
+                del self._rendered[next(iter(self._rendered))]
+            self._rendered[key] = prompt
+        return prompt
 
     def _show(self, task: str, index: int) -> dict[str, Any]:
         known = self._shown.get(index)

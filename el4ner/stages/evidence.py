@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from el4ner.config import Settings
+from el4ner.config import MethodSettings, Settings
 from el4ner.engines.base import Engine, Prompt, StateEngine
 from el4ner.evidence import Calibration, Evidence, InContextSource, Source, StateSource, even_calibration
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
@@ -22,7 +22,7 @@ from el4ner.stages.extract import cheap_proposals
 from el4ner.stages.in_context import type_scores
 from el4ner.types import Mode
 
-__all__ = ["make_evidence", "pool_spans"]
+__all__ = ["goes_by_mean", "make_evidence", "make_sources", "pool_spans"]
 
 log = logging.getLogger(__name__)
 
@@ -45,14 +45,11 @@ def make_evidence(
     weights are estimated in any case.
     """
     method = settings.method
-    by_states: list[StateKind] = [kind for kind in method.evidence if kind != "in_context"]
-    if method.mode is Mode.PAPER or not method.evidence:
+    if method.mode is Mode.PAPER:
         return {}
-    members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
-    if by_states and method.encoder == "members" and not members and "in_context" not in method.evidence:
-        log.info("no member shows its hidden states: types go by the members' answers in context")
-        return {}
-    if not by_states and method.weights == "even":
+    if goes_by_mean(method, shows_states=any(isinstance(engine, StateEngine) for engine in engines.values())):
+        if method.evidence and method.encoder == "members" and "in_context" not in method.evidence:
+            log.info("no member shows its hidden states: types go by the members' answers in context")
         return {}
     prompts = PromptSet(method.prompt_version)
     made = {}
@@ -62,17 +59,7 @@ def make_evidence(
         kinds = len(pool.types) + 1
         # Workers that start together would all read the same pool: the first one does, the others find its files.
         with exclusive(folder / f"{pool.fingerprint}.lock"):
-            sources: list[Source] = []
-            for encoder in _encoders(settings, members, embedder, context) if by_states else ():
-                label = f"reading the spans of pool {name} with {encoder.name}"
-                memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
-                sources.append(StateSource(encoder, memory, spans, kinds, by_states))
-            for member, engine in engines.items():
-                without_states = by_states and method.encoder == "members" and member not in members
-                if "in_context" in method.evidence or without_states:
-                    retriever = retrievers[name]
-                    fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
-                    sources.append(InContextSource(member, fingerprint, _ask(engine, context), retriever.retrieve))
+            sources = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
             if method.weights == "even":
                 calibration = even_calibration(sources, spans)
             else:
@@ -82,6 +69,71 @@ def make_evidence(
                 )
         made[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
     return made
+
+
+def make_sources(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    retrievers: Mapping[str, Retriever],
+    *,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, list[Source]]:
+    """As :func:`make_evidence`, for members that say their part in a process of their own: what they speak by, by
+    pool, and no weights. Where types go by the mean of the answers in context, they speak in context. None in paper
+    mode."""
+    method = settings.method
+    if method.mode is Mode.PAPER:
+        return {}
+    prompts = PromptSet(method.prompt_version)
+    made = {}
+    for name, pool in pools.items():
+        context = StageContext(pool, prompts, method)
+        with exclusive(folder / f"{pool.fingerprint}.lock"):
+            spans = pool_spans(context)
+            made[name] = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
+    return made
+
+
+def goes_by_mean(method: MethodSettings, *, shows_states: bool) -> bool:
+    """Whether scored mode goes by the mean of the members' answers in context, since there is no evidence to weigh, or
+    nothing to weigh it by. ``shows_states``: whether some member does."""
+    if not _state_kinds(method):
+        return not method.evidence or method.weights == "even"
+    return method.encoder == "members" and not shows_states and "in_context" not in method.evidence
+
+
+def _state_kinds(method: MethodSettings) -> list[StateKind]:
+    return [kind for kind in method.evidence if kind != "in_context"]
+
+
+def _sources(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    context: StageContext,
+    spans: PoolSpans,
+    retriever: Retriever,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+) -> list[Source]:
+    """Everybody who speaks: by states first, then in context, both in the ensemble's order."""
+    method, pool = settings.method, context.pool
+    by_states = _state_kinds(method)
+    members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
+    sources: list[Source] = []
+    for encoder in _encoders(settings, members, embedder, context) if by_states else ():
+        label = f"reading the spans of pool {pool.name} with {encoder.name}"
+        memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
+        sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states))
+    spoken_for = set(members) if method.encoder == "members" else set(engines)
+    for name, engine in engines.items():
+        if "in_context" in method.evidence or not (by_states and name in spoken_for):
+            fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
+            sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
+    return sources
 
 
 def pool_spans(context: StageContext) -> PoolSpans:

@@ -10,7 +10,10 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from el4ner.config import MethodSettings
+from el4ner.engines import checks
 from el4ner.engines.base import Engine, GenerateRequest
+from el4ner.errors import DocumentError
 from el4ner.pools.pool import PoolSentence
 from el4ner.stages.answers import parse_spans
 from el4ner.stages.context import STOP, StageContext
@@ -18,7 +21,7 @@ from el4ner.text.chunks import chunks
 from el4ner.text.mentions import find_mentions
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
 
-__all__ = ["CHUNKS", "LEXICON", "SentenceInput", "cheap_proposals", "extract", "propose"]
+__all__ = ["CHUNKS", "LEXICON", "SentenceInput", "cheap_proposals", "check_spans", "extract", "propose"]
 
 CHUNKS = "chunks"
 LEXICON = "lexicon"
@@ -72,6 +75,19 @@ def extract(
     ], usage
 
 
+def check_spans(count: int, method: MethodSettings) -> None:
+    """Every candidate costs the members time, so that these are a document's size as well.
+
+    Raises:
+        DocumentError: there are more than ``method.max_spans``.
+    """
+    if count > method.max_spans:
+        raise DocumentError(
+            f"{count} spans are proposed in the text, more than method.max_spans = {method.max_spans}",
+            code="too-many-spans",
+        )
+
+
 def proposers_of(context: StageContext) -> tuple[str, ...]:
     """Who proposes spans: in paper mode the models alone, whatever ``method.proposals`` says."""
     return ("models",) if context.settings.mode is Mode.PAPER else context.settings.proposals
@@ -120,7 +136,7 @@ def propose(
             )
             for sentence in sentences
         ]
-        for index, result in enumerate(engine.generate(requests)):
+        for index, result in enumerate(checks.generate(engine, requests)):
             usage += result.usage
             for surface in parse_spans(f"-{result.text}"):
                 for span in find_mentions(surface, sentences[index].text):
@@ -130,7 +146,8 @@ def propose(
 
 def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageContext) -> tuple[list[list[str]], Usage]:
     settings = context.settings
-    results = engine.generate(
+    results = checks.generate(
+        engine,
         [
             GenerateRequest(
                 context.prompt(
@@ -144,7 +161,7 @@ def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageCont
                 STOP,
             )
             for item in batch
-        ]
+        ],
     )
     usage = sum((result.usage for result in results), Usage())
     return [parse_spans(f"-{result.text}") for result in results], usage

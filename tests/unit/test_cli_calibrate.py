@@ -158,6 +158,7 @@ def test_the_json_is_the_calibration_with_what_its_weights_are_of(
     assert len(found["features"]) == len(found["steps"][-1]["combination"]["weights"]) == 8
     assert found["features"][0] == {"source": found["steps"][0]["source"], "kind": "neighbours middle"}
     stored = json.loads(Path(found["file"]).read_text())
+    assert {source["name"] for source in stored.pop("sources")} == {step["source"] for step in found["steps"]}
     assert stored == {key: found[key] for key in stored}
     arguments = ["calibrate", str(folder), "--config", str(tmp_path / "el4ner.toml"), "--json", str(out)]
     assert f"calibration written to {out}" in runner.invoke(app, arguments).stderr.replace("\n", "")

@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from el4ner.errors import MessageError
 from el4ner.serialize import (
+    answers_from_json,
+    answers_to_json,
     candidates_from_json,
     candidates_to_json,
     canonical,
@@ -29,6 +31,7 @@ from el4ner.serialize import (
     types_to_json,
 )
 from el4ner.types import (
+    DocumentAnswers,
     DocumentCandidates,
     DocumentEntities,
     DocumentTypes,
@@ -48,6 +51,11 @@ def through_json(data: Any) -> Any:
 @given(strategies.document_candidates())
 def test_candidates_survive(result: DocumentCandidates) -> None:
     assert candidates_from_json(through_json(candidates_to_json(result))) == result
+
+
+@given(strategies.document_answers())
+def test_answers_survive_and_their_numbers_bit_by_bit(result: DocumentAnswers) -> None:
+    assert answers_from_json(through_json(answers_to_json(result))) == result
 
 
 @given(strategies.document_types())

@@ -1,0 +1,155 @@
+"""Weighing what sources said elsewhere: the calibration is found by how they describe themselves. No engine.
+
+``el4ner calibrate`` (or any process that hosts the whole ensemble) leaves a file for a pool and its sources. Where all
+members have answered, that file's weights are those that a single process uses. Where some have not, the weights of the
+others are used, rescaled to the same sum: the rest of the combination (bias, threshold, confidence) was estimated with
+all of them, and stays.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from el4ner.errors import ConfigError
+from el4ner.evidence.calibration import Calibration, calibration_file, calibration_key, even_calibration
+from el4ner.evidence.combination import Combination
+from el4ner.evidence.encoders import EMBEDDER
+from el4ner.evidence.memory import PoolSpans
+from el4ner.types import Speaker
+
+__all__ = ["Weighed", "Weighing", "covers"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """How to weigh some sources. ``sources``: their names, in the order of the combination's features; what others said
+    does not count. ``fingerprint``: of the evidence, as :class:`~el4ner.evidence.Evidence` has it."""
+
+    sources: tuple[str, ...]
+    combination: Combination
+    fingerprint: str
+
+
+class Weighing:
+    """Of one pool's evidence.
+
+    Args:
+        pool: its name, for errors.
+        spans: as the evidence was made from.
+        folder: where calibrations are.
+        even: all kinds of evidence count the same, and no calibration is needed.
+    """
+
+    def __init__(self, pool: str, spans: PoolSpans, folder: Path, *, even: bool) -> None:
+        self._pool = pool
+        self._spans = spans
+        self._folder = folder
+        self._even = even
+        self._known: dict[tuple[tuple[Speaker, ...], tuple[str, ...]], Weighed | None] = {}
+
+    def of(self, speakers: Sequence[Speaker], expected: Sequence[str]) -> Weighed | None:
+        """How to weigh these; None if they were never calibrated, or the file is elsewhere.
+
+        ``speakers``: those by states first, then those in context, both in the ensemble's order; ``expected``: the
+        whole ensemble. Where there is no file for them all (two members of different releases), those that have most
+        in common with one are weighed.
+        """
+        key = (tuple(speakers), tuple(expected))
+        if key not in self._known:
+            even = _whole(even_calibration(speakers, self._spans)) if self._even else None
+            self._known[key] = even or self._found(speakers, expected)
+        return self._known[key]
+
+    def missing(self, speakers: Sequence[Speaker]) -> ConfigError:
+        """What to say where :meth:`of` knows nothing."""
+        names = ", ".join(one.name for one in speakers)
+        return ConfigError(
+            f"no calibration in {self._folder} says how to weigh what {names} said of "
+            f"pool {self._pool!r}: run el4ner calibrate --fresh {self._pool} with the same configuration, on a machine "
+            'that can hold all members, and put its file there; or set method.weights = "even"'
+        )
+
+    def _found(self, speakers: Sequence[Speaker], expected: Sequence[str]) -> Weighed | None:
+        exact = self._read(calibration_file(self._folder, calibration_key(speakers, self._spans)))
+        if exact is not None and covers(speakers, expected):
+            return _whole(exact[0])
+        best: tuple[int, Calibration, Sequence[Speaker], set[str]] | None = None
+        for path in sorted(self._folder.glob("calibration-*.json")):
+            found = self._read(path)
+            if found is None or found[1] is None or not covers(found[1], expected):
+                continue
+            calibration, sources = found[0], found[1]
+            if calibration.key != calibration_key(sources, self._spans):
+                continue  # of another pool
+            heard = _heard(sources, speakers)
+            if heard and (best is None or len(heard) > best[0]):
+                best = (len(heard), calibration, sources, heard)
+        return None if best is None else _part(*best[1:])
+
+    def _read(self, path: Path) -> tuple[Calibration, list[Speaker] | None] | None:
+        """A calibration, and the sources that it was made of; None for these in a file of el4ner 0.1."""
+        try:
+            data = orjson.loads(path.read_bytes())
+            told = data.get("sources")
+            return Calibration.from_json(data), None if told is None else [_speaker(one) for one in told]
+        except FileNotFoundError:
+            return None
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            log.warning("a calibration cannot be read: %s", error, extra={"path": str(path)})
+            return None
+
+
+def covers(speakers: Collection[Speaker], expected: Collection[str]) -> bool:
+    """Whether these are the sources of that whole ensemble."""
+    return {one.voter for one in speakers} - {EMBEDDER} == set(expected)
+
+
+def _heard(sources: Sequence[Speaker], speakers: Collection[Speaker]) -> set[str]:
+    """The names of the sources that have spoken; a member's only if all of them have."""
+    spoken = set(speakers)
+    silent = {one.voter for one in sources if one not in spoken}
+    return {one.name for one in sources if one.voter not in silent}
+
+
+def _whole(calibration: Calibration) -> Weighed:
+    return Weighed(
+        tuple(step.source for step in calibration.steps),
+        calibration.steps[-1].combination,
+        f"{calibration.fingerprint}-full",
+    )
+
+
+def _part(calibration: Calibration, sources: Sequence[Speaker], heard: Collection[str]) -> Weighed:
+    whole = _whole(calibration)
+    widths = {one.name: len(one.features) for one in sources}
+    weights = iter(whole.combination.weights)
+    kept: list[float] = []
+    for name in whole.sources:
+        own = [next(weights) for _ in range(widths[name])]
+        kept += own if name in heard else []
+    total, sum_kept = sum(whole.combination.weights), sum(kept)
+    # Where the others were given no weight at all, they all count the same now.
+    scaled = tuple(weight * total / sum_kept if sum_kept > 0 else total / len(kept) for weight in kept)
+    return Weighed(
+        tuple(name for name in whole.sources if name in heard),
+        replace(whole.combination, weights=scaled),
+        whole.fingerprint,
+    )
+
+
+def _speaker(data: Mapping[str, Any]) -> Speaker:
+    return Speaker(
+        str(data["name"]),
+        str(data["voter"]),
+        str(data["fingerprint"]),
+        tuple(map(str, data["features"])),
+        bool(data["by_states"]),
+    )

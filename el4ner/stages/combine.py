@@ -1,0 +1,277 @@
+"""What members said in processes of their own, into the stage's answer: as one process with all of them would give it.
+
+No engine is loaded. Types and votes of a document that every member answered about are equal, bit by bit, to those of
+one process (as far as engines do not depend on the batch); its spans too. Two things differ: where members propose the
+spans that demonstrations are retrieved by (paper mode), each goes by its own, and the first member's demonstrations are
+shown to the stages after it; and a member remembers its answers to equal texts only (``method.repeats``).
+
+Without some members the others decide, and the manifest names those that are missing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from el4ner.config import Settings
+from el4ner.errors import ConfigError, DocumentError, MessageError
+from el4ner.evidence import judge_said
+from el4ner.evidence.calibration import FOLDER
+from el4ner.evidence.encoders import EMBEDDER
+from el4ner.evidence.judges import Floats
+from el4ner.evidence.weighing import Weighed, Weighing, covers
+from el4ner.models.prepare import default_cache_dir
+from el4ner.pools import Pool, load_pool
+from el4ner.prompts import PromptSet
+from el4ner.stages.context import StageContext
+from el4ner.stages.deciding import by_majority, by_mean, judged
+from el4ner.stages.evidence import goes_by_mean, pool_spans
+from el4ner.stages.extract import CHUNKS, LEXICON, check_spans
+from el4ner.types import (
+    DocumentAnswers,
+    DocumentCandidates,
+    DocumentTypes,
+    Manifest,
+    Mode,
+    SentenceAnswers,
+    SentenceCandidates,
+    SentenceTypes,
+    Span,
+    SpanCandidate,
+    Speaker,
+    TypedSpan,
+    Usage,
+)
+
+__all__ = ["Combiner"]
+
+Result = TypeVar("Result", DocumentCandidates, DocumentAnswers)
+Part = tuple[Sequence[str], Result]
+"""Members, and what they answered."""
+
+
+class Combiner:
+    """Cheap to make and to call; not thread-safe.
+
+    Args:
+        settings: as the members' processes have them.
+        pools: the hosted pools by name.
+        folder: where calibrations are.
+
+    Raises:
+        ConfigError: members cannot answer apart with these settings.
+    """
+
+    def __init__(self, settings: Settings, pools: Mapping[str, Pool], folder: Path) -> None:
+        if settings.method.adaptive and settings.method.mode is Mode.SCORED:
+            raise ConfigError(
+                "method.adaptive asks a member about what those before it left open: it needs all members in one "
+                "process; switch it off"
+            )
+        self._settings = settings
+        prompts = PromptSet(settings.method.prompt_version)
+        self._contexts = {name: StageContext(pool, prompts, settings.method) for name, pool in pools.items()}
+        self._folder = folder
+        self._weighings: dict[str, Weighing] = {}
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, cache_dir: Path | None = None) -> Combiner:
+        """With the pools that ``settings`` names.
+
+        Raises:
+            ConfigError, PoolError: what cannot be loaded, and how to mend it.
+        """
+        pools = {name: load_pool(source, name=name) for name, source in settings.pools.paths.items()}
+        return cls(settings, pools, (cache_dir or default_cache_dir()) / FOLDER)
+
+    def candidates(self, parts: Sequence[Part[DocumentCandidates]], expected: Sequence[str]) -> DocumentCandidates:
+        """The union of what members proposed, of one document and with equal pools and prompts.
+
+        Args:
+            parts: of different members, at least one, in any order.
+            expected: the ensemble, in its order.
+
+        Raises:
+            DocumentError: the union has more than ``method.max_spans``, or the pool is another one here.
+        """
+        ordered = _in_order(parts, expected)
+        first = ordered[0][1]
+        self._context_of(first.manifest)
+        sentences = tuple(
+            self._union(own, expected) for own in zip(*(part.sentences for _, part in ordered), strict=True)
+        )
+        check_spans(sum(len(sentence.candidates) for sentence in sentences), self._settings.method)
+        manifest = _manifest(ordered, expected, [name for members, _ in ordered for name in members], None)
+        return DocumentCandidates(first.document, manifest, sentences, _usage(ordered))
+
+    def types(self, parts: Sequence[Part[DocumentAnswers]], expected: Sequence[str]) -> DocumentTypes:
+        """The types that the ensemble chooses. Arguments as :meth:`candidates`; the parts are about equal candidates.
+
+        Raises:
+            DocumentError: the pool is another one here.
+            ConfigError: there is no calibration to weigh the answers by.
+        """
+        ordered = _in_order(parts, expected)
+        first = ordered[0][1]
+        context = self._context_of(first.manifest)
+        heard: Sequence[str] = [name for members, _ in ordered for name in members]
+        evidence = None
+        if first.manifest.mode is Mode.PAPER:
+            typed = [
+                by_majority(own[0].candidates, _votes(own, expected), expected[-1])
+                for own in zip(*(part.sentences for _, part in ordered), strict=True)
+            ]
+        else:
+            said = _Said([part for _, part in ordered], expected, context.labels)
+            weighed = self._weighed(said, expected, context.pool)
+            if weighed is None:
+                typed = said.by_mean()
+            else:
+                typed, evidence = said.by_weights(weighed), weighed.fingerprint
+                heard = [said.voter(name) for name in weighed.sources]
+        manifest = _manifest(ordered, expected, heard, evidence)
+        sentences = tuple(
+            SentenceTypes(item.sentence, item.demonstrations, own)
+            for item, own in zip(first.sentences, typed, strict=True)
+        )
+        return DocumentTypes(first.document, manifest, sentences, _usage(ordered))
+
+    def _context_of(self, manifest: Manifest) -> StageContext:
+        context = self._contexts.get(manifest.pool)
+        if context is None:
+            raise DocumentError(
+                f"no pool {manifest.pool!r} is hosted here; there are: {', '.join(sorted(self._contexts))}",
+                code="unknown-pool",
+            )
+        if manifest.pool_fingerprint != context.pool.fingerprint:
+            raise DocumentError(
+                f"pool {manifest.pool!r} is {context.pool.fingerprint} here, but {manifest.pool_fingerprint} where its "
+                "members answered: give all workers the same pool",
+                code="pool-mismatch",
+            )
+        return context
+
+    @staticmethod
+    def _union(parts: Sequence[SentenceCandidates], expected: Sequence[str]) -> SentenceCandidates:
+        found: dict[Span, dict[str, None]] = {}
+        for part in parts:
+            for candidate in part.candidates:
+                found.setdefault(candidate.span, {}).update(dict.fromkeys(candidate.proposed_by))
+        place = {name: number for number, name in enumerate((CHUNKS, LEXICON, *expected))}
+        candidates = tuple(
+            SpanCandidate(span, tuple(sorted(names, key=lambda name: place.get(name, len(place)))))
+            for span, names in sorted(found.items())
+        )
+        dropped = sum(part.dropped for part in parts)
+        return SentenceCandidates(parts[0].sentence, parts[0].demonstrations, candidates, dropped)
+
+    def _weighed(self, said: _Said, expected: Sequence[str], pool: Pool) -> Weighed | None:
+        """None: the mean decides."""
+        method = self._settings.method
+        by_mean = goes_by_mean(method, shows_states=any(one.by_states for one in said.speakers))
+        if by_mean and (covers(said.speakers, expected) or goes_by_mean(method, shows_states=True)):
+            return None
+        weighing = self._weighings.get(pool.name)
+        if weighing is None:
+            spans = pool_spans(self._contexts[pool.name])
+            weighing = Weighing(pool.name, spans, self._folder, even=method.weights == "even")
+            self._weighings[pool.name] = weighing
+        weighed = weighing.of(said.speakers, expected)
+        # Those who have answered show no states; what the others would, nothing is known of where nothing is found.
+        if weighed is None and not by_mean:
+            raise weighing.missing(said.speakers)
+        return weighed
+
+
+class _Said:
+    """What speakers of several parts said of a document's candidates, as arrays."""
+
+    def __init__(self, parts: Sequence[DocumentAnswers], expected: Sequence[str], labels: Sequence[str]) -> None:
+        self._candidates = [item.candidates for item in parts[0].sentences]
+        self._labels = labels
+        self._columns: dict[str, Floats] = {}
+        found: dict[str, Speaker] = {}
+        for part in parts:
+            numbers = self._numbers(part)
+            column = 0
+            for speaker in part.speakers:
+                width = len(speaker.features)
+                # Every process of an ensemble that goes by the embedder's vectors says the same about them.
+                if speaker.name not in found:
+                    found[speaker.name] = speaker
+                    self._columns[speaker.name] = numbers[:, column : column + width]
+                column += width
+        place = {name: number for number, name in enumerate((EMBEDDER, *expected))}
+        self.speakers = sorted(
+            found.values(), key=lambda one: (not one.by_states, place.get(one.voter, len(place)), one.name)
+        )
+
+    def voter(self, source: str) -> str:
+        """Whose vote a source's is."""
+        return next(one.voter for one in self.speakers if one.name == source)
+
+    def by_mean(self) -> list[tuple[TypedSpan, ...]]:
+        """See :func:`~el4ner.stages.deciding.by_mean`."""
+        said = np.concatenate([self._columns[one.name] for one in self.speakers], axis=1)
+        voters = [one.voter for one in self.speakers]
+        return [
+            by_mean(candidates, own, voters, self._labels)
+            for candidates, own in zip(self._candidates, self._by_sentence(said), strict=True)
+        ]
+
+    def by_weights(self, weighed: Weighed) -> list[tuple[TypedSpan, ...]]:
+        """See :func:`~el4ner.evidence.judge_said`."""
+        said = np.concatenate([self._columns[name] for name in weighed.sources], axis=1)
+        voters = [self.voter(name) for name in weighed.sources for _ in range(self._columns[name].shape[1])]
+        found = iter(judge_said(said, weighed.combination, voters, self._labels))
+        return [judged(own, [next(found) for _ in own]) for own in self._candidates]
+
+    def _numbers(self, part: DocumentAnswers) -> Floats:
+        """``[spans of all sentences, features, types + none]``."""
+        features = sum(len(speaker.features) for speaker in part.speakers)
+        spans = [span for item in part.sentences for span in item.said]
+        if any(len(kinds) != len(self._labels) for span in spans for kinds in span):
+            raise MessageError(
+                f"expected log-probabilities of the {len(self._labels)} labels {', '.join(self._labels)} of pool "
+                f"{part.manifest.pool!r}"
+            )
+        return np.asarray(spans, dtype=np.float32).reshape(len(spans), features, len(self._labels))
+
+    def _by_sentence(self, said: Floats) -> list[Floats]:
+        ends = np.cumsum([len(own) for own in self._candidates])
+        return np.split(said, ends[:-1]) if len(ends) else []
+
+
+def _in_order(parts: Sequence[Part[Result]], expected: Sequence[str]) -> list[Part[Result]]:
+    """By the first of their members."""
+    place = {name: number for number, name in enumerate(expected)}
+    return sorted(parts, key=lambda part: min(place.get(name, len(place)) for name in part[0]))
+
+
+def _votes(parts: Sequence[SentenceAnswers], expected: Sequence[str]) -> list[dict[str, str]]:
+    """For each candidate, in the ensemble's order: a tie that the last member does not decide goes to the first."""
+    merged = []
+    for number in range(len(parts[0].candidates)):
+        votes = {name: label for part in parts for name, label in part.votes[number].items()}
+        merged.append({name: votes[name] for name in expected if name in votes})
+    return merged
+
+
+def _manifest(
+    parts: Sequence[Part[Result]], expected: Sequence[str], heard: Collection[str], evidence: str | None
+) -> Manifest:
+    members: dict[str, str] = {}
+    for _, part in parts:
+        for name, fingerprint in part.manifest.members.items():
+            members.setdefault(name, fingerprint)
+    missing = tuple(name for name in expected if name not in heard)
+    answered = {name: members[name] for name in expected if name in members and name not in missing}
+    return replace(parts[0][1].manifest, members=answered, evidence=evidence, missing_members=missing)
+
+
+def _usage(parts: Sequence[Part[Result]]) -> Usage:
+    return sum((part.usage for _, part in parts), Usage())
