@@ -1,18 +1,24 @@
-"""Making a Kafka client, after asking whether anybody is there.
+"""Making a Kafka client, after asking whether anybody is there, and whether they let us in.
 
-kafka-python tries for ten seconds and more to bootstrap, and a client whose constructor fails leaks its sockets; a
-refused connection is known in a millisecond.
+kafka-python tries for ten seconds to bootstrap, whatever the reason that it cannot, then does not tell the reason (over
+TLS it has often lost it), and a client whose constructor fails leaks its sockets. One connection of aiokafka's knows in
+milliseconds.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import socket
+import ssl
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 from kafka.errors import KafkaError
 
 from el4ner.errors import El4nerError
+from workers import security
 from workers.config import KafkaSettings
 
 __all__ = ["connect"]
@@ -20,31 +26,83 @@ __all__ = ["connect"]
 _CONNECT_SECONDS: Final = 3.0
 
 
-def _answers(settings: KafkaSettings) -> bool:
-    """Whether one of the bootstrap servers accepts a connection."""
-    for server in settings.servers:
-        host, _, port = server.rpartition(":")
-        with contextlib.suppress(OSError):
-            socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
-            return True
-    return False
-
-
 def connect(settings: KafkaSettings, client: Any, failure: type[El4nerError], **options: Any) -> Any:
-    """A kafka-python ``client`` (class) with ``options``, connected.
+    """A kafka-python ``client`` (class) with ``options``, connected as the settings of ``[kafka]`` say.
 
     Raises:
-        El4nerError: of the kind ``failure``: no broker answers.
+        El4nerError: of the kind ``failure``: no broker answers, its certificate is not trusted, or it does not let the
+            user in.
+        ConfigError: a file that the settings name cannot be used.
     """
     nobody = f"no Kafka broker answers at {settings.bootstrap_servers}"
-    if not _answers(settings):
-        raise failure(nobody)
+    secure = security.kafka_python_options(settings)
+    if settings.security_protocol == "PLAINTEXT":
+        refusal = None if _accepts(settings) else nobody
+    else:
+        # In a thread of its own, where there is no other event loop.
+        with ThreadPoolExecutor(1) as thread:
+            refusal = thread.submit(asyncio.run, _refusal(settings, secure)).result()
+    if refusal is not None:
+        raise failure(refusal)
     try:
         return client(
             bootstrap_servers=settings.servers,
             bootstrap_timeout_ms=10_000,
             request_timeout_ms=int(settings.request_timeout_seconds * 1000),
+            **secure,
             **options,
         )
     except KafkaError as error:
-        raise failure(f"{nobody}: {error}") from error
+        raise failure(f"{nobody}: {error}{_is_it(settings)}") from error
+
+
+def _accepts(settings: KafkaSettings) -> bool:
+    """Whether one of the bootstrap servers accepts a connection."""
+    for server in settings.servers:
+        with contextlib.suppress(OSError):
+            socket.create_connection(_host_and_port(server), timeout=_CONNECT_SECONDS).close()
+            return True
+    return False
+
+
+async def _refusal(settings: KafkaSettings, secure: Mapping[str, Any]) -> str | None:
+    """Why none of the bootstrap servers lets us in; None if one does."""
+    # Imported here: who speaks plain text need not wait for it.
+    from aiokafka.conn import create_conn
+    from aiokafka.errors import KafkaConnectionError
+    from aiokafka.errors import KafkaError as AioKafkaError
+
+    refusal = f"no Kafka broker answers at {settings.bootstrap_servers}"
+    for server in settings.servers:
+        host, port = _host_and_port(server)
+        try:
+            connection = await create_conn(host, port, request_timeout_ms=int(_CONNECT_SECONDS * 1000), **secure)
+        except ssl.SSLCertVerificationError as error:
+            refusal = (
+                f"the certificate of the broker at {server} is not trusted: {error.verify_message}\n"
+                "kafka.ssl_cafile names the authorities that are"
+            )
+        except ssl.SSLError as error:
+            refusal = f"TLS with the broker at {server} failed: {error.reason}{_is_it(settings)}"
+        except (KafkaConnectionError, asyncio.IncompleteReadError, ConnectionResetError) as error:
+            refusal = f"the broker at {server} broke the connection off: {error.__cause__ or error}{_is_it(settings)}"
+        except AioKafkaError as error:
+            refusal = (
+                f"the broker at {server} does not let the user {settings.sasl_username!r} in: {error}\n"
+                "kafka.sasl_mechanism, kafka.sasl_username and the password have to be as the broker has them"
+            )
+        except (OSError, TimeoutError):
+            continue
+        else:
+            await connection.close()
+            return None
+    return refusal
+
+
+def _is_it(settings: KafkaSettings) -> str:
+    return f"\nkafka.security_protocol is {settings.security_protocol}: is that the port of such a listener?"
+
+
+def _host_and_port(server: str) -> tuple[str, int]:
+    host, _, port = server.rpartition(":")
+    return host.strip("[]"), int(port)

@@ -15,6 +15,7 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from workers import security
 from workers.config import RedisSettings
 
 __all__ = ["CacheCounters", "RedisRetrievalCache"]
@@ -55,6 +56,7 @@ class RedisRetrievalCache:
             socket_connect_timeout=settings.timeout_seconds,
             # Trying again is what retry_seconds is for; here it would only make the engine wait.
             retry=Retry(NoBackoff(), 0),
+            **security.redis_options(settings),
         )
         self._redis: Any = redis.Redis(connection_pool=self._pool)
 

@@ -125,6 +125,8 @@ def _consumer(settings: StreamSettings) -> Iterator[tuple[Any, list[Any]]]:
         client_id="el4ner-tail",
         group_id=None,
         enable_auto_commit=False,
+        # Outcomes are written in transactions; what an aborted one left behind is none.
+        isolation_level="read_committed",
         max_partition_fetch_bytes=2 * settings.kafka.max_message_bytes,
     )
     try:

@@ -1,4 +1,4 @@
-"""``el4ner topics``: create and look at the topics."""
+"""``el4ner topics``: create and look at the topics, and who needs which rights on them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from workers.cli.output import complain, results, table
 from workers.cli.settings import configure_cli_logging, stream_settings
 
 if TYPE_CHECKING:
+    from workers.acls import Role
     from workers.topics import TopicReport
 
 __all__ = ["app"]
@@ -20,7 +21,11 @@ app = typer.Typer(
     name="topics",
     no_args_is_help=True,
     help="Create and check the stream's topics.",
-    epilog=examples("el4ner topics create", "EL4NER_KAFKA__PARTITIONS=12 el4ner topics create"),
+    epilog=examples(
+        "el4ner topics create",
+        "EL4NER_KAFKA__PARTITIONS=12 el4ner topics create",
+        "el4ner topics acls --principal aggregate=User:joiner",
+    ),
 )
 
 FormatOption = Annotated[OutputFormat, typer.Option("--format", help="text, or JSON Lines.")]
@@ -44,6 +49,60 @@ def describe(ctx: typer.Context, *, output: FormatOption = OutputFormat.TEXT, co
     from workers import topics
 
     _show(topics.describe(settings), output)
+
+
+@app.command("acls")
+def acls(
+    ctx: typer.Context,
+    *,
+    role: Annotated[
+        list[str] | None, typer.Option(metavar="ROLE", help="Only this one's rights; may be repeated. (default: all)")
+    ] = None,
+    principal: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ROLE=User:NAME", help="Whom a role's rights are for. (default: User:<prefix>el4ner-<role>)"
+        ),
+    ] = None,
+    reader_group: Annotated[
+        str | None, typer.Option(metavar="GROUP", help="Consumer group of those who read the results.")
+    ] = None,
+    output: FormatOption = OutputFormat.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Print the least rights that each part needs: as kafka-acls.sh commands, or JSON Lines. Asks no broker."""
+    settings = stream_settings(ctx, config)
+    from workers.acls import Role, bindings, kafka_acls_commands
+
+    named = dict(_pair(given) for given in principal or ())
+    found = bindings(
+        settings.kafka,
+        principals={_role(Role, name, "--principal"): who for name, who in named.items()},
+        reader_group=reader_group,
+        roles=[_role(Role, name, "--role") for name in role] if role else tuple(Role),
+    )
+    if output is OutputFormat.JSON:
+        from el4ner.serialize import dumps
+
+        lines = [dumps(acl.to_json()).decode() for acl in found]
+    else:
+        lines = kafka_acls_commands(found, settings.kafka.bootstrap_servers)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _pair(given: str) -> tuple[str, str]:
+    name, equals, who = given.partition("=")
+    if not equals:
+        raise typer.BadParameter(f"expected ROLE=User:NAME, not {given!r}", param_hint="--principal")
+    return name, who
+
+
+def _role(roles: type[Role], name: str, option: str) -> Role:
+    try:
+        return roles(name)
+    except ValueError:
+        known = ", ".join(role.value for role in roles)
+        raise typer.BadParameter(f"there is no role {name!r}; there are: {known}", param_hint=option) from None
 
 
 def _show(reports: list[TopicReport], output: OutputFormat) -> None:

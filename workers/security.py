@@ -1,0 +1,199 @@
+"""What the clients of Kafka and Redis are given so that they connect as the settings say: TLS, users and passwords.
+
+Passwords stay :class:`~pydantic.SecretStr` until here. From here they go into a client and nowhere else. The clients
+are kept from logging them: kafka-python logs its whole configuration (:class:`Unshown`), and both Kafka clients what
+they send (:class:`HandshakeFilter`).
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+import ssl
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import SecretStr
+
+from el4ner.errors import ConfigError
+from workers.config import KafkaSettings, RedisSettings, TlsSection
+
+__all__ = [
+    "HandshakeFilter",
+    "Unshown",
+    "aiokafka_options",
+    "faust_credentials",
+    "kafka_python_options",
+    "redis_options",
+]
+
+log = logging.getLogger(__name__)
+
+_WIRE_LOGGERS: Final = ("aiokafka.conn", "kafka.net.connection", "kafka.protocol.parser")
+"""Where the Kafka clients log, at debug, what they send: with PLAIN the password too."""
+
+
+class Unshown(str):
+    """A text whose ``repr`` does not show it, as configurations, local variables and arguments are logged by."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'**********'"
+
+
+class HandshakeFilter(logging.Filter):
+    """Drops records that hold a message of an authentication, or bytes as they go over the wire."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See :meth:`logging.Filter.filter`."""
+        held = record.args if isinstance(record.args, tuple) else (record.args,)
+        return not any(
+            isinstance(one, bytes | bytearray | memoryview) or type(one).__name__.startswith("Sasl") for one in held
+        )
+
+
+_HANDSHAKES: Final = HandshakeFilter()
+
+
+def kafka_python_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Keyword options for kafka-python's admin, producer and consumer.
+
+    Raises:
+        ConfigError: a certificate, key or password file cannot be used; names the key.
+    """
+    # The two clients call their options by the same names.
+    return aiokafka_options(settings)
+
+
+def aiokafka_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Keyword options for aiokafka's producer and consumer.
+
+    Raises:
+        ConfigError: a certificate, key or password file cannot be used; names the key.
+    """
+    _speak_up(settings)
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.uses_tls:
+        options["ssl_context"] = _ssl_context(settings, "kafka")
+    if settings.uses_sasl:
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.sasl_username
+        options["sasl_plain_password"] = _password(
+            settings.sasl_password, settings.sasl_password_file, "kafka.sasl_password"
+        )
+    return options
+
+
+def faust_credentials(settings: KafkaSettings) -> Any:
+    """The ``broker_credentials`` of a Faust app, for its consumer and its producer; None without TLS and SASL.
+
+    Raises:
+        ConfigError: a certificate, key or password file cannot be used; names the key.
+    """
+    # Imported here: it takes a second that `el4ner produce` need not pay.
+    import faust
+
+    options = aiokafka_options(settings)
+    context = options.get("ssl_context")
+    if settings.uses_sasl:
+        return faust.SASLCredentials(
+            mechanism=options["sasl_mechanism"],
+            username=options["sasl_plain_username"],
+            password=options["sasl_plain_password"],
+            ssl_context=context,
+        )
+    return None if context is None else faust.SSLCredentials(context)
+
+
+def redis_options(settings: RedisSettings) -> dict[str, Any]:
+    """Keyword options for ``from_url`` of a redis-py client or pool, beside ``settings.url``.
+
+    Raises:
+        ConfigError: a certificate, key or password file cannot be used; names the key.
+    """
+    options: dict[str, Any] = {}
+    if settings.password is not None or settings.password_file is not None:
+        if settings.url.startswith("redis://"):
+            _say_once("redis.url is redis://: the password goes over the network unencrypted; use rediss://")
+        options["username"] = settings.username
+        options["password"] = _password(settings.password, settings.password_file, "redis.password")
+    if settings.uses_tls:
+        # The client makes a context of its own at every connection: what is wrong with the files is said here, once.
+        _ssl_context(settings, "redis")
+        _say_if_names_are_not_checked(settings, "redis")
+        options["ssl_check_hostname"] = settings.ssl_check_hostname
+        options["ssl_ca_certs"] = _name(settings.ssl_cafile)
+        options["ssl_certfile"] = _name(settings.ssl_certfile)
+        options["ssl_keyfile"] = _name(settings.ssl_keyfile)
+        options["ssl_password"] = _key_password(settings)
+    return options
+
+
+def _ssl_context(settings: TlsSection, section: str) -> ssl.SSLContext:
+    """A client's context: TLS 1.2 or newer, and the server's certificate is checked, always."""
+    try:
+        context = ssl.create_default_context(cafile=_name(settings.ssl_cafile))
+    except OSError as error:  # also ssl.SSLError
+        raise ConfigError(
+            f"{section}.ssl_cafile: {settings.ssl_cafile} holds no certificates in PEM: {error}"
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.check_hostname = settings.ssl_check_hostname
+    if settings.ssl_certfile is not None:
+        key = "ssl_certfile" if settings.ssl_keyfile is None else "ssl_keyfile"
+        try:
+            context.load_cert_chain(settings.ssl_certfile, settings.ssl_keyfile, _key_password(settings))
+        except OSError as error:
+            raise ConfigError(
+                f"{section}.{key}: {getattr(settings, key)} cannot be used: {error}; it takes a certificate and its "
+                f"private key in PEM, and {section}.ssl_key_password if the key is encrypted"
+            ) from error
+    return context
+
+
+def _key_password(settings: TlsSection) -> Unshown:
+    # Never None: with an encrypted key, OpenSSL would ask for the password on the terminal and wait.
+    return Unshown("" if settings.ssl_key_password is None else settings.ssl_key_password.get_secret_value())
+
+
+def _password(given: SecretStr | None, file: Path | None, key: str) -> Unshown:
+    if given is not None:
+        return Unshown(given.get_secret_value())
+    if file is None:
+        raise ConfigError(f"{key} or {key}_file has to be set")
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        # Neither the text nor the error, which may quote it.
+        raise ConfigError(f"{key}_file: {file} cannot be read as text ({type(error).__name__})") from None
+    # Editors and `echo` end a file with a new line; a password ends with none.
+    password = text.removesuffix("\n").removesuffix("\r")
+    if not password:
+        raise ConfigError(f"{key}_file: {file} is empty")
+    return Unshown(password)
+
+
+def _name(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+@functools.cache
+def _say_once(warning: str) -> None:
+    log.warning(warning, extra={"component": "security"})
+
+
+def _speak_up(settings: KafkaSettings) -> None:
+    """Say what is not protected, once in a process; and have nobody log what is."""
+    if settings.uses_sasl:
+        for name in _WIRE_LOGGERS:
+            logging.getLogger(name).addFilter(_HANDSHAKES)
+    if settings.security_protocol == "SASL_PLAINTEXT":
+        what = "the password and every document go" if settings.sasl_mechanism == "PLAIN" else "every document goes"
+        _say_once(f"kafka.security_protocol is SASL_PLAINTEXT: {what} over the network unencrypted; use SASL_SSL")
+    _say_if_names_are_not_checked(settings, "kafka")
+
+
+def _say_if_names_are_not_checked(settings: TlsSection, section: str) -> None:
+    if not settings.ssl_check_hostname:
+        _say_once(f"{section}.ssl_check_hostname is off: any server with a certificate of the authority is trusted")
