@@ -12,7 +12,7 @@ from tests.unit.test_cli import runner, undisturbed
 from workers.cli import produce
 from workers.cli.app import app
 from workers.cli.demo import _read
-from workers.cli.produce import at_rate
+from workers.pacing import at_rate
 from workers.cli.tail import show_tagged
 from workers.inputs import InputError, NewDocument
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import signal
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from workers.cli.interrupts import interruptible
 from workers.cli.options import ConfigOption, examples
 from workers.cli.output import tell
 from workers.cli.progress import Counter
 from workers.cli.settings import configure_cli_logging, stream_settings
+from workers.pacing import at_rate
 
 if TYPE_CHECKING:
     from workers.inputs import NewDocument
 
-__all__ = ["EXAMPLES", "at_rate", "produce"]
+__all__ = ["EXAMPLES", "produce"]
 
 EXAMPLES = examples(
     "el4ner produce articles.jsonl",
@@ -95,7 +94,7 @@ def produce(
         )
 
     try:
-        with _interruptible(follow) as stop, Counter("documents", _count(path, kind, follow)) as counter:
+        with interruptible(follow) as stop, Counter("documents", _count(path, kind, follow)) as counter:
 
             def delivered(_document: NewDocument) -> None:
                 nonlocal sent
@@ -111,42 +110,6 @@ def produce(
     tell(f"{sent} documents sent in {seconds:.1f} s")
     if interrupted:
         raise typer.Exit(130)
-
-
-def at_rate(
-    documents: Iterable[NewDocument],
-    per_second: float | None,
-    *,
-    monotonic: Callable[[], float] = time.monotonic,
-    sleep: Callable[[float], None] = time.sleep,
-) -> Iterator[NewDocument]:
-    """The documents, no faster than ``per_second``; None: as they come."""
-    due = monotonic()
-    for document in documents:
-        yield document
-        if per_second is not None:
-            # Measured from when it was due: a slow one is not made up for by a burst of more than one.
-            due = max(due + 1 / per_second, monotonic())
-            sleep(max(0.0, due - monotonic()))
-
-
-@contextmanager
-def _interruptible(wanted: bool) -> Iterator[Callable[[], bool]]:
-    """Inside, the first Ctrl-C only makes the flag true, so that what was read is still delivered and counted."""
-    stopped = False
-
-    def stop(_number: int, _frame: Any) -> None:
-        nonlocal stopped
-        stopped = True
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.getsignal(signal.SIGINT)
-    if wanted:
-        signal.signal(signal.SIGINT, stop)
-    try:
-        yield lambda: stopped
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def _count(path: Path | None, kind: str, follow: bool) -> int | None:

@@ -1,0 +1,443 @@
+"""``el4ner dlq``: look at what the stages gave up on, and send it again."""
+
+from __future__ import annotations
+
+import base64
+import heapq
+import sys
+from collections.abc import Iterable
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
+
+import typer
+from rich.text import Text
+
+from workers.cli.interrupts import interruptible
+from workers.cli.moments import parse_moment, shown_moment
+from workers.cli.options import ConfigOption, OutputFormat, examples
+from workers.cli.output import complain, legible, results, table, tell
+from workers.cli.progress import Counter
+from workers.cli.settings import configure_cli_logging, stream_settings
+
+if TYPE_CHECKING:
+    from workers.config import StreamSettings
+    from workers.dlq import Replayed
+    from workers.letters import Letter, Plan, Wanted
+
+__all__ = ["app"]
+
+EXIT_NOTHING: Final = 1
+_LISTED: Final = 50
+_SHOWN_BYTES: Final = 16 * 1024
+_SHOWN_CHARS: Final = 120
+
+app = typer.Typer(
+    name="dlq",
+    no_args_is_help=True,
+    help="Dead letters: what the stages gave up on. List them, look at one, send them again.",
+    epilog=examples(
+        "el4ner dlq list --since 24h",
+        "el4ner dlq show 3-17 --raw > message.json",
+        "el4ner dlq replay --code document-too-long --rate 50 --journal replayed.jsonl --yes",
+    ),
+)
+
+CodeOption = Annotated[
+    list[str] | None, typer.Option("--code", metavar="CODE", help="Only with this error code. (repeatable)")
+]
+StageOption = Annotated[
+    list[str] | None, typer.Option("--stage", metavar="STAGE", help="Only of this stage. (repeatable)")
+]
+DocumentOption = Annotated[
+    list[str] | None, typer.Option("--document", metavar="ID", help="Only of this document. (repeatable)")
+]
+TopicOption = Annotated[
+    list[str] | None,
+    typer.Option("--topic", metavar="TOPIC", help="Only what came from this topic, without or with its prefix."),
+]
+SinceOption = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Only written then or later: 30m, 2h, 7d (ago) or 2026-11-23T14:00 (UTC)."),
+]
+UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only written before then.")]
+FormatOption = Annotated[OutputFormat, typer.Option("--format", help="text, or JSON Lines.")]
+
+
+@app.command("list", epilog=examples("el4ner dlq list --summary", "el4ner dlq list --code json --format json"))
+def list_(
+    ctx: typer.Context,
+    *,
+    code: CodeOption = None,
+    stage: StageOption = None,
+    document: DocumentOption = None,
+    topic: TopicOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help=f"Only the latest N. (default: {_LISTED} as text, all as JSON)"),
+    ] = None,
+    summary: Annotated[bool, typer.Option("--summary", help="Only how many there are of each kind.")] = False,
+    output: FormatOption = OutputFormat.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """List dead letters and count them by stage and error code. Exit code 1 if there is none, as of grep."""
+    settings = stream_settings(ctx, config)
+    wanted = _wanted(settings, code, stage, document, topic, since, until)
+    configure_cli_logging(ctx)
+    from workers.dlq import read_letters
+
+    kinds: dict[tuple[str, str], _Kind] = {}
+
+    def matching() -> Iterable[Letter]:
+        for letter in read_letters(settings, since_ms=wanted.since_ms):
+            if wanted.matches(letter):
+                kinds.setdefault((letter.stage or "?", letter.code or "?"), _Kind()).add(letter)
+                yield letter
+
+    if output is OutputFormat.JSON and limit is None:
+        for letter in matching():
+            if not summary:
+                _write(letter.to_json())
+    else:
+        # The latest, without their values: letters may be of megabytes, and many.
+        rows = heapq.nlargest(
+            limit or _LISTED, ((one.timestamp_ms, one.coordinates, one.to_json()) for one in matching()), key=_written
+        )
+        if not summary:
+            _show_rows([row for _, _, row in reversed(rows)], output, sum(kind.letters for kind in kinds.values()))
+    if not kinds:
+        complain("no dead letter matches", severity="warning")
+        raise typer.Exit(EXIT_NOTHING)
+    if summary or output is OutputFormat.TEXT:
+        _show_kinds(kinds, output)
+
+
+@app.command("show", epilog=examples("el4ner dlq show 3-17", "el4ner dlq show 3-17 --raw > message.json"))
+def show(
+    ctx: typer.Context,
+    letter: Annotated[str, typer.Argument(metavar="PARTITION-OFFSET", help="As `el4ner dlq list` shows it.")],
+    *,
+    raw: Annotated[bool, typer.Option("--raw", help="Only the original value, byte for byte.")] = False,
+    output: FormatOption = OutputFormat.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Show a dead letter: why, where from, the original key, headers and value (as text if it is text, else in hex)."""
+    settings = stream_settings(ctx, config)
+    from workers.letters import parse_coordinates
+
+    try:
+        coordinates = parse_coordinates(letter)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="PARTITION-OFFSET") from error
+    configure_cli_logging(ctx)
+    from workers.dlq import find_letter
+
+    found = find_letter(settings, coordinates)
+    if raw:
+        sys.stdout.buffer.write(found.value or b"")
+        sys.stdout.buffer.flush()
+        if found.value is None:
+            complain("the message has no value (it is a deletion)", severity="warning")
+    elif output is OutputFormat.JSON:
+        value = None if found.value is None else base64.b64encode(found.value).decode()
+        headers = [[name, _text(value)] for name, value in found.headers]
+        _write({**found.to_json(), "headers": headers, "value_base64": value})
+    else:
+        _show_letter(found)
+
+
+@app.command(
+    "replay",
+    epilog=examples(
+        "el4ner dlq replay --code engine-away --since 2h",
+        "el4ner dlq replay --code engine-away --since 2h --rate 50 --journal replayed.jsonl --yes",
+        "el4ner dlq replay 3-17 0-4 --yes",
+    ),
+)
+def replay(
+    ctx: typer.Context,
+    letters: Annotated[
+        list[str] | None, typer.Argument(metavar="[PARTITION-OFFSET]...", help="These letters, instead of a filter.")
+    ] = None,
+    *,
+    code: CodeOption = None,
+    stage: StageOption = None,
+    document: DocumentOption = None,
+    topic: TopicOption = None,
+    since: SinceOption = None,
+    until: UntilOption = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every letter, where no filter is given.")] = False,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do it. Without this it is only said what would be done.")] = False,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, metavar="N", help="At most N messages a second. (default: no limit)")
+    ] = None,
+    journal: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Note there what was sent, and pass over what is noted there already."),
+    ] = None,
+    output: FormatOption = OutputFormat.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Send messages again to the topic and partition that they came from, with their key, value and headers.
+
+    A dry run unless --yes. Nothing is deleted. Each message is sent once, however often it was given up on. Ctrl-C ends
+    in good order; the same command with the same --journal goes on. Exit code 1 if no letter matches.
+    """
+    settings = stream_settings(ctx, config)
+    filtered = any((code, stage, document, topic, since, until))
+    if bool(letters) + filtered + everything != 1:
+        raise typer.BadParameter("name dead letters, or a filter, or --all: one of the three")
+    wanted = _wanted(settings, code, stage, document, topic, since, until)
+    configure_cli_logging(ctx)
+    from workers.dlq import Journal, read_letters
+    from workers.dlq import replay as send_again
+    from workers.pacing import at_rate
+
+    with ExitStack() as stack:
+        noted = None if journal is None else stack.enter_context(Journal(journal))
+        done = set() if noted is None else noted.done
+        plan = _plan_named(settings, letters, done) if letters else _plan(settings, wanted, done, limit)
+        _show_left_out(plan)
+        if not plan.letters:
+            complain("no dead letter matches, or none is left to be sent", severity="warning")
+            raise typer.Exit(EXIT_NOTHING)
+        if not yes:
+            _show_plan(plan, output)
+            tell(f"dry run: {_messages(len(plan.letters))} would be sent again; add --yes to do it")
+            return
+        sent = 0
+        # A bar takes standard output for itself, and is for those who do not see the lines.
+        out = sys.stdout
+        counter = None if out.isatty() else stack.enter_context(Counter("messages", len(plan.letters)))
+
+        def delivered(replayed: Replayed) -> None:
+            nonlocal sent
+            sent += 1
+            if noted is not None:
+                noted.add(replayed)
+            if output is OutputFormat.JSON:
+                _write(replayed.to_json(), out)
+            else:
+                where = f"{replayed.topic}-{replayed.partition}-{replayed.offset}"
+                out.write(f"{replayed.letter} → {where}\n")
+                out.flush()
+            if counter is not None:
+                counter.advance()
+
+        try:
+            stop = stack.enter_context(interruptible())
+            planned = read_letters(settings, only=plan.letters)
+            send_again(settings, at_rate(planned, rate), delivered=delivered, stop=stop)
+        finally:
+            tell(f"{_messages(sent)} of {len(plan.letters)} sent again")
+        if stop():
+            raise typer.Exit(130)
+        if sent < len(plan.letters):
+            complain("the others are no longer in the topic", severity="warning")
+            raise typer.Exit(1)
+
+
+class _Kind:
+    """How many letters of one stage and code, and when."""
+
+    def __init__(self) -> None:
+        self.letters = 0
+        self.replayed = 0
+        self.first = sys.maxsize
+        self.last = -1
+
+    def add(self, letter: Letter) -> None:
+        self.letters += 1
+        self.replayed += letter.replay.count > 0
+        self.first = min(self.first, letter.timestamp_ms)
+        self.last = max(self.last, letter.timestamp_ms)
+
+
+def _wanted(
+    settings: StreamSettings,
+    codes: list[str] | None,
+    stages: list[str] | None,
+    documents: list[str] | None,
+    topics: list[str] | None,
+    since: str | None,
+    until: str | None,
+) -> Wanted:
+    from workers.letters import Wanted
+
+    now = datetime.now(UTC)
+    moments = {}
+    for option, given in (("--since", since), ("--until", until)):
+        try:
+            moments[option] = None if given is None else parse_moment(given, now=now)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint=option) from error
+    return Wanted(
+        codes=frozenset(codes or ()),
+        stages=frozenset(stages or ()),
+        documents=frozenset(documents or ()),
+        topics=frozenset(topics or ()),
+        since_ms=moments["--since"],
+        until_ms=moments["--until"],
+        prefix=settings.kafka.topic_prefix,
+    )
+
+
+def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int | None) -> Plan:
+    from workers.dlq import read_letters
+    from workers.letters import plan_replay
+
+    # From the beginning of what is wanted: whatever came of a letter was written after it.
+    letters = read_letters(settings, since_ms=wanted.since_ms)
+    return plan_replay(letters, settings.kafka, wanted=wanted, done=done, limit=limit)
+
+
+def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> Plan:
+    """As they are named: also a letter that was replayed before."""
+    from workers.dlq import find_letter
+    from workers.letters import Wanted, parse_coordinates, plan_replay
+
+    found = []
+    for name in dict.fromkeys(names):
+        try:
+            coordinates = parse_coordinates(name)
+        except ValueError as error:
+            raise typer.BadParameter(str(error), param_hint="PARTITION-OFFSET") from error
+        found.append(find_letter(settings, coordinates))
+    return plan_replay(found, settings.kafka, wanted=Wanted(), done=done)
+
+
+def _written(row: tuple[int, Any, Any]) -> tuple[int, Any]:
+    return row[:2]
+
+
+def _write(line: dict[str, Any], out: TextIO | None = None) -> None:
+    from el4ner.serialize import dumps
+
+    out = out or sys.stdout
+    out.write(dumps(line).decode() + "\n")
+    out.flush()
+
+
+def _show_rows(rows: list[dict[str, Any]], output: OutputFormat, all_of_them: int) -> None:
+    if output is OutputFormat.JSON:
+        for row in rows:
+            _write(row)
+        return
+    shown = table("letter", "written", "stage", "code", "document", "from", "replays", "message", right=["replays"])
+    for row in rows:
+        shown.add_row(
+            row["letter"],
+            shown_moment(row["written_at"]),
+            _cell(row["stage"]),
+            _cell(row["code"]),
+            _cell(row["document"]),
+            _cell(None if row["topic"] is None else f"{row['topic']}-{row['partition']}-{row['offset']}"),
+            str(row["replays"]),
+            _cell(row["message"]),
+        )
+    if rows:
+        results().print(shown)
+    if len(rows) < all_of_them:
+        tell(f"the latest {len(rows)} of {all_of_them}; --limit shows more")
+
+
+def _show_kinds(kinds: dict[tuple[str, str], _Kind], output: OutputFormat) -> None:
+    shown = table("stage", "code", "letters", "failed again", "first", "last", right=["letters", "failed again"])
+    for (stage, code), kind in sorted(kinds.items(), key=lambda item: (-item[1].letters, item[0])):
+        if output is OutputFormat.JSON:
+            _write(
+                {
+                    "stage": stage,
+                    "code": code,
+                    "letters": kind.letters,
+                    "failed_again": kind.replayed,
+                    "first": kind.first,
+                    "last": kind.last,
+                }
+            )
+        else:
+            times = (shown_moment(kind.first), shown_moment(kind.last))
+            shown.add_row(_cell(stage), _cell(code), str(kind.letters), str(kind.replayed), *times)
+    if output is OutputFormat.TEXT:
+        results().print(shown)
+
+
+def _show_letter(letter: Letter) -> None:
+    console = results()
+    about = table("", "")
+    about.show_header = False
+    about.add_row("dead letter", letter.id)
+    about.add_row("written", shown_moment(letter.timestamp_ms))
+    about.add_row("first failed", shown_moment(letter.first_failed_at_ms))
+    for name, value in letter.reasons.items():
+        about.add_row(_cell(f"el4ner-{name}"), _cell(value, cut=False))
+    about.add_row("key", _cell(_text(letter.key), cut=False))
+    console.print(about)
+    console.print("\noriginal headers:" if letter.headers else "\nno original headers")
+    for name, raw in letter.headers:
+        console.print(Text(f"  {legible(name)}: {legible(str(_text(raw)))}"))
+    if letter.value is None:
+        console.print("\nno value (it is a deletion)")
+        return
+    console.print(f"\nvalue, {len(letter.value)} bytes:")
+    console.print(Text(_value_shown(letter.value)))
+    if len(letter.value) > _SHOWN_BYTES:
+        tell(f"the first {_SHOWN_BYTES} bytes of it; --raw writes all")
+
+
+def _value_shown(value: bytes) -> str:
+    """As text if all of it is, otherwise in hex, sixteen bytes a line."""
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        head = value[:_SHOWN_BYTES]
+        lines = (head[at : at + 16] for at in range(0, len(head), 16))
+        return "\n".join(f"{number * 16:08x}  {line.hex(' ')}" for number, line in enumerate(lines))
+    # Cut between characters.
+    return legible(value[:_SHOWN_BYTES].decode("utf-8", "ignore"))
+
+
+def _show_plan(plan: Plan, output: OutputFormat) -> None:
+    shown = table("stage", "code", "back to", "messages", right=["messages"])
+    for stage, code, topic, count in plan.counts():
+        if output is OutputFormat.JSON:
+            _write({"stage": stage, "code": code, "topic": topic, "messages": count})
+        else:
+            shown.add_row(_cell(stage), _cell(code), _cell(topic), str(count))
+    if output is OutputFormat.TEXT:
+        results().print(shown)
+
+
+def _show_left_out(plan: Plan) -> None:
+    for count, why in (
+        (plan.done, "sent before, says the journal"),
+        (plan.superseded, "replayed before; the letters that came of it stand for them"),
+        (plan.repeated, "about a message that a later letter is about too"),
+    ):
+        if count:
+            tell(f"passed over: {count} {why}")
+    for topic, count in plan.foreign.items():
+        complain(
+            f"{count} not sent: no stage of this pipeline reads {topic!r}, which they say they came from",
+            severity="warning",
+        )
+
+
+def _messages(count: int) -> str:
+    return "1 message" if count == 1 else f"{count} messages"
+
+
+def _text(raw: bytes | None) -> str | None:
+    return None if raw is None else raw.decode("utf-8", "backslashreplace")
+
+
+def _cell(text: str | None, *, cut: bool = True) -> Text:
+    """What came from anywhere, on one line."""
+    if text is None:
+        return Text("-")
+    clean = legible(text).replace("\n", " ").replace("\t", " ")
+    return Text(clean if len(clean) <= _SHOWN_CHARS or not cut else clean[: _SHOWN_CHARS - 1] + "…")
