@@ -1,4 +1,4 @@
-"""The containers' health check: exit 0 if this container's worker says on its web port that it makes progress.
+"""The containers' health check: exit 0 if this container's worker says on its web port that it is live and ready.
 
 Standard library only and no el4ner import: it runs every few seconds beside the worker.
 """
@@ -21,7 +21,7 @@ def main() -> int:
             return 0 if answer.status == 200 else 1
     except urllib.error.HTTPError as error:
         with error:
-            sys.stderr.write(f"{url}: {error.code} {error.read(500).decode(errors='replace')}\n")
+            sys.stderr.write(f"{url}: {error.code} {error.read(2_000).decode(errors='replace')}\n")
     except OSError as error:
         sys.stderr.write(f"{url}: {error}\n")
     return 1
