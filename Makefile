@@ -6,10 +6,10 @@ PYTHON ?= python3
 
 # uv from the machine if it is there, otherwise a pinned one in a folder of the project.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local
+SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local --extra otel
 RUN := .venv/bin
 
-.PHONY: help env demo test test-fast test-gpu lint format bench bench-quality bench-scaling kafka kafka-down clean
+.PHONY: help env demo test test-fast test-gpu test-chaos lint format bench bench-quality bench-scaling kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -37,6 +37,10 @@ test-fast: env  ## tests without broker, cache or models: seconds
 test-gpu: env  ## tests of the GPU engine; skipped by name where there is no GPU
 	$(RUN)/pytest -m gpu || test $$? -eq 5
 
+# As in `make test-chaos SCENARIO=kill-workers SEED=7`
+test-chaos: env  ## break the stream in every way, on three brokers, and count what is lost: under 25 minutes
+	$(RUN)/pytest tests/chaos/suite.py $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SEED),--seed $(SEED))
+
 lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Faust or Redis
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -48,7 +52,7 @@ format: env  ## let ruff format the code
 	$(RUN)/ruff format .
 
 bench: env  ## the benchmarks of bench/
-	$(RUN)/python bench/pipeline.py
+	$(RUN)/python bench/load.py
 	$(RUN)/python bench/tag.py
 
 # As in `make bench-quality DATA="crossner/politics wnut17" ARGS="--limit 100 --html table.html"`

@@ -10,14 +10,14 @@ from pathlib import Path
 from el4ner.errors import El4nerError
 from workers.config import load_stream_settings
 from workers.logs import configure_logging
-from workers.run import STAGES, WorkerCrashedError, run_workers
+from workers.run import ROLES, STAGES, WorkerCrashedError, run_workers
 from workers.threads import wait_passively
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Exit status: 0 after a signal, 1 after a crash, 2 if it cannot start."""
     parser = argparse.ArgumentParser(prog="python -m workers", description="Run stages of the stream.")
-    parser.add_argument("stages", nargs="+", choices=[*STAGES, "all"], help="what to run")
+    parser.add_argument("stages", nargs="+", choices=[*ROLES, "all"], help="what to run")
     parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
     options = parser.parse_args(arguments)
     stages = STAGES if "all" in options.stages else tuple(options.stages)

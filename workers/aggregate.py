@@ -1,40 +1,25 @@
-"""documents and the three stages' topics → tagged-documents and entity-mentions: the join, over a Faust table.
+"""The three stages' topics → tagged-documents and entity-mentions: the join, with its outcomes in transactions.
 
-What is promised, if Kafka keeps what it acknowledged (producer ``acks=all``, idempotent): **every document that comes
-in comes out of tagged-documents once**, also when the aggregator is killed at any instruction and started again.
-Mentions come at least once, with equal ``ce_id`` if repeated. How:
+What is promised, and why it holds, is docs/guarantees.md. In short:
 
-1. A message is finished (may be committed) only when all it changed is delivered: the state in the changelog and, for
-   the message that completed a document, its outcome. So nothing is lost: what was not finished comes again.
-2. A document is emitted in the order: state ``emitting`` (with the whole outcome, the output partition and its
-   ``floor`` offset) delivered to the changelog → mentions delivered → tagged document delivered → state ``done``
-   delivered. Killed before the first is delivered, nothing was sent, and the message that completed it comes again.
-   Killed later, the changelog says ``emitting``, and :mod:`workers.recovery` finds in the output topic whether the
-   document is there; only if it is not, it is sent. This is done before any new message is looked at. The document is
-   sent last, so where it is, its mentions are.
-3. Killed after ``done`` is delivered, the messages that come again find ``done`` and change nothing, for
-   ``worker.remember_seconds``.
+1. The aggregator that owns a partition of the topics is the only one that can write outcomes of its documents: they are
+   written under the partition's transactional id, and taking the id over fences off the owner before.
+2. Outcomes, their mentions, and the note that the documents are done are one transaction: all of it is there, or none.
+3. Answers are acknowledged only when what they led to is committed, in an outcome or in a record of the open document.
+   So nothing is lost: what was not committed comes again. And nothing is repeated: an owner reads the changelog after
+   fencing and before any answer, so it knows every outcome that was ever committed (``worker.remember_seconds``).
 
-It rests on one owner per partition. A worker that is *paused* beyond the session timeout while a send is on its way,
-and then goes on, can still deliver that one send after its successor has looked.
-
-Every write names its partition and is awaited (:mod:`workers.table`); deliveries complete in the background, at most
-``worker.joins_in_flight`` at a time, and finish in any order (:mod:`workers.offsets`).
-
-Deadlines come as ticks on a topic of their own: a timer sends one to a partition where something is due. After a
-restart deadlines get a grace of half a minute, for the answers that were waiting in the topics meanwhile.
+There is no table of Faust's and no recovery of Faust's: its changelog knows no transactions, and a partition that was
+taken over has to be fenced before its changelog is read.
 """
 
 from __future__ import annotations
 
 import asyncio
-import heapq
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
-
-import orjson
-from aiokafka.partitioner import murmur2
 
 from el4ner.assemble import assemble_by
 from el4ner.errors import MessageError
@@ -42,358 +27,439 @@ from el4ner.serialize import dumps, entities_from_json, types_from_json
 from el4ner.types import TaggedDocument
 from workers import outputs
 from workers.app import StageApp
+from workers.backoff import Backoff
+from workers.changelog import (
+    Recovered,
+    Remembered,
+    closed_record,
+    drop_record,
+    forget_record,
+    open_record,
+    read_changelog,
+)
 from workers.config import StreamSettings
-from workers.headers import RandomBytes, next_trace
-from workers.join import AnswerPart, Deletion, DocumentPart, Join, Part, State, event_id_of
-from workers.messages import Outgoing, Record, decode, document_id, document_of, peek, revision_of
+from workers.headers import RandomBytes, Trace, find, next_trace
+from workers.join import Answer, Deletion, Join, Outcome, Part, event_id_of
+from workers.messages import (
+    REVISION,
+    STATUS,
+    Outgoing,
+    Record,
+    dead_letter,
+    decode,
+    document_id,
+    failed_value,
+    origin_of,
+    peek,
+    revision_of,
+)
+from workers.metrics import Metrics
 from workers.offsets import Ticket
-from workers.recovery import OutputTopic
-from workers.table import JoinTable
-from workers.topics import TABLE_NAME, Topic, topic_name
+from workers.partition_join import Group, PartitionJoin
+from workers.telemetry import Telemetry
+from workers.topics import Topic, changelog_name, topic_name
+from workers.transactions import TransactionalWriter
 
 __all__ = ["Aggregator", "build", "join_of", "read_part"]
 
 log = logging.getLogger(__name__)
 
 GRACE_MS: Final = 30_000
-_RECOVERED_AT_ONCE: Final = 200
+"""A document that is open for long gets so much more after a restart, for answers that wait in the topics."""
+TICK_SECONDS: Final = 0.25
+_GROUP: Final = 250
+_MOST_SETTLED: Final = 1_000
+_YIELD_EVERY: Final = 50
 _STAGE_OF: Final = {
     Topic.SPAN_CANDIDATES: "extract",
     Topic.TYPED_ENTITIES: "classify",
     Topic.VALIDATION_VERDICTS: "validate",
 }
+_TOPIC_OF: Final = {stage: topic for topic, stage in _STAGE_OF.items()}
 
 
-def build(app: StageApp, *, clock_ms: Callable[[], int], random: RandomBytes) -> Aggregator:
+def build(
+    app: StageApp,
+    *,
+    clock_ms: Callable[[], int],
+    monotonic_ms: Callable[[], int],
+    random: RandomBytes,
+    telemetry: Telemetry,
+) -> Aggregator:
     """The worker of the join."""
-    return Aggregator(app, clock_ms=clock_ms, random=random)
+    return Aggregator(app, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=telemetry)
 
 
 def join_of(settings: StreamSettings) -> Join:
     """The join's rules by configuration."""
-    method, worker = settings.method, settings.worker
+    method = settings.method
+
+    def read(stage: str, value: bytes) -> Mapping[str, Any]:
+        return decode(_TOPIC_OF[stage], value)
 
     def assembled(stage: str, body: Mapping[str, Any]) -> TaggedDocument:
         result = entities_from_json(body) if stage == "validate" else types_from_json(body)
         return assemble_by(method, result)
 
-    return Join(
-        assemble=assembled,
-        deadline_ms=int(worker.deadline_seconds * 1000),
-        remember_ms=int(worker.remember_seconds * 1000),
-    )
+    return Join(read=read, assemble=assembled, deadline_ms=int(settings.worker.deadline_seconds * 1000))
 
 
-def read_part(record: Record, *, max_document_chars: int) -> Part | None:
-    """What a message tells the join; None: nothing, somebody else answers for it (pure)."""
-    if record.topic is Topic.DOCUMENTS:
-        if record.value is None:
-            return Deletion(document_id(record, None))
-        try:
-            data = decode(record.topic, record.value)
-        except MessageError:
-            data = peek(record.value)
-            return DocumentPart(document_id(record, data), revision_of(data), None)
-        document = document_of(record, data)
-        text = document.text if len(document.text) <= max_document_chars else None
-        return DocumentPart(document.id, document.revision, text, document.pool, data.get("metadata"))
+def read_part(record: Record) -> Part | None:
+    """What a message tells the join, by its headers if they say enough; None: nothing can be known of it.
+
+    Raises:
+        MessageError: the value is no stage message, and no header says whose it is.
+    """
+    origin = origin_of(record)
+    traced = find(record.headers, "traceparent")
+    trace = None if traced is None else traced.decode("ascii", "replace")
     if record.value is None:
-        return None
-    try:
-        body = decode(record.topic, record.value)
-        if body["status"] == "ok":
-            # Offsets that do not fit are found here, not in the middle of a join.
-            if record.topic is Topic.VALIDATION_VERDICTS:
-                entities_from_json(body)
-            elif record.topic is Topic.TYPED_ENTITIES:
-                types_from_json(body)
-    except MessageError as error:
-        # The stage after it refuses the same bytes, with a dead letter and an answer; a broken last answer is left to
-        # the deadline.
-        log.warning(
-            "a stage's message cannot be read: %s",
-            error,
-            extra={"stage": "aggregate", "source": f"{record.source}-{record.partition}-{record.offset}"},
-        )
-        return None
-    document_data = body["document"]
-    return AnswerPart(document_data["id"], document_data["revision"], _STAGE_OF[record.topic], body)
+        return Deletion(document_id(record, None), origin, trace)
+    stage = _STAGE_OF[record.topic]
+    subject, revision, status = (find(record.headers, name) for name in ("ce_subject", REVISION, STATUS))
+    if subject and revision and revision.isdigit() and len(revision) <= 16 and status in (b"ok", b"failed"):
+        document = subject.decode("utf-8", "replace")
+        return Answer(document, int(revision), stage, status == b"failed", record.value, origin, trace)
+    body = decode(record.topic, record.value)
+    inner = body["document"]
+    return Answer(inner["id"], inner["revision"], stage, body["status"] == "failed", record.value, origin, trace)
 
 
-class _Due:
-    """What falls due when, per partition: a hint, to look only at those. Entries may be out of date."""
+@dataclass(frozen=True, slots=True)
+class _Letter:
+    """A dead letter, and the ticket that is finished by it."""
 
-    def __init__(self) -> None:
-        self._heaps: dict[int, list[tuple[int, str]]] = {}
+    message: Outgoing
+    code: str
+    ticket: Ticket | None
 
-    def clear(self) -> None:
-        self._heaps.clear()
 
-    def add(self, partition: int, when: int, document: str) -> None:
-        heapq.heappush(self._heaps.setdefault(partition, []), (when, document))
+@dataclass(eq=False, slots=True)
+class _Owned:
+    """A partition that this process owns."""
 
-    def partitions(self, now: int) -> list[int]:
-        return [partition for partition, heap in self._heaps.items() if heap and heap[0][0] <= now]
+    partition: int
+    writer: TransactionalWriter
+    joins: PartitionJoin[Ticket]
+    letters: list[_Letter] = field(default_factory=list)
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+    moved: asyncio.Event = field(default_factory=asyncio.Event)
+    task: asyncio.Task[None] | None = None
+    writing: bool = False
 
-    def pop(self, partition: int, now: int) -> list[str]:
-        heap = self._heaps.get(partition, [])
-        due = []
-        while heap and heap[0][0] <= now:
-            due.append(heapq.heappop(heap)[1])
-        return list(dict.fromkeys(due))
+    @property
+    def has_work(self) -> bool:
+        return self.joins.has_work or bool(self.letters)
 
 
 class Aggregator:
-    """The join's agent."""
+    """The join's agent.
 
-    def __init__(self, app: StageApp, *, clock_ms: Callable[[], int], random: RandomBytes) -> None:
+    Args:
+        clock_ms: the wall clock, for what is written.
+        monotonic_ms: a clock that never jumps, for deadlines.
+    """
+
+    def __init__(
+        self,
+        app: StageApp,
+        *,
+        clock_ms: Callable[[], int],
+        monotonic_ms: Callable[[], int],
+        random: RandomBytes,
+        telemetry: Telemetry,
+    ) -> None:
         settings = app.settings
         self.app = app
         self.documents = 0
         self.failures = 0
         self._settings = settings
         self._clock_ms = clock_ms
+        self._monotonic_ms = monotonic_ms
         self._random = random
+        self._telemetry = telemetry.stage("aggregate", clock_ms=clock_ms, random=random)
+        self._observe(telemetry.metrics)
         self._join = join_of(settings)
-        self._limit = settings.method.max_document_chars
-        self._documents_topic = topic_name(settings.kafka, Topic.DOCUMENTS)
-        self._output = OutputTopic(settings.kafka, topic_name(settings.kafka, Topic.TAGGED_DOCUMENTS))
-        self._ends: dict[int, int] = {}
-        self._due = _Due()
-        self._ticking: set[int] = set()
-        self._slots = asyncio.Semaphore(settings.worker.joins_in_flight)
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._emitting: dict[str, asyncio.Task[None]] = {}
-        self._recovering: asyncio.Task[None] | None = None
-        self.table: Any = app.tables.add(
-            JoinTable(app, name=TABLE_NAME, key_type=bytes, value_type=bytes, partitions=settings.kafka.partitions)
-        )
-        self.table.on_recover(self._on_recover)
-        topics = app.raw_topic(
-            Topic.DOCUMENTS,
-            Topic.SPAN_CANDIDATES,
-            Topic.TYPED_ENTITIES,
-            Topic.VALIDATION_VERDICTS,
-            Topic.AGGREGATE_TICKS,
-        )
-        app.agent(topics, name="el4ner-aggregate", concurrency=1)(self.run)
+        self._changelog = changelog_name(settings.kafka)
+        self._owned: dict[int, _Owned] = {}
+        self._changing = asyncio.Lock()
+        topics = (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS)
+        # What opens documents is held back when too many are open. A verdict only ever closes one.
+        self._held_back = frozenset(topic_name(settings.kafka, topic) for topic in topics[:2])
+        app.agent(app.raw_topic(*topics), name="el4ner-aggregate", concurrency=1)(self.run)
         app.task(self._tick)
+        app.prepare = self.take_over
+
+    # --- the join's size, for metrics and health ---
+
+    batch_seconds: Final = None
+    """There is no engine."""
+
+    @property
+    def open_documents(self) -> int:
+        """Documents that wait for an answer."""
+        return sum(owned.joins.open_documents for owned in self._owned.values())
+
+    @property
+    def open_bytes(self) -> int:
+        """What they take."""
+        return sum(owned.joins.open_bytes for owned in self._owned.values())
+
+    @property
+    def remembered_documents(self) -> int:
+        """Documents whose outcome is known."""
+        return sum(owned.joins.remembered_documents for owned in self._owned.values())
+
+    @property
+    def oldest_open_seconds(self) -> float:
+        """For how long the document has been open that is open longest."""
+        begun = [since for owned in self._owned.values() if (since := owned.joins.oldest_since()) is not None]
+        return (self._monotonic_ms() - min(begun)) / 1000 if begun else 0.0
+
+    @property
+    def is_holding_back(self) -> bool:
+        """Whether no new documents are read, because too many are open."""
+        return bool(self.app.consumer.paused)
+
+    def _observe(self, metrics: Metrics) -> None:
+        metrics.observe("el4ner_join_open_documents", lambda: self.open_documents)
+        metrics.observe("el4ner_join_open_bytes", lambda: self.open_bytes)
+        metrics.observe("el4ner_join_oldest_open_seconds", lambda: self.oldest_open_seconds)
+        metrics.observe("el4ner_join_remembered_documents", lambda: self.remembered_documents)
+        metrics.observe("el4ner_join_paused", lambda: self.is_holding_back)
+
+    # --- messages ---
 
     async def run(self, stream: Any) -> None:
         """The agent."""
         try:
             async for event in stream.noack().events():
-                await self._slots.acquire()
-                taken = self.app.take(event)
-                if taken is None:
-                    self._slots.release()
-                    continue
-                await self._handle(*taken)
+                for count, (record, ticket) in enumerate(self.app.take(event), 1):
+                    owned = self._owned.get(record.partition)
+                    if owned is None:
+                        break  # taken away meanwhile: it comes again
+                    self._handle(owned, record, ticket)
+                    if count % _YIELD_EVERY == 0:
+                        await asyncio.sleep(0)
+                    while owned.joins.settled_documents >= _MOST_SETTLED and owned.task is not None:
+                        owned.moved.clear()
+                        await owned.moved.wait()
+                self._hold_back()
         except Exception as error:
             self.app.fail(error)
             raise
 
-    async def drain(self) -> None:
-        """Wait, within ``worker.shutdown_seconds``, until what was begun is finished; crash if it is not."""
-        seconds = self._settings.worker.shutdown_seconds
-        while self._tasks:
-            _, unfinished = await asyncio.wait(set(self._tasks), timeout=seconds)
-            if unfinished:
-                # Somebody else will own these documents: what is on its way must not arrive after they looked.
-                self.app.fail(TimeoutError(f"{len(unfinished)} joins were not delivered within {seconds:g} s"))
-                return
-
-    async def _handle(self, record: Record, ticket: Ticket) -> None:
-        """Apply one message. Its slot is released, and its ticket finished, when what it changed is delivered."""
-        if record.topic is Topic.AGGREGATE_TICKS:
-            await self._handle_tick(record, ticket)
-            return
-        part = read_part(record, max_document_chars=self._limit)
-        if part is None:
-            self._finish(ticket)
-            return
-        if (emission := self._emitting.get(part.id)) is not None:
-            # One document, one thing at a time. It fails the worker if it fails.
-            await asyncio.wait([emission])
-        now = self._clock_ms()
-        state = self._load(part.id)
-        trace = next_trace(record.headers, self._random).parent
-        after = self._join.apply(state, part, partition=record.partition, now=now, trace=trace)
-        if after is state:
-            self._finish(ticket)
-        elif after["phase"] == "emitting":
-            self._start(part.id, self._emit(part.id, after, ticket))
+    def _handle(self, owned: _Owned, record: Record, ticket: Ticket) -> None:
+        """Take one message in. Its ticket is finished when what it led to is committed."""
+        now = self._monotonic_ms()
+        try:
+            part = read_part(record)
+            free = None if part is None else owned.joins.apply(part, ticket, now=now)
+        except MessageError as error:
+            self._refuse(owned, record, ticket, error)
         else:
-            self._spawn(self._write(part.id, after, ticket))
+            if free is not None:
+                self.app.positions.finish(free)
+        if owned.has_work:
+            owned.wake.set()
 
-    async def _write(self, document: str, state: State, ticket: Ticket) -> None:
-        await self._put(document, state)
-        self._finish(ticket)
-
-    async def _emit(self, document: str, state: State, ticket: Ticket | None) -> None:
-        """See the module's statement: the order of the four deliveries is the guarantee."""
-        tagged = state["tagged"]
-        key = document.encode()
-        partition = (murmur2(key) & 0x7FFFFFFF) % len(self._ends)
-        noted = {**state, "output": partition, "floor": self._ends[partition]}
-        await self._put(document, noted)
-        await self._send_outcome(noted)
-        await self._put(document, self._join.delivered(noted, now=self._clock_ms()))
-        self.documents += 1
-        if tagged["status"] == "failed":
-            self.failures += 1
-        log.debug(
-            "document is %s",
-            tagged["status"],
-            extra={"stage": "aggregate", "document_id": document, "trace_id": _trace_id(state)},
-        )
-        if ticket is not None:
-            self._finish(ticket)
-        else:
-            self._slots.release()
-
-    async def _send_outcome(self, state: State) -> None:
-        tagged, trace, now = state["tagged"], state.get("trace"), self._clock_ms()
-        await self.app.deliver(outputs.mentions(tagged, trace=trace, now_ms=now, random=self._random))
-        message = outputs.tagged_document(
-            tagged, partition=state["output"], trace=trace, now_ms=now, random=self._random
-        )
-        (metadata,) = await self.app.deliver([message])
-        self._ends[metadata.partition] = max(self._ends.get(metadata.partition, 0), metadata.offset + 1)
-
-    async def _handle_tick(self, record: Record, ticket: Ticket) -> None:
-        self._ticking.discard(record.partition)
+    def _refuse(self, owned: _Owned, record: Record, ticket: Ticket, error: MessageError) -> None:
+        """A message that cannot be read. The stage after it sends it to the dead letters; after the last one, we do."""
+        stage = _STAGE_OF[record.topic]
+        where = f"{record.source}-{record.partition}-{record.offset}"
+        log.warning("a stage's message cannot be read: %s", error, extra={"stage": "aggregate", "source": where})
+        if record.topic is not Topic.VALIDATION_VERDICTS:
+            self.app.positions.finish(ticket)
+            return
         data = peek(record.value)
-        now = data.get("now") if isinstance(data, dict) else None
-        if not isinstance(now, int):
-            self._finish(ticket)
-            return
-        changes: list[asyncio.Task[None]] = []
-        for document in self._due.pop(record.partition, now):
-            if (emission := self._emitting.get(document)) is not None:
-                await asyncio.wait([emission])
-            state = self._load(document)
-            if state is None:
-                continue
-            after = self._join.expire(document, state, now=now)
-            if after is state:
-                continue
-            await self._slots.acquire()
-            if after is None:
-                changes.append(self._spawn(self._forget(document, state["partition"])))
-            else:
-                changes.append(self._start(document, self._emit(document, after, None)))
-        self._spawn(self._finish_after(changes, ticket))
-
-    async def _forget(self, document: str, partition: int) -> None:
-        await self.table.put(partition, self._documents_topic, document.encode(), None)
-        self._slots.release()
-
-    async def _finish_after(self, changes: list[asyncio.Task[None]], ticket: Ticket) -> None:
-        if changes:
-            await asyncio.wait(changes)
-        if all(not change.cancelled() and change.exception() is None for change in changes):
-            self._finish(ticket)
-
-    def _finish(self, ticket: Ticket) -> None:
-        self.app.positions.finish(ticket)
-        self._slots.release()
-
-    def _load(self, document: str) -> State | None:
-        raw = self.table.data.get(document.encode())
-        return None if raw is None else orjson.loads(raw)
-
-    def _put(self, document: str, state: State) -> asyncio.Future[Any]:
-        due = state.get("deadline") if state["phase"] == "open" else state.get("forget")
-        if due is not None:
-            self._due.add(state["partition"], due, document)
-        written: asyncio.Future[Any] = self.table.put(
-            state["partition"], self._documents_topic, document.encode(), dumps(state)
+        inner = data.get("document") if isinstance(data, dict) else None
+        document = document_id(record, inner)
+        whose = None if document == where else document
+        letter = dead_letter(
+            record, stage="aggregate", error=error, document=whose, attempts=1, now_ms=self._clock_ms()
         )
-        return written
+        if whose is None:
+            owned.letters.append(_Letter(letter, error.code, ticket))
+            return
+        revision = revision_of(inner)
+        value = failed_value(stage, document=whose, revision=revision, text=None, pool=None, error=error, carried={})
+        failed = Answer(whose, revision, stage, True, dumps(value), origin_of(record))
+        free = owned.joins.apply(failed, ticket, now=self._monotonic_ms())
+        owned.letters.append(_Letter(letter, error.code, free))
 
-    def _start(self, document: str, emission: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = self._spawn(emission)
-        self._emitting[document] = task
-        task.add_done_callback(lambda _: self._emitting.pop(document, None))
-        return task
+    def _hold_back(self) -> None:
+        worker = self._settings.worker
+        full = max(self.open_documents / worker.max_open_documents, self.open_bytes / (worker.max_open_mb << 20))
+        if full >= 1.0 and not self.is_holding_back:
+            log.warning(
+                "too many documents are open: no new ones are read until verdicts come",
+                extra={"stage": "aggregate", "open": self.open_documents, "open_bytes": self.open_bytes},
+            )
+            self.app.consumer.paused = self._held_back
+        elif full < 0.9 and self.is_holding_back:
+            self.app.consumer.paused = frozenset()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._done)
-        return task
+    # --- what goes out ---
+
+    async def _write(self, owned: _Owned) -> None:
+        """Write groups as long as there is something; what comes meanwhile is the next group."""
+        while True:
+            await owned.wake.wait()
+            owned.wake.clear()
+            while owned.has_work:
+                owned.writing = True
+                try:
+                    await self._write_group(owned)
+                finally:
+                    owned.writing = False
+                    owned.moved.set()
+
+    async def _write_group(self, owned: _Owned) -> None:
+        began = self._clock_ms()
+        group = owned.joins.take(_GROUP)
+        letters, owned.letters = owned.letters, []
+        traced = [(one, next_trace(outputs.parent(one.trace), self._random)) for one in group.outcomes]
+        await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
+        for ticket in owned.joins.committed(group, now=self._monotonic_ms()):
+            self.app.positions.finish(ticket)
+        for one in letters:
+            self._telemetry.letter(one.code)
+            if one.ticket is not None:
+                self.app.positions.finish(one.ticket)
+        self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
+        self.documents += len(traced)
+        for outcome, trace in traced:
+            self.failures += outcome.closed.status == "failed"
+            extra = {"stage": "aggregate", "document_id": outcome.id, "trace_id": trace.trace_id}
+            log.debug("document is %s", outcome.closed.status, extra=extra)
+
+    def _messages_of(
+        self, owned: _Owned, group: Group[Ticket], traced: Sequence[tuple[Outcome, Trace]]
+    ) -> Iterator[Outgoing]:
+        wall, now, partition = self._clock_ms(), self._monotonic_ms(), owned.partition
+        for outcome, trace in traced:
+            if outcome.tagged is None:
+                yield outputs.deletion(outcome.id, outcome.origin, partition=partition, trace=trace, now_ms=wall)
+                continue
+            tagged, event_id = outcome.tagged, event_id_of(outcome.tagged)
+            yield from outputs.mentions(tagged, event_id, trace=trace, now_ms=wall, random=self._random)
+            yield outputs.tagged_document(
+                tagged, event_id, outcome.origin, partition=partition, trace=trace, now_ms=wall
+            )
+        records = [open_record(document, state, since=wall - (now - state.since)) for document, state in group.saves]
+        records += [drop_record(document) for document in group.drops]
+        if group.number >= 0:
+            # By the wall clock: the monotonic one means nothing to whoever reads this.
+            until = wall + owned.joins.until(now=now) - now
+            documents = tuple((outcome.id, outcome.closed) for outcome in group.outcomes)
+            records.append(closed_record(Remembered(group.number, until, documents)))
+        records += [forget_record(number) for number in group.forgets]
+        for key, value in records:
+            yield Outgoing(self._changelog, key, value, (), partition)
+
+    # --- partitions come and go ---
+
+    async def take_over(self) -> None:
+        """Own the partitions that were assigned: fence, then read the changelog. Nothing else is read meanwhile."""
+        self._telemetry.assigned()
+        async with self._changing:
+            await self._let_go()
+            partitions = sorted({tp.partition for tp in self.app.consumer.assignment()})
+            owned = await asyncio.gather(*(self._own(partition) for partition in partitions))
+            self._owned = {one.partition: one for one in owned}
+            for one in owned:
+                one.task = asyncio.create_task(self._write(one))
+                one.task.add_done_callback(self._done)
+                one.wake.set()
+
+    async def _own(self, partition: int) -> _Owned:
+        settings = self._settings
+        backoff = Backoff(settings.worker.retry_seconds, 30.0)
+        writer = TransactionalWriter(
+            settings.kafka, self.app.names, partition, backoff=backoff, ended=self._telemetry.transaction
+        )
+        await writer.start()
+        joins: PartitionJoin[Ticket] = PartitionJoin(
+            self._join,
+            remember_ms=int(settings.worker.remember_seconds * 1000),
+            checkpoint_ms=int(settings.worker.checkpoint_seconds * 1000),
+        )
+        recovered = await read_changelog(settings.kafka, self._changelog, partition)
+        self._restore(joins, recovered)
+        if recovered.records:
+            log.info(
+                "partition taken over",
+                extra={
+                    "stage": "aggregate",
+                    "partition": partition,
+                    "open": joins.open_documents,
+                    "remembered": joins.remembered_documents,
+                },
+            )
+        return _Owned(partition, writer, joins)
+
+    def _restore(self, joins: PartitionJoin[Ticket], recovered: Recovered) -> None:
+        worker = self._settings.worker
+        wall, now = self._clock_ms(), self._monotonic_ms()
+        remember_ms = int(worker.remember_seconds * 1000)
+        oldest = max(0, int(worker.deadline_seconds * 1000) - GRACE_MS)
+        for number in sorted(recovered.done):
+            one = recovered.done[number]
+            # The clock that wrote it may not be ours: no later than what we would remember, and never in the past.
+            left = min(max(one.until - wall, 0), remember_ms)
+            joins.restore_closed(number, now + left, one.documents)
+        for document, state in recovered.open.items():
+            age = min(max(wall - state.since, 0), oldest)
+            joins.restore_open(document, replace(state, since=now - age))
+
+    async def drain(self) -> None:
+        """Write what is settled, within ``worker.shutdown_seconds``, and own nothing any more."""
+        await self._write_the_rest()
+        await self.release()
+
+    async def _write_the_rest(self) -> None:
+        end = asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds
+        for owned in self._owned.values():
+            while (owned.has_work or owned.writing) and owned.task is not None and not owned.task.done():
+                left = end - asyncio.get_running_loop().time()
+                if left <= 0:
+                    # Harmless: the next owner fences what is still on its way, and does it again.
+                    log.warning("outcomes are left to the next owner", extra={"stage": "aggregate"})
+                    return
+                owned.moved.clear()
+                owned.wake.set()
+                try:
+                    async with asyncio.timeout(min(left, 1.0)):
+                        await owned.moved.wait()
+                except TimeoutError:
+                    continue
+
+    async def release(self) -> None:
+        """Own nothing any more."""
+        async with self._changing:
+            await self._let_go()
+
+    async def _let_go(self) -> None:
+        owned, self._owned = list(self._owned.values()), {}
+        for one in owned:
+            if one.task is not None:
+                one.task.cancel()
+        await asyncio.gather(*(one.task for one in owned if one.task is not None), return_exceptions=True)
+        for one in owned:
+            one.task = None
+            one.moved.set()
+        await asyncio.gather(*(one.writer.stop() for one in owned))
+        self.app.consumer.paused = frozenset()
 
     def _done(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             self.app.fail(error)
 
     async def _tick(self) -> None:
-        """Tell the agent, through the topic, where something is due. A table must not be written from a timer."""
         while not self.app.should_stop:
-            await asyncio.sleep(self._settings.worker.tick_seconds)
-            if self.app.rebalancing:
-                continue
-            now = self._clock_ms()
-            ticks = [partition for partition in self._due.partitions(now) if partition not in self._ticking]
-            self._ticking.update(ticks)
-            await self.app.deliver(
-                [Outgoing(Topic.AGGREGATE_TICKS, None, dumps({"now": now}), (), partition) for partition in ticks]
-            )
-
-    async def _on_recover(self) -> None:
-        """The table is as the changelog says; no message is read before this returns."""
-        # A rebalance may cancel this, but not what it has begun: a send that is on its way has to be waited for, before
-        # anybody looks whether it arrived. Faust looks at no callback's exception; the task's own end does (_done).
-        while self._recovering is not None and not self._recovering.done():
-            await asyncio.wait([self._recovering])
-        self._recovering = self._spawn(self._recover())
-        await asyncio.wait([self._recovering])
-        if self._recovering.cancelled() or self._recovering.exception() is not None:
-            # The worker is on its way down; with a table that is not settled nothing may be read.
-            await asyncio.Event().wait()
-
-    async def _recover(self) -> None:
-        if not self._ends:
-            self._ends = await self._output.ends()
-        self._due.clear()
-        self._ticking.clear()
-        uncertain: dict[str, State] = {}
-        earliest = self._clock_ms() + GRACE_MS
-        for key, raw in list(self.table.data.items()):
-            document, state = key.decode(), orjson.loads(raw)
-            if state["phase"] == "emitting":
-                uncertain[document] = state
-            elif state["phase"] == "open":
-                self._due.add(state["partition"], max(state["deadline"], earliest), document)
-            else:
-                self._due.add(state["partition"], state["forget"], document)
-        if not uncertain:
-            return
-        floors: dict[int, int] = {}
-        for state in uncertain.values():
-            floors[state["output"]] = min(state["floor"], floors.get(state["output"], state["floor"]))
-        there = await self._output.event_ids(floors)
-        missing = {document for document, state in uncertain.items() if event_id_of(state["tagged"]) not in there}
-        log.info(
-            "recovery: a crash interrupted %d documents; %d had been delivered, %d are sent now",
-            len(uncertain),
-            len(uncertain) - len(missing),
-            len(missing),
-            extra={"stage": "aggregate", "interrupted": len(uncertain), "resent": len(missing)},
-        )
-        limit = asyncio.Semaphore(_RECOVERED_AT_ONCE)
-
-        async def settle(document: str, state: State) -> None:
-            async with limit:
-                if document in missing:
-                    await self._send_outcome(state)
-                await self._put(document, self._join.delivered(state, now=self._clock_ms()))
-
-        await asyncio.gather(*(settle(document, state) for document, state in uncertain.items()))
-
-
-def _trace_id(state: State) -> str | None:
-    trace = state.get("trace")
-    return None if trace is None else str(trace).split("-")[1]
+            await asyncio.sleep(TICK_SECONDS)
+            for owned in list(self._owned.values()):
+                owned.joins.tick(now=self._monotonic_ms())
+                if owned.has_work:
+                    owned.wake.set()
+            self._hold_back()

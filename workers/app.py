@@ -9,17 +9,22 @@ import asyncio
 import contextlib
 import logging
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import faust
+from aiokafka.errors import KafkaError
+from faust.types import TP
 
+from workers import security
+from workers.backoff import Backoff
 from workers.config import StreamSettings
+from workers.delivery import deliver, send_all
 from workers.messages import Outgoing, Record
 from workers.offsets import OffsetTracker, Ticket
 from workers.topics import Topic, app_id, topic_name
-from workers.transport import Transport
+from workers.transport import Fetched, Transport
 
 __all__ = ["StageApp"]
 
@@ -27,26 +32,42 @@ log = logging.getLogger(__name__)
 
 
 class StageApp(faust.App):  # type: ignore[misc]
-    """The Faust app of one stage.
+    """The Faust app of one stage. ``group``: what its consumer group is called, behind the prefix; the stage's name.
 
     ``fatal`` is called, on the loop's thread and at most once, with what crashed the app; nothing restarts inside.
     """
 
-    def __init__(self, stage: str, settings: StreamSettings, *, data_dir: Path, fatal: Callable[[BaseException], None]):
+    def __init__(
+        self,
+        stage: str,
+        settings: StreamSettings,
+        *,
+        data_dir: Path,
+        fatal: Callable[[BaseException], None],
+        group: str | None = None,
+    ) -> None:
         kafka, worker = settings.kafka, settings.worker
         data_dir.mkdir(parents=True, exist_ok=True)
         self.stage = stage
+        self.group = group or stage
         self.settings = settings
         self.ready = asyncio.Event()
+        self.stopping = False
+        """Whether the process is on its way down, in order."""
         self._fatal: Callable[[BaseException], None] | None = fatal
         self._loop_of_fatal = asyncio.get_running_loop()
         self._own_dir = data_dir
         self._topics_by_name = {topic_name(kafka, topic): topic for topic in Topic}
-        self._names = {topic: name for name, topic in self._topics_by_name.items()}
+        self.names = {topic: name for name, topic in self._topics_by_name.items()}
+        """Our topics' names on the broker."""
+        self.prepare: Callable[[], Awaitable[None]] | None = None
+        """Awaited when partitions were assigned, before anything is read of them."""
+        self._beginning: asyncio.Task[None] | None = None
         super().__init__(
-            app_id(kafka, stage),
+            app_id(kafka, self.group),
             broker=";".join(f"kafka://{server}" for server in kafka.servers),
-            store=worker.table_store,
+            broker_credentials=security.faust_credentials(kafka),
+            store="memory://",
             datadir=data_dir,
             autodiscover=False,
             web_enabled=False,
@@ -66,17 +87,15 @@ class StageApp(faust.App):  # type: ignore[misc]
             consumer_auto_offset_reset="earliest",
             consumer_max_fetch_size=2 * kafka.max_message_bytes,
             producer_acks=-1,
-            # The biggest single win for throughput (kafka-notes): 2.4k to 3.4k messages a second.
-            producer_linger=0.02,
-            producer_max_request_size=2 * kafka.max_message_bytes,
+            producer_max_request_size=4 * kafka.max_message_bytes,
             producer_request_timeout=kafka.request_timeout_seconds,
-            # Backpressure: what is buffered here is no longer in Kafka.
-            stream_buffer_maxsize=max(64, 4 * worker.batch_documents),
+            # Backpressure: what is buffered here is no longer in Kafka. An event is what a fetch brought of a
+            # partition.
+            stream_buffer_maxsize=2,
             stream_processing_timeout=worker.stall_seconds,
             # Our own drain is bounded and knows what is in flight; Faust's waits for acknowledgements that never come.
             stream_wait_empty=False,
             stream_recovery_delay=0.0,
-            table_cleanup_interval=3600.0,
         )
 
     def _new_transport(self) -> Transport:
@@ -96,20 +115,24 @@ class StageApp(faust.App):  # type: ignore[misc]
             self._loop_of_fatal.call_soon_threadsafe(fatal, reason)
 
     def on_rebalance_end(self) -> None:
-        """Partitions are assigned and tables recovered."""
+        """Partitions are assigned: the last thing that Faust does after a rebalance. Its queues are empty, its consumer
+        is at what was committed."""
         super().on_rebalance_end()
-        # The last thing that Faust does after a rebalance: its queues are empty, its consumer is at what was committed.
+        self._beginning = asyncio.get_running_loop().create_task(self._begin(self.consumer_generation_id))
+
+    async def _begin(self, generation: int) -> None:
+        try:
+            if self.prepare is not None:
+                await self.prepare()
+        except Exception as error:
+            self.fail(error)
+            return
+        if generation != self.consumer_generation_id or self.rebalancing or self.should_stop:
+            return  # what was prepared is prepared anew
         self.consumer.begin()
-        if not self.ready.is_set():
-            self.ready.set()
-        log.info(
-            "%s is ready",
-            self.stage,
-            extra={
-                "stage": self.stage,
-                "partitions": sorted(f"{tp.topic}-{tp.partition}" for tp in self.consumer.assignment()),
-            },
-        )
+        self.ready.set()
+        partitions = sorted(f"{tp.topic}-{tp.partition}" for tp in self.consumer.assignment())
+        log.info("%s is ready", self.stage, extra={"stage": self.stage, "partitions": partitions})
 
     @property
     def positions(self) -> OffsetTracker:
@@ -117,47 +140,75 @@ class StageApp(faust.App):  # type: ignore[misc]
         positions: OffsetTracker = self.consumer.positions
         return positions
 
+    @property
+    def lags(self) -> dict[tuple[str, int], int]:
+        """By topic and partition, how many messages are not finished; only where the broker has told the end."""
+        found = {}
+        for (topic, partition), offset in self.positions.unfinished().items():
+            end = self.consumer.highwater(TP(topic, partition))
+            if end is not None:
+                found[topic, partition] = max(0, end - offset)
+        return found
+
+    @property
+    def lag(self) -> int | None:
+        """All of :attr:`lags`; None: not known yet."""
+        lags = self.lags
+        return sum(lags.values()) if lags else None
+
     def raw_topic(self, *topics: Topic, **options: Any) -> Any:
         """A Faust topic of bytes: Faust acknowledges what its codecs cannot decode, so decoding is ours."""
-        names = [self._names[topic] for topic in topics]
+        names = [self.names[topic] for topic in topics]
         return self.topic(
             *names, key_type=bytes, value_type=bytes, key_serializer="raw", value_serializer="raw", **options
         )
 
-    def take(self, event: Any) -> tuple[Record, Ticket] | None:
-        """The message of a Faust event and the ticket to finish it with; None: leave it alone."""
-        message = event.message
-        ticket = self.positions.take((message.topic, message.partition), message.offset, message.generation_id)
-        if ticket is None:
-            return None
-        record = Record(
-            topic=self._topics_by_name[message.topic],
-            source=message.topic,
-            partition=message.partition,
-            offset=message.offset,
-            timestamp_ms=-1 if message.timestamp is None else int(message.timestamp * 1000),
-            key=message.key,
-            value=message.value,
-            headers=tuple((name, value or b"") for name, value in message.headers or ()),
-        )
-        return record, ticket
+    def take(self, event: Any) -> Iterator[tuple[Record, Ticket]]:
+        """The messages of a Faust event, each with the ticket to finish it with; without those to be left alone."""
+        fetched, generation = event.message.value, event.message.generation_id
+        for record in self.records(fetched):
+            ticket = self.ticket(record, generation)
+            if ticket is not None:
+                yield record, ticket
 
-    async def send(self, message: Outgoing) -> asyncio.Future[Any]:
-        """Hand a message to the producer; await what is returned to know that it is delivered."""
-        delivery: asyncio.Future[Any] = await self.producer.send(
-            self._names[message.topic],
-            message.key,
-            message.value,
-            message.partition,
-            None,
-            list(message.headers),
-        )
-        return delivery
+    def records(self, fetched: Fetched) -> Iterator[Record]:
+        """What a fetch brought."""
+        for one in fetched.records:
+            yield Record(
+                topic=self._topics_by_name[one.topic],
+                source=one.topic,
+                partition=one.partition,
+                offset=one.offset,
+                timestamp_ms=-1 if one.timestamp is None else one.timestamp,
+                key=one.key,
+                value=one.value,
+                headers=one.headers or (),
+            )
 
-    async def deliver(self, messages: Sequence[Outgoing]) -> list[Any]:
-        """Send and wait until every one is delivered; their record metadata. Raises if one is not."""
-        deliveries = [await self.send(message) for message in messages]
-        return list(await asyncio.gather(*deliveries))
+    def ticket(self, record: Record, generation: int) -> Ticket | None:
+        """The ticket of a message that was fetched in that generation; None: leave it alone."""
+        return self.positions.take((record.source, record.partition), record.offset, generation)
+
+    async def deliver(self, messages: Sequence[Outgoing], *, retried: Callable[[], None] | None = None) -> None:
+        """Send and wait until every one is delivered; tries again as long as that may pass.
+
+        Raises:
+            KafkaError, DeliveryError: one is not delivered, and never will be.
+        """
+        if not messages:
+            return
+        backoff = Backoff(self.settings.worker.retry_seconds, 30.0)
+
+        def on_retry(error: KafkaError, retry: int) -> None:
+            log.warning("a delivery is tried again: %s", error, extra={"stage": self.stage, "retry": retry})
+            if retried is not None:
+                retried()
+
+        await deliver(lambda: self.send(messages), wait=backoff.seconds, on_retry=on_retry)
+
+    async def send(self, messages: Sequence[Outgoing]) -> None:
+        """Send and wait until every one is delivered, once."""
+        await send_all(self.producer.client, self.names, messages)
 
     def remove_data(self) -> None:
         """Remove the process's own folder; nothing in it outlives the process."""

@@ -2,27 +2,99 @@
 
 ``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL`` are read too, as every Kafka and Redis client's users expect; el4ner's own
 ``EL4NER_KAFKA__BOOTSTRAP_SERVERS`` and ``EL4NER_REDIS__URL`` win over them.
+
+Passwords are :class:`~pydantic.SecretStr`: no ``repr``, error or dump shows them. :mod:`workers.security` makes of them
+what the clients take.
 """
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
-from el4ner.config import Section, Settings, load_settings
+from el4ner.config import UNSHOWN_INPUT, Section, Settings, load_settings
 from el4ner.errors import ConfigError
 
-__all__ = ["KafkaSettings", "RedisSettings", "StreamSettings", "WorkerSettings", "load_stream_settings"]
+__all__ = [
+    "KafkaSettings",
+    "RedisSettings",
+    "StreamSettings",
+    "TlsSection",
+    "WorkerSettings",
+    "load_stream_settings",
+]
 
 PositiveInt = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
+LITERAL_VARIABLES: Final = (
+    "EL4NER_KAFKA__SASL_USERNAME",
+    "EL4NER_KAFKA__SASL_PASSWORD",
+    "EL4NER_KAFKA__SSL_KEY_PASSWORD",
+    "EL4NER_REDIS__USERNAME",
+    "EL4NER_REDIS__PASSWORD",
+    "EL4NER_REDIS__SSL_KEY_PASSWORD",
+)
+"""Taken as they are: ``007`` is a password, not the number 7."""
 
-class KafkaSettings(Section):
+
+def _text(value: Any) -> Any:
+    # Checked before SecretStr does, whose error would show the value.
+    if not isinstance(value, str | SecretStr):
+        raise PydanticCustomError(UNSHOWN_INPUT, "expected text: put it in quotes")
+    if not (value if isinstance(value, str) else value.get_secret_value()):
+        raise PydanticCustomError(UNSHOWN_INPUT, "is empty")
+    return value
+
+
+def _readable(path: Path) -> Path:
+    if not path.is_file():
+        raise ValueError("expected a file that exists")
+    if not os.access(path, os.R_OK):
+        raise ValueError("expected a file that this user may read")
+    return path
+
+
+Secret = Annotated[SecretStr, BeforeValidator(_text)]
+File = Annotated[Path, AfterValidator(_readable)]
+
+
+class TlsSection(Section):
+    """What a TLS client needs; the files are PEM."""
+
+    ssl_cafile: File | None = None
+    """Whose certificates are trusted; without it those that the system trusts."""
+    ssl_certfile: File | None = None
+    """The client's own certificate (and what it was signed with), where the server asks for one."""
+    ssl_keyfile: File | None = None
+    """The private key of ``ssl_certfile``; without it the key is expected in that file."""
+    ssl_key_password: Secret | None = None
+    ssl_check_hostname: bool = True
+    """Whether the server's certificate has to name the host that was connected to."""
+
+    @model_validator(mode="after")
+    def _key_has_its_certificate(self) -> Self:
+        for key in ("ssl_keyfile", "ssl_key_password"):
+            if getattr(self, key) is not None and self.ssl_certfile is None:
+                raise ValueError(f"{key} is of no use without ssl_certfile: name the certificate too")
+        return self
+
+    @property
+    def _tls_keys(self) -> list[str]:
+        """The keys that were set to anything but their defaults."""
+        return [
+            key for key in TlsSection.model_fields if getattr(self, key) != TlsSection.model_fields[key].get_default()
+        ]
+
+
+class KafkaSettings(TlsSection):
     """``[kafka]``: where the broker is, and what its topics look like."""
 
     bootstrap_servers: Annotated[str, Field(min_length=1)] = "localhost:9092"
@@ -40,6 +112,13 @@ class KafkaSettings(Section):
     max_poll_interval_seconds: Seconds = 3600.0
     """A worker that makes no progress for this long loses its partitions: longer than the slowest batch."""
     request_timeout_seconds: Seconds = 30.0
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How the listener behind ``bootstrap_servers`` is spoken to; both SSL ones are TLS."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    sasl_username: Annotated[str, Field(min_length=1)] | None = None
+    sasl_password: Secret | None = None
+    sasl_password_file: File | None = None
+    """A file that holds the password, such as a mounted secret; one line end after it does not count."""
 
     @field_validator("bootstrap_servers")
     @classmethod
@@ -51,17 +130,63 @@ class KafkaSettings(Section):
                 raise ValueError(f"expected host:port (several with commas), but {server!r} is none")
         return ",".join(servers)
 
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        sasl = {key: getattr(self, key) for key in type(self).model_fields if key.startswith("sasl_")}
+        if self.uses_sasl:
+            _exactly_one_password(self.sasl_password, self.sasl_password_file, "sasl_password", self.security_protocol)
+            for key, allowed in (
+                ("sasl_mechanism", "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"),
+                ("sasl_username", "the user's name"),
+            ):
+                if sasl[key] is None:
+                    raise ValueError(f"security_protocol {self.security_protocol} needs {key}: {allowed}")
+        elif given := [key for key, value in sasl.items() if value is not None]:
+            # Not passed over: who sets a password must not end up without authentication.
+            raise ValueError(
+                f"{given[0]} has no effect with security_protocol {self.security_protocol}: "
+                "set it to SASL_SSL (or SASL_PLAINTEXT, without TLS), or leave the sasl_ settings out"
+            )
+        if self._tls_keys and not self.uses_tls:
+            raise ValueError(
+                f"{self._tls_keys[0]} has no effect with security_protocol {self.security_protocol}: "
+                "set it to SSL or SASL_SSL, or leave the ssl_ settings out"
+            )
+        return self
+
     @property
     def servers(self) -> list[str]:
         """``bootstrap_servers`` as a list."""
         return self.bootstrap_servers.split(",")
 
+    @property
+    def uses_tls(self) -> bool:
+        """Whether what is sent is encrypted."""
+        return self.security_protocol in ("SSL", "SASL_SSL")
 
-class RedisSettings(Section):
-    """``[redis]``: the cache of demonstration retrieval. Without it everything works, slower."""
+    @property
+    def uses_sasl(self) -> bool:
+        """Whether a user and a password are shown to the broker."""
+        return self.security_protocol in ("SASL_PLAINTEXT", "SASL_SSL")
+
+
+_URL_CREDENTIALS: Final = {"username": "username", "password": "password", "ssl_password": "ssl_key_password"}
+
+
+class RedisSettings(TlsSection):
+    """``[redis]``: the cache of demonstration retrieval. Without it everything works, slower.
+
+    A user and a password that ``url`` holds are moved to ``username`` and ``password``: the address may be shown.
+    """
 
     enabled: bool = True
-    url: Annotated[str, Field(pattern=r"^(rediss?|unix)://")] = "redis://localhost:6379/0"
+    url: str = "redis://localhost:6379/0"
+    """``redis://`` without TLS, ``rediss://`` with it, ``unix://`` for a socket of this machine."""
+    username: Annotated[str, Field(min_length=1)] | None = None
+    """None: the server's default user, whom a password alone is for."""
+    password: Secret | None = None
+    password_file: File | None = None
+    """A file that holds the password; one line end after it does not count."""
     ttl_seconds: PositiveInt = 86_400
     max_connections: PositiveInt = 8
     timeout_seconds: Seconds = 0.25
@@ -69,35 +194,127 @@ class RedisSettings(Section):
     retry_seconds: Annotated[float, Field(ge=0)] = 5.0
     """How long an unreachable cache is left alone before it is tried again."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _credentials_leave_the_url(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or not isinstance(data.get("url"), str):
+            return data
+        bare, found = _split_credentials(data["url"])
+        for key in found:
+            if any(other in data for other in (key, f"{key}_file")):
+                raise ValueError(f"there is a {key} in url and another one beside it: leave one of them out")
+        return {**data, **found, "url": bare}
+
+    @field_validator("url")
+    @classmethod
+    def _is_url(cls, value: str) -> str:
+        if not value.startswith(("redis://", "rediss://", "unix://")):
+            # Not shown: with a wrong beginning, a password in it was not recognised as one.
+            raise PydanticCustomError(UNSHOWN_INPUT, "expected redis://HOST:PORT/DB, rediss://… (TLS) or unix://PATH")
+        try:
+            _ = urlsplit(value).port
+        except ValueError:
+            raise PydanticCustomError(UNSHOWN_INPUT, "the port is no number up to 65535") from None
+        return value
+
+    @model_validator(mode="after")
+    def _security_is_whole(self) -> Self:
+        if self.password is not None or self.password_file is not None or self.username is not None:
+            _exactly_one_password(self.password, self.password_file, "password", "a username")
+        if self._tls_keys and not self.uses_tls:
+            raise ValueError(
+                f"{self._tls_keys[0]} has no effect without TLS: start url with rediss://, or leave it out"
+            )
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether what is sent is encrypted."""
+        return self.url.startswith("rediss://")
+
+
+def _exactly_one_password(password: SecretStr | None, file: Path | None, key: str, who: str) -> None:
+    if password is None and file is None:
+        raise ValueError(f"{who} needs {key} or {key}_file")
+    if password is not None and file is not None:
+        raise ValueError(f"{key} and {key}_file are both set: leave one of them out")
+
+
+def _split_credentials(url: str) -> tuple[str, dict[str, str]]:
+    """The address, and the user and password that came with it: in front or in the query; redis-py reads both."""
+    parts = urlsplit(url)
+    userinfo, at, address = parts.netloc.rpartition("@")
+    if parts.scheme in ("redis", "rediss") and url.count("@") > bool(at):
+        # What is behind the first / ? or # would stay in the address, where everybody sees it.
+        raise ValueError("user and password in url have to be percent-encoded: @ is %40, / is %2F, # is %23, ? is %3F")
+    username, _, password = userinfo.partition(":")
+    found = {"username": unquote(username), "password": unquote(password)}
+    query = parse_qsl(parts.query, keep_blank_values=True)
+    kept = [(key, value) for key, value in query if key not in _URL_CREDENTIALS]
+    found |= {_URL_CREDENTIALS[key]: value for key, value in query if key in _URL_CREDENTIALS}
+    bare = f"{parts.scheme}://{address}{parts.path}{'?' if kept else ''}{urlencode(kept)}"
+    found = {key: value for key, value in found.items() if value}
+    return (bare if at or len(kept) < len(query) else url), found
+
 
 class WorkerSettings(Section):
     """``[worker]``: batching, the join's clock, and the process."""
 
     batch_documents: PositiveInt = 32
+    batch_kb: PositiveInt = 512
+    """A batch whose messages are larger than this together is made smaller, down to one document."""
     batch_seconds: Seconds = 0.1
-    """A batch that is not full starts after this long."""
+    """How long a batch may wait to become full while the engine works; an idle one is not kept waiting."""
     batches_in_flight: PositiveInt = 4
     """Batches whose answers are still on their way to Kafka while the next one is worked on."""
+    batch_deadline_seconds: Seconds = 600.0
+    """An engine that has not answered a call by then hangs: the worker ends, to be started again."""
+    retries: Annotated[int, Field(ge=0)] = 5
+    """How often a call is made again that failed for a reason which may pass."""
+    retry_seconds: Seconds = 0.5
+    """Before the first retry; doubled for every further one, up to half a minute."""
+    max_crashes: PositiveInt = 3
+    """A document over which so many workers died, when it was alone, is given up."""
+    max_failure_run: PositiveInt = 100
+    """So many documents that fail one after another stop the worker."""
+    max_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """A greater share of the last 500 documents that fail stops the worker."""
+    members: Annotated[list[str], Field(min_length=1)] | None = None
+    """The ensemble's members that this process hosts; none given: all. See docs/streaming.md."""
     deadline_seconds: Seconds = 3600.0
-    """A document whose stages have not all answered by then is emitted with what there is."""
+    """A document whose stages have not all answered so long after its first one is emitted with what there is."""
+    members_deadline_seconds: Seconds = 60.0
+    """Members that have not answered so long after the first one are gone on without."""
     remember_seconds: Seconds = 3600.0
     """How long a finished document is remembered, so that late or repeated messages emit nothing."""
-    tick_seconds: Seconds = 1.0
-    joins_in_flight: Annotated[int, Field(ge=2)] = 512
-    """Messages of the join whose writes are still on their way to Kafka."""
-    table_store: Literal["memory://"] = "memory://"
-    """Where the join's table is kept; Kafka's changelog is what survives the process."""
+    checkpoint_seconds: Seconds = 30.0
+    """A document that is open for longer is written down, so that its messages need not be read again."""
+    max_open_documents: PositiveInt = 50_000
+    max_open_mb: PositiveInt = 256
+    """When so many documents are open, or their messages take so much memory, no new ones are read."""
     data_dir: Path = Path(".el4ner/workers")
+    """Where a process notes what it is working on; nothing in it is needed to go on."""
     web_port: Annotated[int, Field(ge=0, lt=65536)] | None = None
-    """Port of ``/healthz``; 0 takes a free one; none: no web server."""
+    """Port of ``/livez``, ``/readyz``, ``/healthz`` and ``/metrics``; 0 takes a free one; none: no web server."""
     web_host: str = "127.0.0.1"
     stall_seconds: Seconds = 900.0
-    """A partition that has messages and has not got on for longer makes ``/healthz`` answer 503."""
+    """A partition that has messages and has not got on for longer makes ``/livez`` answer 503."""
+    tracing: bool = False
+    """Export OpenTelemetry spans, as the ``OTEL_*`` variables say; needs ``el4ner[otel]``."""
     shutdown_seconds: Seconds = 30.0
     """How long a stopping worker finishes what it has begun."""
     log_format: Literal["auto", "console", "json"] = "auto"
     """``auto``: console on a terminal, otherwise JSON lines."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @model_validator(mode="after")
+    def _documents_are_written_down_in_time(self) -> Self:
+        if self.checkpoint_seconds >= self.stall_seconds:
+            raise ValueError(
+                f"checkpoint_seconds is {self.checkpoint_seconds:g} and stall_seconds {self.stall_seconds:g}: "
+                "a document that waits for an answer would count as a stall; make checkpoint_seconds smaller"
+            )
+        return self
 
 
 class StreamSettings(Settings):
@@ -124,6 +341,9 @@ def load_stream_settings(
         "EL4NER_REDIS__URL": environ.get("REDIS_URL"),
     }
     merged = {**{name: value for name, value in usual.items() if value}, **environ}
+    for name in LITERAL_VARIABLES:
+        if name in environ:
+            merged[name] = json.dumps(environ[name], ensure_ascii=False).replace("\x7f", "\\u007f")
     try:
         return load_settings(StreamSettings, path, environ=merged, overrides=overrides)
     except ConfigError as error:

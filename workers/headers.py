@@ -10,12 +10,13 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Final
 
 __all__ = ["Headers", "RandomBytes", "Trace", "cloud_event", "find", "next_trace", "parse_traceparent"]
 
-Headers = tuple[tuple[str, bytes], ...]
-"""As Kafka has them: ordered, names may repeat."""
+Headers = tuple[tuple[str, bytes | None], ...]
+"""As Kafka has them: ordered, names may repeat, a value may be null."""
 
 RandomBytes = Callable[[int], bytes]
 """``os.urandom``, or a test's own."""
@@ -35,6 +36,10 @@ class Trace:
     span_id: str
     flags: str = "01"
     state: bytes | None = None
+
+    def child(self, random: RandomBytes) -> Trace:
+        """A new span in the same trace."""
+        return Trace(self.trace_id, random(8).hex(), self.flags, self.state)
 
     @property
     def parent(self) -> str:
@@ -68,28 +73,35 @@ def parse_traceparent(headers: Sequence[tuple[str, bytes | None]]) -> Trace | No
 def next_trace(headers: Sequence[tuple[str, bytes | None]], random: RandomBytes) -> Trace:
     """A new span in the trace of ``headers``, or in a new trace if they name none."""
     parent = parse_traceparent(headers)
-    span_id = random(8).hex()
-    if parent is None:
-        return Trace(random(16).hex(), span_id)
-    return Trace(parent.trace_id, span_id, parent.flags, parent.state)
+    return Trace(random(16).hex(), random(8).hex()) if parent is None else parent.child(random)
 
 
 def cloud_event(
     *, event_id: str, source: str, event_type: str, time_ms: int, subject: str, schema: str, trace: Trace
 ) -> Headers:
     """The headers of a JSON message. ``schema``: the ``$id`` of the schema that its value keeps."""
-    time = datetime.fromtimestamp(time_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-    headers = [
-        ("ce_specversion", SPEC_VERSION.encode()),
+    headers = (
+        *_constant(source, event_type, schema),
         ("ce_id", event_id.encode()),
+        ("ce_time", _time(time_ms)),
+        ("ce_subject", subject.encode()),
+        (TRACEPARENT, trace.parent.encode()),
+    )
+    return headers if trace.state is None else (*headers, (TRACESTATE, trace.state))
+
+
+@lru_cache(maxsize=64)
+def _constant(source: str, event_type: str, schema: str) -> Headers:
+    return (
+        ("ce_specversion", SPEC_VERSION.encode()),
         ("ce_source", source.encode()),
         ("ce_type", event_type.encode()),
-        ("ce_time", time.encode()),
-        ("ce_subject", subject.encode()),
         ("ce_dataschema", schema.encode()),
         ("content-type", CONTENT_TYPE.encode()),
-        (TRACEPARENT, trace.parent.encode()),
-    ]
-    if trace.state is not None:
-        headers.append((TRACESTATE, trace.state))
-    return tuple(headers)
+    )
+
+
+@lru_cache(maxsize=16)  # all messages of a batch have the same
+def _time(milliseconds: int) -> bytes:
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    return time.replace("+00:00", "Z").encode()

@@ -1,242 +1,241 @@
-"""The join: which parts of a document have been seen, and when it is complete. A pure state machine.
+"""The join: what is known of a document, and when its outcome is settled. A pure state machine.
 
-    (nothing) ──part──▶ open ──last part, or deadline──▶ emitting ──delivered──▶ done ──remember_seconds──▶ (nothing)
-                          └──deletion──▶ deleted ──remember_seconds──▶ (nothing)
+    (nothing) ──answer──▶ Open ──last answer, or deadline──▶ Closed ──worker.remember_seconds──▶ (nothing)
+        └───────────────────┴──────────deletion─────────────────▲
 
-A state is JSON data, so it survives in a table's changelog at any point. Parts commute and may repeat: in whatever
-order they come, and however often, the same document comes out, once. A document is complete when it itself and every
-stage that its answers call for have been seen: a stage that failed calls for none after it. A higher revision starts
-the join again, a lower one is ignored; so is everything about a finished document, until it is forgotten.
+Answers commute and may repeat: in whatever order they come, and however often, the same document comes out, once.
 
-``emitting`` holds the outcome until it is delivered, so that a crash in between loses nothing; who comes back to a
-document in that phase has to find out whether it was delivered (:mod:`workers.recovery`), and then calls
-:meth:`Join.delivered`.
+- Every answer carries on who produced the stages before it, so a verdict alone completes a document: an answer that
+  was lost on the way, or is read later, is not waited for. A failure is final for its document; validation's leaves a
+  *partial* document, for which the types are waited for.
+- A higher revision starts the join again, a lower one is ignored; so is everything about a document that is closed,
+  until it is forgotten. Only a *replay* (a message sent again from the dead letters) reopens a document that did not
+  come out complete.
+- A document's place in the raw topic (:class:`~workers.messages.Origin`) orders what its revision does not: what was
+  written before a deletion cannot bring the document back, in whatever order it arrives.
+
+Times are milliseconds on a clock of the caller's, and passed in.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
 
-from el4ner.errors import DocumentError
+from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import entity_to_json, fingerprint
 from el4ner.types import TaggedDocument
-from workers.messages import error_json
+from workers.messages import UNKNOWN, Origin, error_json
 
-__all__ = [
-    "STAGE_NAMES",
-    "AnswerPart",
-    "Deletion",
-    "DocumentPart",
-    "Join",
-    "Part",
-    "State",
-    "event_id_of",
-    "is_due",
-]
+__all__ = ["STAGE_NAMES", "Answer", "Closed", "Deletion", "Join", "Open", "Outcome", "Part", "State", "event_id_of"]
 
 STAGE_NAMES: Final = ("extract", "classify", "validate")
 
-State = Mapping[str, Any]
-"""JSON data; :func:`el4ner.serialize.dumps` writes it."""
+Status = Literal["complete", "partial", "failed", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
-class DocumentPart:
-    """The document itself. ``text`` None: it could not be read, and extraction's failure is on its way."""
-
-    id: str
-    revision: int
-    text: str | None
-    pool: str | None = None
-    metadata: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPart:
-    """A stage's answer. ``body``: the stage message's value, valid."""
+class Answer:
+    """A stage's answer. ``value``: the message's bytes, which are read only if the outcome is made of them."""
 
     id: str
     revision: int
     stage: str
-    body: Mapping[str, Any]
+    failed: bool
+    value: bytes
+    origin: Origin = UNKNOWN
+    trace: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Deletion:
-    """A null value on the documents topic: forget the open join."""
+    """A null value: the document is gone."""
 
     id: str
+    origin: Origin = UNKNOWN
+    trace: str | None = None
 
 
-Part = DocumentPart | AnswerPart | Deletion
+Part = Answer | Deletion
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A document that something is known of. ``best``: the result of the furthest stage that has one; ``failed``: the
+    answer of a stage that gave up. ``since``: when the first answer came. ``deleted``: the position up to which
+    whatever had this id is deleted."""
+
+    revision: int
+    origin: Origin
+    since: int
+    trace: str | None = None
+    best: Answer | None = None
+    failed: Answer | None = None
+    deleted: int = -1
+
+    @property
+    def size(self) -> int:
+        """Bytes that are kept for it, about."""
+        return 500 + sum(len(answer.value) for answer in (self.best, self.failed) if answer is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What is remembered of a document whose outcome is settled. ``deleted``: as of :class:`Open`."""
+
+    revision: int
+    position: int
+    replays: int
+    status: Status
+    deleted: int = -1
+
+
+State = Open | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What comes out. ``tagged``: the value of the tagged document; None deletes it."""
+
+    id: str
+    closed: Closed
+    tagged: Mapping[str, Any] | None
+    origin: Origin
+    trace: str | None
+
 
 Assemble = Callable[[str, Mapping[str, Any]], TaggedDocument]
-"""``(stage, stage message)`` of the last stage with a result → the final entities: pure, no engine."""
+"""``(stage, stage message)`` of the last stage with a result → the final entities: pure, no engine. Raises
+:class:`~el4ner.errors.MessageError` if the message contradicts itself."""
+
+Read = Callable[[str, bytes], Mapping[str, Any]]
+"""``(stage, value)`` → the stage message, valid. Raises :class:`~el4ner.errors.MessageError`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """The rules. Times are milliseconds; ``now`` is passed in."""
+    """The rules."""
 
+    read: Read
     assemble: Assemble
     deadline_ms: int
-    remember_ms: int
 
-    def apply(self, state: State | None, part: Part, *, partition: int, now: int, trace: str | None = None) -> State:
-        """The state after a part. The same object if the part changes nothing.
+    def apply(self, state: State | None, part: Part, *, now: int) -> tuple[State | None, Outcome | None]:
+        """The state after a part, and the outcome if it settles one. The same object: the part changes nothing.
 
-        ``trace`` is kept from the first part on, for the headers of the outcome.
-
-        A state of phase ``emitting`` is left alone; whoever drives this delivers it before it applies a higher
-        revision.
+        Raises:
+            MessageError: the part completes the document, but cannot be read. The state is as before; whoever drives
+                this tells it that the stage failed.
         """
         if isinstance(part, Deletion):
-            return self._delete(state, partition, now)
-        if state is not None and state["phase"] != "open":
-            if state["phase"] == "deleted" and isinstance(part, DocumentPart):
-                state = None
-            elif part.revision <= state["revision"]:
-                return state
-            elif state["phase"] == "emitting":
-                raise ValueError(f"document {part.id!r} is still being emitted")
-            else:
-                state = None
-        if state is not None and part.revision < state["revision"]:
-            return state
-        if state is None or part.revision > state["revision"]:
-            state = {
-                "v": 1,
-                "phase": "open",
-                "partition": partition,
-                "revision": part.revision,
-                "deadline": now + self.deadline_ms,
-                "document": None,
-                "answers": {},
-                **({} if trace is None else {"trace": trace}),
-            }
-        added = self._add_document(state, part) if isinstance(part, DocumentPart) else self._add_answer(state, part)
-        if added is not state and self._is_complete(added):
-            return self._finish(part.id, added, due=False)
-        return added
-
-    def expire(self, document: str, state: State, *, now: int) -> State | None:
-        """The state when its time may have come: ``emitting`` past the deadline, None if it is to be forgotten."""
-        if not is_due(state, now):
-            return state
-        return self._finish(document, state, due=True) if state["phase"] == "open" else None
-
-    def delivered(self, state: State, *, now: int) -> State:
-        """What remains of a document whose outcome was delivered."""
-        if state["phase"] != "emitting":
-            raise ValueError(f"a join in phase {state['phase']!r} has nothing to deliver")
-        return {
-            "v": 1,
-            "phase": "done",
-            "partition": state["partition"],
-            "revision": state["revision"],
-            "event_id": event_id_of(state["tagged"]),
-            "forget": now + self.remember_ms,
-        }
-
-    def _delete(self, state: State | None, partition: int, now: int) -> State:
-        if state is not None and state["phase"] in {"emitting", "deleted"}:
-            return state
-        return {
-            "v": 1,
-            "phase": "deleted",
-            "partition": partition,
-            "revision": 0 if state is None else state["revision"],
-            "forget": now + self.remember_ms,
-        }
-
-    @staticmethod
-    def _add_document(state: State, part: DocumentPart) -> State:
-        if state["document"] is not None:
-            return state
-        document: dict[str, Any] = {"text": part.text, "pool": part.pool}
-        if part.metadata is not None:
-            document["metadata"] = dict(part.metadata)
-        return {**state, "document": document}
-
-    @staticmethod
-    def _add_answer(state: State, part: AnswerPart) -> State:
-        known = state["answers"].get(part.stage)
-        status = part.body["status"]
-        # A stage that was killed between a failure and its acknowledgement may answer twice; the better answer counts.
-        if known is not None and (known["status"] == "ok" or status != "ok"):
-            return state
-        answer: dict[str, Any] = {"status": status}
-        if status == "ok":
-            answer["producer"] = part.body["producer"]
-            if part.stage != "extract":
-                # What the outcome is made of. Of extraction, only that it is done.
-                answer["body"] = {key: part.body[key] for key in ("document", "producer", "usage", "sentences")}
+            return self._delete(state, part)
+        if state is not None and _is_outdated(part, state):
+            return state, None
+        if isinstance(state, Closed) and not _reopens(part, state):
+            return state, None
+        if isinstance(state, Open):
+            if part.revision < state.revision:
+                return state, None
+            known: Open | None = state if part.revision == state.revision else None
         else:
-            answer["error"] = {"code": part.body["error"]["code"], "message": part.body["error"]["message"]}
-            answer["document"] = {"text": part.body["document"]["text"], "pool": part.body["document"]["pool"]}
-        return {**state, "answers": {**state["answers"], part.stage: answer}}
+            known = None
+        if known is None:
+            deleted = -1 if state is None else state.deleted
+            known = Open(part.revision, part.origin, now, part.trace, deleted=deleted)
+        added = _add(known, part)
+        if added is known and known is state:
+            return state, None
+        if _is_settled(added):
+            outcome = self._outcome(part.id, added, due=False)
+            return outcome.closed, outcome
+        return added, None
+
+    def due(self, state: Open) -> int:
+        """When the document is emitted with what there is."""
+        return state.since + self.deadline_ms
+
+    def expire(self, document: str, state: Open) -> Outcome:
+        """The outcome of a document whose time has come."""
+        return self._outcome(document, state, due=True)
 
     @staticmethod
-    def _is_complete(state: State) -> bool:
-        if state["document"] is None:
-            return False
-        for stage in STAGE_NAMES:
-            answer = state["answers"].get(stage)
-            if answer is None:
-                return False
-            if answer["status"] == "failed":
-                return True
-        return True
+    def _delete(state: State | None, part: Deletion) -> tuple[State | None, Outcome | None]:
+        position = part.origin.position
+        known = -1
+        if state is not None:
+            known = max(state.deleted, state.origin.position if isinstance(state, Open) else state.position)
+        # Every stage passes a deletion on, so it comes several times. One without a position (from a producer that
+        # writes to a stage's topic itself) deletes what there is.
+        if known >= position >= 0 or (position < 0 and isinstance(state, Closed) and state.status == "deleted"):
+            return state, None
+        last = max(position, known)
+        closed = Closed(-1, last, 0, "deleted", last)
+        return closed, Outcome(part.id, closed, None, part.origin, part.trace)
 
-    def _finish(self, document: str, state: State, *, due: bool) -> State:
-        answers: Mapping[str, Any] = state["answers"]
-        usable = next((name for name in ("validate", "classify") if _is_ok(answers.get(name))), None)
-        failed = next((name for name in STAGE_NAMES if name in answers and not _is_ok(answers[name])), None)
-        awaited = STAGE_NAMES if failed is None else STAGE_NAMES[: STAGE_NAMES.index(failed)]
-        missing = [name for name in awaited if name not in answers]
-        if state["document"] is None:
-            missing.insert(0, "document")
-        tagged = None if usable is None else self.assemble(usable, answers[usable]["body"])
-        error = None
+    def _outcome(self, document: str, state: Open, *, due: bool) -> Outcome:
+        best, failed = state.best, state.failed
+        usable = self._read_usable(best, strict=failed is None and not due)
+        failure: Mapping[str, Any] | None = None
+        error: dict[str, Any] | None = None
+        tagged: TaggedDocument | None = None
         if failed is not None:
-            error = {"stage": failed, **answers[failed]["error"]}
-        elif missing and due:
+            try:
+                failure = self.read(failed.stage, failed.value)
+                error = {"stage": failed.stage, **failure["error"]}
+            except MessageError as unreadable:
+                error = {"stage": failed.stage, **error_json(unreadable)}
+        if usable is not None and best is not None and best.stage != "extract":
+            try:
+                tagged = self.assemble(best.stage, usable)
+            except MessageError:
+                if failed is None and not due:
+                    raise
+                usable = None
+        manifests: dict[str, Any] = {}
+        for body in (failure, usable):
+            if body is not None:
+                manifests.update(body.get("manifests", {}))
+        if usable is not None and best is not None:
+            manifests[best.stage] = usable["producer"]
+        awaited = STAGE_NAMES if failed is None else STAGE_NAMES[: STAGE_NAMES.index(failed.stage)]
+        missing = [name for name in awaited if name not in manifests]
+        if error is None and due and missing:
             late = DocumentError(f"no answer within {self.deadline_ms / 1000:g} s", code="deadline")
             error = {"stage": missing[0], **error_json(late)}
-        status = "failed" if tagged is None else "complete" if usable == "validate" and not missing else "partial"
-        text, pool = self._text_and_pool(state)
+        status: Status = "complete" if error is None else "failed" if tagged is None else "partial"
+        source = next(
+            (body["document"] for body in (usable, failure) if body is not None), {"text": None, "pool": None}
+        )
         value: dict[str, Any] = {
             "id": document,
-            "revision": state["revision"],
-            "text": text if tagged is None else tagged.text,
-            "pool": pool if tagged is None else tagged.pool,
+            "revision": state.revision,
+            "text": source["text"] if tagged is None else tagged.text,
+            "pool": source["pool"] if tagged is None else tagged.pool,
             "status": status,
             "entities": [] if tagged is None else [entity_to_json(entity) for entity in tagged.entities],
-            "manifests": {name: answers[name]["producer"] for name in STAGE_NAMES if _is_ok(answers.get(name))},
-            "missing": missing,
+            "manifests": {name: manifests[name] for name in STAGE_NAMES if name in manifests},
+            "missing": missing if error is not None else [],
             "error": error,
         }
-        metadata = (state["document"] or {}).get("metadata")
+        metadata = next(
+            (body["metadata"] for body in (usable, failure) if body is not None and "metadata" in body), None
+        )
         if metadata is not None:
             value["metadata"] = metadata
-        emitting = {
-            "v": 1,
-            "phase": "emitting",
-            "partition": state["partition"],
-            "revision": state["revision"],
-            "tagged": value,
-        }
-        return {**emitting, "trace": state["trace"]} if "trace" in state else emitting
+        closed = Closed(state.revision, state.origin.position, state.origin.replays, status, state.deleted)
+        return Outcome(document, closed, value, state.origin, state.trace)
 
-    @staticmethod
-    def _text_and_pool(state: State) -> tuple[str | None, str | None]:
-        known = [state["document"]] if state["document"] is not None else []
-        known += [answer["document"] for answer in state["answers"].values() if "document" in answer]
-        text = next((source["text"] for source in known if source["text"] is not None), None)
-        pool = next((source["pool"] for source in known if source["pool"] is not None), None)
-        return text, pool
+    def _read_usable(self, best: Answer | None, *, strict: bool) -> Mapping[str, Any] | None:
+        if best is None:
+            return None
+        try:
+            return self.read(best.stage, best.value)
+        except MessageError:
+            # The stage after it could not read it either, and said so in the dead letters.
+            if strict:
+                raise
+            return None
 
 
 def event_id_of(tagged: Mapping[str, Any]) -> str:
@@ -246,11 +245,47 @@ def event_id_of(tagged: Mapping[str, Any]) -> str:
     )
 
 
-def is_due(state: State, now: int) -> bool:
-    """Whether a tick at ``now`` changes the state."""
-    due = state.get("deadline") if state["phase"] == "open" else state.get("forget")
-    return due is not None and due <= now
+def _is_outdated(part: Answer, state: State) -> bool:
+    """Whether an answer is about a document that was deleted since, or is the failure that was replayed."""
+    origin = part.origin
+    if origin.position < 0:
+        # An answer that does not say where its document lies may be of a new one, which must not be lost.
+        return False
+    if origin.position <= state.deleted:
+        return True
+    if not part.failed or not isinstance(state, Open) or part.revision != state.revision:
+        return False
+    return origin.replays < state.origin.replays and origin.position <= state.origin.position
 
 
-def _is_ok(answer: Mapping[str, Any] | None) -> bool:
-    return answer is not None and answer["status"] == "ok"
+def _reopens(part: Answer, closed: Closed) -> bool:
+    """Whether an answer is about more than the outcome that is remembered."""
+    if closed.status == "deleted":
+        return True
+    if part.revision != closed.revision:
+        return part.revision > closed.revision
+    return part.origin.replays > closed.replays and closed.status != "complete"
+
+
+def _add(state: Open, part: Answer) -> Open:
+    if part.failed:
+        earlier = state.failed is not None and _order(state.failed) <= _order(part)
+        # A stage that was killed between a failure and its acknowledgement may answer twice; the result counts.
+        answered = state.best is not None and _order(state.best) >= _order(part)
+        return state if earlier or answered else replace(state, failed=part)
+    if state.best is not None and _order(state.best) >= _order(part):
+        return state
+    refuted = state.failed is not None and _order(state.failed) <= _order(part)
+    return replace(state, best=part, failed=None if refuted else state.failed)
+
+
+def _order(answer: Answer) -> int:
+    return STAGE_NAMES.index(answer.stage)
+
+
+def _is_settled(state: Open) -> bool:
+    if state.best is not None and state.best.stage == "validate":
+        return True
+    if state.failed is None:
+        return False
+    return state.failed.stage != "validate" or (state.best is not None and state.best.stage == "classify")

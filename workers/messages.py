@@ -12,11 +12,14 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import dumps, fingerprint
 from el4ner.types import Document
 from workers import schemas
-from workers.headers import Headers, Trace, cloud_event
+from workers.headers import Headers, Trace, cloud_event, find
+from workers.replays import REPLAY, read_replay
 from workers.topics import Topic
 
 __all__ = [
     "DEAD_LETTER_PREFIX",
+    "UNKNOWN",
+    "Origin",
     "Outgoing",
     "Record",
     "dead_letter",
@@ -26,12 +29,18 @@ __all__ = [
     "error_json",
     "failed_value",
     "message_id",
+    "origin_of",
     "outgoing",
     "peek",
     "revision_of",
 ]
 
 DEAD_LETTER_PREFIX: Final = "el4ner-"
+POSITION: Final = "el4ner-position"
+TIMESTAMP: Final = "el4ner-timestamp"
+REVISION: Final = "el4ner-revision"
+STATUS: Final = "el4ner-status"
+_MAX_DIGITS: Final = 18
 _MAX_REASON: Final = 1_000
 _MAX_ID: Final = 1_024
 _MAX_REVISION: Final = 2**53 - 1
@@ -56,13 +65,56 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Outgoing:
-    """A message to send. ``partition`` None: by the key (murmur2)."""
+    """A message to send, to one of our topics or the topic of that name. ``partition`` None: by the key (murmur2)."""
 
-    topic: Topic
+    topic: Topic | str
     key: bytes | None
     value: bytes | None
     headers: Headers
     partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the document of a message came from: what its messages carry through all stages, as headers.
+
+    ``position`` is the offset of the document on its partition of the ``documents`` topic, ``timestamp_ms`` the time of
+    that message, ``replays`` how often it was sent again from the dead letters. -1: not known, as the messages of
+    el4ner 0.1 do not say.
+    """
+
+    position: int = -1
+    timestamp_ms: int = -1
+    replays: int = 0
+
+    @property
+    def headers(self) -> Headers:
+        """As headers of a message; what is not known is left out."""
+        known = {
+            POSITION: self.position if self.position >= 0 else None,
+            TIMESTAMP: self.timestamp_ms if self.timestamp_ms >= 0 else None,
+            REPLAY: self.replays or None,
+        }
+        return tuple((name, str(value).encode()) for name, value in known.items() if value is not None)
+
+
+UNKNOWN: Final = Origin()
+"""Nothing is known of where it came from."""
+
+
+def origin_of(record: Record) -> Origin:
+    """The origin that a message names; a message of the ``documents`` topic is its own."""
+    replays = _number(record, REPLAY, 0)
+    if record.topic is Topic.DOCUMENTS:
+        return Origin(record.offset, record.timestamp_ms, replays)
+    return Origin(_number(record, POSITION, -1), _number(record, TIMESTAMP, -1), replays)
+
+
+def _number(record: Record, name: str, otherwise: int) -> int:
+    found = find(record.headers, name)
+    if found is None or not found.isdigit() or len(found) > _MAX_DIGITS:
+        return otherwise
+    return int(found)
 
 
 def peek(value: bytes | None) -> Any:
@@ -141,20 +193,28 @@ def error_json(error: DocumentError) -> dict[str, str]:
 
 
 def failed_value(
-    stage: str, *, document: str, revision: int, text: str | None, pool: str | None, error: DocumentError
+    stage: str,
+    *,
+    document: str,
+    revision: int,
+    text: str | None,
+    pool: str | None,
+    error: DocumentError,
+    carried: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """A stage's terminal answer about a document that it cannot process."""
+    """A stage's terminal answer about a document that it cannot process. ``carried``: see :mod:`workers.stage`."""
     return {
         "stage": stage,
         "status": "failed",
         "document": {"id": document, "revision": revision, "text": text, "pool": pool},
         "error": error_json(error),
+        **carried,
     }
 
 
 def outgoing(
     topic: Topic,
-    value: Mapping[str, Any],
+    value: Mapping[str, Any] | None,
     *,
     key: str,
     subject: str,
@@ -163,8 +223,9 @@ def outgoing(
     now_ms: int,
     trace: Trace,
     partition: int | None = None,
+    more: Headers = (),
 ) -> Outgoing:
-    """A message of el4ner's own, with its headers."""
+    """A message of el4ner's own, with its headers and ``more`` of them. ``value`` None deletes."""
     headers = cloud_event(
         event_id=event_id,
         source=f"el4ner/{source}",
@@ -174,13 +235,19 @@ def outgoing(
         schema=schemas.schema_id(topic.value),
         trace=trace,
     )
-    return Outgoing(topic, key.encode(), dumps(value), headers, partition)
+    return Outgoing(topic, key.encode(), None if value is None else dumps(value), headers + more, partition)
 
 
 def dead_letter(
     record: Record, *, stage: str, error: DocumentError, document: str | None, attempts: int, now_ms: int
 ) -> Outgoing:
-    """The message that a stage gave up on: key and value untouched, its headers first, then why and where from."""
+    """The message that a stage gave up on: key, value and headers untouched, then why, when and where from.
+
+    The letter's own headers follow the original ones and begin with ``el4ner-stage``: whatever the original headers
+    are called, :mod:`workers.dlq` finds them again. A message that was replayed keeps the time of its first failure.
+    """
+    replay = read_replay(record.headers)
+    first = now_ms if replay.first_failed_at_ms is None else replay.first_failed_at_ms
     reasons = {
         "stage": stage,
         "error-code": error.code,
@@ -191,6 +258,8 @@ def dead_letter(
         "timestamp": str(record.timestamp_ms),
         "attempts": str(attempts),
         "failed-at": str(now_ms),
+        "first-failed-at": str(first),
+        "replays": str(replay.count),
     }
     if document is not None:
         reasons["document-id"] = document

@@ -121,6 +121,13 @@ class OffsetTracker:
         """Per partition the offset of the first message that is not finished; only where something is."""
         return {partition: line.next for partition, line in self._lines.items() if line.next is not None}
 
+    def unfinished(self) -> dict[Partition, int]:
+        """Per partition that was read, the offset of the first message that is not finished."""
+        return {
+            partition: line.tickets[0].offset if line.tickets else line.last + 1
+            for partition, line in self._lines.items()
+        }
+
     @property
     def in_flight(self) -> int:
         """Messages that were taken in this epoch and are not finished."""

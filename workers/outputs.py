@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from el4ner.serialize import fingerprint
-from workers.headers import RandomBytes, next_trace
-from workers.join import event_id_of
-from workers.messages import Outgoing, outgoing
+from workers.headers import TRACEPARENT, Headers, RandomBytes, Trace
+from workers.messages import Origin, Outgoing, message_id, outgoing
 from workers.topics import Topic
 
-__all__ = ["mentions", "normalise", "tagged_document"]
+__all__ = ["deletion", "mentions", "normalise", "parent", "tagged_document"]
 
 
 def normalise(surface: str) -> str:
@@ -20,10 +19,10 @@ def normalise(surface: str) -> str:
     return " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
 
 
-def mentions(tagged: Mapping[str, Any], *, trace: str | None, now_ms: int, random: RandomBytes) -> list[Outgoing]:
-    """One message per entity, keyed by ``type:normalised surface``."""
-    headers = _parent(trace)
-    event_id = event_id_of(tagged)
+def mentions(
+    tagged: Mapping[str, Any], event_id: str, *, trace: Trace, now_ms: int, random: RandomBytes
+) -> list[Outgoing]:
+    """One message per entity, keyed by ``type:normalised surface``; ``event_id`` and ``trace`` are the document's."""
     messages = []
     for entity in tagged["entities"]:
         normalised = normalise(entity["text"])
@@ -47,28 +46,46 @@ def mentions(tagged: Mapping[str, Any], *, trace: str | None, now_ms: int, rando
                 event_id=fingerprint(event_id, entity["start"], entity["end"], entity["type"]),
                 source="aggregate",
                 now_ms=now_ms,
-                trace=next_trace(headers, random),
+                trace=trace.child(random),
             )
         )
     return messages
 
 
 def tagged_document(
-    tagged: Mapping[str, Any], *, partition: int, trace: str | None, now_ms: int, random: RandomBytes
+    tagged: Mapping[str, Any], event_id: str, origin: Origin, *, partition: int, trace: Trace, now_ms: int
 ) -> Outgoing:
-    """The tagged document, to the partition that was noted before it was sent."""
+    """The tagged document, to the partition number of its document. ``event_id``: :func:`workers.join.event_id_of`."""
     return outgoing(
         Topic.TAGGED_DOCUMENTS,
         tagged,
         key=tagged["id"],
         subject=tagged["id"],
-        event_id=event_id_of(tagged),
+        event_id=event_id,
         source="aggregate",
         now_ms=now_ms,
-        trace=next_trace(_parent(trace), random),
+        trace=trace,
         partition=partition,
+        more=origin.headers,
     )
 
 
-def _parent(trace: str | None) -> tuple[tuple[str, bytes], ...]:
-    return () if trace is None else (("traceparent", trace.encode()),)
+def deletion(document: str, origin: Origin, *, partition: int, trace: Trace, now_ms: int) -> Outgoing:
+    """The null value that deletes a tagged document."""
+    return outgoing(
+        Topic.TAGGED_DOCUMENTS,
+        None,
+        key=document,
+        subject=document,
+        event_id=message_id(document, origin.position, "aggregate", None),
+        source="aggregate",
+        now_ms=now_ms,
+        trace=trace,
+        partition=partition,
+        more=origin.headers,
+    )
+
+
+def parent(trace: str | None) -> Headers:
+    """The header that names the trace of what was before."""
+    return () if trace is None else ((TRACEPARENT, trace.encode()),)

@@ -10,32 +10,47 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
-from workers import aggregate, classify, extract, topics, validate
+from workers import acls, aggregate, classify, combine, extract, members, topics, validate
 from workers.aggregate import Aggregator
 from workers.app import StageApp
 from workers.cache import RedisRetrievalCache
+from workers.combine import CombineWorker
 from workers.config import StreamSettings
-from workers.health import HealthServer
+from workers.health import Health, HealthServer, StageHealth, observe_stages
+from workers.metrics import Metrics
 from workers.stage_worker import Owner, StageWorker
+from workers.telemetry import Telemetry
 
-__all__ = ["STAGES", "WorkerCrashedError", "run_workers", "serve_workers"]
+__all__ = ["ROLES", "STAGES", "WorkerCrashedError", "run_workers", "serve_workers"]
 
 log = logging.getLogger(__name__)
 
 STAGES: Final = ("extract", "classify", "validate", "aggregate")
+"""What ``all`` runs."""
+ROLES: Final = (*STAGES, members.COMBINE)
+"""What a process can run; the last one is only for ensembles whose members are in different processes."""
 
 _CLOSE_SECONDS: Final = 5.0
+_GARBAGE: Final = 20_000
+"""New objects between two looks for cycles among them: those of some batches. Python's default is 700."""
 
 _MODEL_STAGES: Final = {"extract": extract.build, "classify": classify.build, "validate": validate.build}
+_JOINS: Final[Mapping[str, Callable[..., Aggregator | CombineWorker]]] = {
+    "aggregate": aggregate.build,
+    members.COMBINE: combine.build,
+}
+
+Worker = StageWorker | Aggregator | CombineWorker
 
 
 class WorkerCrashedError(El4nerError):
@@ -51,7 +66,7 @@ def run_workers(settings: StreamSettings, stages: Sequence[str], *, ready: Calla
     (:func:`workers.logs.configure_logging`).
 
     Raises:
-        ConfigError: there is no such stage.
+        ConfigError: there is no such stage, or members cannot do it apart.
         workers.topics.TopicError: no broker, or a topic is missing or wrong.
         WorkerCrashedError: a worker crashed.
         El4nerError: the pipeline cannot be loaded.
@@ -67,21 +82,78 @@ async def serve_workers(
     ready: Callable[[], None] | None = None,
 ) -> None:
     """As :func:`run_workers`, until ``stop`` is set; for use inside a running event loop."""
-    unknown = [stage for stage in stages if stage not in STAGES]
+    unknown = [stage for stage in stages if stage not in ROLES]
     if unknown or not stages or len(set(stages)) != len(stages):
-        raise ConfigError(f"stages: expected some of {', '.join(STAGES)}, each once, not {list(stages)}")
+        raise ConfigError(f"stages: expected some of {', '.join(ROLES)}, each once, not {list(stages)}")
+    members.check(settings, stages)
     await asyncio.to_thread(topics.check, settings)
-    with _engines(settings, stages) as (owner, cache):
-        if owner is not None:
-            started = time.monotonic()
-            # The first call's result is that of loading.
-            await asyncio.wrap_future(owner.submit_within(0, lambda _: None))
-            log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - started, 2)})
-        try:
-            await _serve(settings, stages, owner, stop, ready)
-        finally:
-            if cache is not None:
-                log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
+    if settings.kafka.security_protocol != "PLAINTEXT":
+        await asyncio.to_thread(acls.check_rights, settings.kafka, stages)
+    workers: list[Worker] = []
+    telemetry = Telemetry.of(settings, stages)
+    async with _web(settings, workers, telemetry):
+        with _engines(settings, stages) as (owner, cache):
+            if owner is not None:
+                started = time.monotonic()
+                # The first call's result is that of loading.
+                await asyncio.wrap_future(owner.submit_within(0, lambda _: None))
+                log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - started, 2)})
+            try:
+                _observe(telemetry.metrics, owner, cache, workers)
+                await _serve(settings, stages, owner, stop, ready, workers, telemetry)
+            finally:
+                await asyncio.to_thread(telemetry.spans.close, _CLOSE_SECONDS)
+                if cache is not None:
+                    log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
+
+
+@contextlib.asynccontextmanager
+async def _web(settings: StreamSettings, workers: Sequence[Worker], telemetry: Telemetry) -> AsyncIterator[None]:
+    """Probes and metrics, from before the models are loaded."""
+    worker = settings.worker
+    if worker.web_port is None:
+        yield
+        return
+
+    def report() -> list[StageHealth]:
+        return [_health(one) for one in workers]
+
+    observe_stages(telemetry.metrics, report)
+    health = Health(
+        report,
+        stall_seconds=worker.stall_seconds,
+        batch_deadline_seconds=worker.batch_deadline_seconds,
+    )
+    server = HealthServer(worker.web_host, worker.web_port, health, exposition=telemetry.metrics.exposition)
+    await server.start()
+    log.info("health on port %d", server.port, extra={"port": server.port})
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
+def _observe(
+    metrics: Metrics,
+    owner: Owner | None,
+    cache: RedisRetrievalCache | None,
+    workers: Sequence[Worker],
+) -> None:
+    """What is asked for when somebody scrapes."""
+    if owner is not None:
+        metrics.observe("el4ner_engine_waiting_calls", lambda: owner.waiting)
+    if cache is not None:
+        counters = cache.counters
+        metrics.observe("el4ner_cache_lookups_total", lambda: {("hit",): counters.hits, ("miss",): counters.misses})
+        metrics.observe("el4ner_cache_errors_total", lambda: counters.errors)
+    metrics.observe(
+        "el4ner_consumer_lag_messages",
+        lambda: {
+            (worker.app.stage, topic, str(partition)): lag
+            for worker in workers
+            for (topic, partition), lag in worker.app.lags.items()
+        },
+    )
 
 
 class _Logged:
@@ -102,7 +174,7 @@ class _Logged:
 def _engines(
     settings: StreamSettings, stages: Sequence[str]
 ) -> Iterator[tuple[Owner | None, RedisRetrievalCache | None]]:
-    """The one thread that loads the pipeline and calls it. Nothing for the aggregator alone."""
+    """The one thread that loads the pipeline and calls it. Nothing where no stage of the method runs."""
     if not any(stage in _MODEL_STAGES for stage in stages):
         yield None, None
         return
@@ -113,9 +185,14 @@ def _engines(
 
     cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
     # What an owner asks of an engine (that one thread calls it, and closes it) is what a pipeline asks of its own.
+    own = members.hosted(settings) if members.split_stages(settings, stages) else None
     owner = OwnedEngine[Any](
         lambda: Pipeline.from_settings(
-            settings, cache=cache, progress=_Logged(), stages=[stage for stage in MODEL_STAGES if stage in stages]
+            settings,
+            cache=cache,
+            progress=_Logged(),
+            stages=[stage for stage in MODEL_STAGES if stage in stages],
+            members=own,
         ),
         capacity=len(stages) * settings.worker.batches_in_flight,
         name="pipeline",
@@ -146,6 +223,8 @@ async def _serve(
     owner: Owner | None,
     stop: asyncio.Event,
     ready: Callable[[], None] | None,
+    workers: list[Worker],
+    telemetry: Telemetry,
 ) -> None:
     crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
 
@@ -153,10 +232,8 @@ async def _serve(
         if not crashed.done():
             crashed.set_result(reason)
 
-    workers = [_build(stage, settings, owner, fatal) for stage in stages]
-    web = settings.worker.web_port
-    health = None if web is None else HealthServer(settings.worker.web_host, web, lambda: _health(settings, workers))
-    starting: asyncio.Future[Any] = asyncio.ensure_future(_start(workers, health, ready))
+    workers += [_build(stage, settings, owner, fatal, telemetry) for stage in stages]
+    starting: asyncio.Future[Any] = asyncio.ensure_future(_start(workers, ready))
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     ends: list[asyncio.Future[Any]] = [stopping, crashed]
     try:
@@ -168,8 +245,6 @@ async def _serve(
     finally:
         for task in (starting, stopping):
             task.cancel()
-        if health is not None:
-            await health.stop()
         await _stop(settings, workers, drain=not crashed.done())
     if crashed.done():
         reason = crashed.result()
@@ -181,35 +256,45 @@ def _build(
     settings: StreamSettings,
     owner: Owner | None,
     fatal: Callable[[BaseException], None],
-) -> StageWorker | Aggregator:
-    app = StageApp(stage, settings, data_dir=settings.worker.data_dir / f"{stage}-{os.getpid()}", fatal=fatal)
-    worker: StageWorker | Aggregator
-    if stage == "aggregate":
-        worker = aggregate.build(app, clock_ms=_now_ms, random=os.urandom)
+    telemetry: Telemetry,
+) -> Worker:
+    app = StageApp(
+        stage,
+        settings,
+        data_dir=settings.worker.data_dir / f"{stage}-{os.getpid()}",
+        fatal=fatal,
+        group=members.group_of(stage, settings),
+    )
+    worker: Worker
+    if stage in _JOINS:
+        worker = _JOINS[stage](
+            app, clock_ms=_now_ms, monotonic_ms=_monotonic_ms, random=os.urandom, telemetry=telemetry
+        )
     else:
         if owner is None:
             raise RuntimeError("a stage that needs engines was built without them")
-        worker = _MODEL_STAGES[stage](app, owner, clock_ms=_now_ms, random=os.urandom)
+        worker = _MODEL_STAGES[stage](app, owner, clock_ms=_now_ms, random=os.urandom, telemetry=telemetry)
     app.consumer.drain = worker.drain
     return worker
 
 
-async def _start(
-    workers: Sequence[StageWorker | Aggregator], health: HealthServer | None, ready: Callable[[], None] | None
-) -> None:
-    if health is not None:
-        await health.start()
-        log.info("health on port %d", health.port, extra={"port": health.port})
+async def _start(workers: Sequence[Worker], ready: Callable[[], None] | None) -> None:
     await asyncio.gather(*(worker.app.start() for worker in workers))
     await asyncio.gather(*(worker.app.ready.wait() for worker in workers))
+    # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen it is looked through
+    # again and again: a third of a worker's time where no model is asked. What messages leave is rarely a cycle.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
     log.info("ready", extra={"stages": [worker.app.stage for worker in workers]})
     if ready is not None:
         ready()
 
 
-async def _stop(settings: StreamSettings, workers: Sequence[StageWorker | Aggregator], *, drain: bool) -> None:
+async def _stop(settings: StreamSettings, workers: Sequence[Worker], *, drain: bool) -> None:
     bound = settings.worker.shutdown_seconds
     for worker in workers:
+        worker.app.stopping = True
         worker.app.positions.pause()
     if drain:
         # What the first stages still deliver, the later ones need not take: it stays in its topic.
@@ -218,7 +303,8 @@ async def _stop(settings: StreamSettings, workers: Sequence[StageWorker | Aggreg
         try:
             async with asyncio.timeout(bound):
                 if drain and worker.app.started:
-                    await worker.app.consumer.commit()
+                    await worker.app.consumer.commit_all()
+                await worker.release()
                 await worker.app.stop()
         except TimeoutError:
             log.warning("%s did not stop within %g s", worker.app.stage, bound, extra={"stage": worker.app.stage})
@@ -233,23 +319,24 @@ async def _stop(settings: StreamSettings, workers: Sequence[StageWorker | Aggreg
         )
 
 
-def _health(settings: StreamSettings, workers: Sequence[StageWorker | Aggregator]) -> tuple[bool, Mapping[str, Any]]:
-    well = True
-    stages = {}
-    for worker in workers:
-        positions = worker.app.positions
-        stalled = positions.stuck_seconds > settings.worker.stall_seconds
-        well = well and worker.app.ready.is_set() and not stalled
-        stages[worker.app.stage] = {
-            "ready": worker.app.ready.is_set(),
-            "stalled": stalled,
-            "in_flight": positions.in_flight,
-            "stuck_seconds": round(positions.stuck_seconds, 3),
-            "documents": worker.documents,
-            "failures": worker.failures,
-        }
-    return well, {"status": "ok" if well else "unwell", "stages": stages}
+def _health(worker: Worker) -> StageHealth:
+    app = worker.app
+    return StageHealth(
+        stage=app.stage,
+        ready=app.ready.is_set(),
+        stopping=app.stopping,
+        stuck_seconds=app.positions.stuck_seconds,
+        batch_seconds=worker.batch_seconds,
+        in_flight=app.positions.in_flight,
+        lag=app.lag,
+        documents=worker.documents,
+        failures=worker.failures,
+    )
 
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
+
+
+def _monotonic_ms() -> int:
+    return time.monotonic_ns() // 1_000_000

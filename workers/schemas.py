@@ -19,11 +19,11 @@ __all__ = ["COMMON", "SCHEMA_NAMES", "load", "schema_id", "schemas_dir", "valida
 
 COMMON: Final = "common"
 SCHEMA_NAMES: Final = (
-    "aggregate-ticks",
     "dead-letters",
     "documents",
     "entity-mentions",
     "joins",
+    "member-answers",
     "span-candidates",
     "tagged-documents",
     "typed-entities",
@@ -47,6 +47,7 @@ def load(name: str) -> Mapping[str, Any]:
     return loaded
 
 
+@cache
 def schema_id(name: str) -> str:
     """What ``ce_dataschema`` says."""
     return str(load(name)["$id"])

@@ -1,18 +1,18 @@
 """What a stage worker does with messages, without Kafka, threads or a clock of its own.
 
-    records ──read──▶ Work | Given up | nothing ──call (on the engine's thread)──▶ results ──answer──▶ messages
+    records ──read──▶ Work | Failure | Deleted | nothing ──call (on the engine's thread)──▶ results ──answer──▶ messages
 
-:func:`run_isolated` is what the engine's thread runs: a batch that an engine fails on is tried again one document at a
-time, so a poison document costs only itself.
+Every answer carries on, beside the stage's own result, what the join needs to complete a document from the last answer
+alone: who produced the stages before (``manifests``), the document's ``metadata``, and its origin (headers).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, TypeVar
 
-from el4ner.errors import DocumentError, EngineError, MessageError
+from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import (
     candidates_from_json,
     candidates_to_json,
@@ -21,8 +21,12 @@ from el4ner.serialize import (
     types_to_json,
 )
 from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes
-from workers.headers import RandomBytes, next_trace
+from workers import replays
+from workers.headers import Headers, RandomBytes, next_trace
+from workers.isolation import Result
 from workers.messages import (
+    REVISION,
+    STATUS,
     Outgoing,
     Record,
     dead_letter,
@@ -31,13 +35,28 @@ from workers.messages import (
     document_of,
     failed_value,
     message_id,
+    origin_of,
     outgoing,
     peek,
     revision_of,
 )
 from workers.topics import Topic
 
-__all__ = ["CLASSIFY", "EXTRACT", "STAGES", "VALIDATE", "Answer", "Failure", "Result", "Stage", "Work", "run_isolated"]
+__all__ = [
+    "CLASSIFY",
+    "EXTRACT",
+    "STAGE",
+    "STAGES",
+    "VALIDATE",
+    "Answer",
+    "Deleted",
+    "Failure",
+    "Stage",
+    "Work",
+]
+
+STAGE: Final = "el4ner-stage"
+"""Header of ``member-answers``: whose part of which stage's answer it is."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -45,11 +64,13 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[T]):
-    """A message that the stage has to work on: ``item`` is what the pipeline's stage takes."""
+    """A message that the stage has to work on: ``item`` is what the pipeline's stage takes, ``carried`` the fields that
+    every answer about the document has."""
 
     record: Record
     document: Document
     item: T
+    carried: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +87,15 @@ class Failure:
     pool: str | None
     error: DocumentError
     attempts: int = 1
+    carried: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Result(Generic[R]):
-    """What became of one item: a result, or the error that it alone is to blame for."""
+class Deleted:
+    """A null value: the document is deleted, and every stage after this one has to know."""
 
-    value: R | DocumentError
-    attempts: int = 1
+    record: Record
+    document: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,11 +118,17 @@ class Stage(Generic[T, R]):
     parse: Callable[[Record, Mapping[str, Any]], tuple[Document, T]]
     encode: Callable[[R], dict[str, Any]]
     """A result as JSON, with ``document``, ``producer``, ``usage`` and ``sentences``."""
+    before: str | None = None
+    """The stage whose answers this one reads."""
+    members: tuple[str, ...] = ()
+    """Whose answers these are, where other members of ``ensemble`` answer in processes of their own: the stage's answer
+    is then made of all of them (:mod:`workers.combine`)."""
+    ensemble: tuple[str, ...] = ()
 
-    def read(self, record: Record, *, max_document_chars: int) -> Work[T] | Failure | None:
-        """What is to be done about a message; None: nothing (a deletion, or a failure of an earlier stage)."""
+    def read(self, record: Record, *, max_document_chars: int) -> Work[T] | Failure | Deleted | None:
+        """What is to be done about a message; None: nothing (a failure of an earlier stage)."""
         if record.value is None:
-            return None
+            return Deleted(record, document_id(record, None))
         try:
             data = decode(self.input, record.value)
             if data.get("status") == "failed":
@@ -108,37 +136,54 @@ class Stage(Generic[T, R]):
             document, item = self.parse(record, data)
         except MessageError as error:
             return self._unreadable(record, error)
+        carried = self._carried(data)
         if len(document.text) > max_document_chars:
             too_long = DocumentError(
                 f"the text has {len(document.text)} characters, method.max_document_chars is {max_document_chars}",
                 code="document-too-long",
             )
             # Its text is not sent around: what a document may weigh is what was just refused.
-            return Failure(record, document.id, document.revision, None, document.pool, too_long)
-        return Work(record, document, item)
+            return Failure(record, document.id, document.revision, None, document.pool, too_long, carried=carried)
+        return Work(record, document, item, carried)
+
+    def _carried(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        carried: dict[str, Any] = {}
+        if self.before is not None:
+            carried["manifests"] = {**data.get("manifests", {}), self.before: data["producer"]}
+        metadata = data.get("metadata")
+        if metadata is not None:
+            carried["metadata"] = metadata
+        return carried
 
     def _unreadable(self, record: Record, error: MessageError) -> Failure:
         data = peek(record.value)
         if self.input is Topic.DOCUMENTS:
             whose: str | None = document_id(record, data)
-            revision, text, pool = revision_of(data), None, None
+            revision = revision_of(data)
         else:
             inner = data.get("document") if isinstance(data, dict) else None
-            revision, text, pool = revision_of(inner), None, None
+            revision = revision_of(inner)
             # Coordinates on a stage's topic are not the document's: they would answer for a document that is none.
             found = document_id(record, inner)
             whose = None if found == f"{record.source}-{record.partition}-{record.offset}" else found
-        return Failure(record, whose, revision, text, pool, error)
+        return Failure(record, whose, revision, None, None, error)
 
     def answer(self, work: Work[T], result: Result[R], *, now_ms: int, random: RandomBytes) -> Answer:
         """The messages for an item that was worked on."""
         if isinstance(result.value, DocumentError):
             document = work.document
             failure = Failure(
-                work.record, document.id, document.revision, document.text, document.pool, result.value, result.attempts
+                work.record,
+                document.id,
+                document.revision,
+                document.text,
+                document.pool,
+                result.value,
+                result.attempts,
+                work.carried,
             )
             return self.give_up(failure, now_ms=now_ms, random=random)
-        value = {"stage": self.name, "status": "ok", **self.encode(result.value)}
+        value = {"stage": self.name, "status": "ok", **self.encode(result.value), **work.carried, **self._whose}
         message = self._message(work.record, value, value["producer"], now_ms, random)
         return Answer(work.record, work.document.id, (message,))
 
@@ -154,21 +199,45 @@ class Stage(Generic[T, R]):
         )
         if failure.document is None:
             return Answer(failure.record, None, (letter,), failure.error)
+        message = self.failed(failure.document, failure, now_ms=now_ms, random=random)
+        return Answer(failure.record, failure.document, (letter, message), failure.error)
+
+    def failed(self, document: str, failure: Failure, *, now_ms: int, random: RandomBytes) -> Outgoing:
+        """The terminal answer about a document."""
         value = failed_value(
             self.name,
-            document=failure.document,
+            document=document,
             revision=failure.revision,
             text=failure.text,
             pool=failure.pool,
             error=failure.error,
+            carried={**failure.carried, **self._whose},
         )
-        message = self._message(failure.record, value, value["error"]["code"], now_ms, random)
-        return Answer(failure.record, failure.document, (letter, message), failure.error)
+        return self._message(failure.record, value, value["error"]["code"], now_ms, random)
+
+    def forward(self, deleted: Deleted, *, now_ms: int, random: RandomBytes) -> Answer:
+        """The deletion, for the next stage."""
+        record, document = deleted.record, deleted.document
+        message = outgoing(
+            self.output,
+            None,
+            key=document,
+            subject=document,
+            event_id=message_id(document, origin_of(record).position, self.name, self.members or None),
+            source=self.name,
+            now_ms=now_ms,
+            trace=next_trace(record.headers, random),
+            partition=record.partition,
+            more=(*self._routed, *origin_of(record).headers, *replays.carried(record.headers)),
+        )
+        return Answer(record, document, (message,))
 
     def _message(
         self, record: Record, value: Mapping[str, Any], producer: Any, now_ms: int, random: RandomBytes
     ) -> Outgoing:
         document = value["document"]
+        if self.members:
+            producer = [producer, self.members]
         return outgoing(
             self.output,
             value,
@@ -180,44 +249,27 @@ class Stage(Generic[T, R]):
             trace=next_trace(record.headers, random),
             # The document's own partition number, whatever partitioner its producer used: the join is by partition.
             partition=record.partition,
+            more=(*self._routed, *answer_headers(record, document["revision"], value["status"])),
         )
 
+    @property
+    def _whose(self) -> dict[str, Any]:
+        return {"members": list(self.members), "expected": list(self.ensemble)} if self.members else {}
 
-def run_isolated(call: Callable[[Sequence[T]], list[R | DocumentError]], items: Sequence[T]) -> list[Result[R]]:
-    """Run a stage of the pipeline over a batch; results in the order of the items.
-
-    An :class:`~el4ner.errors.EngineError` means that somebody in the batch is poison (or that the engine is ill): each
-    item is tried once more alone, and the one that fails alone gets the error. Anything else that is raised is a bug
-    and is not caught.
-    """
-    if not items:
-        return []
-    try:
-        return [Result(value) for value in _checked(call, items)]
-    except EngineError:
-        pass
-    results: list[Result[R]] = []
-    for item in items:
-        try:
-            (value,) = _checked(call, [item])
-        except EngineError as error:
-            results.append(Result(_given_up(error), attempts=2))
-        else:
-            results.append(Result(value, attempts=2))
-    return results
+    @property
+    def _routed(self) -> tuple[tuple[str, bytes], ...]:
+        """On a topic that stages share a deletion has to say for whom it is."""
+        return ((STAGE, self.name.encode()),) if self.members else ()
 
 
-def _checked(call: Callable[[Sequence[T]], list[R | DocumentError]], items: Sequence[T]) -> list[R | DocumentError]:
-    values = call(items)
-    if len(values) != len(items):
-        raise RuntimeError(f"a stage answered {len(values)} results to {len(items)} documents")
-    return values
-
-
-def _given_up(error: EngineError) -> DocumentError:
-    given_up = DocumentError(f"an engine fails on this document alone: {error}", code=error.code)
-    given_up.__cause__ = error
-    return given_up
+def answer_headers(record: Record, revision: int, status: str) -> Headers:
+    """What the join reads of an answer without reading its value, and what a replayed document's messages carry on."""
+    return (
+        (REVISION, str(revision).encode()),
+        (STATUS, status.encode()),
+        *origin_of(record).headers,
+        *replays.carried(record.headers),
+    )
 
 
 def _parse_document(record: Record, data: Mapping[str, Any]) -> tuple[Document, Document]:
@@ -239,9 +291,9 @@ EXTRACT: Stage[Document, DocumentCandidates] = Stage(
     "extract", Topic.DOCUMENTS, Topic.SPAN_CANDIDATES, _parse_document, candidates_to_json
 )
 CLASSIFY: Stage[DocumentCandidates, DocumentTypes] = Stage(
-    "classify", Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, _parse_candidates, types_to_json
+    "classify", Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, _parse_candidates, types_to_json, "extract"
 )
 VALIDATE: Stage[DocumentTypes, DocumentEntities] = Stage(
-    "validate", Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS, _parse_types, entities_to_json
+    "validate", Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS, _parse_types, entities_to_json, "classify"
 )
 STAGES: Mapping[str, Stage[Any, Any]] = {stage.name: stage for stage in (EXTRACT, CLASSIFY, VALIDATE)}

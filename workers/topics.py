@@ -34,6 +34,7 @@ __all__ = [
     "find_problems",
     "plan",
     "topic_name",
+    "transactional_id",
 ]
 
 TABLE_NAME: Final = "joins"
@@ -49,7 +50,7 @@ class Topic(StrEnum):
     TAGGED_DOCUMENTS = "tagged-documents"
     ENTITY_MENTIONS = "entity-mentions"
     DEAD_LETTERS = "dead-letters"
-    AGGREGATE_TICKS = "aggregate-ticks"
+    MEMBER_ANSWERS = "member-answers"
 
 
 JOINED: Final = (
@@ -57,9 +58,10 @@ JOINED: Final = (
     Topic.SPAN_CANDIDATES,
     Topic.TYPED_ENTITIES,
     Topic.VALIDATION_VERDICTS,
-    Topic.AGGREGATE_TICKS,
+    Topic.MEMBER_ANSWERS,
+    Topic.TAGGED_DOCUMENTS,
 )
-"""What the aggregator reads: with the changelog, these have one partition count."""
+"""What a document keeps its partition number through: with the changelog, these have one partition count."""
 
 
 class TopicError(El4nerError):
@@ -107,13 +109,20 @@ def app_id(settings: KafkaSettings, stage: str) -> str:
 
 
 def changelog_name(settings: KafkaSettings) -> str:
-    """The join table's changelog, as Faust names it: ``<app id>-<table>-changelog``."""
+    """The join's changelog."""
     return f"{app_id(settings, 'aggregate')}-{TABLE_NAME}-changelog"
+
+
+def transactional_id(settings: KafkaSettings, partition: int) -> str:
+    """Whoever writes the outcomes of that partition's documents writes under this name, and is alone in doing so."""
+    return f"{app_id(settings, 'aggregate')}-{partition}"
 
 
 def plan(settings: KafkaSettings) -> list[TopicPlan]:
     """Every topic of the pipeline, in the order of the flow."""
     retention = int(settings.retention_hours * 3_600_000)
+    # What acks=all is worth: with three replicas one broker may be away, and two hold what was acknowledged.
+    in_sync = {"min.insync.replicas": str(max(1, settings.replication - 1))}
     # A stage message holds the document's text and what was found in it: more than the document, but not without bound.
     large = str(settings.max_message_bytes)
     larger = str(2 * settings.max_message_bytes)
@@ -127,14 +136,14 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
         Topic.ENTITY_MENTIONS: {**deleted},
         # The value is the document's as it came, but the headers are longer.
         Topic.DEAD_LETTERS: {**deleted, "retention.ms": str(4 * retention), "max.message.bytes": larger},
-        Topic.AGGREGATE_TICKS: {"cleanup.policy": "delete", "retention.ms": str(min(retention, 3_600_000))},
+        Topic.MEMBER_ANSWERS: {**deleted, "max.message.bytes": larger},
     }
     plans = [
         TopicPlan(
             name=topic_name(settings, topic),
             partitions=settings.partitions,
             replication=settings.replication,
-            configs=configs[topic],
+            configs={**configs[topic], **in_sync},
             joined=topic in JOINED,
             ours=topic is not Topic.DOCUMENTS,
         )
@@ -145,10 +154,10 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
             name=changelog_name(settings),
             partitions=settings.partitions,
             replication=settings.replication,
-            # Small segments that are cleaned early: recovery reads the whole changelog, and a join is written some five
-            # times before all that remains is a short record of it.
+            # Small segments that are cleaned early: recovery reads the whole changelog.
             configs={
                 "cleanup.policy": "compact",
+                **in_sync,
                 "max.message.bytes": larger,
                 "segment.bytes": str(64 * 1024 * 1024),
                 "segment.ms": "600000",
@@ -247,7 +256,7 @@ def find_problems(
     if wanted is not None and policy != {wanted}:
         # "compact,delete" would forget documents that are still open; "compact" on a stage topic would merge revisions.
         problems.append(f"topic {planned.name!r} has cleanup.policy={','.join(sorted(policy))}, but needs {wanted}")
-    for key, unlimited in (("retention.ms", "-1"), ("max.message.bytes", None)):
+    for key, unlimited in (("retention.ms", "-1"), ("max.message.bytes", None), ("min.insync.replicas", None)):
         least, actual = planned.configs.get(key), configs.get(key)
         if least is not None and actual is not None and actual != unlimited and int(actual) < int(least):
             problems.append(f"topic {planned.name!r} has {key}={actual}, but needs at least {least}")

@@ -2,8 +2,10 @@
 
 - Commits come from :class:`~workers.offsets.OffsetTracker` and from nowhere else (there: why).
 - After a rebalance Faust goes back to the committed offsets and *then* empties its queues, while it already reads on:
-  what was read in between is in no queue, nor will it be read again. Here nothing but changelogs is read from the
-  moment that partitions are taken away until the queues were emptied.
+  what was read in between is in no queue, nor will it be read again. Here nothing is read from the moment that
+  partitions are taken away until the app says so (:meth:`Consumer.begin`).
+- Faust hands every message through its conductor, streams and sensors one by one, some 200 µs each. Here one event is
+  all that a fetch brought of a partition (:class:`Fetched`), so that is paid once for hundreds of messages.
 - The producer is idempotent: a retry after a lost answer is no second message. Faust switches that on only together
   with its ``exactly_once``, which has open faults (#177, #323, #440, #517).
 """
@@ -14,15 +16,48 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport.drivers import aiokafka as driver
+from faust.types.tuples import ConsumerMessage
 
+from workers.delivery import MAX_BATCH_BYTES
 from workers.offsets import OffsetTracker
 
-__all__ = ["Consumer", "Producer", "Transport"]
+__all__ = ["Consumer", "Fetched", "Producer", "Transport"]
 
 log = logging.getLogger(__name__)
+
+_DELIVERY_SECONDS: Final = 120.0
+_COMMITS: Final = 3
+"""One that was on its way, ours, and one more for what was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What a fetch brought of one partition: aiokafka's records, oldest first, never none."""
+
+    records: tuple[Any, ...]
+
+    @property
+    def offset(self) -> int:
+        """Of the last record."""
+        return int(self.records[-1].offset)
+
+
+class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
+    """Faust's, with partitions given out by range: whoever gets a partition of one topic gets that of the others too.
+
+    Faust deals them round, topic after topic, to an app without tables; two processes would then own the same partition
+    of the join.
+    """
+
+    def _create_worker_consumer(self, transport: Any) -> Any:
+        consumer = super()._create_worker_consumer(transport)
+        consumer._partition_assignment_strategy = (RangePartitionAssignor,)
+        return consumer
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -30,15 +65,19 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     Before partitions go away it waits for :attr:`drain`, commits, and closes the epoch: what finishes afterwards is not
     committed and will be done again by whoever gets the partition. The app calls :meth:`begin` when it has its
-    partitions, its tables and empty queues.
+    partitions, its state and empty queues. Topics in :attr:`paused` are not read for the time being.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.positions = OffsetTracker(time.monotonic)
         self.drain: Callable[[], Awaitable[None]] | None = None
+        self.paused: frozenset[str] = frozenset()
         self._reading = False
         self._fetches: set[asyncio.Future[Any]] = set()
         super().__init__(*args, **kwargs)
+
+    def _new_consumer_thread(self) -> ConsumerThread:
+        return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # --- what is committed ---
 
@@ -72,6 +111,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.app.monitor.on_tp_commit(ours)
         return True
 
+    async def commit_all(self) -> None:
+        """Commit whatever is finished. Faust's ``commit`` does nothing but wait if another one is on its way."""
+        for _ in range(_COMMITS):
+            if not self._filter_committable_offsets(self._filter_tps_with_pending_acks()):
+                return
+            await self.commit()
+
     # --- what is read ---
 
     def begin(self) -> None:
@@ -80,20 +126,18 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._reading = True
 
     async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's
-        if not self._reading:
-            changelogs = {tp for tp in active_partitions or () if self._is_changelog_tp(tp)}
-            if not changelogs:
-                await asyncio.sleep(0.02)
-                return {}
-            return await super()._getmany(changelogs, timeout)
-        fetch = asyncio.ensure_future(super()._getmany(active_partitions, timeout))
+        wanted = {tp for tp in active_partitions or () if tp.topic not in self.paused}
+        if not self._reading or not wanted:
+            await asyncio.sleep(0.02)
+            return {}
+        fetch = asyncio.ensure_future(super()._getmany(wanted, timeout))
         self._fetches.add(fetch)
         try:
             records = await fetch
         finally:
             self._fetches.discard(fetch)
         # Begun before partitions were taken away: what it brings is from before the seek.
-        return records if self._reading else {}
+        return {tp: [Fetched(tuple(own))] for tp, own in records.items() if own} if self._reading else {}
 
     async def perform_seek(self) -> None:
         """Go back to the committed offsets, when no fetch is under way that would move on from them."""
@@ -101,11 +145,28 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await asyncio.wait(set(self._fetches))
         await super().perform_seek()
 
-    def _to_message(self, tp: Any, record: Any) -> Any:
-        message = super()._to_message(tp, record)
-        if not self._is_changelog_tp(tp):
-            self.positions.read((tp.topic, tp.partition), message.offset, message.generation_id)
-        return message
+    def _to_message(self, tp: Any, record: Fetched) -> Any:
+        generation = self.app.consumer_generation_id
+        for one in record.records:
+            self.positions.read((tp.topic, tp.partition), one.offset, generation)
+        first = record.records[0]
+        return ConsumerMessage(
+            tp.topic,
+            tp.partition,
+            record.offset,
+            first.timestamp / 1000.0 if first.timestamp is not None else None,
+            first.timestamp_type,
+            (),
+            None,
+            record,
+            None,
+            tp=tp,
+            generation_id=generation,
+        )
+
+    async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
+        # Faust's own bookkeeping; an event here stands for all offsets since the one before.
+        return
 
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
         """Finish what was begun, commit it, and stop counting; then what Faust does."""
@@ -114,22 +175,24 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if not self.app.should_stop:
             if self.drain is not None:
                 await self.drain()
-            await self.commit()
+            await self.commit_all()
         self.positions.close()
         await super().on_partitions_revoked(revoked)
 
 
 class Producer(driver.Producer):  # type: ignore[misc]
-    """An idempotent producer that waits for all in-sync replicas."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        # What waits here is bounded by what the workers have in flight. At Faust's bound of 100 the conductor stops
-        # every stream and flushes, which halves the aggregator's throughput.
-        self.buffer.max_messages = 100_000
+    """An idempotent producer that waits for all in-sync replicas. Batches are ours (:mod:`workers.delivery`)."""
 
     def _settings_extra(self) -> Mapping[str, Any]:
-        return {"acks": "all", "enable_idempotence": True}
+        return {"acks": "all", "enable_idempotence": True, "max_batch_size": MAX_BATCH_BYTES, "linger_ms": 0}
+
+    def _new_producer(self, transactional_id: str | None = None) -> Any:
+        return outlast_outages(super()._new_producer(transactional_id))
+
+    @property
+    def client(self) -> Any:
+        """aiokafka's producer, started."""
+        return self._ensure_producer()
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
@@ -139,5 +202,15 @@ class Transport(driver.Transport):  # type: ignore[misc]
     Producer = Producer
 
 
+def outlast_outages(producer: Any) -> Any:
+    """The aiokafka producer, with a longer life for batches than for requests.
+
+    aiokafka has one time-out for both, so a request that was lost leaves no time to send its batch again; other clients
+    call the second one ``delivery.timeout.ms`` (two minutes).
+    """
+    producer._message_accumulator._batch_ttl = max(_DELIVERY_SECONDS, producer._message_accumulator._batch_ttl)
+    return producer
+
+
 # mode names a service's logger after the module of its class; these messages are Faust's.
-Consumer.logger = Producer.logger = logging.getLogger("faust.transport")
+Consumer.logger = ConsumerThread.logger = Producer.logger = logging.getLogger("faust.transport")

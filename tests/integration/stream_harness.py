@@ -95,7 +95,7 @@ class Stream:
                 "session_timeout_seconds": 6.0,
             },
             "redis": {"url": self.redis_url},
-            "worker": {"data_dir": str(self.folder / "data"), "log_format": "json", "tick_seconds": 0.25},
+            "worker": {"data_dir": str(self.folder / "data"), "log_format": "json"},
         }
         for name, table in self.sections.items():
             sections.setdefault(name, {}).update(table)
@@ -130,7 +130,7 @@ class Stream:
 
     # --- processes ---
 
-    def start(self, *stages: str, environ: Mapping[str, str] | None = None) -> Worker:
+    def start(self, *stages: str, environ: Mapping[str, str] | None = None, module: str = "workers") -> Worker:
         log = self.folder / f"{'-'.join(stages)}-{len(self.workers)}.log"
         inherited = {
             name: value
@@ -139,7 +139,7 @@ class Stream:
         }
         with log.open("wb") as out:
             process = subprocess.Popen(
-                [sys.executable, "-m", "workers", *stages, "--config", str(self.config)],
+                [sys.executable, "-m", module, *stages, "--config", str(self.config)],
                 cwd=ROOT,
                 env={**inherited, "OMP_NUM_THREADS": "1", **(environ or {})},
                 stdin=subprocess.DEVNULL,
@@ -164,6 +164,7 @@ class Stream:
             enable_auto_commit=False,
             group_id=None,
             auto_offset_reset="earliest",
+            isolation_level="read_committed",
             max_partition_fetch_bytes=16 * 1024 * 1024,
         )
         try:
@@ -187,8 +188,8 @@ class Stream:
     def produce_documents(self, documents: Sequence[Mapping[str, Any]]) -> None:
         self.produce((document["id"].encode(), orjson.dumps(document)) for document in documents)
 
-    def read(self, topic: Topic) -> list[Any]:
-        """Every message of a topic as it is now."""
+    def read(self, topic: Topic | str) -> list[Any]:
+        """Every message of a topic as it is now; one that is not in :class:`Topic` by its name on the broker."""
         with self.consumer() as consumer:
             partitions = self._partitions(consumer, topic)
             ends = consumer.end_offsets(partitions)
@@ -207,15 +208,20 @@ class Stream:
         return [orjson.loads(record.value) for record in self.read(Topic.TAGGED_DOCUMENTS)]
 
     def wait_tagged(self, count: int, *, timeout: float = 90.0) -> None:
-        """Until so many tagged documents were written."""
+        """Until so many tagged documents were written. Offsets do not tell: transactions take some too."""
         with self.consumer() as consumer:
             partitions = self._partitions(consumer, Topic.TAGGED_DOCUMENTS)
-            wait_until(
-                lambda: sum(consumer.end_offsets(partitions).values()) >= count,
-                timeout=timeout,
-                what=f"{count} tagged documents",
-            )
+            consumer.assign(partitions)
+            consumer.seek_to_beginning(*partitions)
+            seen = 0
 
-    def _partitions(self, consumer: Any, topic: Topic) -> list[TopicPartition]:
-        numbers = consumer.partitions_for_topic(self.name(topic)) or set()
-        return [TopicPartition(self.name(topic), number) for number in sorted(numbers)]
+            def enough() -> bool:
+                nonlocal seen
+                seen += sum(map(len, consumer.poll(timeout_ms=200, max_records=5_000).values()))
+                return seen >= count
+
+            wait_until(enough, timeout=timeout, every=0.0, what=f"{count} tagged documents")
+
+    def _partitions(self, consumer: Any, topic: Topic | str) -> list[TopicPartition]:
+        name = self.name(topic) if isinstance(topic, Topic) else topic
+        return [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or set())]

@@ -82,7 +82,7 @@ def test_two_thousand_documents_come_out_once_with_exact_offsets(stream: Stream)
         assert candidate.trace_id == typed.trace_id == verdicts.trace_id
         assert len({candidate.span_id, typed.span_id, verdicts.span_id}) == 3
     # After a clean stop everything is committed: nothing is done again.
-    ends = {topic: stream.ends(topic) for topic in (Topic.DOCUMENTS, Topic.VALIDATION_VERDICTS)}
+    ends = {topic: stream.ends(topic) for topic in (Topic.SPAN_CANDIDATES, Topic.VALIDATION_VERDICTS)}
     committed = stream.committed("aggregate")
     for topic, end in ends.items():
         assert sum(offset for (name, _), offset in committed.items() if name == stream.name(topic)) == end
@@ -131,7 +131,7 @@ def lag(stream: Stream) -> int:
         "extract": [Topic.DOCUMENTS],
         "classify": [Topic.SPAN_CANDIDATES],
         "validate": [Topic.TYPED_ENTITIES],
-        "aggregate": [Topic.DOCUMENTS, Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS],
+        "aggregate": [Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS],
     }.items():
         committed = stream.committed(stage)
         for topic in read:

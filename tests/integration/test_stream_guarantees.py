@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any
 
 import orjson
 import pytest
+from kafka import KafkaProducer
 
 from el4ner.errors import EngineError
 from el4ner.pipeline import Pipeline
 from el4ner.serialize import dumps
 from tests.integration.stream_harness import Stream, wait_until
-from tests.integration.test_stream import assert_exact, documents
+from tests.integration.test_stream import assert_exact, documents, lag
 from workers import run
+from workers.aggregate import Aggregator
 from workers.app import StageApp
 from workers.headers import find
-from workers.join import event_id_of
-from workers.outputs import tagged_document
+from workers.messages import Outgoing
 from workers.run import WorkerCrashedError, serve_workers
-from workers.topics import Topic, changelog_name
+from workers.topics import Topic, changelog_name, transactional_id
 
 pytestmark = [
     pytest.mark.integration,
@@ -98,15 +99,10 @@ async def test_nothing_is_committed_before_what_it_leads_to_is_delivered(
     gate, entered = asyncio.Event(), asyncio.Event()
     send = StageApp.send
 
-    async def held(app: StageApp, message: Any) -> asyncio.Future[Any]:
-        delivery = await send(app, message)
-
-        async def later() -> Any:
-            entered.set()
-            await gate.wait()
-            return await delivery
-
-        return asyncio.ensure_future(later())
+    async def held(app: StageApp, messages: Sequence[Outgoing]) -> None:
+        await send(app, messages)
+        entered.set()
+        await gate.wait()
 
     monkeypatch.setattr(StageApp, "send", held)
     async with serving(stream, "extract"):
@@ -125,12 +121,10 @@ async def test_a_delivery_that_fails_ends_the_worker_and_commits_nothing_of_it(
     stream.create_topics()
     send = StageApp.send
 
-    async def failing(app: StageApp, message: Any) -> asyncio.Future[Any]:
-        if message.key == b"d-7":
-            failed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            failed.set_exception(ConnectionError("the broker is gone"))
-            return failed
-        return await send(app, message)
+    async def failing(app: StageApp, messages: Sequence[Outgoing]) -> None:
+        if any(message.key == b"d-7" for message in messages):
+            raise ConnectionError("the broker is gone")
+        await send(app, messages)
 
     stream.produce_documents(documents(20))
     with monkeypatch.context() as patched:
@@ -161,7 +155,7 @@ async def test_an_engine_that_fails_on_one_document_and_a_bug(stream: Stream, mo
     sent = documents(10)
     stream.produce_documents(sent)
     async with serving(stream, *run.STAGES) as task:
-        await until(lambda: stream.ends(Topic.TAGGED_DOCUMENTS) == 10, what="ten tagged documents")
+        await asyncio.to_thread(stream.wait_tagged, 10)
         await asyncio.to_thread(stream.produce_documents, [{"id": "bug", "text": "Berlin"}])
         await asyncio.wait([task], timeout=30)
     with pytest.raises(WorkerCrashedError, match="a bug"):
@@ -172,74 +166,68 @@ async def test_an_engine_that_fails_on_one_document_and_a_bug(stream: Stream, mo
     assert_exact(list(tagged.values()), [document for document in sent if document["id"] != "d-5"])
     (letter,) = stream.read(Topic.DEAD_LETTERS)
     assert orjson.loads(letter.value)["document"]["id"] == "d-5"
-    assert find(letter.headers, "el4ner-attempts") == b"2"
+    # The batch was halved until the document was alone.
+    assert int(find(letter.headers, "el4ner-attempts") or 0) >= 1
     # The bug was not acknowledged: without it, the document comes out.
     monkeypatch.setattr(Pipeline, "classify", classify)
     async with serving(stream, *run.STAGES):
-        await until(lambda: stream.ends(Topic.TAGGED_DOCUMENTS) == 11, what="the eleventh")
+        await asyncio.to_thread(stream.wait_tagged, 11)
     assert {document["id"] for document in stream.tagged()} == {"bug", *(document["id"] for document in sent)}
 
 
-async def test_after_a_crash_only_what_is_not_in_the_output_yet_is_emitted(stream: Stream) -> None:
-    """The changelog as a kill between two deliveries leaves it: some documents delivered, some not, none ``done``."""
+def begin_transaction(stream: Stream, partition: int, messages: Iterable[tuple[bytes, bytes]]) -> None:
+    """As a process that takes the partition over, writes, and dies before it commits."""
+    name = stream.name(Topic.TAGGED_DOCUMENTS)
+    with contextlib.closing(
+        KafkaProducer(
+            bootstrap_servers=stream.bootstrap,
+            transactional_id=transactional_id(stream.settings.kafka, partition),
+        )
+    ) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        for key, value in messages:
+            producer.send(name, key=key, value=value, partition=partition).get(timeout=30)
+
+
+def test_what_was_written_and_not_committed_when_a_worker_died_never_comes_out(stream: Stream) -> None:
     stream.create_topics()
-
-    def interrupted(number: int) -> Mapping[str, Any]:
-        tagged = {
-            "id": f"d-{number}",
-            "revision": 0,
-            "text": "t",
-            "pool": "news",
-            "status": "complete",
-            "entities": [],
-            "manifests": {},
-            "missing": [],
-            "error": None,
-        }
-        partition = number % 4
-        return {
-            "v": 1,
-            "phase": "emitting",
-            "partition": 0,
-            "revision": 0,
-            "tagged": tagged,
-            "output": partition,
-            "floor": 0,
-        }
-
-    states = [interrupted(number) for number in range(20)]
-    async with serving(stream, "aggregate"):
-        pass
-    names = {"changelog": changelog_name(stream.settings.kafka), "tagged": stream.name(Topic.TAGGED_DOCUMENTS)}
-    for state in states[:12]:
-        message = tagged_document(state["tagged"], partition=state["output"], trace=None, now_ms=0, random=bytes)
-        send(stream, names["tagged"], message.key, message.value, message.partition, list(message.headers))
-    for state in states:
-        send(stream, names["changelog"], state["tagged"]["id"].encode(), dumps(state), 0, None)
-    async with serving(stream, "aggregate"):
-        assert sorted(document["id"] for document in stream.tagged()) == sorted(f"d-{number}" for number in range(20))
-    ids = [find(record.headers, "ce_id") for record in stream.read(Topic.TAGGED_DOCUMENTS)]
-    assert sorted(ids) == sorted(event_id_of(state["tagged"]).encode() for state in states)
-    # It is settled: another start finds nothing to do, nor does a late part.
-    async with serving(stream, "aggregate"):
-        await asyncio.to_thread(stream.produce_documents, [{"id": "d-3", "text": "t"}])
-        await until(lambda: sum(stream.committed("aggregate").values()) == 1, what="committed")
-    assert stream.ends(Topic.TAGGED_DOCUMENTS) == 20
+    for partition in range(4):
+        begin_transaction(stream, partition, [(b"never", dumps({"id": "never", "partition": partition}))])
+    assert stream.ends(Topic.TAGGED_DOCUMENTS) == 0, "an open transaction is held back from its readers"
+    sent = documents(100)
+    stream.start("all").wait_ready()
+    stream.produce_documents(sent)
+    stream.wait_tagged(100)
+    assert_exact(stream.tagged(), sent)
 
 
-def send(stream: Stream, name: str, key: Any, value: Any, partition: Any, headers: Any) -> None:
-    from kafka import KafkaProducer
+def test_an_aggregator_that_was_fenced_off_ends_and_its_successor_loses_and_repeats_nothing(stream: Stream) -> None:
+    stream.create_topics()
+    stages = stream.start("extract", "classify", "validate").wait_ready()
+    aggregator = stream.start("aggregate").wait_ready()
+    sent = documents(600)
+    stream.produce_documents(sent[:300])
+    stream.wait_tagged(300)
+    for partition in range(4):
+        begin_transaction(stream, partition, [(b"never", dumps({"id": "never"}))])
+    stream.produce_documents(sent[300:])
+    assert aggregator.process.wait(timeout=90) == 1
+    assert "another process writes for this partition now" in aggregator.log.read_text()
+    assert len(stream.tagged()) < 600
+    again = stream.start("aggregate").wait_ready()
+    stream.wait_tagged(600)
+    wait_until(lambda: lag(stream) == 0, timeout=90, what="all committed")
+    assert_exact(stream.tagged(), sent)
+    assert again.stop() == stages.stop() == 0
 
-    with contextlib.closing(KafkaProducer(bootstrap_servers=stream.bootstrap)) as producer:
-        producer.send(name, key=key, value=value, partition=partition, headers=headers).get(timeout=10)
 
-
-@pytest.mark.parametrize("stream", [{"worker": {"deadline_seconds": 1.0, "remember_seconds": 2.0}}], indirect=True)
+@pytest.mark.parametrize("stream", [{"worker": {"deadline_seconds": 4.0, "remember_seconds": 30.0}}], indirect=True)
 def test_a_stage_that_does_not_answer_leaves_a_partial_document_at_the_deadline(stream: Stream) -> None:
     stream.create_topics()
     stream.start("extract", "classify", "aggregate").wait_ready()
     stream.produce_documents(documents(20))
-    stream.wait_tagged(20, timeout=30)
+    stream.wait_tagged(20)
     tagged = stream.tagged()
     assert {document["status"] for document in tagged} == {"partial"}
     assert {tuple(document["missing"]) for document in tagged} == {("validate",)}
@@ -248,24 +236,158 @@ def test_a_stage_that_does_not_answer_leaves_a_partial_document_at_the_deadline(
     # Late answers change nothing; and finished documents are forgotten, so the changelog can be compacted.
     validate = stream.start("validate").wait_ready()
     wait_until(lambda: stream.ends(Topic.VALIDATION_VERDICTS) == 20, what="late answers")
-    wait_until(lambda: forgotten(stream) >= 20, timeout=30, what="forgotten")
-    assert stream.ends(Topic.TAGGED_DOCUMENTS) == 20
+    wait_until(lambda: lag(stream) == 0, timeout=90, what="all committed")
+    wait_until(lambda: changelog(stream) == set(), timeout=120, every=1.0, what="forgotten")
+    assert len(stream.tagged()) == 20
     assert validate.stop() == 0
 
 
-def forgotten(stream: Stream) -> int:
-    from kafka import TopicPartition
+def changelog(stream: Stream) -> set[tuple[int, bytes]]:
+    """What is left of the join's changelog when it is compacted: partition and key."""
+    left: dict[tuple[int, bytes], bytes] = {}
+    for record in stream.read(changelog_name(stream.settings.kafka)):
+        place = (record.partition, record.key)
+        left.pop(place, None)
+        if record.value is not None:
+            left[place] = record.value
+    return set(left)
 
-    with stream.consumer() as consumer:
-        partitions = [TopicPartition(changelog_name(stream.settings.kafka), number) for number in range(4)]
-        ends = consumer.end_offsets(partitions)
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        gone = set()
-        while any(consumer.position(tp) < ends[tp] for tp in partitions):
-            for records in consumer.poll(timeout_ms=200).values():
-                gone.update(record.key for record in records if record.value is None)
-    return len(gone)
+
+def of(stream: Stream, document: str) -> list[dict[str, Any] | None]:
+    """What came out under an id; None: it was deleted."""
+    return [
+        None if record.value is None else orjson.loads(record.value)
+        for record in stream.read(Topic.TAGGED_DOCUMENTS)
+        if record.key == document.encode()
+    ]
+
+
+def test_a_deletion_comes_out_once_and_the_id_can_be_used_again(stream: Stream) -> None:
+    stream.create_topics()
+    worker = stream.start("all").wait_ready()
+    stream.produce_documents([*documents(30), {"id": "gone", "text": "Angela flew to Berlin.", "revision": 4}])
+    stream.wait_tagged(31)
+    stream.produce([(b"gone", None)])
+    stream.wait_tagged(32)
+    first, deleted = of(stream, "gone")
+    assert first is not None
+    assert (first["status"], first["revision"]) == ("complete", 4)
+    assert deleted is None
+    # Each stage's answer about the deleted document once more, and its deletion.
+    for topic in (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS):
+        for record in [one for one in stream.read(topic) if one.key == b"gone"]:
+            stream.produce(
+                [(record.key, record.value)], topic=topic, headers=record.headers, partition=record.partition
+            )
+    wait_until(lambda: lag(stream) == 0, timeout=90, what="all committed")
+    assert len(of(stream, "gone")) == 2
+    stream.produce_documents([{"id": "gone", "text": "Zoe lives in Oslo."}])
+    stream.wait_tagged(33)
+    *before, back = of(stream, "gone")
+    assert before == [first, None]
+    assert back is not None
+    assert (back["status"], back["revision"], back["text"]) == ("complete", 0, "Zoe lives in Oslo.")
+    assert worker.stop() == 0
+
+
+def test_a_revision_supersedes_the_one_before_and_a_lower_one_comes_too_late(stream: Stream) -> None:
+    stream.create_topics()
+    worker = stream.start("all").wait_ready()
+
+    def revision(number: int) -> dict[str, Any]:
+        return {"id": "r", "text": f"Angela flew to Berlin {number}.", "revision": number}
+
+    stream.produce_documents([revision(1)])
+    stream.wait_tagged(1)
+    stream.produce_documents([revision(3), revision(2), revision(3), revision(1)])
+    stream.wait_tagged(2)
+    wait_until(lambda: lag(stream) == 0, timeout=90, what="all committed")
+    tagged = [(one["revision"], one["text"]) for one in stream.tagged()]
+    assert tagged == [(number, f"Angela flew to Berlin {number}.") for number in (1, 3)]
+    assert worker.stop() == 0
+
+
+@pytest.mark.parametrize("stream", [{"worker": {"batch_deadline_seconds": 5.0, "max_crashes": 2}}], indirect=True)
+def test_a_document_over_which_engines_hang_is_given_up_alone(stream: Stream) -> None:
+    stream.create_topics()
+    sent = documents(20)
+    stream.produce_documents([*sent, {"id": "poison", "text": "Angela says HANG in Berlin."}])
+    for _ in range(2):
+        worker = stream.start("all", module="tests.integration.hanging_worker")
+        assert worker.process.wait(timeout=120) == 1
+        assert "an engine has not answered" in worker.log.read_text()
+    last = stream.start("all", module="tests.integration.hanging_worker").wait_ready()
+    stream.wait_tagged(21)
+    tagged = {document["id"]: document for document in stream.tagged()}
+    poison = tagged.pop("poison")
+    assert (poison["status"], poison["error"]["stage"], poison["error"]["code"]) == (
+        "failed",
+        "classify",
+        "worker-crash",
+    )
+    assert_exact(list(tagged.values()), sent)
+    (letter,) = stream.read(Topic.DEAD_LETTERS)
+    assert letter.key == b"poison"
+    assert find(letter.headers, "el4ner-error-code") == b"worker-crash"
+    assert find(letter.headers, "el4ner-attempts") == b"2"
+    assert last.stop() == 0
+
+
+@pytest.mark.parametrize("stream", [{"worker": {"max_failure_run": 10, "batch_documents": 4}}], indirect=True)
+async def test_too_many_failures_stop_the_worker_before_it_gives_up_on_everything(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream.create_topics()
+
+    def broken(_: Pipeline, __: Any) -> Any:
+        raise EngineError("the weights are damaged")
+
+    sent = documents(40)
+    with monkeypatch.context() as patched:
+        patched.setattr(Pipeline, "classify", broken)
+        async with serving(stream, *run.STAGES) as task:
+            await asyncio.to_thread(stream.produce_documents, sent)
+            await asyncio.wait([task], timeout=90)
+        with pytest.raises(WorkerCrashedError, match=r"10 documents in a row failed.*'engine'"):
+            task.result()
+    given_up = {record.key.decode() for record in stream.read(Topic.DEAD_LETTERS)}
+    assert len(given_up) < 10
+    # The others are still there for a worker that can do it.
+    async with serving(stream, *run.STAGES):
+        await asyncio.to_thread(stream.wait_tagged, 40)
+    tagged = stream.tagged()
+    assert {document["id"] for document in tagged if document["status"] == "failed"} == given_up
+    assert_exact(
+        [document for document in tagged if document["id"] not in given_up],
+        [document for document in sent if document["id"] not in given_up],
+    )
+
+
+@pytest.mark.parametrize("stream", [{"worker": {"max_open_documents": 50}}], indirect=True)
+async def test_no_more_documents_are_opened_than_may_be_open(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
+    stream.create_topics()
+    made: list[Aggregator] = []
+    init = Aggregator.__init__
+
+    def noted(self: Aggregator, *args: Any, **options: Any) -> None:
+        init(self, *args, **options)
+        made.append(self)
+
+    monkeypatch.setattr(Aggregator, "__init__", noted)
+    sent = documents(4_000)
+    await asyncio.to_thread(stream.produce_documents, sent)
+    stages = stream.start("extract", "classify")
+    await until(lambda: stream.ends(Topic.TYPED_ENTITIES) == 4_000, timeout=120, what="all classified")
+    async with serving(stream, "aggregate"):
+        await until(lambda: made[0].is_holding_back, what="held back")
+        # Some fetches of at most 500 messages were under way.
+        assert 50 <= made[0].open_documents <= 2_000
+        validate = stream.start("validate")
+        await asyncio.to_thread(stream.wait_tagged, 4_000)
+        await until(lambda: made[0].open_documents == 0, what="none is open")
+        assert not made[0].is_holding_back
+    assert_exact(stream.tagged(), sent)
+    assert validate.stop() == stages.stop() == 0
 
 
 def test_topics_that_do_not_fit_together_are_refused_with_names_and_counts(stream: Stream) -> None:
@@ -309,9 +431,9 @@ async def test_health_is_progress(stream: Stream, monkeypatch: pytest.MonkeyPatc
     gate = asyncio.Event()
     deliver = StageApp.deliver
 
-    async def held(app: StageApp, messages: Any) -> Any:
+    async def held(app: StageApp, messages: Any, **options: Any) -> Any:
         await gate.wait()
-        return await deliver(app, messages)
+        return await deliver(app, messages, **options)
 
     monkeypatch.setattr(StageApp, "deliver", held)
 

@@ -1,7 +1,10 @@
-"""What the aggregator reads from a message, and what it emits about a document: the parts without Kafka."""
+"""What the aggregator reads from a message, what it does about those that it cannot read, and what it emits."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -9,94 +12,198 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from el4ner.errors import MessageError
 from el4ner.serialize import dumps, entities_to_json, tagged_to_json
 from el4ner.types import DocumentEntities, TaggedDocument
 from tests.unit import strategies
-from workers import schemas
-from workers.aggregate import _Due, join_of, read_part
+from tests.unit.answers import TIME, TRACE, deletions, journey, random
+from workers import outputs, schemas
+from workers.aggregate import Aggregator, _Owned, join_of, read_part
 from workers.config import load_stream_settings
-from workers.headers import find
-from workers.join import AnswerPart, Deletion, DocumentPart, State
-from workers.messages import Record
+from workers.headers import Trace, find, parse_traceparent
+from workers.join import Answer, Deletion, Open
+from workers.messages import Origin, Outgoing, Record
+from workers.offsets import OffsetTracker, Ticket
 from workers.outputs import mentions, normalise, tagged_document
+from workers.partition_join import PartitionJoin
 from workers.topics import Topic
 
-TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+SPAN = Trace(TRACE.split("-")[1], "0" * 15 + "1")
+VERDICTS = Topic.VALIDATION_VERDICTS
 
 
-def record(topic: Topic, value: bytes | None, key: bytes | None = b"d") -> Record:
-    return Record(topic, topic.value, 1, 9, 0, key, value)
+def record(topic: Topic, value: bytes | None, *, key: bytes | None = b"d", headers: Any = ()) -> Record:
+    return Record(topic, f"p.{topic.value}", 1, 9, 0, key, value, headers)
 
 
-def part(topic: Topic, value: bytes | None, **options: Any) -> Any:
-    return read_part(record(topic, value, **options), max_document_chars=50)
+# --- reading ---
 
 
-def random(count: int) -> bytes:
-    return b"\x01" * count
-
-
-def test_documents() -> None:
-    assert part(Topic.DOCUMENTS, b'{"text": "t", "pool": "p", "revision": 2, "metadata": {}}') == DocumentPart(
-        "d", 2, "t", "p", {}
-    )
-    assert part(Topic.DOCUMENTS, None) == Deletion("d")
-    assert part(Topic.DOCUMENTS, None, key=None) == Deletion("documents-1-9")
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (b"rubbish", DocumentPart("d", 0, None)),
-        (b'{"id": "own", "revision": 4}', DocumentPart("own", 4, None)),
-        (dumps({"text": "t" * 51}), DocumentPart("d", 0, None)),
-    ],
-)
-def test_a_document_that_extraction_refuses_is_seen_without_its_text(value: bytes, expected: DocumentPart) -> None:
-    assert part(Topic.DOCUMENTS, value) == expected
-
-
-@given(strategies.document_entities())
-def test_answers(result: DocumentEntities) -> None:
-    value = {"stage": "validate", "status": "ok", **entities_to_json(result)}
-    found = part(Topic.VALIDATION_VERDICTS, dumps(value))
-    assert isinstance(found, AnswerPart)
-    assert (found.id, found.revision, found.stage) == (result.document.id, result.document.revision, "validate")
-
-
-def test_an_answer_that_cannot_be_read_is_left_to_others() -> None:
-    assert part(Topic.TYPED_ENTITIES, b"rubbish") is None
-    assert part(Topic.TYPED_ENTITIES, None) is None
+@pytest.mark.parametrize("fails", [None, "validate"])
+def test_an_answer_is_known_by_its_headers_whatever_its_value_is(fails: str | None) -> None:
+    message = journey("größe", 3, origin=Origin(41), fails=fails)["validate"]
+    unread = Record(VERDICTS, message.source, 1, 9, 0, message.key, b"\xff not read", message.headers)
+    part = read_part(unread)
+    assert isinstance(part, Answer)
+    assert (part.id, part.revision, part.stage, part.failed) == ("größe", 3, "validate", fails is not None)
+    assert (part.value, part.origin) == (b"\xff not read", Origin(41, TIME))
+    assert part.trace is not None
+    assert part.trace.split("-")[1] == TRACE.split("-")[1]
 
 
 @given(strategies.document_entities(), st.booleans())
-def test_the_join_of_real_values_is_a_valid_message(result: DocumentEntities, by_deadline: bool) -> None:
-    join = join_of(load_stream_settings(environ={}))
+def test_an_answer_without_such_headers_is_known_by_its_value(result: DocumentEntities, half: bool) -> None:
+    value = dumps({"stage": "validate", "status": "ok", **entities_to_json(result)})
+    headers = (("ce_subject", b"other"), ("el4ner-status", b"ok")) if half else ()
+    part = read_part(record(VERDICTS, value, headers=headers))
     document = result.document
-    answer = AnswerPart(
-        document.id,
-        document.revision,
-        "validate",
-        orjson.loads(dumps({"stage": "validate", "status": "ok", **entities_to_json(result)})),
-    )
-    state: State | None = join.apply(None, answer, partition=0, now=0)
-    assert state is not None
+    assert part == Answer(document.id, document.revision, "validate", False, value, Origin(-1, -1, 0), None)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [("el4ner-revision", b"-1"), ("el4ner-revision", b"9" * 30), ("el4ner-status", b"done"), ("ce_subject", b"")],
+)
+def test_headers_that_make_no_sense_are_passed_over(wrong: tuple[str, bytes]) -> None:
+    message = journey("own", 3)["validate"]
+    part = read_part(record(VERDICTS, message.value, headers=(*message.headers, wrong)))
+    assert isinstance(part, Answer)
+    assert (part.id, part.revision, part.failed) == ("own", 3, False)
+
+
+def test_a_value_that_is_no_answer_is_refused_if_no_header_says_whose_it_is() -> None:
+    for value in (b"rubbish", b"{}", b"\xff"):
+        with pytest.raises(MessageError):
+            read_part(record(Topic.TYPED_ENTITIES, value))
+
+
+def test_a_null_value_deletes_the_document_of_its_key() -> None:
+    for message in deletions("größe", position=41).values():
+        part = read_part(message)
+        assert isinstance(part, Deletion)
+        assert (part.id, part.origin) == ("größe", Origin(41, TIME))
+
+
+@given(strategies.document_entities(), st.booleans())
+def test_the_join_of_real_values_is_a_valid_document(result: DocumentEntities, by_deadline: bool) -> None:
+    join = join_of(load_stream_settings(environ={}))
+    value = {"stage": "validate", "status": "ok", **entities_to_json(result)}
+    part = read_part(record(VERDICTS, dumps(value)))
+    assert isinstance(part, Answer)
     if by_deadline:
-        state = join.expire(document.id, state, now=10**9)
+        outcome = join.expire(part.id, Open(part.revision, part.origin, 0, best=part))
     else:
-        state = join.apply(
-            state, DocumentPart(document.id, document.revision, document.text, document.pool), partition=0, now=0
-        )
-        for stage in ("extract", "classify"):
-            body = {**answer.body, "sentences": [], "stage": stage}
-            state = join.apply(state, AnswerPart(document.id, document.revision, stage, body), partition=0, now=0)
-    assert state is not None
-    schemas.validate("joins", orjson.loads(dumps(state)))
-    tagged = state["tagged"]
-    assert tagged["status"] == ("partial" if by_deadline else "complete")
+        _, settled = join.apply(None, part, now=0)
+        assert settled is not None
+        outcome = settled
+    tagged = outcome.tagged
+    assert tagged is not None
     schemas.validate("tagged-documents", orjson.loads(dumps(tagged)))
     for entity in tagged["entities"]:
         assert tagged["text"][entity["start"] : entity["end"]] == entity["text"]
+
+
+# --- what cannot be read ---
+
+
+class Writer:
+    """What would be written, a list for each transaction."""
+
+    def __init__(self) -> None:
+        self.transactions: list[list[Outgoing]] = []
+
+    async def write(self, messages: Sequence[Outgoing]) -> None:
+        self.transactions.append(list(messages))
+
+
+class Partition:
+    """An aggregator that owns one partition, with neither Kafka nor Faust around it."""
+
+    def __init__(self) -> None:
+        settings = load_stream_settings(environ={})
+        self.positions = OffsetTracker(lambda: 0.0)
+        self.positions.open(1)
+        self.letters: list[str] = []
+        app = SimpleNamespace(
+            settings=settings,
+            names={topic: topic.value for topic in Topic},
+            consumer=SimpleNamespace(paused=frozenset()),
+            positions=self.positions,
+            agent=lambda *_, **__: lambda function: function,
+            raw_topic=lambda *_: None,
+            task=lambda function: function,
+        )
+        told = SimpleNamespace(letter=self.letters.append, settled=lambda *_, **__: None)
+        telemetry = SimpleNamespace(metrics=SimpleNamespace(observe=lambda *_: None), stage=lambda *_, **__: told)
+        self.aggregator = Aggregator(
+            app, clock_ms=lambda: TIME, monotonic_ms=lambda: 5_000, random=random, telemetry=telemetry
+        )
+        self.writer = Writer()
+        joins: PartitionJoin[Ticket] = PartitionJoin(join_of(settings), remember_ms=1_000, checkpoint_ms=1_000)
+        self.owned = _Owned(1, self.writer, joins)
+        self._offset = 0
+
+    def handle(self, message: Record) -> None:
+        place, self._offset = (message.source, message.partition), self._offset + 1
+        self.positions.read(place, self._offset, 1)
+        ticket = self.positions.take(place, self._offset, 1)
+        assert ticket is not None
+        self.aggregator._handle(self.owned, message, ticket)
+
+    async def write(self) -> list[Outgoing]:
+        """The messages of the next transaction."""
+        await self.aggregator._write_group(self.owned)
+        return self.writer.transactions[-1]
+
+
+def topics(messages: Sequence[Outgoing]) -> list[str]:
+    return [str(message.topic) for message in messages]
+
+
+async def test_a_document_its_mentions_and_the_note_about_it_are_one_transaction() -> None:
+    partition = Partition()
+    partition.handle(journey()["validate"])
+    assert partition.positions.in_flight == 1
+    messages = await partition.write()
+    assert topics(messages) == ["entity-mentions", "tagged-documents", "el4ner-aggregate-joins-changelog"]
+    assert [message.partition for message in messages] == [None, 1, 1]
+    schemas.validate("joins", orjson.loads(messages[-1].value or b""))
+    assert partition.positions.in_flight == 0
+
+
+async def test_an_unreadable_verdict_is_a_dead_letter_and_leaves_a_partial_document() -> None:
+    partition, told = Partition(), journey()
+    broken = replace(told["validate"], value=told["validate"].value[:-9] + b"}", headers=())
+    partition.handle(told["classify"])
+    partition.handle(broken)
+    assert partition.positions.in_flight == 2
+    messages = await partition.write()
+    assert topics(messages)[0] == "dead-letters"
+    assert (messages[0].key, messages[0].value) == (broken.key, broken.value)
+    assert find(messages[0].headers, "el4ner-stage") == b"aggregate"
+    (tagged,) = [message for message in messages if message.topic is Topic.TAGGED_DOCUMENTS]
+    body = orjson.loads(tagged.value or b"")
+    assert (body["status"], body["error"]["stage"], body["error"]["code"]) == ("partial", "validate", "json")
+    assert partition.letters == ["json"]
+    assert partition.positions.in_flight == 0
+
+
+async def test_an_unreadable_verdict_of_nobody_is_a_dead_letter() -> None:
+    partition = Partition()
+    partition.handle(record(VERDICTS, b"rubbish", key=None))
+    assert partition.positions.in_flight == 1
+    assert topics(await partition.write()) == ["dead-letters"]
+    assert partition.positions.in_flight == 0
+
+
+def test_what_the_next_stage_cannot_read_either_is_left_to_it() -> None:
+    partition = Partition()
+    partition.handle(record(Topic.SPAN_CANDIDATES, b"rubbish"))
+    assert not partition.owned.has_work
+    assert partition.positions.in_flight == 0
+
+
+# --- emitting ---
 
 
 @given(strategies.tagged_documents())
@@ -109,38 +216,42 @@ def test_every_mention_is_valid_and_named_by_what_it_is(tagged: TaggedDocument) 
         "missing": [],
         "error": None,
     }
-    messages = mentions(value, trace=TRACE, now_ms=0, random=random)
+    messages = mentions(value, "e", trace=SPAN, now_ms=0, random=random)
     assert len(messages) == len(tagged.entities)
     for message, entity in zip(messages, tagged.entities, strict=True):
         mention = orjson.loads(message.value or b"")
         schemas.validate("entity-mentions", mention)
         assert message.key == f"{entity.type}:{normalise(entity.text)}".encode()
         assert message.partition is None
-    again = mentions(value, trace=None, now_ms=5, random=random)
+        trace = parse_traceparent(message.headers)
+        assert trace is not None
+        assert trace.trace_id == SPAN.trace_id
+        assert trace.span_id != SPAN.span_id
+    again = mentions(value, "e", trace=Trace("1" * 32, "2" * 16), now_ms=5, random=random)
     assert [find(message.headers, "ce_id") for message in messages] == [
         find(message.headers, "ce_id") for message in again
     ]
-    whole = tagged_document(value, partition=3, trace=TRACE, now_ms=0, random=random)
+    whole = tagged_document(value, "e", Origin(41, TIME), partition=3, trace=SPAN, now_ms=0)
     schemas.validate("tagged-documents", orjson.loads(whole.value or b""))
     assert (whole.key, whole.partition) == (tagged.id.encode(), 3)
-    assert TRACE.split("-")[1].encode() in (find(whole.headers, "traceparent") or b"")
+    assert find(whole.headers, "traceparent") == SPAN.parent.encode()
+    assert find(whole.headers, "el4ner-position") == b"41"
+    assert find(whole.headers, "ce_id") == b"e"
+
+
+def test_a_deletion_is_a_null_value_under_the_documents_id_in_its_partition() -> None:
+    def made(position: int) -> Any:
+        return outputs.deletion("größe", Origin(position), partition=3, trace=SPAN, now_ms=0)
+
+    message = made(41)
+    assert (message.topic, message.key, message.value, message.partition) == (
+        Topic.TAGGED_DOCUMENTS,
+        "größe".encode(),
+        None,
+        3,
+    )
+    assert find(message.headers, "ce_id") == find(made(41).headers, "ce_id") != find(made(42).headers, "ce_id")
 
 
 def test_surfaces_are_normalised_for_comparison() -> None:
     assert normalise("  Ｂerlin\n STRASSE ") == normalise("berlin straße") == "berlin strasse"
-
-
-def test_what_is_due_is_looked_at_once_and_in_its_partition_only() -> None:
-    due = _Due()
-    due.add(0, 10, "a")
-    due.add(0, 5, "a")
-    due.add(0, 20, "b")
-    due.add(1, 5, "c")
-    assert due.partitions(4) == []
-    assert due.partitions(10) == [0, 1]
-    assert due.pop(0, 10) == ["a"]
-    assert due.pop(0, 10) == []
-    assert due.pop(2, 10) == []
-    assert due.pop(0, 20) == ["b"]
-    due.clear()
-    assert due.partitions(100) == []

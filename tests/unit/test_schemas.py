@@ -29,7 +29,7 @@ def name_of(path: Path) -> str:
 
 def test_there_is_one_schema_for_every_topic() -> None:
     assert set(schemas.SCHEMA_NAMES) == {topic.value for topic in Topic} | {TABLE_NAME}
-    files = {path.name.removesuffix(".v1.json") for path in schemas.schemas_dir().glob("*.json")}
+    files = {path.name.removesuffix(".v1.json") for path in schemas.schemas_dir().glob("*.v1.json")}
     assert files == {*schemas.SCHEMA_NAMES, schemas.COMMON}
 
 

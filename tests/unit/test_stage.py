@@ -1,31 +1,28 @@
-"""A stage's logic, without Kafka: who gets an answer, who a dead letter, and what one poison document costs."""
+"""A stage's logic, without Kafka: who gets an answer, who a dead letter, and what is carried on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import orjson
 import pytest
 from hypothesis import given
 
-from el4ner.errors import DocumentError, EngineError, EngineOutOfMemoryError, MessageError
+from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import candidates_to_json, dumps, types_to_json
 from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes, Manifest, Mode
 from tests.unit import strategies
+from tests.unit.answers import TIME, TRACE, deletions, journey, random
 from workers import schemas
 from workers.headers import find, parse_traceparent
-from workers.messages import Outgoing, Record, decode, document_id
-from workers.stage import CLASSIFY, EXTRACT, STAGES, VALIDATE, Answer, Failure, Result, Work, run_isolated
+from workers.isolation import Result
+from workers.messages import Origin, Outgoing, Record, decode, document_id, origin_of
+from workers.stage import CLASSIFY, EXTRACT, STAGES, VALIDATE, Answer, Deleted, Failure, Work
 from workers.topics import Topic
 
 MANIFEST = Manifest(Mode.SCORED, {"a": "1"}, "v1", "news", "f", "r")
-TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 NOW = 1_700_000_000_000
-
-
-def random(count: int) -> bytes:
-    return b"\x07" * count
 
 
 def record(
@@ -84,9 +81,10 @@ def test_a_document_becomes_work() -> None:
     assert work.item == Document("key", "Zürich", "logs", 3)
 
 
-def test_a_null_value_asks_for_nothing() -> None:
+def test_a_null_value_deletes() -> None:
     for stage in STAGES.values():
-        assert stage.read(record(None, topic=stage.input), max_document_chars=1) is None
+        null = record(None, topic=stage.input)
+        assert stage.read(null, max_document_chars=1) == Deleted(null, "key")
 
 
 @pytest.mark.parametrize(
@@ -204,56 +202,75 @@ def test_an_answer_goes_to_its_documents_partition_in_its_trace_with_a_repeatabl
     assert trace.span_id != TRACE.split("-")[2]
 
 
-# --- the engine's thread ---
+# --- what is carried from stage to stage ---
 
 
-class Fake:
-    """A pipeline's stage that fails on batches with poison in them."""
-
-    def __init__(self, poison: Mapping[str, Callable[[], Exception]]) -> None:
-        self.poison = poison
-        self.calls: list[list[str]] = []
-
-    def __call__(self, items: Sequence[str]) -> list[str | DocumentError]:
-        self.calls.append(list(items))
-        for item in items:
-            if item in self.poison:
-                raise self.poison[item]()
-        return [DocumentError("no") if item.startswith("bad") else item.upper() for item in items]
+def test_every_answer_says_who_produced_the_stages_before_it_and_what_came_with_the_document() -> None:
+    before: dict[str, Any] = {}
+    for stage, message in journey().items():
+        body = decode(message.topic, message.value or b"")
+        assert body.get("manifests", {}) == before
+        assert body["metadata"] == {"n": 1}
+        before[stage] = body["producer"]
 
 
-def test_a_healthy_batch_is_one_call() -> None:
-    fake = Fake({})
-    results = run_isolated(fake, ["a", "bad", "c"])
-    assert [result.value for result in results if not isinstance(result.value, DocumentError)] == ["A", "C"]
-    assert isinstance(results[1].value, DocumentError)
-    assert fake.calls == [["a", "bad", "c"]]
-    assert run_isolated(fake, []) == []
+def test_a_failure_carries_it_on_too() -> None:
+    body = decode(Topic.VALIDATION_VERDICTS, journey(fails="validate")["validate"].value or b"")
+    assert body["status"] == "failed"
+    assert sorted(body["manifests"]) == ["classify", "extract"]
+    assert body["metadata"] == {"n": 1}
 
 
-@pytest.mark.parametrize("error", [EngineError, EngineOutOfMemoryError])
-def test_a_poison_document_costs_only_itself(error: type[EngineError]) -> None:
-    fake = Fake({"b": lambda: error("boom")})
-    results = run_isolated(fake, ["a", "b", "c"])
-    assert [result.value for result in (results[0], results[2])] == ["A", "C"]
-    poisoned = results[1]
-    assert isinstance(poisoned.value, DocumentError)
-    assert poisoned.value.code == error.code
-    assert poisoned.attempts == 2
-    assert fake.calls == [["a", "b", "c"], ["a"], ["b"], ["c"]]
-    document = Document("d", "t")
-    answer = EXTRACT.answer(Work(record(b"{}"), document, document), poisoned, now_ms=NOW, random=random)
-    letter = only(answer.messages, Topic.DEAD_LETTERS)
-    assert find(letter.headers, "el4ner-attempts") == b"2"
-    assert find(letter.headers, "el4ner-error-code") == error.code.encode()
+def test_a_document_that_is_too_long_keeps_its_metadata_but_not_its_text() -> None:
+    answer = give_up(read({"text": "t" * 101, "metadata": {"n": 1}}))
+    body = decode(Topic.SPAN_CANDIDATES, only(answer.messages, Topic.SPAN_CANDIDATES).value or b"")
+    assert (body["document"]["text"], body["metadata"]) == (None, {"n": 1})
 
 
-def test_a_bug_is_not_caught() -> None:
-    fake = Fake({"b": lambda: KeyError("bug")})
-    with pytest.raises(KeyError):
-        run_isolated(fake, ["a", "b"])
-    with pytest.raises(RuntimeError, match="answered 0 results to 1"):
-        run_isolated(lambda items: [], ["a"])
+@pytest.mark.parametrize("fails", [None, "extract", "classify", "validate"])
+def test_headers_tell_the_join_what_it_needs_without_the_value(fails: str | None) -> None:
+    answers = journey("größe", 3, origin=Origin(41), fails=fails)
+    for stage, message in answers.items():
+        status = b"failed" if stage == fails else b"ok"
+        found = {name: find(message.headers, name) for name in ("ce_subject", "el4ner-revision", "el4ner-status")}
+        assert found == {"ce_subject": "größe".encode(), "el4ner-revision": b"3", "el4ner-status": status}
+        assert origin_of(message) == Origin(41, TIME)
+    assert list(answers)[-1] == (fails or "validate")
+
+
+def test_a_replay_is_known_as_one_in_every_stage() -> None:
+    for message in journey(origin=Origin(41, replays=2)).values():
+        assert origin_of(message) == Origin(41, TIME, 2)
+
+
+def test_headers_that_are_no_numbers_say_nothing() -> None:
+    for rubbish in (b"", b"-1", b"1e3", b"\xff", b"9" * 40):
+        headers = (("el4ner-position", rubbish), ("el4ner-timestamp", rubbish), ("el4ner-replay", rubbish))
+        found = Record(Topic.SPAN_CANDIDATES, "p.span-candidates", 0, 5, TIME, b"d", b"{}", headers)
+        assert origin_of(found) == Origin()
+
+
+# --- deletions ---
+
+
+def test_a_deletion_goes_on_through_every_stage_in_its_partition_and_trace() -> None:
+    answers = deletions("größe", position=41)
+    assert list(answers) == list(STAGES)
+    for message in answers.values():
+        assert (message.key, message.value, message.partition) == ("größe".encode(), None, 2)
+        assert find(message.headers, "ce_subject") == "größe".encode()
+        assert origin_of(message) == Origin(41, TIME)
+        trace = parse_traceparent(message.headers)
+        assert trace is not None
+        assert trace.trace_id == TRACE.split("-")[1]
+
+
+def test_a_deletion_that_is_repeated_has_the_same_id() -> None:
+    def event_ids(position: int) -> list[bytes | None]:
+        return [find(message.headers, "ce_id") for message in deletions(position=position).values()]
+
+    assert event_ids(41) == event_ids(41)
+    assert not set(event_ids(41)) & set(event_ids(42))
 
 
 def test_errors_name_the_json_path() -> None:

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 import pytest
 
 from workers.config import KafkaSettings
-from workers.topics import JOINED, Topic, TopicPlan, changelog_name, find_problems, plan, topic_name
+from workers.topics import (
+    JOINED,
+    Topic,
+    TopicPlan,
+    changelog_name,
+    find_problems,
+    plan,
+    topic_name,
+    transactional_id,
+)
 
 SETTINGS = KafkaSettings(topic_prefix="p.", partitions=6, replication=2)
 PLANS = {planned.name: planned for planned in plan(SETTINGS)}
@@ -37,7 +46,7 @@ def test_every_topic_and_the_changelog_are_planned_with_prefix_and_partitions() 
     assert {planned.replication for planned in PLANS.values()} == {2}
 
 
-def test_the_joined_topics_are_those_that_the_aggregator_reads_and_its_changelog() -> None:
+def test_the_joined_topics_are_those_that_keep_a_documents_partition() -> None:
     joined = {planned.name for planned in PLANS.values() if planned.joined}
     assert joined == {topic_name(SETTINGS, topic) for topic in JOINED} | {changelog_name(SETTINGS)}
 
@@ -65,7 +74,7 @@ def test_a_joined_topic_with_other_partitions_is_refused_by_both_names_and_count
 def test_what_matters_is_that_the_joined_topics_agree_not_the_setting() -> None:
     assert problems(PLANS["p.typed-entities"], partitions=12, reference=("p.documents", 12)) == []
     assert problems(PLANS["p.documents"], partitions=12, reference=("p.documents", 12)) == []
-    assert problems(PLANS["p.tagged-documents"], partitions=1) == []
+    assert problems(PLANS["p.dead-letters"], partitions=1) == []
 
 
 @pytest.mark.parametrize(
@@ -90,3 +99,9 @@ def test_more_is_fine() -> None:
     assert problems(PLANS["p.documents"], replication=1, configs={"max.message.bytes": "1048588"}) == []
     (problem,) = problems(PLANS["p.tagged-documents"], replication=1)
     assert "replication 1" in problem
+
+
+def test_every_partition_has_a_writer_of_its_own() -> None:
+    ids = [transactional_id(SETTINGS, partition) for partition in range(6)]
+    assert ids[3] == "p.el4ner-aggregate-3"
+    assert len(set(ids)) == 6

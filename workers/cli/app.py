@@ -11,7 +11,7 @@ import typer
 from typer.core import TyperGroup
 
 from el4ner.errors import ConfigError, El4nerError, ModelError, PoolError
-from workers.cli import calibrate, demo, evaluate, local, models, pool, produce, tag, tail, topics, worker
+from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
 from workers.cli.output import complain
 from workers.cli.settings import GlobalOptions, prepare_process
@@ -82,7 +82,7 @@ def _root(
     ctx.obj = GlobalOptions(config=config, log_level=log_level, log_format=log_format)
 
 
-for group in (topics.app, pool.app, models.app, local.app):
+for group in (topics.app, dlq.app, schemas.app, pool.app, models.app, local.app):
     app.add_typer(group)
 app.command("tag", epilog=tag.EXAMPLES)(tag.tag)
 app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)

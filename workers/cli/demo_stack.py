@@ -70,13 +70,26 @@ class Stack:
         """How many messages the topic holds."""
         from kafka import KafkaConsumer, TopicPartition
 
+        from workers import security
         from workers.topics import topic_name
 
         name = topic_name(self.settings.kafka, topic)
-        consumer: Any = KafkaConsumer(bootstrap_servers=self.settings.kafka.servers, group_id=None)
+        # Counted by reading: offsets are also taken by the transactions that messages come in.
+        consumer: Any = KafkaConsumer(
+            bootstrap_servers=self.settings.kafka.servers,
+            group_id=None,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
+            **security.kafka_python_options(self.settings.kafka),
+        )
         with contextlib.closing(consumer):
             partitions = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
-            return int(sum(consumer.end_offsets(partitions).values()))
+            ends = consumer.end_offsets(partitions)
+            consumer.assign(partitions)
+            count = 0
+            while any(consumer.position(partition) < ends[partition] for partition in partitions):
+                count += sum(map(len, consumer.poll(timeout_ms=500).values()))
+            return count
 
     def cache_counters(self) -> tuple[int, int]:
         """Hits and misses of the retrieval cache, which the workers log when they stop."""
@@ -137,12 +150,24 @@ def _services(folder: Path) -> Iterator[Services]:
 
 
 def _own_settings(settings: StreamSettings, services: Services, prefix: str, folder: Path) -> StreamSettings:
+    """The user's, but for the demo's own servers, topics and folder."""
+    kafka, redis = settings.kafka, settings.redis
+    if services.kafka_provider != "environment" and (kafka.uses_tls or kafka.uses_sasl):
+        raise DemoError(
+            "the demo's own Kafka knows neither TLS nor passwords: leave the security settings of [kafka] out, or name "
+            "your broker in KAFKA_BOOTSTRAP_SERVERS"
+        )
+    if services.redis_provider != "environment":
+        if redis.uses_tls or redis.password is not None or redis.password_file is not None:
+            raise DemoError(
+                "the demo's own Valkey knows neither TLS nor passwords: leave the security settings of [redis] out, or "
+                "name your server in REDIS_URL"
+            )
+        redis = redis.model_copy(update={"url": services.redis_url})
     return settings.model_copy(
         update={
-            "kafka": settings.kafka.model_copy(
-                update={"bootstrap_servers": services.kafka_bootstrap, "topic_prefix": prefix}
-            ),
-            "redis": settings.redis.model_copy(update={"url": services.redis_url}),
+            "kafka": kafka.model_copy(update={"bootstrap_servers": services.kafka_bootstrap, "topic_prefix": prefix}),
+            "redis": redis,
             "worker": settings.worker.model_copy(update={"data_dir": folder / "workers"}),
         }
     )
@@ -166,11 +191,15 @@ def _delete_topics(settings: StreamSettings) -> None:
     from kafka import KafkaAdminClient
     from kafka.errors import KafkaError
 
-    from workers import topics
+    from workers import security, topics
 
     names = [planned.name for planned in topics.plan(settings.kafka)]
     try:
-        admin: Any = KafkaAdminClient(bootstrap_servers=settings.kafka.servers, client_id="el4ner-demo")
+        admin: Any = KafkaAdminClient(
+            bootstrap_servers=settings.kafka.servers,
+            client_id="el4ner-demo",
+            **security.kafka_python_options(settings.kafka),
+        )
         with contextlib.closing(admin):
             admin.delete_topics(names)
     except KafkaError as error:
@@ -185,7 +214,8 @@ def _worker(settings: StreamSettings, folder: Path, options: Sequence[str]) -> I
         **os.environ,
         "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
-        "EL4NER_REDIS__URL": settings.redis.url,
+        # With a password it comes from where the user has it: here it is no longer part of the address.
+        **({"EL4NER_REDIS__URL": settings.redis.url} if settings.redis.password is None else {}),
         "EL4NER_RETRIEVAL__K": str(settings.retrieval.k),
         "EL4NER_WORKER__DATA_DIR": str(settings.worker.data_dir),
         "EL4NER_WORKER__LOG_FORMAT": "json",

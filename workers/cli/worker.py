@@ -32,13 +32,14 @@ class Stage(StrEnum):
     CLASSIFY = "classify"
     VALIDATE = "validate"
     AGGREGATE = "aggregate"
+    COMBINE = "combine"
     ALL = "all"
 
 
 def worker(
     ctx: typer.Context,
     stages: Annotated[
-        list[Stage], typer.Argument(metavar="STAGE...|all", help="extract, classify, validate, aggregate.")
+        list[Stage], typer.Argument(metavar="STAGE...|all", help="extract, classify, validate, aggregate; combine.")
     ],
     *,
     ensemble: EnsembleOption = None,
@@ -55,6 +56,9 @@ def worker(
 
     Stages in one process share one set of loaded models. The aggregator alone loads none. Start as many processes of
     a stage as there are partitions. Logs go to standard error: for people on a terminal, elsewhere as JSON lines.
+
+    Where worker.members gives processes different members of the ensemble, combine makes one answer of theirs; it is
+    not among all.
     """
     settings = stream_settings(ctx, config, overrides_of(ensemble=ensemble))
     update = worker_logging(ctx, settings.worker)

@@ -1,0 +1,264 @@
+"""Load: documents per second through all stages with the instant engine, and latency at half of that load.
+
+    python bench/load.py [--documents N] [--processes 1 2] [--json OUT]
+
+One worker process a stage, then two; against bare aiokafka chains in the same run: consume and produce over the same
+topics (documents → span-candidates → typed-entities → validation-verdicts → tagged-documents), with nothing done to the
+messages: no join, no validation, no state, no headers. They are the most that this broker, this client and these cores
+can do, not a pipeline. One chain has all four hops in one process, with aiokafka's own settings but for acks and
+idempotence; the other one a process a hop, and larger batches. The broker and all clients share the machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+from workers import topics
+from workers.config import StreamSettings, load_stream_settings
+from workers.local.services import temporary_services
+from workers.topics import Topic, topic_name
+
+STAGES = ("extract", "classify", "validate", "aggregate")
+HOPS = (
+    (Topic.DOCUMENTS, Topic.SPAN_CANDIDATES),
+    (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES),
+    (Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS),
+    (Topic.VALIDATION_VERDICTS, Topic.TAGGED_DOCUMENTS),
+)
+TEXT = "The minister met Ada Lovelace of Analytical Engines in London on Tuesday, before the Trade Summit."
+WARM_UP = 500
+
+
+def message(run: str, number: int, now: float) -> tuple[bytes, bytes]:
+    """Key and value; when it was sent travels in its metadata, so that latency is by one clock."""
+    name = f"{run}-{number}"
+    value = {"id": name, "text": f"{TEXT} Note {number}.", "pool": "news", "metadata": {"sent": now}}
+    return name.encode(), orjson.dumps(value)
+
+
+@contextlib.contextmanager
+def processes(commands: Sequence[list[str]], settings: StreamSettings, folder: Path) -> Iterator[None]:
+    """Processes that are ready when they have touched the file after ``--ready-file``."""
+    environ = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+        "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        "EL4NER_REDIS__URL": settings.redis.url,
+        "EL4NER_ENSEMBLE__PRESET": "instant",
+        "EL4NER_WORKER__DATA_DIR": str(folder / "workers"),
+        "EL4NER_WORKER__LOG_FORMAT": "json",
+    }
+    running: list[tuple[subprocess.Popen[bytes], Path, Path]] = []
+    try:
+        for command in commands:
+            name = f"{settings.kafka.topic_prefix}{len(running)}"
+            ready, log = folder / f"ready-{name}", folder / f"{name}.log"
+            with log.open("wb") as out:
+                process = subprocess.Popen(
+                    [sys.executable, *command, "--ready-file", str(ready)],
+                    env=environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=out,
+                    stderr=out,
+                )
+            running.append((process, ready, log))
+        while not all(ready.exists() for _, ready, _ in running):
+            for process, _, log in running:
+                if process.poll() is not None:
+                    sys.exit(f"a process ended: {log.read_text()[-3000:]}")
+            time.sleep(0.1)
+        yield
+    finally:
+        for process, _, _ in running:
+            process.terminate()
+        for process, _, _ in running:
+            process.wait(timeout=60)
+
+
+class Client:
+    """Produces documents and sees them come out."""
+
+    def __init__(self, settings: StreamSettings) -> None:
+        self._settings = settings
+        self._documents = topic_name(settings.kafka, Topic.DOCUMENTS)
+        self._tagged = topic_name(settings.kafka, Topic.TAGGED_DOCUMENTS)
+
+    async def __aenter__(self) -> Client:
+        servers = self._settings.kafka.servers
+        self._producer = AIOKafkaProducer(
+            bootstrap_servers=servers, linger_ms=5, acks="all", enable_idempotence=True, max_batch_size=256 * 1024
+        )
+        self._consumer = AIOKafkaConsumer(
+            self._tagged, bootstrap_servers=servers, isolation_level="read_committed", auto_offset_reset="earliest"
+        )
+        await self._producer.start()
+        await self._consumer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._consumer.stop()
+        await self._producer.stop()
+
+    async def send(self, run: str, count: int, rate: float | None) -> None:
+        """``rate`` documents a second; None: as fast as it goes."""
+        began = time.perf_counter()
+        sent = []
+        for number in range(count):
+            if rate is not None:
+                await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
+            key, value = message(run, number, time.time())
+            sent.append(await self._producer.send(self._documents, key=key, value=value))
+        await asyncio.gather(*sent)
+
+    async def seen(self, run: str, count: int, *, seconds: float = 600.0) -> tuple[float, float, list[float]]:
+        """When the first and the last document of a run came out (perf_counter), and every latency in seconds."""
+        ids: set[bytes] = set()
+        latencies: list[float] = []
+        first = last = 0.0
+        prefix = f"{run}-".encode()
+        deadline = time.monotonic() + seconds
+        while len(ids) < count:
+            if time.monotonic() > deadline:
+                sys.exit(f"{run}: {len(ids)} of {count} documents came out in {seconds:g} s")
+            for records in (await self._consumer.getmany(timeout_ms=50)).values():
+                now = time.time()
+                for record in records:
+                    if record.key is None or not record.key.startswith(prefix):
+                        continue
+                    if record.key in ids:
+                        sys.exit(f"{record.key.decode()} came out twice")
+                    ids.add(record.key)
+                    last = time.perf_counter()
+                    first = first or last
+                    latencies.append(now - orjson.loads(record.value)["metadata"]["sent"])
+        return first, last, latencies
+
+    async def throughput(self, run: str, count: int) -> float:
+        """Documents per second, from the first one sent to the last one out."""
+        began = time.perf_counter()
+        sending = asyncio.create_task(self.send(run, count, None))
+        _, last, _ = await self.seen(run, count)
+        await sending
+        return count / (last - began)
+
+    async def latencies(self, run: str, count: int, rate: float) -> list[float]:
+        """Seconds from sent to seen, at that load, sorted."""
+        sending = asyncio.create_task(self.send(run, count, rate))
+        _, _, latencies = await self.seen(run, count)
+        await sending
+        return sorted(latencies)
+
+
+async def chain(bootstrap: str, hops: Sequence[tuple[str, str]], ready: Path, batch: int) -> None:
+    """Hops of a bare chain, for ever."""
+    joined = [asyncio.Event() for _ in hops]
+    tasks = [
+        asyncio.create_task(hop(bootstrap, source, target, event, batch))
+        for (source, target), event in zip(hops, joined, strict=True)
+    ]
+    await asyncio.gather(*(event.wait() for event in joined))
+    await asyncio.to_thread(ready.touch)
+    await asyncio.gather(*tasks)
+
+
+async def hop(bootstrap: str, source: str, target: str, joined: asyncio.Event, batch: int) -> None:
+    consumer = AIOKafkaConsumer(
+        source, bootstrap_servers=bootstrap, group_id=f"bare-{source}", auto_offset_reset="earliest"
+    )
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap, linger_ms=5, acks="all", enable_idempotence=True, max_batch_size=batch
+    )
+    await consumer.start()
+    await producer.start()
+    while not consumer.assignment():  # noqa: ASYNC110  # aiokafka tells nobody
+        await asyncio.sleep(0.05)
+    joined.set()
+    while True:
+        for records in (await consumer.getmany(timeout_ms=200)).values():
+            sent = [
+                await producer.send(target, key=one.key, value=one.value, partition=one.partition) for one in records
+            ]
+            await asyncio.gather(*sent)
+        await consumer.commit()
+
+
+async def measure(settings: StreamSettings, run: str, documents: int) -> dict[str, float]:
+    async with Client(settings) as client:
+        await client.throughput(f"{run}-warm", WARM_UP)
+        rate = await client.throughput(run, documents)
+        result = {"documents_per_second": rate}
+        found = await client.latencies(f"{run}-half", max(200, int(rate / 2 * 15)), rate / 2)
+        for share in (50, 95, 99):
+            result[f"p{share}_seconds"] = found[min(len(found) - 1, len(found) * share // 100)]
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=20_000)
+    parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="worker processes a stage")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--chain", nargs="+", metavar="SERVERS BATCH TOPIC", help=argparse.SUPPRESS)
+    parser.add_argument("--ready-file", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.chain:
+        servers, batch, *names = options.chain
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(chain(servers, list(zip(names[::2], names[1::2], strict=True)), options.ready_file, int(batch)))
+        return
+    results: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory() as scratch, temporary_services(Path(scratch)) as services:
+        folder = Path(scratch)
+
+        def prefixed(name: str) -> StreamSettings:
+            settings = load_stream_settings(
+                environ=services.environ(),
+                overrides={"ensemble": {"preset": "instant"}, "kafka": {"topic_prefix": name}},
+            )
+            topics.create(settings)
+            return settings
+
+        for name, batch, together in (("bare chain, one process", 16_384, True), ("bare chain, four", 262_144, False)):
+            settings = prefixed(f"bare{batch}-")
+            hops = [[topic_name(settings.kafka, topic) for topic in pair] for pair in HOPS]
+            split = [[name for pair in hops for name in pair]] if together else hops
+            commands = [[__file__, "--chain", services.kafka_bootstrap, str(batch), *names] for names in split]
+            with processes(commands, settings, folder):
+                results[name] = asyncio.run(measure(settings, f"bare{batch}", options.documents))
+        for count in options.processes:
+            settings = prefixed(f"load{count}-")
+            commands = [["-m", "workers.cli", "worker", stage] for stage in STAGES for _ in range(count)]
+            with processes(commands, settings, folder):
+                results[f"pipeline, {count} a stage"] = asyncio.run(
+                    measure(settings, f"load{count}", options.documents)
+                )
+    bare, tuned = (results[name]["documents_per_second"] for name in list(results)[:2])
+    print(f"{options.documents} documents, instant engine, {os.cpu_count()} cores for broker, workers and client")
+    print(
+        f"{'':24}{'documents/s':>12}{'of one':>8}{'of four':>9}{'p50':>9}{'p95':>9}{'p99':>9}   (s, at half the load)"
+    )
+    for name, result in results.items():
+        rate = result["documents_per_second"]
+        cells = "".join(f"{result[f'p{one}_seconds']:9.3f}" for one in (50, 95, 99))
+        print(f"{name:24}{rate:12.0f}{f'1/{bare / rate:.1f}':>8}{f'1/{tuned / rate:.1f}':>9}{cells}")
+    if options.json is not None:
+        options.json.parent.mkdir(parents=True, exist_ok=True)
+        options.json.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

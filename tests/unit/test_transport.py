@@ -1,0 +1,187 @@
+"""The consumer without a broker: what it hands out, what it may commit, and what it does not read."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from faust.transport.drivers import aiokafka as driver
+from faust.types import TP
+
+from workers.app import StageApp
+from workers.config import load_stream_settings
+from workers.topics import Topic
+from workers.transport import Consumer, Fetched
+
+A, B = TP("documents", 0), TP("documents", 1)
+GENERATION = 3
+
+
+@dataclass(frozen=True)
+class Fetch:
+    """A record as aiokafka brings it."""
+
+    offset: int
+    topic: str = "documents"
+    partition: int = 0
+    timestamp: int | None = 1_700_000_000_000
+    timestamp_type: int = 0
+    key: bytes | None = b"k"
+    value: bytes | None = b"v"
+    headers: tuple[tuple[str, bytes | None], ...] = (("h", b"1"), ("empty", None))
+
+
+@pytest.fixture
+async def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StageApp]:
+    made = StageApp("extract", load_stream_settings(environ={}), data_dir=tmp_path / "own", fatal=lambda _: None)
+    monkeypatch.setattr(type(made), "consumer_generation_id", GENERATION)
+    yield made
+    made.remove_data()
+
+
+@pytest.fixture
+async def consumer(app: StageApp) -> AsyncIterator[Consumer]:
+    made: Consumer = app.consumer
+    yield made
+    # It has a thread, which never began, and the thread a loop.
+    made._thread.thread_loop.close()
+
+
+def read(consumer: Consumer, tp: TP, *offsets: int) -> Any:
+    """The event that a fetch becomes."""
+    fetched = Fetched(tuple(Fetch(offset, tp.topic, tp.partition) for offset in offsets))
+    return consumer._to_message(tp, fetched)
+
+
+def committable(consumer: Consumer) -> dict[TP, int]:
+    return dict(consumer._filter_committable_offsets(list(consumer._filter_tps_with_pending_acks())))
+
+
+async def test_an_event_is_all_that_a_fetch_brought_and_each_message_has_a_ticket(
+    app: StageApp, consumer: Consumer
+) -> None:
+    consumer.begin()
+    message = read(consumer, A, 4, 5, 9)
+    assert (message.offset, message.generation_id) == (9, GENERATION)
+
+    class Event:
+        pass
+
+    event = Event()
+    event.message = message  # type: ignore[attr-defined]
+    taken = list(app.take(event))
+    assert [(record.offset, ticket.offset) for record, ticket in taken] == [(4, 4), (5, 5), (9, 9)]
+    record, _ = taken[0]
+    assert (record.topic, record.source, record.partition, record.key) == (Topic.DOCUMENTS, "documents", 0, b"k")
+    assert record.headers == (("h", b"1"), ("empty", None))
+    # A second time they are somebody's already.
+    assert list(app.take(event)) == []
+
+
+async def test_only_what_is_finished_without_a_gap_may_be_committed(app: StageApp, consumer: Consumer) -> None:
+    consumer.begin()
+    tickets = {}
+    for tp in (A, B):
+        for record in app.records(read(consumer, tp, 4, 5, 6).value):
+            tickets[tp, record.offset] = app.ticket(record, GENERATION)
+    assert committable(consumer) == {}
+    app.positions.finish(tickets[A, 5])
+    assert committable(consumer) == {}
+    app.positions.finish(tickets[A, 4])
+    app.positions.finish(tickets[B, 4])
+    assert committable(consumer) == {A: 6, B: 5}
+
+
+async def test_what_is_committed_is_not_committed_again(app: StageApp, consumer: Consumer) -> None:
+    consumer.begin()
+    (record,) = app.records(read(consumer, A, 4).value)
+    ticket = app.ticket(record, GENERATION)
+    assert ticket is not None
+    app.positions.finish(ticket)
+    consumer._committed_offset[A] = 5
+    assert committable(consumer) == {}
+
+
+async def test_fausts_own_acknowledgements_count_for_nothing(consumer: Consumer) -> None:
+    consumer.begin()
+    read(consumer, A, 4, 5)
+    consumer._acked[A] = [4, 5]
+    consumer._acked_index[A].update({4, 5})
+    assert committable(consumer) == {}
+    assert consumer._acked == {}
+
+
+async def test_what_another_generation_read_has_no_ticket(
+    app: StageApp, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    consumer.begin()
+    (record,) = app.records(read(consumer, A, 4).value)
+    monkeypatch.setattr(StageApp, "consumer_generation_id", GENERATION + 1)
+    assert app.ticket(record, GENERATION + 1) is None
+
+
+async def test_nothing_is_read_before_the_app_says_so_nor_of_topics_that_are_paused(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[set[TP]] = []
+
+    async def getmany(_: Any, partitions: set[TP], timeout: float) -> dict[TP, list[Fetch]]:
+        asked.append(set(partitions))
+        return {A: [Fetch(1), Fetch(2)], B: []}
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
+    other = TP("typed-entities", 0)
+    assert await consumer._getmany({A, B, other}, 1.0) == {}
+    consumer.begin()
+    consumer.paused = frozenset({"typed-entities"})
+    brought = await consumer._getmany({A, B, other}, 1.0)
+    assert asked == [{A, B}]
+    # Nothing is made of a partition that brought nothing.
+    assert {tp: [one.offset for one in fetched] for tp, fetched in brought.items()} == {A: [2]}
+    assert await consumer._getmany({other}, 1.0) == {}
+    assert await consumer._getmany(None, 1.0) == {}
+    assert asked == [{A, B}]
+
+
+async def test_a_fetch_from_before_partitions_went_away_is_dropped_and_waited_for(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, begun = asyncio.Event(), asyncio.Event()
+    told: list[str] = []
+
+    async def getmany(_: Any, partitions: set[TP], timeout: float) -> dict[TP, list[Fetch]]:
+        begun.set()
+        await gate.wait()
+        return {A: [Fetch(1)]}
+
+    async def seek(_: Any) -> None:
+        told.append("seek")
+
+    async def revoked(_: Any, __: Any) -> None:
+        told.append("revoked")
+
+    async def drained() -> None:
+        told.append("drained")
+
+    monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
+    monkeypatch.setattr(driver.Consumer, "perform_seek", seek)
+    monkeypatch.setattr(driver.Consumer, "on_partitions_revoked", revoked)
+    consumer.drain = drained
+    consumer.begin()
+    fetching = asyncio.create_task(consumer._getmany({A}, 1.0))
+    async with asyncio.timeout(30):
+        await begun.wait()
+        await consumer.on_partitions_revoked({A})
+        assert told == ["drained", "revoked"]
+        assert not consumer.positions.is_open
+        seeking = asyncio.create_task(consumer.perform_seek())
+        await asyncio.sleep(0)
+        assert told == ["drained", "revoked"]
+        gate.set()
+        assert await fetching == {}
+        await seeking
+    assert told == ["drained", "revoked", "seek"]

@@ -1,0 +1,65 @@
+"""When a worker has to stop rather than send everything to the dead letters.
+
+A broken model, a wrong configuration or a producer of something else than documents makes every document fail. Those
+documents are not poison: somebody mends the cause, and then they can be processed. So beyond a run of failures, or a
+share of them, the worker ends before it gives up on the documents that tripped the limit; they stay in their topic.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Final
+
+from el4ner.errors import El4nerError
+
+__all__ = ["FailureLimit", "TooManyFailuresError"]
+
+WINDOW: Final = 500
+"""Documents that the share is taken over; it counts when so many were seen."""
+
+
+class TooManyFailuresError(El4nerError):
+    """Documents fail one after another: the worker stops before it gives up on more of them."""
+
+    code = "too-many-failures"
+
+
+class FailureLimit:
+    """Counts outcomes in the order of their answers.
+
+    Args:
+        run: so many failures one after another are too many.
+        share: a greater share than this of the last :data:`WINDOW` documents is too much.
+    """
+
+    def __init__(self, *, run: int, share: float) -> None:
+        self._run = run
+        self._share = share
+        self._in_a_row = 0
+        self._last: deque[bool] = deque(maxlen=WINDOW)
+        self._failed = 0
+
+    def check(self, codes: Sequence[str | None]) -> None:
+        """Outcomes that are about to be told: an error's code, or None for a result.
+
+        Raises:
+            TooManyFailuresError: nothing of them may be told.
+        """
+        for code in codes:
+            failed = code is not None
+            self._in_a_row = self._in_a_row + 1 if failed else 0
+            if len(self._last) == WINDOW:
+                self._failed -= self._last[0]
+            self._last.append(failed)
+            self._failed += failed
+            if self._in_a_row >= self._run:
+                raise TooManyFailuresError(
+                    f"{self._in_a_row} documents in a row failed, the last one with code {code!r}: mend the cause and "
+                    "start the worker again (worker.max_failure_run is the limit); what was not told is tried again"
+                )
+            if len(self._last) == WINDOW and self._failed > self._share * WINDOW:
+                raise TooManyFailuresError(
+                    f"{self._failed} of the last {WINDOW} documents failed, the last one with code {code!r}: mend the "
+                    "cause and start the worker again (worker.max_failure_share is the limit)"
+                )
