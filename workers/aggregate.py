@@ -51,7 +51,7 @@ from workers.messages import (
     failed_value,
     origin_of,
     peek,
-    revision_of,
+    revision_said,
 )
 from workers.metrics import Metrics
 from workers.offsets import Ticket
@@ -281,7 +281,7 @@ class Aggregator:
         if whose is None:
             owned.letters.append(_Letter(letter, error.code, ticket))
             return
-        revision = revision_of(inner)
+        revision = revision_said(record, inner)
         value = failed_value(stage, document=whose, revision=revision, text=None, pool=None, error=error, carried={})
         failed = Answer(whose, revision, stage, True, dumps(value), origin_of(record))
         free = owned.joins.apply(failed, ticket, now=self._monotonic_ms())

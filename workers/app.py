@@ -47,7 +47,11 @@ class StageApp(faust.App):  # type: ignore[misc]
         group: str | None = None,
     ) -> None:
         kafka, worker = settings.kafka, settings.worker
-        data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            data_dir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            # Nothing in it is needed to go on: a full disk is no reason to stand still.
+            log.warning("worker.data_dir cannot be used: %s", error, extra={"stage": stage, "path": str(data_dir)})
         self.stage = stage
         self.group = group or stage
         self.settings = settings

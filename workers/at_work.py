@@ -16,9 +16,10 @@ import fcntl
 import logging
 import os
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -29,6 +30,8 @@ __all__ = ["AtWork"]
 log = logging.getLogger(__name__)
 
 _FOLDER: Final = "at-work"
+_MOST_SUSPECTS: Final = 10_000
+"""What is remembered; the oldest are forgotten."""
 
 Place = tuple[str, int, int]
 """Topic as the broker names it, partition, offset."""
@@ -40,18 +43,20 @@ class AtWork:
     def __init__(self, data_dir: Path, stage: str) -> None:
         self._folder = data_dir / _FOLDER
         self._stage = stage
+        self._now: list[Place] = []
         self._deaths: dict[Place, int] = {}
-        self._path = self._folder / f"{stage}-{secrets.token_hex(6)}.json"
+        self._path = self._folder
         self._file: int | None = None
+        self._lock = threading.Lock()
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._file, fcntl.LOCK_EX)
+            while self._file is None:
+                self._file = self._create()
         except OSError as error:
             self._without(error)
 
     def take_over(self) -> None:
-        """Read the notes of processes that died, and remove them."""
+        """Read the notes of processes that died, and remove them when what they say is in ours."""
         with contextlib.suppress(OSError):
             for path in self._folder.glob(f"{self._stage}-*.json"):
                 if path != self._path:
@@ -61,35 +66,55 @@ class AtWork:
         """How many processes died while they worked on this message."""
         return self._deaths.get(_place(record), 0)
 
-    def settled(self, record: Record) -> None:
-        """The message was answered: it is no suspect any more."""
-        self._deaths.pop(_place(record), None)
+    def settled(self, record: Record, *, given_up: bool = False) -> None:
+        """The message was answered: it is no suspect any more.
+
+        One that was given up stays known: until its offset is committed it may come again, here or to a successor.
+        """
+        if not given_up and self._deaths.pop(_place(record), None) is not None:
+            self._write()
 
     def begin(self, records: Sequence[Record]) -> None:
         """An engine is called for these messages now."""
-        self._write(orjson.dumps([[*_place(record), self.deaths(record)] for record in records]))
+        self._now = [_place(record) for record in records]
+        self._write()
 
     def end(self) -> None:
         """The call has come back, whatever it brought."""
-        self._write(b"")
+        self._now = []
+        self._write()
 
     def close(self) -> None:
         """This process ends in order: nobody has to know what it worked on."""
-        if self._file is not None:
-            with contextlib.suppress(OSError):
-                self._path.unlink()
-            os.close(self._file)
-            self._file = None
+        with self._lock:
+            if self._file is not None:
+                with contextlib.suppress(OSError):
+                    self._path.unlink()
+                os.close(self._file)
+                self._file = None
 
-    def _write(self, note: bytes) -> None:
+    def _create(self) -> int | None:
+        """Our own file, locked; None if somebody took the new one for a dead process's."""
+        self._path = self._folder / f"{self._stage}-{secrets.token_hex(6)}.json"
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(file, fcntl.LOCK_EX)
+        if os.fstat(file).st_nlink:
+            return file
+        os.close(file)
+        return None
+
+    def _write(self) -> None:
         # No fsync: it is the process that may die, not the machine.
-        if self._file is None:
-            return
-        try:
-            os.ftruncate(self._file, 0)
-            os.pwrite(self._file, note, 0)
-        except OSError as error:
-            self._without(error)
+        with self._lock:
+            if self._file is None:
+                return
+            now, known = self._now, self._deaths
+            note = {"now": now, "known": [[*place, deaths] for place, deaths in list(known.items())]}
+            try:
+                os.ftruncate(self._file, 0)
+                os.pwrite(self._file, orjson.dumps(note) if now or known else b"", 0)
+            except OSError as error:
+                self._without(error)
 
     def _without(self, error: OSError) -> None:
         log.warning(
@@ -113,24 +138,37 @@ class AtWork:
                 return  # its process lives
             if os.fstat(file).st_nlink == 0:
                 return  # somebody else was faster
-            note = os.read(file, 1 << 24)
+            self._read(os.read(file, 1 << 24), path)
+            # First into our own note: we may die at any moment, too.
+            self._write()
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
         finally:
             os.close(file)
+
+    def _read(self, note: bytes, path: Path) -> None:
         try:
-            for topic, partition, offset, deaths in orjson.loads(note or b"[]"):
-                place = (str(topic), int(partition), int(offset))
-                self._deaths[place] = max(self._deaths.get(place, 0), int(deaths) + 1)
-        except (ValueError, TypeError):
+            found = orjson.loads(note) if note else {"now": [], "known": []}
+            known = {_read_place(place): int(deaths) for *place, deaths in found["known"]}
+            died = {_read_place(place) for place in found["now"]}
+        except (KeyError, TypeError, ValueError):
             log.warning("a note of what was worked on is damaged", extra={"stage": self._stage, "path": str(path)})
             return
-        if note:
+        for place in known.keys() | died:
+            self._deaths[place] = max(self._deaths.get(place, 0), known.get(place, 0) + (place in died))
+        for place in list(self._deaths)[:-_MOST_SUSPECTS]:
+            del self._deaths[place]
+        if died:
             log.warning(
                 "a worker died at work; its %d messages are tried one by one",
-                len(self._deaths),
-                extra={"stage": self._stage, "suspects": len(self._deaths)},
+                len(died),
+                extra={"stage": self._stage, "suspects": len(died)},
             )
+
+
+def _read_place(place: Sequence[Any]) -> Place:
+    topic, partition, offset = place
+    return str(topic), int(partition), int(offset)
 
 
 def _place(record: Record) -> Place:

@@ -274,7 +274,7 @@ class WorkerSettings(Section):
     retry_seconds: Seconds = 0.5
     """Before the first retry; doubled for every further one, up to half a minute."""
     max_crashes: PositiveInt = 3
-    """A document over which so many workers died, when it was alone, is given up."""
+    """A document over which so many workers died is given up; from the second time on it is worked on alone."""
     max_failure_run: PositiveInt = 100
     """So many documents that fail one after another stop the worker."""
     max_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.5

@@ -2,7 +2,7 @@
 
 An :class:`~el4ner.errors.EngineError` means that somebody in the batch is poison, that the batch is too large, or that
 the engine is ill. What may pass by itself (``transient``) is tried again after a while; otherwise the batch is halved,
-down to single documents (log₂ n calls more for one poison document among n), and what fails alone gets the error.
+down to single documents (1 + 2·log₂ n calls for one poison document among n), and what fails alone gets the error.
 Anything else that is raised is a bug and is not caught.
 """
 

@@ -224,7 +224,10 @@ class Join:
         if metadata is not None:
             value["metadata"] = metadata
         closed = Closed(state.revision, state.origin.position, state.origin.replays, status, state.deleted)
-        return Outcome(document, closed, value, state.origin, state.trace)
+        last = failed or best
+        # The span that the join's own follows on: that of the answer which settled it.
+        trace = state.trace if last is None or last.trace is None else last.trace
+        return Outcome(document, closed, value, state.origin, trace)
 
     def _read_usable(self, best: Answer | None, *, strict: bool) -> Mapping[str, Any] | None:
         if best is None:

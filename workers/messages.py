@@ -33,6 +33,7 @@ __all__ = [
     "outgoing",
     "peek",
     "revision_of",
+    "revision_said",
 ]
 
 DEAD_LETTER_PREFIX: Final = "el4ner-"
@@ -173,6 +174,12 @@ def revision_of(data: Any) -> int:
     found = data.get("revision") if isinstance(data, dict) else None
     valid = isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MAX_REVISION
     return found if valid and found is not None else 0
+
+
+def revision_said(record: Record, data: Any) -> int:
+    """The revision of a message that cannot be read: as a header says, else as :func:`revision_of`."""
+    said = _number(record, REVISION, -1)
+    return said if 0 <= said <= _MAX_REVISION else revision_of(data)
 
 
 def document_of(record: Record, data: Mapping[str, Any]) -> Document:

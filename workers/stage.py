@@ -39,6 +39,7 @@ from workers.messages import (
     outgoing,
     peek,
     revision_of,
+    revision_said,
 )
 from workers.topics import Topic
 
@@ -162,7 +163,7 @@ class Stage(Generic[T, R]):
             revision = revision_of(data)
         else:
             inner = data.get("document") if isinstance(data, dict) else None
-            revision = revision_of(inner)
+            revision = revision_said(record, inner)
             # Coordinates on a stage's topic are not the document's: they would answer for a document that is none.
             found = document_id(record, inner)
             whose = None if found == f"{record.source}-{record.partition}-{record.offset}" else found

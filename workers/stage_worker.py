@@ -205,8 +205,8 @@ class StageWorker:
         await self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery"))
         for _, ticket in read:
             self.app.positions.finish(ticket)
-        for record, _ in taken:
-            self._at_work.settled(record)
+        for answer in answers:
+            self._at_work.settled(answer.record, given_up=answer.error is not None)
         self.documents += len(answers)
         self._telemetry.answered(answers, began_ms=began)
         for answer in answers:

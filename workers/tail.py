@@ -20,7 +20,7 @@ from workers.headers import parse_traceparent
 from workers.messages import decode
 from workers.topics import Topic, topic_name
 
-__all__ = ["TailError", "TailedDocument", "end_offsets", "tail_documents"]
+__all__ = ["TailError", "TailedDocument", "end_offsets", "tagged_until_now", "tail_documents"]
 
 _POLL_MS: Final = 200
 
@@ -98,21 +98,48 @@ def tail_documents(
         while not stop() and (left is None or left > 0) and (end is None or time.monotonic() < end):
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
-                    if record.value is None:
+                    tailed = _tailed(record, unreadable)
+                    if tailed is None:
                         continue
-                    try:
-                        value = decode(Topic.TAGGED_DOCUMENTS, record.value)
-                    except MessageError as error:
-                        if unreadable is not None:
-                            unreadable(error)
-                        continue
-                    trace = parse_traceparent(record.headers or ())
-                    trace_id = None if trace is None else trace.trace_id
-                    yield TailedDocument(value, record.partition, record.offset, record.timestamp, trace_id)
+                    yield tailed
                     if left is not None:
                         left -= 1
                         if left == 0:
                             return
+
+
+def tagged_until_now(
+    settings: StreamSettings, *, unreadable: Callable[[MessageError], None] | None = None
+) -> Iterator[TailedDocument]:
+    """Every tagged document that is there when this is called. Offsets do not tell how many: transactions take some.
+
+    Raises:
+        TailError: no broker, or no topic.
+    """
+    with _consumer(settings) as (consumer, partitions):
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        ends = consumer.end_offsets(partitions)
+        while any(consumer.position(tp) < end for tp, end in ends.items()):
+            for records in consumer.poll(timeout_ms=_POLL_MS).values():
+                for record in records:
+                    if (tailed := _tailed(record, unreadable)) is not None:
+                        yield tailed
+
+
+def _tailed(record: Any, unreadable: Callable[[MessageError], None] | None) -> TailedDocument | None:
+    if record.value is None:
+        return None
+    try:
+        value = decode(Topic.TAGGED_DOCUMENTS, record.value)
+    except MessageError as error:
+        if unreadable is not None:
+            unreadable(error)
+        return None
+    trace = parse_traceparent(record.headers or ())
+    return TailedDocument(
+        value, record.partition, record.offset, record.timestamp, None if trace is None else trace.trace_id
+    )
 
 
 @contextmanager

@@ -144,6 +144,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         while self._fetches:
             await asyncio.wait(set(self._fetches))
         await super().perform_seek()
+        # Where nothing was ever committed there is nothing to go back to, and aiokafka stays where a fetch has left it.
+        fresh = [tp for tp, offset in self._read_offset.items() if not offset]
+        if fresh:
+            await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
 
     def _to_message(self, tp: Any, record: Fetched) -> Any:
         generation = self.app.consumer_generation_id

@@ -92,6 +92,22 @@ def test_deaths_add_up_until_the_message_is_answered(tmp_path: Path) -> None:
     assert last.deaths(record(1)) == 0
 
 
+def test_what_is_known_outlives_deaths_over_other_messages(tmp_path: Path) -> None:
+    """Two poison documents: the second one's deaths must not make the first one forgotten."""
+    first = started(tmp_path)
+    first.begin([record(1)])
+    die(first)
+    second = started(tmp_path)
+    second.settled(record(1), given_up=True)
+    second.begin([record(2)])
+    die(second)
+    third = started(tmp_path)
+    assert deaths(third, range(4)) == [0, 1, 1, 0]
+    third.settled(record(2))
+    die(third)
+    assert deaths(started(tmp_path), range(4)) == [0, 1, 0, 0]
+
+
 def test_who_is_not_at_work_leaves_nothing(tmp_path: Path) -> None:
     idle, orderly = started(tmp_path), started(tmp_path)
     for process in (idle, orderly):

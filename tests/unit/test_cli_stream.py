@@ -12,9 +12,9 @@ from tests.unit.test_cli import runner, undisturbed
 from workers.cli import produce
 from workers.cli.app import app
 from workers.cli.demo import _read
-from workers.pacing import at_rate
 from workers.cli.tail import show_tagged
 from workers.inputs import InputError, NewDocument
+from workers.pacing import at_rate
 
 __all__ = ["runner", "undisturbed"]
 

@@ -185,3 +185,21 @@ async def test_a_fetch_from_before_partitions_went_away_is_dropped_and_waited_fo
         assert await fetching == {}
         await seeking
     assert told == ["drained", "revoked", "seek"]
+
+
+async def test_a_partition_without_a_commit_is_read_from_its_beginning_after_a_rebalance(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """aiokafka leaves it where a fetch, thrown away with its queues, has left it."""
+    sought: list[TP] = []
+
+    async def seek_to_committed() -> dict[TP, int | None]:
+        return {A: None, B: 7}
+
+    async def seek_to_beginning(*partitions: Any) -> None:
+        sought.extend(TP(tp.topic, tp.partition) for tp in partitions)
+
+    monkeypatch.setattr(consumer, "seek_to_committed", seek_to_committed)
+    monkeypatch.setattr(consumer._thread, "seek_to_beginning", seek_to_beginning)
+    await consumer.perform_seek()
+    assert sought == [A]

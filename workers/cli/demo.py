@@ -149,23 +149,21 @@ def _stream(stack: Stack, batch: Sequence[NewDocument], patience: float) -> None
 def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, started: float, seconds: float) -> bool:
     """The workers have stopped: read the whole topic again, count, and say what was found. True: all is well."""
     from el4ner.errors import MessageError
-    from workers.tail import end_offsets, tail_documents
+    from workers.tail import tagged_until_now
     from workers.topics import Topic
 
-    total = sum(end_offsets(stack.settings).values())
     problems: list[str] = []
     seen: Counter[str] = Counter()
     types: Counter[str] = Counter()
-    if total:
-        for tagged in tail_documents(stack.settings, start="earliest", count=total, seconds=60):
-            seen[tagged.value["id"]] += 1
-            types.update(entity["type"] for entity in tagged.value["entities"])
-            if tagged.status != "complete":
-                problems.append(f"document {tagged.value['id']} is {tagged.status}")
-            try:
-                _ = tagged.document  # raises if an offset is wrong
-            except MessageError as error:
-                problems.append(f"document {tagged.value['id']}: {error}")
+    for tagged in tagged_until_now(stack.settings):
+        seen[tagged.value["id"]] += 1
+        types.update(entity["type"] for entity in tagged.value["entities"])
+        if tagged.status != "complete":
+            problems.append(f"document {tagged.value['id']} is {tagged.status}")
+        try:
+            _ = tagged.document  # raises if an offset is wrong
+        except MessageError as error:
+            problems.append(f"document {tagged.value['id']}: {error}")
     problems += [f"document {document.id} is missing" for document in batch if not seen[document.id]]
     problems += [f"document {name} came out {count} times" for name, count in seen.items() if count > 1]
     dead = stack.messages_in(Topic.DEAD_LETTERS)
@@ -179,7 +177,7 @@ def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, star
     console.print(shown)
     console.print()
     lines = {
-        "documents": f"{len(seen)} of {len(batch)}, {total - len(seen)} twice, {dead} dead letters",
+        "documents": f"{len(seen)} of {len(batch)}, {seen.total() - len(seen)} twice, {dead} dead letters",
         "entities": str(types.total()),
         "models": f"prepared in {prepared:.1f} s" if prepared else "were prepared already",
         "start-up": f"{started:.1f} s (services, topics, workers with their models)",

@@ -1,4 +1,7 @@
-"""Apache Kafka on this machine: one JVM that is broker and controller (KRaft), no container."""
+"""Apache Kafka on this machine: a JVM that is broker and controller (KRaft), no container.
+
+One of them is a cluster by itself; :mod:`workers.local.cluster` makes several into one.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ import secrets
 import subprocess
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from workers.local.clients import connect
 from workers.local.errors import LocalServiceError
 from workers.local.jars import cached_jars, fetch_jars
 from workers.local.java import MINIMUM_JAVA, find_java, find_maven
@@ -19,7 +24,7 @@ from workers.local.processes import log_excerpt, spawn_detached
 from workers.local.server import LocalServer, Progress, no_progress
 from workers.local.state import ServiceName, ServiceRecord
 
-__all__ = ["MAX_MESSAGE_BYTES", "KafkaServer"]
+__all__ = ["MAX_MESSAGE_BYTES", "KafkaServer", "NodeSettings", "new_cluster_id"]
 
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 
@@ -30,10 +35,11 @@ _LOG_CONFIGURATION = Path(__file__).parent / "kafka" / "log4j2.properties"
 _PROPERTIES = """\
 # Written by el4ner at every start; changes are lost.
 process.roles=broker,controller
-node.id=1
-controller.quorum.voters=1@{host}:{controller_port}
-listeners=PLAINTEXT://{host}:{port},CONTROLLER://{host}:{controller_port}
-advertised.listeners=PLAINTEXT://{host}:{port}
+node.id={node_id}
+controller.quorum.voters={voters}
+listeners={listeners}
+advertised.listeners={advertised}
+listener.security.protocol.map={protocols}
 inter.broker.listener.name=PLAINTEXT
 controller.listener.names=CONTROLLER
 log.dirs=data
@@ -41,18 +47,18 @@ log.dirs=data
 # Topics are made on purpose, with their settings.
 auto.create.topics.enable=false
 num.partitions=1
-default.replication.factor=1
-min.insync.replicas=1
+default.replication.factor={replicas}
+min.insync.replicas={min_insync}
 
-# One node holds what a cluster would keep three times, for a handful of consumer groups.
+# For a handful of consumer groups. One node holds once what a cluster keeps several times.
 offsets.topic.num.partitions=4
-offsets.topic.replication.factor=1
+offsets.topic.replication.factor={replicas}
 transaction.state.log.num.partitions=4
-transaction.state.log.replication.factor=1
-transaction.state.log.min.isr=1
+transaction.state.log.replication.factor={replicas}
+transaction.state.log.min.isr={min_insync}
 share.coordinator.state.topic.num.partitions=4
-share.coordinator.state.topic.replication.factor=1
-share.coordinator.state.topic.min.isr=1
+share.coordinator.state.topic.replication.factor={replicas}
+share.coordinator.state.topic.min.isr={min_insync}
 # A worker that starts alone need not wait for company.
 group.initial.rebalance.delay.ms=0
 
@@ -70,6 +76,41 @@ log.cleaner.dedupe.buffer.size=16777216
 num.network.threads=2
 num.io.threads=4
 """
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class NodeSettings:
+    """What differs from node to node of a cluster, and from cluster to cluster.
+
+    ``voters``: every node's id and the port of its controller, this one's among them. ``detour``: a second listener,
+    as the port that it has and the port that it tells its clients to come to; None: there is none. ``replicas``: how
+    many copies there are of a topic that says nothing else, and of Kafka's own topics; ``min_insync``: how many of
+    them have to have a message before it is acknowledged.
+    """
+
+    node_id: int
+    port: int
+    voters: Mapping[int, int]
+    detour: tuple[int, int] | None = None
+    replicas: int = 1
+    min_insync: int = 1
+
+    def properties(self) -> str:
+        """The content of ``server.properties``."""
+        listeners = {"PLAINTEXT": self.port, "CONTROLLER": self.voters[self.node_id]}
+        advertised = {"PLAINTEXT": self.port}
+        if self.detour is not None:
+            listeners["DETOUR"], advertised["DETOUR"] = self.detour
+        return _PROPERTIES.format(
+            node_id=self.node_id,
+            voters=",".join(f"{node}@{LOOPBACK}:{port}" for node, port in self.voters.items()),
+            listeners=_addresses(listeners),
+            advertised=_addresses(advertised),
+            protocols=",".join(f"{listener}:PLAINTEXT" for listener in listeners),
+            replicas=self.replicas,
+            min_insync=self.min_insync,
+            max_message_bytes=MAX_MESSAGE_BYTES,
+        )
 
 
 class KafkaServer(LocalServer):
@@ -117,14 +158,7 @@ class KafkaServer(LocalServer):
         port = choose_port(self.port if self.port is not None else self._last_port())
         if self.port is not None and port != self.port:
             raise LocalServiceError(f"Kafka's port {self.port} is taken: stop what uses it or choose another")
-        (self.data_dir / "server.properties").write_text(
-            _PROPERTIES.format(
-                host=LOOPBACK,
-                port=port,
-                controller_port=choose_port(taken=frozenset({port})),
-                max_message_bytes=MAX_MESSAGE_BYTES,
-            )
-        )
+        (self.data_dir / "server.properties").write_text(self._settings(port).properties())
         self._log.unlink(missing_ok=True)  # what it says of this start must not mix with the last one's errors
         if not (self.data_dir / "data" / "meta.properties").exists():
             self._format(java, jars)
@@ -150,8 +184,11 @@ class KafkaServer(LocalServer):
         from kafka.errors import KafkaError
 
         try:
-            admin = KafkaAdminClient(
-                bootstrap_servers=record.address, bootstrap_timeout_ms=5_000, request_timeout_ms=5_000
+            admin = connect(
+                KafkaAdminClient,
+                bootstrap_servers=record.address,
+                bootstrap_timeout_ms=5_000,
+                request_timeout_ms=5_000,
             )
         except KafkaError:
             return False
@@ -161,6 +198,14 @@ class KafkaServer(LocalServer):
             return False
         finally:
             admin.close()
+
+    def _settings(self, port: int) -> NodeSettings:
+        """This node, which listens on ``port``: a cluster by itself."""
+        return NodeSettings(node_id=1, port=port, voters={1: choose_port(taken=frozenset({port}))})
+
+    def _cluster_id(self) -> str:
+        """The id that a new storage is given."""
+        return new_cluster_id()
 
     @property
     def _log(self) -> Path:
@@ -175,7 +220,7 @@ class KafkaServer(LocalServer):
             written = (self.data_dir / "server.properties").read_text()
         except FileNotFoundError:
             return None
-        listener = re.search(r"^advertised\.listeners=.*:(\d+)$", written, re.MULTILINE)
+        listener = re.search(r"^advertised\.listeners=PLAINTEXT://[^,:]*:(\d+)", written, re.MULTILINE)
         return None if listener is None else int(listener.group(1))
 
     def _java(self, java: Path, jars: Path, *, log: str = "kafka.log") -> list[str]:
@@ -207,7 +252,7 @@ class KafkaServer(LocalServer):
                     "format",
                     "--ignore-formatted",
                     "--cluster-id",
-                    _new_cluster_id(),
+                    self._cluster_id(),
                     "--config",
                     "server.properties",
                 ],
@@ -231,7 +276,11 @@ class KafkaServer(LocalServer):
             )
 
 
-def _new_cluster_id() -> str:
+def _addresses(ports: Mapping[str, int]) -> str:
+    return ",".join(f"{listener}://{LOOPBACK}:{port}" for listener, port in ports.items())
+
+
+def new_cluster_id() -> str:
     """16 random bytes in URL-safe Base64, as Kafka makes them: never with a dash first, which reads as an option."""
     while True:
         text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")

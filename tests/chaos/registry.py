@@ -1,0 +1,33 @@
+"""All scenarios by name, in the order in which the suite plays them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from tests.chaos.run import Scenario
+from tests.chaos.scenarios import brokers, cache, documents, messages, processes
+
+__all__ = ["SCENARIOS"]
+
+_SESSION: Final = {"kafka": {"session_timeout_seconds": processes.SESSION_SECONDS}}
+
+SCENARIOS: Final[Mapping[str, Scenario]] = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("kill-workers", processes.kill_workers, 420, _SESSION),
+        Scenario("scale", processes.scale, 180, _SESSION),
+        Scenario("paused-consumer", processes.paused_consumer, 210, _SESSION),
+        Scenario("broker-restart", brokers.broker_restart, 210, _SESSION),
+        Scenario("all-brokers", brokers.all_brokers, 240, _SESSION),
+        Scenario("network-cut", brokers.network_cut, 210, _SESSION),
+        Scenario("network-cut-closed", brokers.network_cut_closed, 210, _SESSION),
+        Scenario("redis", cache.redis_away, 180, {**_SESSION, **cache.SECTIONS}),
+        Scenario("broken-documents", documents.broken_documents, 150, {**_SESSION, **documents.BROKEN_SECTIONS}),
+        Scenario("engine-faults", documents.engine_faults, 240, {**_SESSION, **documents.FAULT_SECTIONS}),
+        Scenario("stage-messages", messages.stage_messages, 180, _SESSION),
+        Scenario("disk-full", processes.disk_full, 180, _SESSION),
+        Scenario("clock-jump", processes.clock_jump, 210, _SESSION),
+        Scenario("rolling-upgrade", messages.rolling_upgrade, 240, _SESSION),
+    )
+}

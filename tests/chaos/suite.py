@@ -1,0 +1,51 @@
+"""The chaos suite: ``make test-chaos``, one scenario with ``make test-chaos SCENARIO=… SEED=…``.
+
+The file's name keeps it out of every other run of pytest: it is collected only where it is named.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chaos.play import play
+from tests.chaos.registry import SCENARIOS
+from tests.chaos.report import RESULTS
+from tests.chaos.run import Scenario, World
+
+pytestmark = [
+    pytest.mark.chaos,
+    pytest.mark.integration,
+    # kafka-python 3.0 reads its protocol's definitions by a function that Python 3.11 and 3.12 call deprecated …
+    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
+    # … and forgets to close the sockets of connections that were refused.
+    pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _forgotten_sockets_are_closed() -> Iterator[None]:
+    """While the warning is still ignored."""
+    yield
+    gc.collect()
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    # The bound that counts is the scenario's own, which says what it was waiting for; this one is for what hangs.
+    [pytest.param(one, id=name, marks=pytest.mark.timeout(one.seconds + 180)) for name, one in SCENARIOS.items()],
+)
+def test_nothing_is_lost_and_nothing_comes_twice(scenario: Scenario, world: World, pytestconfig: pytest.Config) -> None:
+    build = Path(pytestconfig.rootpath) / "build"
+    record, problems = play(
+        scenario,
+        world,
+        seed=pytestconfig.getoption("seed"),
+        build=build / "chaos",
+        keep=pytestconfig.getoption("keep"),
+    )
+    pytestconfig.stash[RESULTS].append((record, problems))
+    assert not problems, "\n".join([*problems, f"logs are in {build / 'chaos' / scenario.name}"])
