@@ -6,11 +6,8 @@ What is set here and why is said beside each setting; the transport (:mod:`worke
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
-import shutil
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import faust
@@ -42,16 +39,10 @@ class StageApp(faust.App):  # type: ignore[misc]
         stage: str,
         settings: StreamSettings,
         *,
-        data_dir: Path,
         fatal: Callable[[BaseException], None],
         group: str | None = None,
     ) -> None:
         kafka, worker = settings.kafka, settings.worker
-        try:
-            data_dir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            # Nothing in it is needed to go on: a full disk is no reason to stand still.
-            log.warning("worker.data_dir cannot be used: %s", error, extra={"stage": stage, "path": str(data_dir)})
         self.stage = stage
         self.group = group or stage
         self.settings = settings
@@ -60,7 +51,6 @@ class StageApp(faust.App):  # type: ignore[misc]
         """Whether the process is on its way down, in order."""
         self._fatal: Callable[[BaseException], None] | None = fatal
         self._loop_of_fatal = asyncio.get_running_loop()
-        self._own_dir = data_dir
         self._topics_by_name = {topic_name(kafka, topic): topic for topic in Topic}
         self.names = {topic: name for name, topic in self._topics_by_name.items()}
         """Our topics' names on the broker."""
@@ -72,7 +62,7 @@ class StageApp(faust.App):  # type: ignore[misc]
             broker=";".join(f"kafka://{server}" for server in kafka.servers),
             broker_credentials=security.faust_credentials(kafka),
             store="memory://",
-            datadir=data_dir,
+            datadir=worker.data_dir,
             autodiscover=False,
             web_enabled=False,
             # The topics are ours (workers.topics), with settings that Faust would not give them.
@@ -214,10 +204,9 @@ class StageApp(faust.App):  # type: ignore[misc]
         """Send and wait until every one is delivered, once."""
         await send_all(self.producer.client, self.names, messages)
 
-    def remove_data(self) -> None:
-        """Remove the process's own folder; nothing in it outlives the process."""
-        with contextlib.suppress(OSError):
-            shutil.rmtree(self._own_dir)
+    def _create_directories(self) -> None:
+        # Faust's are for tables on disk; there are none, and a full disk is no reason to stand still.
+        return
 
 
 # mode names a service's logger after the module of its class; what it logs itself is Faust's.

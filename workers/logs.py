@@ -4,15 +4,48 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
+from collections.abc import Callable
 from typing import IO
 
 import structlog
 
 from workers.config import WorkerSettings
 
-__all__ = ["configure_logging"]
+__all__ = ["Throttle", "configure_logging"]
 
 _NOISY = ("aiokafka", "faust", "mode", "kafka")
+
+
+class Throttle(logging.Filter):
+    """Lets a library's record through ``most`` times in ``seconds``, then only counts it.
+
+    In an outage the Kafka clients say the same thing some hundred times a second. The first record of the next period
+    says in ``suppressed`` how many were left out.
+    """
+
+    def __init__(
+        self, *, most: int = 5, seconds: float = 10.0, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
+        super().__init__()
+        self._most = most
+        self._seconds = seconds
+        self._monotonic = monotonic
+        self._seen: dict[tuple[str, str], tuple[float, int]] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """See :meth:`logging.Filter.filter`."""
+        if not record.name.startswith(_NOISY):
+            return True
+        key = (record.name, str(record.msg))
+        now = self._monotonic()
+        since, count = self._seen.get(key, (now, 0))
+        if now - since >= self._seconds:
+            if count > self._most:
+                record.suppressed = count - self._most
+            since, count = now, 0
+        self._seen[key] = (since, count + 1)
+        return count < self._most
 
 
 def configure_logging(settings: WorkerSettings, *, stream: IO[str] | None = None) -> None:
@@ -28,6 +61,8 @@ def configure_logging(settings: WorkerSettings, *, stream: IO[str] | None = None
         else [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
     )
     handler = logging.StreamHandler(out)
+    if settings.log_level != "debug":
+        handler.addFilter(Throttle())
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[

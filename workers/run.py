@@ -214,7 +214,17 @@ async def _until_signalled(settings: StreamSettings, stages: Sequence[str], read
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    await serve_workers(settings, stages, stop=stop, ready=ready)
+
+    def settled() -> None:
+        # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen it is looked through
+        # again and again: a third of a worker's time where no model is asked. What messages leave is rarely a cycle.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
+        if ready is not None:
+            ready()
+
+    await serve_workers(settings, stages, stop=stop, ready=settled)
 
 
 async def _serve(
@@ -261,7 +271,6 @@ def _build(
     app = StageApp(
         stage,
         settings,
-        data_dir=settings.worker.data_dir / f"{stage}-{os.getpid()}",
         fatal=fatal,
         group=members.group_of(stage, settings),
     )
@@ -281,18 +290,14 @@ def _build(
 async def _start(workers: Sequence[Worker], ready: Callable[[], None] | None) -> None:
     await asyncio.gather(*(worker.app.start() for worker in workers))
     await asyncio.gather(*(worker.app.ready.wait() for worker in workers))
-    # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen it is looked through
-    # again and again: a third of a worker's time where no model is asked. What messages leave is rarely a cycle.
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
     log.info("ready", extra={"stages": [worker.app.stage for worker in workers]})
     if ready is not None:
         ready()
 
 
 async def _stop(settings: StreamSettings, workers: Sequence[Worker], *, drain: bool) -> None:
-    bound = settings.worker.shutdown_seconds
+    # Who crashed has nothing to hand over: its partitions are free when the process is gone.
+    bound = settings.worker.shutdown_seconds if drain else min(_CLOSE_SECONDS, settings.worker.shutdown_seconds)
     for worker in workers:
         worker.app.stopping = True
         worker.app.positions.pause()
@@ -311,7 +316,6 @@ async def _stop(settings: StreamSettings, workers: Sequence[Worker], *, drain: b
         except Exception:
             # What it could not commit or close is read again by the next one.
             log.exception("%s did not stop cleanly", worker.app.stage, extra={"stage": worker.app.stage})
-        worker.app.remove_data()
         log.info(
             "%s stopped",
             worker.app.stage,

@@ -6,6 +6,7 @@ aggregator joins must have equally many partitions. :func:`check` refuses anythi
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ __all__ = [
 ]
 
 TABLE_NAME: Final = "joins"
+_KNOWN_SECONDS: Final = 10.0
 
 
 class Topic(StrEnum):
@@ -192,7 +194,13 @@ def create(settings: StreamSettings) -> list[TopicReport]:
             except TopicAlreadyExistsError:
                 # Somebody else was first; whether theirs will do is what describe says.
                 continue
-        return _describe(admin, settings.kafka)
+        end = time.monotonic() + _KNOWN_SECONDS
+        while True:
+            reports = _describe(admin, settings.kafka)
+            if all(report.exists for report in reports) or time.monotonic() > end:
+                return reports
+            # Of several brokers not every one has heard of them yet.
+            time.sleep(0.1)
 
 
 def describe(settings: StreamSettings) -> list[TopicReport]:
@@ -276,7 +284,8 @@ def _describe(admin: Any, settings: KafkaSettings) -> list[TopicReport]:
     reports = []
     for planned in plans:
         name = planned.name
-        if name not in found:
+        # A topic that was made a moment ago may be known to a broker by its name alone.
+        if name not in found or not found[name]["partitions"]:
             reports.append(TopicReport(plan=planned, exists=False, problems=(f"topic {name!r} does not exist",)))
             continue
         replication = min(len(partition["replica_nodes"]) for partition in found[name]["partitions"])

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from workers.config import WorkerSettings
-from workers.logs import configure_logging
+from workers.logs import Throttle, configure_logging
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +56,21 @@ def test_console_lines_are_for_people_and_json_is_for_pipes() -> None:
     configure_logging(WorkerSettings(log_format="auto"), stream=out)
     logging.getLogger("workers").warning("hello")
     assert json.loads(out.getvalue())["event"] == "hello"
+
+
+def test_what_a_library_repeats_is_counted_instead_of_shown() -> None:
+    now = 0.0
+    throttle = Throttle(most=2, seconds=10.0, monotonic=lambda: now)
+
+    def record(name: str, message: str, *arguments: object) -> logging.LogRecord:
+        return logging.LogRecord(name, logging.ERROR, "", 0, message, arguments, None)
+
+    shown = [throttle.filter(record("aiokafka.client", "no connection to %s", node)) for node in range(5)]
+    assert shown == [True, True, False, False, False]
+    # Something else, and whatever we say ourselves, is not held back.
+    assert throttle.filter(record("aiokafka.client", "metadata"))
+    assert all(throttle.filter(record("workers.run", "ready")) for _ in range(5))
+    now = 10.0
+    again = record("aiokafka.client", "no connection to %s", 1)
+    assert throttle.filter(again)
+    assert again.suppressed == 3  # type: ignore[attr-defined]

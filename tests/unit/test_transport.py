@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -36,11 +35,10 @@ class Fetch:
 
 
 @pytest.fixture
-async def app(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StageApp]:
-    made = StageApp("extract", load_stream_settings(environ={}), data_dir=tmp_path / "own", fatal=lambda _: None)
+async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StageApp]:
+    made = StageApp("extract", load_stream_settings(environ={}), fatal=lambda _: None)
     monkeypatch.setattr(type(made), "consumer_generation_id", GENERATION)
     yield made
-    made.remove_data()
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ HOURS = 3600.0
 def kill_workers(run: Run) -> Check | None:
     """kill -9 of each kind of worker at random moments, 20 times over 20,000 documents."""
     run.deploy()
-    run.load(documents(run.random, DOCUMENTS), per_second=250)
+    run.load(documents(run.random, DOCUMENTS), per_second=90)
     run.wait_tagged(200)
     victims = [*STAGES] * (KILLS // len(STAGES))
     run.random.shuffle(victims)
