@@ -35,10 +35,10 @@ class Fetch:
 
 
 @pytest.fixture
-async def app(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[StageApp]:
+async def app(monkeypatch: pytest.MonkeyPatch) -> StageApp:
     made = StageApp("extract", load_stream_settings(environ={}), fatal=lambda _: None)
     monkeypatch.setattr(type(made), "consumer_generation_id", GENERATION)
-    yield made
+    return made
 
 
 @pytest.fixture
