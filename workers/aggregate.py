@@ -27,7 +27,6 @@ from el4ner.serialize import dumps, entities_from_json, types_from_json
 from el4ner.types import TaggedDocument
 from workers import outputs
 from workers.app import StageApp
-from workers.backoff import Backoff
 from workers.changelog import (
     Recovered,
     Remembered,
@@ -45,20 +44,22 @@ from workers.messages import (
     STATUS,
     Outgoing,
     Record,
+    coordinates,
     dead_letter,
     decode,
     document_id,
     failed_value,
     origin_of,
-    peek,
-    revision_said,
+    whose_answer,
 )
 from workers.metrics import Metrics
 from workers.offsets import Ticket
 from workers.partition_join import Group, PartitionJoin
+from workers.stage import STAGES
 from workers.telemetry import Telemetry
 from workers.topics import Topic, changelog_name, topic_name
 from workers.transactions import TransactionalWriter
+from workers.write_loop import WriteLoop
 
 __all__ = ["Aggregator", "build", "join_of", "read_part"]
 
@@ -70,12 +71,7 @@ TICK_SECONDS: Final = 0.25
 _GROUP: Final = 250
 _MOST_SETTLED: Final = 1_000
 _YIELD_EVERY: Final = 50
-_STAGE_OF: Final = {
-    Topic.SPAN_CANDIDATES: "extract",
-    Topic.TYPED_ENTITIES: "classify",
-    Topic.VALIDATION_VERDICTS: "validate",
-}
-_TOPIC_OF: Final = {stage: topic for topic, stage in _STAGE_OF.items()}
+_STAGE_OF: Final = {stage.output: stage.name for stage in STAGES.values()}
 
 
 def build(
@@ -95,7 +91,7 @@ def join_of(settings: StreamSettings) -> Join:
     method = settings.method
 
     def read(stage: str, value: bytes) -> Mapping[str, Any]:
-        return decode(_TOPIC_OF[stage], value)
+        return decode(STAGES[stage].output, value)
 
     def assembled(stage: str, body: Mapping[str, Any]) -> TaggedDocument:
         result = entities_from_json(body) if stage == "validate" else types_from_json(body)
@@ -142,14 +138,15 @@ class _Owned:
     writer: TransactionalWriter
     joins: PartitionJoin[Ticket]
     letters: list[_Letter] = field(default_factory=list)
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    moved: asyncio.Event = field(default_factory=asyncio.Event)
-    task: asyncio.Task[None] | None = None
-    writing: bool = False
+    writes: WriteLoop = field(init=False)
+    task: asyncio.Task[None] = field(init=False)
 
     @property
     def has_work(self) -> bool:
         return self.joins.has_work or bool(self.letters)
+
+    def is_full(self) -> bool:
+        return self.joins.settled_documents >= _MOST_SETTLED
 
 
 class Aggregator:
@@ -241,9 +238,7 @@ class Aggregator:
                     self._handle(owned, record, ticket)
                     if count % _YIELD_EVERY == 0:
                         await asyncio.sleep(0)
-                    while owned.joins.settled_documents >= _MOST_SETTLED and owned.task is not None:
-                        owned.moved.clear()
-                        await owned.moved.wait()
+                    await owned.writes.room(owned.is_full)
                 self._hold_back()
         except Exception as error:
             self.app.fail(error)
@@ -260,28 +255,23 @@ class Aggregator:
         else:
             if free is not None:
                 self.app.positions.finish(free)
-        if owned.has_work:
-            owned.wake.set()
+        owned.writes.wake()
 
     def _refuse(self, owned: _Owned, record: Record, ticket: Ticket, error: MessageError) -> None:
         """A message that cannot be read. The stage after it sends it to the dead letters; after the last one, we do."""
         stage = _STAGE_OF[record.topic]
-        where = f"{record.source}-{record.partition}-{record.offset}"
-        log.warning("a stage's message cannot be read: %s", error, extra={"stage": "aggregate", "source": where})
+        extra = {"stage": "aggregate", "source": coordinates(record)}
+        log.warning("a stage's message cannot be read: %s", error, extra=extra)
         if record.topic is not Topic.VALIDATION_VERDICTS:
             self.app.positions.finish(ticket)
             return
-        data = peek(record.value)
-        inner = data.get("document") if isinstance(data, dict) else None
-        document = document_id(record, inner)
-        whose = None if document == where else document
+        whose, revision = whose_answer(record)
         letter = dead_letter(
             record, stage="aggregate", error=error, document=whose, attempts=1, now_ms=self._clock_ms()
         )
         if whose is None:
             owned.letters.append(_Letter(letter, error.code, ticket))
             return
-        revision = revision_said(record, inner)
         value = failed_value(stage, document=whose, revision=revision, text=None, pool=None, error=error, carried={})
         failed = Answer(whose, revision, stage, True, dumps(value), origin_of(record))
         free = owned.joins.apply(failed, ticket, now=self._monotonic_ms())
@@ -300,19 +290,6 @@ class Aggregator:
             self.app.consumer.paused = frozenset()
 
     # --- what goes out ---
-
-    async def _write(self, owned: _Owned) -> None:
-        """Write groups as long as there is something; what comes meanwhile is the next group."""
-        while True:
-            await owned.wake.wait()
-            owned.wake.clear()
-            while owned.has_work:
-                owned.writing = True
-                try:
-                    await self._write_group(owned)
-                finally:
-                    owned.writing = False
-                    owned.moved.set()
 
     async def _write_group(self, owned: _Owned) -> None:
         began = self._clock_ms()
@@ -368,15 +345,14 @@ class Aggregator:
             owned = await asyncio.gather(*(self._own(partition) for partition in partitions))
             self._owned = {one.partition: one for one in owned}
             for one in owned:
-                one.task = asyncio.create_task(self._write(one))
+                one.task = asyncio.create_task(one.writes.run())
                 one.task.add_done_callback(self._done)
-                one.wake.set()
+                one.writes.wake()
 
     async def _own(self, partition: int) -> _Owned:
         settings = self._settings
-        backoff = Backoff(settings.worker.retry_seconds, 30.0)
         writer = TransactionalWriter(
-            settings.kafka, self.app.names, partition, backoff=backoff, ended=self._telemetry.transaction
+            settings.kafka, self.app.names, partition, backoff=self.app.backoff, ended=self._telemetry.transaction
         )
         await writer.start()
         joins: PartitionJoin[Ticket] = PartitionJoin(
@@ -396,7 +372,12 @@ class Aggregator:
                     "remembered": joins.remembered_documents,
                 },
             )
-        return _Owned(partition, writer, joins)
+        return self._owned_by(partition, writer, joins)
+
+    def _owned_by(self, partition: int, writer: TransactionalWriter, joins: PartitionJoin[Ticket]) -> _Owned:
+        owned = _Owned(partition, writer, joins)
+        owned.writes = WriteLoop(lambda: owned.has_work, lambda: self._write_group(owned))
+        return owned
 
     def _restore(self, joins: PartitionJoin[Ticket], recovered: Recovered) -> None:
         worker = self._settings.worker
@@ -414,25 +395,13 @@ class Aggregator:
 
     async def drain(self) -> None:
         """Write what is settled, within ``worker.shutdown_seconds``, and own nothing any more."""
-        await self._write_the_rest()
-        await self.release()
-
-    async def _write_the_rest(self) -> None:
-        end = asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds
+        until = asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds
         for owned in self._owned.values():
-            while (owned.has_work or owned.writing) and owned.task is not None and not owned.task.done():
-                left = end - asyncio.get_running_loop().time()
-                if left <= 0:
-                    # Harmless: the next owner fences what is still on its way, and does it again.
-                    log.warning("outcomes are left to the next owner", extra={"stage": "aggregate"})
-                    return
-                owned.moved.clear()
-                owned.wake.set()
-                try:
-                    async with asyncio.timeout(min(left, 1.0)):
-                        await owned.moved.wait()
-                except TimeoutError:
-                    continue
+            if not await owned.writes.drain(until):
+                # Harmless: the next owner fences what is still on its way, and does it again.
+                log.warning("outcomes are left to the next owner", extra={"stage": "aggregate"})
+                break
+        await self.release()
 
     async def release(self) -> None:
         """Own nothing any more."""
@@ -442,12 +411,9 @@ class Aggregator:
     async def _let_go(self) -> None:
         owned, self._owned = list(self._owned.values()), {}
         for one in owned:
-            if one.task is not None:
-                one.task.cancel()
-        await asyncio.gather(*(one.task for one in owned if one.task is not None), return_exceptions=True)
-        for one in owned:
-            one.task = None
-            one.moved.set()
+            one.task.cancel()
+            one.writes.end()
+        await asyncio.gather(*(one.task for one in owned), return_exceptions=True)
         await asyncio.gather(*(one.writer.stop() for one in owned))
         self.app.consumer.paused = frozenset()
 
@@ -460,6 +426,5 @@ class Aggregator:
             await asyncio.sleep(TICK_SECONDS)
             for owned in list(self._owned.values()):
                 owned.joins.tick(now=self._monotonic_ms())
-                if owned.has_work:
-                    owned.wake.set()
+                owned.writes.wake()
             self._hold_back()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 import faust
 from aiokafka.errors import KafkaError
@@ -26,6 +26,8 @@ from workers.transport import Fetched, Transport
 __all__ = ["StageApp"]
 
 log = logging.getLogger(__name__)
+
+_LONGEST_WAIT_SECONDS: Final = 30.0
 
 
 class StageApp(faust.App):  # type: ignore[misc]
@@ -56,6 +58,8 @@ class StageApp(faust.App):  # type: ignore[misc]
         """Our topics' names on the broker."""
         self.prepare: Callable[[], Awaitable[None]] | None = None
         """Awaited when partitions were assigned, before anything is read of them."""
+        self.backoff = Backoff(worker.retry_seconds, _LONGEST_WAIT_SECONDS)
+        """Between tries of what may pass."""
         self._beginning: asyncio.Task[None] | None = None
         super().__init__(
             app_id(kafka, self.group),
@@ -191,14 +195,13 @@ class StageApp(faust.App):  # type: ignore[misc]
         """
         if not messages:
             return
-        backoff = Backoff(self.settings.worker.retry_seconds, 30.0)
 
         def on_retry(error: KafkaError, retry: int) -> None:
             log.warning("a delivery is tried again: %s", error, extra={"stage": self.stage, "retry": retry})
             if retried is not None:
                 retried()
 
-        await deliver(lambda: self.send(messages), wait=backoff.seconds, on_retry=on_retry)
+        await deliver(lambda: self.send(messages), wait=self.backoff.seconds, on_retry=on_retry)
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
         """Send and wait until every one is delivered, once."""

@@ -27,11 +27,12 @@ from workers.headers import RandomBytes, find
 from workers.isolation import Result
 from workers.member_join import MemberAnswer, MemberDeletion, MemberJoin, Settled
 from workers.members import COMBINE
-from workers.messages import Record, dead_letter, decode, document_id, origin_of, peek
+from workers.messages import Record, dead_letter, decode, document_id, origin_of, whose_answer
 from workers.offsets import Ticket
 from workers.stage import CLASSIFY, EXTRACT, STAGE, Answer, Deleted, Failure, Stage, Work
 from workers.telemetry import Telemetry
 from workers.topics import Topic
+from workers.write_loop import WriteLoop
 
 if TYPE_CHECKING:
     # At run time it takes numpy and scipy along.
@@ -242,9 +243,7 @@ class CombineWorker:
             max_bytes=worker.max_open_mb << 20,
         )
         self._letters: list[tuple[Answer, Ticket]] = []
-        self._wake = asyncio.Event()
-        self._moved = asyncio.Event()
-        self._writing = False
+        self._writes = WriteLoop(lambda: self._has_work, self._write_group)
         telemetry.metrics.observe("el4ner_partial_answers", self.partial_answers)
         app.agent(app.raw_topic(Topic.MEMBER_ANSWERS), name=f"el4ner-{COMBINE}", concurrency=1)(self.run)
         app.task(self._write)
@@ -277,9 +276,7 @@ class CombineWorker:
                     self._handle(record, ticket)
                     if count % _YIELD_EVERY == 0:
                         await asyncio.sleep(0)
-                    while self._join.settled_documents >= _MOST_SETTLED:
-                        self._moved.clear()
-                        await self._moved.wait()
+                    await self._writes.room(lambda: self._join.settled_documents >= _MOST_SETTLED)
                 if self._join.settled_early > early:
                     log.warning(
                         "too many documents wait for a member: the oldest go on without it",
@@ -302,15 +299,11 @@ class CombineWorker:
                 free = self._join.answer(read, held, now=self._monotonic_ms())
             for one in free:
                 self.app.positions.finish(one.ticket)
-        if self._has_work:
-            self._wake.set()
+        self._writes.wake()
 
     def _refuse(self, record: Record, ticket: Ticket, error: MessageError) -> None:
         """A message that cannot be read: its document goes on without it, when its time has come."""
-        data = peek(record.value)
-        inner = data.get("document") if isinstance(data, dict) else None
-        found = document_id(record, inner)
-        whose = None if found == f"{record.source}-{record.partition}-{record.offset}" else found
+        whose, _ = whose_answer(record)
         named = (find(record.headers, STAGE) or b"").decode("utf-8", "replace")
         stage = named if named in _STAGES else CLASSIFY.name
         letter = dead_letter(record, stage=stage, error=error, document=whose, attempts=1, now_ms=self._clock_ms())
@@ -324,16 +317,7 @@ class CombineWorker:
 
     async def _write(self) -> None:
         try:
-            while not self.app.should_stop:
-                await self._wake.wait()
-                self._wake.clear()
-                while self._has_work:
-                    self._writing = True
-                    try:
-                        await self._write_group()
-                    finally:
-                        self._writing = False
-                        self._moved.set()
+            await self._writes.run()
         except Exception as error:
             self.app.fail(error)
             raise
@@ -391,15 +375,7 @@ class CombineWorker:
 
     async def drain(self) -> None:
         """Tell what is settled, within ``worker.shutdown_seconds``. What is open comes again, here or elsewhere."""
-        end = asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds
-        while (self._has_work or self._writing) and (left := end - asyncio.get_running_loop().time()) > 0:
-            self._moved.clear()
-            self._wake.set()
-            try:
-                async with asyncio.timeout(min(left, 1.0)):
-                    await self._moved.wait()
-            except TimeoutError:
-                continue
+        await self._writes.drain(asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds)
 
     async def release(self) -> None:
         """There is nothing to let go of."""
@@ -408,5 +384,4 @@ class CombineWorker:
         while not self.app.should_stop:
             await asyncio.sleep(TICK_SECONDS)
             self._join.tick(now=self._monotonic_ms())
-            if self._has_work:
-                self._wake.set()
+            self._writes.wake()

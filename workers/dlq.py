@@ -6,27 +6,24 @@ broker, is told one by one (:func:`replay`); a :class:`Journal` keeps it, so tha
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Final
 
 import orjson
-from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.errors import KafkaError
 
-from workers import broker
 from workers.config import StreamSettings
 from workers.letters import Coordinates, DlqError, Letter, headers_to_replay, letter_of
+from workers.reading import partitions_of, reading, records_between
+from workers.sending import Confirmed, sending
 from workers.topics import Topic, topic_name
 
 __all__ = ["Journal", "Replayed", "find_letter", "read_letters", "replay"]
 
-_POLL_MS: Final = 200
 _IN_FLIGHT: Final = 100
 _HEADERS_BYTES: Final = 64 * 1024
 """What headers may add to a value of ``kafka.max_message_bytes``."""
@@ -109,22 +106,13 @@ def replay(
         DlqError: no broker, a topic or partition that is not there, or a message that was not taken; those that were
             reported are delivered.
     """
-    waiting: deque[tuple[Letter, Any]] = deque()
     counts: dict[str, int] = {}
-    count = 0
-
-    def settle(keep: int) -> None:
-        """Report what is delivered; wait until at most ``keep`` are not."""
-        nonlocal count
-        while waiting and (len(waiting) > keep or waiting[0][1].is_done):
-            letter, sending = waiting.popleft()
-            try:
-                sent = sending.get(timeout=settings.kafka.request_timeout_seconds)
-            except KafkaError as error:
-                raise DlqError(f"dead letter {letter.id} was not delivered to {letter.topic}: {error}") from error
-            count += 1
-            delivered(Replayed(letter.id, sent.topic, sent.partition, sent.offset))
-
+    confirmed: Confirmed[Letter] = Confirmed(
+        settings.kafka,
+        most=_IN_FLIGHT,
+        delivered=lambda letter, sent: delivered(Replayed(letter.id, sent.topic, sent.partition, sent.offset)),
+        failed=lambda letter, error: DlqError(f"dead letter {letter.id} was not delivered to {letter.topic}: {error}"),
+    )
     with _consumer(settings) as (consumer, _), _producer(settings) as producer:
         for letter in letters:
             if stop():
@@ -134,12 +122,12 @@ def replay(
                 raise DlqError(f"dead letter {letter.id} does not say where its message came from")
             topic, partition, _ = source
             if topic not in counts:
-                counts[topic] = _partitions(consumer, topic)
+                counts[topic] = partitions_of(consumer, topic, DlqError)
             if partition >= counts[topic]:
                 now = f"{topic!r} has {counts[topic]} partitions now"
                 raise DlqError(f"dead letter {letter.id} came from partition {partition}, but {now}")
             try:
-                sending = producer.send(
+                future = producer.send(
                     topic,
                     key=letter.key,
                     value=letter.value,
@@ -149,11 +137,9 @@ def replay(
                 )
             except KafkaError as error:
                 raise DlqError(f"dead letter {letter.id} cannot be sent to {topic}: {error}") from error
-            waiting.append((letter, sending))
-            settle(_IN_FLIGHT)
-        producer.flush(timeout=settings.kafka.request_timeout_seconds)
-        settle(0)
-    return count
+            confirmed.add(letter, future)
+        confirmed.finish(producer)
+    return confirmed.count
 
 
 class Journal:
@@ -211,81 +197,18 @@ def _between(
     settings: StreamSettings, consumer: Any, begins: Mapping[Any, int], ends: Mapping[Any, int]
 ) -> Iterator[Letter]:
     """The letters from ``begins`` (included) to ``ends`` (not included)."""
-    left = {tp for tp in begins if begins[tp] < ends[tp]}
-    consumer.assign(sorted(left))
-    for tp in left:
-        consumer.seek(tp, begins[tp])
-    patience = settings.kafka.request_timeout_seconds
-    moved = time.monotonic()
-    while left:
-        polled = consumer.poll(timeout_ms=_POLL_MS)
-        for records in polled.values():
-            for record in records:
-                if record.offset < ends[TopicPartition(record.topic, record.partition)]:
-                    yield letter_of(
-                        record.partition,
-                        record.offset,
-                        record.timestamp,
-                        record.key,
-                        record.value,
-                        record.headers or (),
-                    )
-        # A partition may end with what is no message: the marks of transactions.
-        reached = {tp for tp in left if consumer.position(tp) >= ends[tp]}
-        if reached:
-            left -= reached
-            consumer.pause(*reached)
-        if polled or reached:
-            moved = time.monotonic()
-        elif time.monotonic() - moved > patience:
-            raise DlqError(f"the broker at {settings.kafka.bootstrap_servers} has not answered for {patience:g} s")
+    for record in records_between(settings.kafka, consumer, begins, ends, DlqError):
+        yield letter_of(
+            record.partition, record.offset, record.timestamp, record.key, record.value, record.headers or ()
+        )
 
 
-def _partitions(consumer: Any, topic: str) -> int:
-    """How many partitions a topic has. The list of all topics is asked, since asking for one may create it."""
-    if topic not in consumer.topics():
-        raise DlqError(f"topic {topic!r} does not exist\ncreate the topics with: el4ner topics create")
-    return len(consumer.partitions_for_topic(topic) or ())
-
-
-@contextmanager
-def _consumer(settings: StreamSettings) -> Iterator[tuple[Any, list[Any]]]:
+def _consumer(settings: StreamSettings) -> AbstractContextManager[tuple[Any, list[Any]]]:
     name = topic_name(settings.kafka, Topic.DEAD_LETTERS)
-    consumer = broker.connect(
-        settings.kafka,
-        KafkaConsumer,
-        DlqError,
-        client_id="el4ner-dlq",
-        group_id=None,
-        enable_auto_commit=False,
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=2 * settings.kafka.max_message_bytes,
-    )
-    try:
-        yield consumer, [TopicPartition(name, number) for number in range(_partitions(consumer, name))]
-    except KafkaError as error:
-        raise DlqError(f"reading {name} from {settings.kafka.bootstrap_servers} failed: {error}") from error
-    finally:
-        consumer.close()
+    return reading(settings.kafka, name, DlqError, client_id="el4ner-dlq")
 
 
-@contextmanager
-def _producer(settings: StreamSettings) -> Iterator[Any]:
-    producer = broker.connect(
-        settings.kafka,
-        KafkaProducer,
-        DlqError,
-        client_id="el4ner-dlq",
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=5,
-        # A stage's message may be twice as large as a document.
-        max_request_size=2 * settings.kafka.max_message_bytes + _HEADERS_BYTES,
-        max_block_ms=int(settings.kafka.request_timeout_seconds * 1000),
-    )
-    try:
-        yield producer
-    except KafkaError as error:
-        raise DlqError(f"producing to {settings.kafka.bootstrap_servers} failed: {error}") from error
-    finally:
-        producer.close(timeout=settings.kafka.request_timeout_seconds)
+def _producer(settings: StreamSettings) -> AbstractContextManager[Any]:
+    # A stage's message may be twice as large as a document.
+    size = 2 * settings.kafka.max_message_bytes + _HEADERS_BYTES
+    return sending(settings.kafka, DlqError, client_id="el4ner-dlq", max_request_size=size)

@@ -22,6 +22,7 @@ __all__ = [
     "Origin",
     "Outgoing",
     "Record",
+    "coordinates",
     "dead_letter",
     "decode",
     "document_id",
@@ -34,6 +35,7 @@ __all__ = [
     "peek",
     "revision_of",
     "revision_said",
+    "whose_answer",
 ]
 
 DEAD_LETTER_PREFIX: Final = "el4ner-"
@@ -166,7 +168,7 @@ def document_id(record: Record, data: Any) -> str:
             key = ""
         if 0 < len(key) <= _MAX_ID:
             return key
-    return f"{record.source}-{record.partition}-{record.offset}"
+    return coordinates(record)
 
 
 def revision_of(data: Any) -> int:
@@ -180,6 +182,23 @@ def revision_said(record: Record, data: Any) -> int:
     """The revision of a message that cannot be read: as a header says, else as :func:`revision_of`."""
     said = _number(record, REVISION, -1)
     return said if 0 <= said <= _MAX_REVISION else revision_of(data)
+
+
+def whose_answer(record: Record) -> tuple[str | None, int]:
+    """Document and revision that a stage's message is about which cannot be read; None: nobody can say whose it is.
+
+    Coordinates on a stage's topic are not the document's: they would answer for a document that is none.
+    """
+    data = peek(record.value)
+    inner = data.get("document") if isinstance(data, dict) else None
+    found = document_id(record, inner)
+    whose = None if found == coordinates(record) else found
+    return whose, revision_said(record, inner)
+
+
+def coordinates(record: Record) -> str:
+    """Where a message lies: ``topic-partition-offset``."""
+    return f"{record.source}-{record.partition}-{record.offset}"
 
 
 def document_of(record: Record, data: Mapping[str, Any]) -> Document:

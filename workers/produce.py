@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from el4ner.errors import El4nerError
 from el4ner.serialize import dumps, fingerprint
-from workers import broker, schemas
+from workers import schemas
 from workers.config import StreamSettings
 from workers.headers import RandomBytes, cloud_event, next_trace
 from workers.inputs import NewDocument
+from workers.sending import Confirmed, sending
 from workers.topics import Topic, topic_name
 
 __all__ = ["ProduceError", "Produced", "produce_documents"]
@@ -59,23 +57,14 @@ def produce_documents(
     started = time.monotonic()
     name = topic_name(settings.kafka, Topic.DOCUMENTS)
     schema = schemas.schema_id(Topic.DOCUMENTS.value)
-    waiting: deque[tuple[NewDocument, Any]] = deque()
-    count = 0
-
-    def settle(keep: int) -> None:
-        """Report what is delivered; wait until at most ``keep`` are not."""
-        nonlocal count
-        while waiting and (len(waiting) > keep or waiting[0][1].is_done):
-            document, sending = waiting.popleft()
-            try:
-                sending.get(timeout=settings.kafka.request_timeout_seconds)
-            except KafkaError as error:
-                raise ProduceError(f"document {document.id!r} was not delivered to {name}: {error}") from error
-            count += 1
-            if delivered is not None:
-                delivered(document)
-
-    with _producer(settings) as producer:
+    confirmed: Confirmed[NewDocument] = Confirmed(
+        settings.kafka,
+        most=_IN_FLIGHT,
+        delivered=lambda document, _: None if delivered is None else delivered(document),
+        failed=lambda document, error: ProduceError(f"document {document.id!r} was not delivered to {name}: {error}"),
+    )
+    size = settings.kafka.max_message_bytes
+    with sending(settings.kafka, ProduceError, client_id="el4ner-produce", max_request_size=size) as producer:
         for document in documents:
             headers = cloud_event(
                 event_id=fingerprint(document.id, document.revision, "document", document.text, document.pool),
@@ -87,34 +76,11 @@ def produce_documents(
                 trace=next_trace((), random),
             )
             try:
-                sending = producer.send(
+                future = producer.send(
                     name, key=document.id.encode(), value=dumps(document.to_json()), headers=list(headers)
                 )
             except KafkaError as error:
                 raise ProduceError(f"document {document.id!r} cannot be sent to {name}: {error}") from error
-            waiting.append((document, sending))
-            settle(_IN_FLIGHT)
-        producer.flush(timeout=settings.kafka.request_timeout_seconds)
-        settle(0)
-    return Produced(count, time.monotonic() - started)
-
-
-@contextmanager
-def _producer(settings: StreamSettings) -> Iterator[Any]:
-    producer = broker.connect(
-        settings.kafka,
-        KafkaProducer,
-        ProduceError,
-        client_id="el4ner-produce",
-        acks="all",
-        enable_idempotence=True,
-        linger_ms=5,
-        max_request_size=settings.kafka.max_message_bytes,
-        max_block_ms=int(settings.kafka.request_timeout_seconds * 1000),
-    )
-    try:
-        yield producer
-    except KafkaError as error:
-        raise ProduceError(f"producing to {settings.kafka.bootstrap_servers} failed: {error}") from error
-    finally:
-        producer.close(timeout=settings.kafka.request_timeout_seconds)
+            confirmed.add(document, future)
+        confirmed.finish(producer)
+    return Produced(confirmed.count, time.monotonic() - started)

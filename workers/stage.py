@@ -39,7 +39,7 @@ from workers.messages import (
     outgoing,
     peek,
     revision_of,
-    revision_said,
+    whose_answer,
 )
 from workers.topics import Topic
 
@@ -157,16 +157,10 @@ class Stage(Generic[T, R]):
         return carried
 
     def _unreadable(self, record: Record, error: MessageError) -> Failure:
-        data = peek(record.value)
         if self.input is Topic.DOCUMENTS:
-            whose: str | None = document_id(record, data)
-            revision = revision_of(data)
-        else:
-            inner = data.get("document") if isinstance(data, dict) else None
-            revision = revision_said(record, inner)
-            # Coordinates on a stage's topic are not the document's: they would answer for a document that is none.
-            found = document_id(record, inner)
-            whose = None if found == f"{record.source}-{record.partition}-{record.offset}" else found
+            data = peek(record.value)
+            return Failure(record, document_id(record, data), revision_of(data), None, None, error)
+        whose, revision = whose_answer(record)
         return Failure(record, whose, revision, None, None, error)
 
     def answer(self, work: Work[T], result: Result[R], *, now_ms: int, random: RandomBytes) -> Answer:
@@ -219,17 +213,18 @@ class Stage(Generic[T, R]):
     def forward(self, deleted: Deleted, *, now_ms: int, random: RandomBytes) -> Answer:
         """The deletion, for the next stage."""
         record, document = deleted.record, deleted.document
+        origin = origin_of(record)
         message = outgoing(
             self.output,
             None,
             key=document,
             subject=document,
-            event_id=message_id(document, origin_of(record).position, self.name, self.members or None),
+            event_id=message_id(document, origin.position, self.name, self.members or None),
             source=self.name,
             now_ms=now_ms,
             trace=next_trace(record.headers, random),
             partition=record.partition,
-            more=(*self._routed, *origin_of(record).headers, *replays.carried(record.headers)),
+            more=(*self._routed, *origin.headers, *replays.carried(record.headers)),
         )
         return Answer(record, document, (message,))
 

@@ -25,13 +25,12 @@ from typing import Any, Final, Protocol
 from el4ner.errors import DocumentError, El4nerError, EngineError
 from workers.app import StageApp
 from workers.at_work import AtWork
-from workers.backoff import Backoff
 from workers.batching import Batcher
 from workers.failure_limit import FailureLimit
 from workers.headers import RandomBytes, parse_traceparent
 from workers.isolation import Isolation, Result
 from workers.members import notes_name
-from workers.messages import Record
+from workers.messages import Record, coordinates
 from workers.offsets import Ticket
 from workers.stage import Answer, Deleted, Failure, Stage, Work
 from workers.telemetry import Telemetry
@@ -46,7 +45,6 @@ Call = Callable[[Any, Sequence[Any]], list[Any]]
 _AT_THE_ENGINE: Final = 2
 """Batches that work or wait for the engine: one more would only wait longer."""
 _WATCH_SECONDS: Final = 0.5
-_PAUSE_SECONDS: Final = 30.0
 
 
 class EngineHungError(El4nerError):
@@ -110,9 +108,7 @@ class StageWorker:
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         # What kills a member's process does not kill the others'.
         self._at_work = AtWork(worker.data_dir, notes_name(stage))
-        self._isolation = Isolation(
-            worker.retries, Backoff(worker.retry_seconds, _PAUSE_SECONDS), self._stopping.wait, self._on_engine_error
-        )
+        self._isolation = Isolation(worker.retries, app.backoff, self._stopping.wait, self._on_engine_error)
         # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
         app.agent(app.raw_topic(stage.input), name=f"el4ner-{stage.name}", concurrency=1)(self.run)
         app.task(self._form_batches)
@@ -296,6 +292,6 @@ def _log_failure(stage: str, answer: Answer, error: DocumentError) -> None:
             "code": error.code,
             "document_id": answer.document,
             "trace_id": None if trace is None else trace.trace_id,
-            "source": f"{answer.record.source}-{answer.record.partition}-{answer.record.offset}",
+            "source": coordinates(answer.record),
         },
     )

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-
-from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
 from el4ner.errors import El4nerError, MessageError
 from el4ner.serialize import tagged_from_json
 from el4ner.types import TaggedDocument
-from workers import broker
 from workers.config import StreamSettings
 from workers.headers import parse_traceparent
 from workers.messages import decode
+from workers.reading import reading, records_between
 from workers.topics import Topic, topic_name
 
 __all__ = ["TailError", "TailedDocument", "end_offsets", "tagged_until_now", "tail_documents"]
@@ -117,14 +114,10 @@ def tagged_until_now(
         TailError: no broker, or no topic.
     """
     with _consumer(settings) as (consumer, partitions):
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        ends = consumer.end_offsets(partitions)
-        while any(consumer.position(tp) < end for tp, end in ends.items()):
-            for records in consumer.poll(timeout_ms=_POLL_MS).values():
-                for record in records:
-                    if (tailed := _tailed(record, unreadable)) is not None:
-                        yield tailed
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        for record in records_between(settings.kafka, consumer, begins, ends, TailError):
+            if (tailed := _tailed(record, unreadable)) is not None:
+                yield tailed
 
 
 def _tailed(record: Any, unreadable: Callable[[MessageError], None] | None) -> TailedDocument | None:
@@ -142,26 +135,6 @@ def _tailed(record: Any, unreadable: Callable[[MessageError], None] | None) -> T
     )
 
 
-@contextmanager
-def _consumer(settings: StreamSettings) -> Iterator[tuple[Any, list[Any]]]:
+def _consumer(settings: StreamSettings) -> AbstractContextManager[tuple[Any, list[Any]]]:
     name = topic_name(settings.kafka, Topic.TAGGED_DOCUMENTS)
-    consumer = broker.connect(
-        settings.kafka,
-        KafkaConsumer,
-        TailError,
-        client_id="el4ner-tail",
-        group_id=None,
-        enable_auto_commit=False,
-        # Outcomes are written in transactions; what an aborted one left behind is none.
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=2 * settings.kafka.max_message_bytes,
-    )
-    try:
-        partitions = [TopicPartition(name, number) for number in sorted(consumer.partitions_for_topic(name) or ())]
-        if not partitions:
-            raise TailError(f"topic {name!r} does not exist\ncreate the topics with: el4ner topics create")
-        yield consumer, partitions
-    except KafkaError as error:
-        raise TailError(f"reading {name} from {settings.kafka.bootstrap_servers} failed: {error}") from error
-    finally:
-        consumer.close()
+    return reading(settings.kafka, name, TailError, client_id="el4ner-tail")

@@ -21,7 +21,7 @@ from el4ner.errors import El4nerError
 from workers import security
 from workers.backoff import Backoff
 from workers.config import KafkaSettings
-from workers.delivery import MAX_BATCH_BYTES, DeliveryError, is_transient, send_all
+from workers.delivery import MAX_BATCH_BYTES, DeliveryError, deliver, is_transient, send_all
 from workers.messages import Outgoing
 from workers.metrics import TransactionOutcome
 from workers.topics import Topic, transactional_id
@@ -81,30 +81,32 @@ class TransactionalWriter:
             KafkaError, DeliveryError: it cannot be written, or it is not known whether it was; the partition has to be
                 taken over anew, which settles that.
         """
-        retry = 0
-        while True:
-            began = time.monotonic()
-            try:
-                await self._once(messages)
-            except ProducerFenced as error:
-                self._ended("fenced", time.monotonic() - began)
-                raise FencedError(f"{self.id}: another process writes for this partition now") from error
-            except (KafkaError, DeliveryError) as error:
-                self._ended("aborted", time.monotonic() - began)
-                if not is_transient(error):
-                    raise
-                retry += 1
-                log.warning(
-                    "a transaction is tried again: %s",
-                    error,
-                    extra={"stage": "aggregate", "transactional_id": self.id, "retry": retry},
-                )
-                await asyncio.sleep(self._backoff.seconds(retry))
-            else:
-                self._ended("committed", time.monotonic() - began)
-                return
+
+        def on_retry(error: KafkaError, retry: int) -> None:
+            log.warning(
+                "a transaction is tried again: %s",
+                error,
+                extra={"stage": "aggregate", "transactional_id": self.id, "retry": retry},
+            )
+
+        try:
+            await deliver(lambda: self._once(messages), wait=self._backoff.seconds, on_retry=on_retry)
+        except ProducerFenced as error:
+            raise FencedError(f"{self.id}: another process writes for this partition now") from error
 
     async def _once(self, messages: Sequence[Outgoing]) -> None:
+        began = time.monotonic()
+        try:
+            await self._commit(messages)
+        except ProducerFenced:
+            self._ended("fenced", time.monotonic() - began)
+            raise
+        except (KafkaError, DeliveryError):
+            self._ended("aborted", time.monotonic() - began)
+            raise
+        self._ended("committed", time.monotonic() - began)
+
+    async def _commit(self, messages: Sequence[Outgoing]) -> None:
         await self._producer.begin_transaction()
         try:
             await send_all(self._producer, self._names, messages)

@@ -18,6 +18,13 @@ import pytest
 from tests.integration.stream_harness import Stream
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """kafka-python forgets a connection that is being made while its client is closed: the socket is left to the
+    garbage collector, which says so in whatever test runs then."""
+    for item in items:
+        item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
+
+
 @dataclass(frozen=True)
 class Endpoints:
     """Addresses as the settings have them."""

@@ -18,7 +18,7 @@ from el4ner.types import DocumentEntities, TaggedDocument
 from tests.unit import strategies
 from tests.unit.answers import TIME, TRACE, deletions, journey, random
 from workers import outputs, schemas
-from workers.aggregate import Aggregator, _Owned, join_of, read_part
+from workers.aggregate import Aggregator, join_of, read_part
 from workers.config import load_stream_settings
 from workers.headers import Trace, find, parse_traceparent
 from workers.join import Answer, Deletion, Open
@@ -140,7 +140,7 @@ class Partition:
         )
         self.writer = Writer()
         joins: PartitionJoin[Ticket] = PartitionJoin(join_of(settings), remember_ms=1_000, checkpoint_ms=1_000)
-        self.owned = _Owned(1, self.writer, joins)
+        self.owned = self.aggregator._owned_by(1, self.writer, joins)
         self._offset = 0
 
     def handle(self, message: Record) -> None:

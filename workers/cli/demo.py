@@ -150,7 +150,6 @@ def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, star
     """The workers have stopped: read the whole topic again, count, and say what was found. True: all is well."""
     from el4ner.errors import MessageError
     from workers.tail import tagged_until_now
-    from workers.topics import Topic
 
     problems: list[str] = []
     seen: Counter[str] = Counter()
@@ -166,7 +165,7 @@ def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, star
             problems.append(f"document {tagged.value['id']}: {error}")
     problems += [f"document {document.id} is missing" for document in batch if not seen[document.id]]
     problems += [f"document {name} came out {count} times" for name, count in seen.items() if count > 1]
-    dead = stack.messages_in(Topic.DEAD_LETTERS)
+    dead = stack.dead_letters()
     hits, misses = stack.cache_counters()
 
     console = results()

@@ -20,7 +20,6 @@ from workers.cli.output import complain, tell
 if TYPE_CHECKING:
     from workers.config import StreamSettings
     from workers.local.services import Services
-    from workers.topics import Topic
 
 __all__ = ["DemoError", "Stack", "running_stack"]
 
@@ -66,30 +65,11 @@ class Stack:
         """SIGTERM, time to finish what was begun, SIGKILL."""
         _stop(self._worker, self.settings.worker.shutdown_seconds + 10)
 
-    def messages_in(self, topic: Topic) -> int:
-        """How many messages the topic holds."""
-        from kafka import KafkaConsumer, TopicPartition
+    def dead_letters(self) -> int:
+        """How many there are."""
+        from workers.dlq import read_letters
 
-        from workers import security
-        from workers.topics import topic_name
-
-        name = topic_name(self.settings.kafka, topic)
-        # Counted by reading: offsets are also taken by the transactions that messages come in.
-        consumer: Any = KafkaConsumer(
-            bootstrap_servers=self.settings.kafka.servers,
-            group_id=None,
-            auto_offset_reset="earliest",
-            isolation_level="read_committed",
-            **security.kafka_python_options(self.settings.kafka),
-        )
-        with contextlib.closing(consumer):
-            partitions = [TopicPartition(name, number) for number in consumer.partitions_for_topic(name) or ()]
-            ends = consumer.end_offsets(partitions)
-            consumer.assign(partitions)
-            count = 0
-            while any(consumer.position(partition) < ends[partition] for partition in partitions):
-                count += sum(map(len, consumer.poll(timeout_ms=500).values()))
-            return count
+        return sum(1 for _ in read_letters(self.settings))
 
     def cache_counters(self) -> tuple[int, int]:
         """Hits and misses of the retrieval cache, which the workers log when they stop."""
