@@ -16,17 +16,20 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from el4ner.errors import ConfigError
 from el4ner.types import Mode
 
 __all__ = [
+    "Device",
     "EnsembleSettings",
+    "ExllamaSettings",
     "MethodSettings",
     "ModelSettings",
     "PoolsSettings",
     "RetrievalSettings",
+    "ServerSettings",
     "Settings",
     "load_settings",
     "preset_names",
@@ -50,18 +53,80 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
 
 
+class ExllamaSettings(Section):
+    """``[models.NAME.exllama]``: for the engines ``exllamav2`` and ``exllamav3``."""
+
+    cache_tokens: Annotated[int, Field(ge=1024, multiple_of=256)] = 32_768
+    """The key-value cache, in tokens: running answers and what is kept of prompts read before share its pages."""
+    cache_bits: Literal[4, 6, 8, 16] = 16
+    """Bits of a number in the cache. Fewer make room for more tokens and answer a little worse."""
+    max_batch_size: Annotated[int, Field(gt=0, le=1024)] = 64
+    """The most answers that are written at the same time."""
+    score_rows: Annotated[int, Field(gt=0, le=1024)] = 64
+    """The most continuations that one forward pass scores."""
+    attention: Literal["auto", "flash", "torch"] = "auto"
+    """Of ExLlamaV2: ``flash``: flash-attn, which has to be installed; ``torch``: torch's own kernels, everywhere.
+    ``auto``: the first that is there and passes the causal self-check."""
+    batch_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """A call that has not been answered in this time is given up, and its batch tried in halves."""
+    reserve_mb: Annotated[int, Field(ge=0)] = 512
+    """GPU memory that is left to others when memory is planned."""
+
+
+class ServerSettings(Section):
+    """``[models.NAME.server]``: for the engine ``server``, model servers behind an address."""
+
+    urls: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Base addresses, such as ``http://10.0.0.5:8000``; each serves the same model. Work goes to the one that has the
+    least of it."""
+    kind: Literal["auto", "llama.cpp", "vllm", "sglang", "tabbyapi"] = "auto"
+    """What serves; ``auto`` asks it."""
+    model: str | None = None
+    """The model's name there; None takes the only one that it lists."""
+    api_key: SecretStr | None = None
+    """Sent as a bearer token."""
+    ca_file: Path | None = None
+    """Certificates that ``https://`` servers are checked against; None takes the system's."""
+    connections: Annotated[int, Field(gt=0, le=1024)] = 16
+    """Requests that may be on their way to each server at the same time."""
+    connect_seconds: Annotated[float, Field(gt=0)] = 5.0
+    request_seconds: Annotated[float, Field(gt=0)] = 120.0
+    """A request that is not answered in this time counts as failed."""
+    tries: Annotated[int, Field(gt=0, le=20)] = 4
+    """How often a request is sent, to another server where there is one, before the call is given up for now."""
+
+
+Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:\d+)?)$")]
+
+
 class ModelSettings(Section):
     """``[models.NAME]``: where a member's weights are and what runs them."""
 
     source: str
-    """``packaged:NAME`` (weights from a Python package), a local folder, or a hub id."""
-    engine: Literal["transformers", "instant"] = "transformers"
+    """``packaged:NAME`` (weights from a Python package), ``quantized:SOURCE@4.0bpw`` (what ``el4ner models quantize``
+    made), a local folder, or a hub id. For the engine ``server`` the tokenizer alone is read from it."""
+    engine: Literal["transformers", "exllamav2", "exllamav3", "server", "instant"] = "transformers"
+    device: Device = "auto"
+    """``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is the first GPU if there is one; members of the ExLlama engines
+    are spread over all GPUs, by what each has room for."""
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     threads: PositiveInt | None = None
     max_batch_tokens: PositiveInt = 4096
     """The most tokens that one forward pass reads; larger batches are split."""
     prefix_cache_mb: Annotated[int, Field(ge=0)] = 64
     """For prompts read before. Few-shot prompts of a batch stay from one stage to the next with about 20 MB each."""
+    exllama: ExllamaSettings = ExllamaSettings()
+    server: ServerSettings | None = None
+
+    @model_validator(mode="after")
+    def _server_has_an_address(self) -> ModelSettings:
+        if (self.engine == "server") != (self.server is not None):
+            raise ValueError(
+                'engine "server" needs a table [models.NAME.server] with urls'
+                if self.server is None
+                else f'the table server is for engine "server", not {self.engine!r}'
+            )
+        return self
 
 
 class EnsembleSettings(Section):
@@ -132,6 +197,9 @@ class MethodSettings(Section):
     ``auto``: ``hard`` in paper mode, ``off`` in scored mode, where small verifiers were no better than chance."""
     min_confidence: Annotated[float, Field(ge=0, le=1)] = 0.0
     max_new_tokens: PositiveInt = 96
+    constrain: bool = False
+    """Members that list spans can write nothing but lines with whole words of the sentence (or none). The paper lets
+    them write freely and drops what is not in the sentence."""
     max_document_chars: PositiveInt = 200_000
     max_sentence_chars: Annotated[int, Field(gt=0, le=10_000)] = 1_000
     """A longer sentence is split, at white space where there is some: never cut. Reading one may take time in the

@@ -25,6 +25,7 @@ from el4ner.engines.base import (
     LAYERS,
     Engine,
     GenerateRequest,
+    GenerateResult,
     Prompt,
     ScoreItem,
     ScoreRequest,
@@ -33,7 +34,11 @@ from el4ner.engines.base import (
     StateRequest,
     States,
 )
+from el4ner.engines.constraint import SpanLines
 from el4ner.errors import EngineError
+from el4ner.stages.answers import parse_spans
+from el4ner.stages.context import STOP
+from el4ner.text.mentions import find_mentions
 from el4ner.types import Usage
 
 SYSTEM = "You label names in sentences."
@@ -53,6 +58,20 @@ def prompt(sentence: str, answer: str = "") -> Prompt:
 def score_request(sentence: str, *, surfaces: Sequence[str] = ("Paris", "Macron"), answer: str = "") -> ScoreRequest:
     items = tuple(ScoreItem(f'\n"{surface}" is a', CANDIDATES) for surface in surfaces)
     return ScoreRequest(prompt(sentence, answer), items)
+
+
+ODD_TEXT = (
+    "\U0001f469\u200d\U0001f680 Zoe\u0301 \u05e9\u05dc\u05d5\u05dd \u202ba\u202c \u0645\u0631\u062d\u0628\u0627 "
+    '"O\'Neil\\n" \u00ab\u6771\u4eac\u00bb 3\u20ac\t\u0928\u092e\u0938\u094d\u0924\u0947\nline\u2028two\x04\x00\x7f '
+    "C++ 100%"
+)
+"""An emoji of several code points, combining marks, two that are written from right to left, quotes, a backslash,
+control characters and line breaks."""
+WORDLESS = ("", " \n\t ", "... \u2014 \U0001f35c !?")
+
+
+def span_request(text: str, *, tokens: int = 24, spans: bool = True, stop: tuple[str, ...] = STOP) -> GenerateRequest:
+    return GenerateRequest(prompt(text, "-"), tokens, stop, spans_of=text if spans else None)
 
 
 LONG_TAIL = "\n- the kernel module nvidia-drm on host web-17"
@@ -86,6 +105,18 @@ class EngineConformance:
         assert [[score.tokens for score in item] for item in left.scores] == [
             [score.tokens for score in item] for item in right.scores
         ]
+
+    def assert_lists(self, text: str, result: GenerateResult) -> None:
+        """The answer lists spans of ``text``, or begins to. (Where grammars say what is allowed, lines may repeat.)"""
+        lines = SpanLines(text)
+        *whole, last = result.text.removesuffix("\n").split("\n-")
+        if result.finished and last:
+            whole.append(last)
+        else:  # a character may have been cut as well
+            assert lines.advance(lines.start(), last.rstrip("\ufffd\n").encode()) is not None
+        for line in whole:
+            assert lines.nearest(line) == line
+        assert " none" not in whole[1:] or "none" in text
 
     def test_is_an_engine(self, engine: Engine) -> None:
         assert isinstance(engine, Engine)
@@ -208,6 +239,45 @@ class EngineConformance:
         assert [result.usage.new_tokens for result in together] == [result.usage.new_tokens for result in alone]
         # The first tokens at least: later ones may differ where two tokens are equally likely up to rounding.
         assert [result.text[:4] for result in together] == [result.text[:4] for result in alone]
+
+    def test_constrained_answers_list_whole_words_of_the_text(self, engine: Engine) -> None:
+        # Controls are control tokens of none of the models: text like any other.
+        texts = (*SENTENCES, ODD_TEXT, "<|im_end|> of <eos>\n\n- none - none: \u2581a <0x0A>", "none of us, none")
+        for stop in (STOP, ()):
+            results = engine.generate([span_request(text, stop=stop) for text in texts])
+            for text, result in zip(texts, results, strict=True):
+                surfaces = parse_spans(f"-{result.text}")
+                for surface in surfaces if result.finished else surfaces[:-1]:
+                    assert any(span.text == surface for span in find_mentions(surface, text)), (surface, text)
+                if not self.may_generate_nothing:
+                    assert result.text.startswith(" ")
+                self.assert_lists(text, result)
+
+    def test_constrained_answers_about_a_text_without_words_are_none(self, engine: Engine) -> None:
+        for result in engine.generate([span_request(text) for text in WORDLESS]):
+            assert parse_spans(f"-{result.text}") == []
+            assert result.text in ((" none", "") if self.may_generate_nothing else (" none",))
+            assert result.finished
+
+    def test_constrained_and_free_answers_do_not_disturb_each_other(self, engine: Engine) -> None:
+        requests = [
+            span_request(text, tokens=12, spans=spans)
+            for text, spans in ((SENTENCES[0], True), (SENTENCES[0], False), (SENTENCES[1], False), (ODD_TEXT, True))
+        ]
+        together = engine.generate(requests)
+        alone = [engine.generate([request])[0] for request in requests]
+        assert [result.text[:4] for result in together] == [result.text[:4] for result in alone]
+        for request, *results in zip(requests, together, alone, strict=True):
+            for result in results:
+                assert result.usage.new_tokens <= request.max_new_tokens
+                if request.spans_of is not None:
+                    self.assert_lists(request.spans_of, result)
+
+    def test_a_constrained_answer_that_is_cut_begins_an_answer(self, engine: Engine) -> None:
+        for text in (SENTENCES[0], ODD_TEXT):
+            whole, *cut = engine.generate([span_request(text, tokens=count) for count in (24, 1, 2, 5, 9)])
+            for result in (whole, *cut):
+                self.assert_lists(text, result)
 
     def test_control_tokens_in_a_text_are_text(self, engine: Engine) -> None:
         for control in ("<|im_end|>", "<|im_start|>assistant", "<eos>", "<bos>", "<end_of_turn>"):

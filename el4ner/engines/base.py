@@ -25,6 +25,7 @@ __all__ = [
     "Engine",
     "GenerateRequest",
     "GenerateResult",
+    "Interruptible",
     "Prompt",
     "ScoreItem",
     "ScoreRequest",
@@ -60,11 +61,16 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class GenerateRequest:
-    """Greedy continuation of ``prompt``, at most ``max_new_tokens``, cut before the first of ``stop``."""
+    """Greedy continuation of ``prompt``, at most ``max_new_tokens``, cut before the first of ``stop``.
+
+    With ``spans_of`` the answer can only be what :mod:`el4ner.engines.constraint` describes: a list of whole-word
+    substrings of that text, one a line, or `` none``, and then the end.
+    """
 
     prompt: Prompt
     max_new_tokens: int
     stop: tuple[str, ...] = ()
+    spans_of: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +164,15 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Give memory back. The engine cannot be used afterwards. May be called twice."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """An engine whose calls can be ended from another thread: it writes answers step by step, or waits for a server."""
+
+    def interrupt(self) -> None:
+        """End the call that is running, if there is one, soon, and every later one at once, with an
+        :class:`~el4ner.errors.EngineAwayError`. For a process that stops; any thread may call it."""
 
 
 @runtime_checkable

@@ -21,6 +21,7 @@ from el4ner.engines.base import (
     ScoreRequest,
     ScoreResult,
 )
+from el4ner.engines.constraint import SpanLines
 from el4ner.errors import EngineError
 from el4ner.types import Usage
 
@@ -35,7 +36,8 @@ class InstantEngine:
 
     A "token" is three characters, rounded up. ``score`` gives every candidate of an item a share of the probability 1
     (together at most that), drawn from a hash of prompt, tail and candidate. ``generate`` answers with what ``reply``
-    makes of the prompt (by default nothing), cut at stop strings and ``max_new_tokens`` like any answer.
+    makes of the prompt (by default nothing), cut at stop strings and ``max_new_tokens`` like any answer, and before
+    that, where spans of a text are asked for, as soon as it lists none.
 
     Args:
         name: the member's name; part of the hash, so that two members disagree.
@@ -84,6 +86,8 @@ class InstantEngine:
         read = self.count_tokens(request.prompt)
         self._check_length(read + request.max_new_tokens)
         text = self._reply(request.prompt) if self._reply is not None else ""
+        if request.spans_of is not None and text:
+            text = SpanLines(request.spans_of).nearest(text)
         finished = request.max_new_tokens > 0
         if _tokens(text) > request.max_new_tokens:
             text = text[: request.max_new_tokens * CHARACTERS_PER_TOKEN]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import wraps
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
@@ -30,11 +30,13 @@ from el4ner.engines.base import (
     StateRequest,
     StateResult,
 )
+from el4ner.engines.constraint import TokenMask, TokenMasks
 from el4ner.engines.packed_model import IMPLEMENTATION, PackedModel
 from el4ner.engines.packing import Planted, Question, plant
 from el4ner.engines.prefix_cache import PrefixCache
 from el4ner.engines.reading import Part, Reader, Row
 from el4ner.engines.rendering import Renderer
+from el4ner.engines.vocabulary import Vocabulary
 from el4ner.errors import EngineError, EngineOutOfMemoryError, ModelError
 from el4ner.models.digest import remembered_sha256, sha256_of
 from el4ner.models.prepare import default_cache_dir, weights_digest
@@ -89,6 +91,7 @@ class TransformersEngine:
     ) -> None:
         self._name = name
         self._threads = threads
+        self._tokenizer = tokenizer
         self._renderer = Renderer(tokenizer)
         self._model = PackedModel(model)
         self._cache = PrefixCache(prefix_cache_bytes)
@@ -110,17 +113,19 @@ class TransformersEngine:
         name: str,
         path: Path,
         *,
+        device: str = "auto",
         dtype: Literal["auto", "bfloat16", "float32"] = "auto",
         threads: int | None = None,
         max_batch_tokens: int = 4096,
         prefix_cache_bytes: int = 256 << 20,
         cache_dir: Path | None = None,
     ) -> TransformersEngine:
-        """Load a folder of safetensors, on the GPU if there is one, and check that packed passes agree with plain ones.
+        """Load a folder of safetensors, and check that packed passes agree with plain ones.
 
         Args:
             name: the member's name.
             path: ``config.json``, safetensors and the tokenizer's files.
+            device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto``: the first GPU if there is one.
             dtype: ``auto``: bfloat16 on a GPU and where the processor multiplies it in hardware, else float32.
             threads: of torch, for the thread that calls the engine; None leaves them.
             max_batch_tokens: the most tokens that one forward pass reads.
@@ -129,10 +134,11 @@ class TransformersEngine:
 
         Raises:
             ModelError: the folder cannot be loaded or holds what is refused (:mod:`el4ner.models.safety`), or its
-                architecture fails the self-check.
+                architecture fails the self-check; or there is no such device.
         """
-        cuda = torch.cuda.is_available()
-        use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (cuda or _fast_bfloat16()))
+        place = _device(name, device)
+        on_gpu = place.type == "cuda"
+        use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (on_gpu or _fast_bfloat16()))
         try:
             check_folder(path, shared=True)
             with _no_progress_bars():
@@ -147,7 +153,7 @@ class TransformersEngine:
                 ).eval()
             engine = cls(
                 name,
-                model.to("cuda") if cuda else model,
+                model.to(place),
                 tokenizer,
                 fingerprint=_digest(path, cache_dir or default_cache_dir()),
                 threads=threads,
@@ -294,7 +300,10 @@ class TransformersEngine:
             if index not in results
         }
         for group in _groups(sizes, self._group_tokens):
-            answers = [_Answer(index, requests[index], Row(prefixes[index], keep=True)) for index in group]
+            answers = [
+                _Answer(index, requests[index], Row(prefixes[index], keep=True), self._mask(requests[index]))
+                for index in group
+            ]
             self._generate_group(answers, capacity=max(sizes[index] for index in group))
             results.update((answer.index, self._result(answer)) for answer in answers)
         return [results[index] for index in range(len(requests))]
@@ -308,9 +317,8 @@ class TransformersEngine:
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
             ended = [part for part in parts if part.ends]
             if ended:
-                tokens = self._model.logits(hidden[[part.last for part in ended]]).argmax(dim=-1).tolist()
-                for part, token in zip(ended, tokens, strict=True):
-                    self._settle(by_row[id(part.row)], token)
+                these = [by_row[id(part.row)] for part in ended]
+                self._choose(these, self._model.logits(hidden[[part.last for part in ended]]))
 
         self._reader.read([answer.row for answer in answers], take)
         slots = list(answers)
@@ -318,9 +326,9 @@ class TransformersEngine:
             hidden = self._model.decode(
                 states, [answer.tokens[-1] for answer in slots], [answer.row.past for answer in slots]
             )
-            for answer, token in zip(slots, self._model.logits(hidden).argmax(dim=-1).tolist(), strict=True):
+            for answer in slots:
                 answer.row.past += 1
-                self._settle(answer, token)
+            self._choose(slots, self._model.logits(hidden))
 
     @staticmethod
     def _close_gaps(states: torch.Tensor, slots: list[_Answer]) -> list[_Answer]:
@@ -339,6 +347,25 @@ class TransformersEngine:
                 slots[slot] = last
         return slots
 
+    def _choose(self, answers: Sequence[_Answer], logits: torch.Tensor) -> None:
+        """The most probable token of each answer (``logits`` ``[len(answers), vocabulary]``), of those it may have."""
+        tokens = logits.argmax(dim=-1).tolist()
+        for row, (answer, token) in enumerate(zip(answers, tokens, strict=True)):
+            if answer.mask is not None:
+                allowed = torch.from_numpy(answer.mask.allowed()).to(logits.device)
+                token = int(allowed[logits[row, allowed].argmax()])
+                answer.mask.feed(token)
+            self._settle(answer, token)
+
+    def _mask(self, request: GenerateRequest) -> TokenMask | None:
+        return None if request.spans_of is None else self._masks.mask(request.spans_of, request.stop)
+
+    @cached_property
+    def _masks(self) -> TokenMasks:
+        """Made when an answer is constrained for the first time: a large vocabulary takes a second."""
+        ends = (end for end in self._end_tokens if end < self._model.vocabulary)
+        return TokenMasks(Vocabulary(self._tokenizer, self._model.vocabulary), ends)
+
     def _settle(self, answer: _Answer, token: int) -> None:
         """Take a new token in, and find out whether the answer ends with it."""
         answer.new_tokens += 1
@@ -351,6 +378,9 @@ class TransformersEngine:
         cuts = [at for at in (text.find(stop) for stop in answer.request.stop) if at >= 0]
         if cuts:
             answer.text, answer.finished, answer.ended = text[: min(cuts)], True, True
+        elif answer.mask is not None and answer.mask.finished:
+            answer.text = self._renderer.decode(answer.tokens)
+            answer.finished = answer.ended = True
         elif answer.new_tokens >= answer.request.max_new_tokens:
             answer.text, answer.finished = self._renderer.decode(answer.tokens), True
 
@@ -466,10 +496,11 @@ _ANY: Final = (0,)
 class _Answer:
     """An answer in the making. ``finished``: no further token; ``ended``: not because ``max_new_tokens`` cut it."""
 
-    __slots__ = ("ended", "finished", "index", "new_tokens", "request", "row", "text", "tokens")
+    __slots__ = ("ended", "finished", "index", "mask", "new_tokens", "request", "row", "text", "tokens")
 
-    def __init__(self, index: int, request: GenerateRequest, row: Row) -> None:
+    def __init__(self, index: int, request: GenerateRequest, row: Row, mask: TokenMask | None) -> None:
         self.index = index
+        self.mask = mask
         self.request = request
         self.row = row
         self.tokens: list[int] = []
@@ -501,6 +532,23 @@ def _no_progress_bars() -> Iterator[None]:
     finally:
         if shown:
             transformers_logging.enable_progress_bar()
+
+
+def _device(name: str, wanted: str) -> torch.device:
+    """Where the model ``name`` goes. Raises ModelError if there is no such place."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        place = torch.device("cuda" if count else "cpu") if wanted == "auto" else torch.device(wanted)
+    except RuntimeError as error:
+        raise ModelError(f"{name}: there is no device {wanted!r}: write auto, cpu, cuda or cuda:1") from error
+    if place.type not in ("cpu", "cuda"):
+        raise ModelError(f"{name}: no models run on {wanted!r} here: write auto, cpu, cuda or cuda:1")
+    if place.type == "cuda" and (place.index or 0) >= count:
+        there = f"sees {count} ({'cuda:0' if count == 1 else f'cuda:0 to cuda:{count - 1}'})" if count else "sees none"
+        raise ModelError(
+            f"{name}: device {wanted!r} is not there: torch {there}; set models.{name}.device to another, or to auto"
+        )
+    return place
 
 
 def _fast_bfloat16() -> bool:

@@ -22,8 +22,8 @@ from el4ner.types import Document
 __all__ = ["EvaluationResult", "evaluate"]
 
 _T = TypeVar("_T")
-_THROUGHPUT = ("threads", "max_batch_tokens", "prefix_cache_mb")
-"""Settings of a model that change how fast it answers, not what."""
+_THROUGHPUT = ("device", "threads", "max_batch_tokens", "prefix_cache_mb", "server")
+"""Settings of a model that change how fast it answers, not what. (What servers serve is in their fingerprint.)"""
 
 
 def evaluate(

@@ -133,6 +133,7 @@ def propose(
                 ),
                 context.settings.max_new_tokens,
                 STOP,
+                spans_of=sentence.text if context.settings.constrain else None,
             )
             for sentence in sentences
         ]
@@ -159,6 +160,7 @@ def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageCont
                 ),
                 settings.max_new_tokens,
                 STOP,
+                spans_of=item.sentence.text if settings.constrain else None,
             )
             for item in batch
         ],

@@ -276,6 +276,38 @@ def test_number_type_auto_is_bfloat16_where_the_processor_has_it(load: Load, mon
         assert load(dtype="auto").dtype == expected
 
 
+def test_a_model_goes_to_the_device_that_is_named(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load(device="cpu")._model.device == torch.device("cpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    for wanted, place in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
+        assert transformers_engine._device("tiny", wanted) == torch.device(place)
+    with pytest.raises(
+        ModelError, match=r"^tiny: device 'cuda:2' is not there: torch sees 2 \(cuda:0 to cuda:1\); set"
+    ):
+        load(device="cuda:2")
+
+
+def test_a_gpu_that_is_not_there_is_a_model_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert load(device="auto")._model.device == torch.device("cpu")
+    for wanted in ("cuda", "cuda:1"):
+        with pytest.raises(ModelError, match=rf"'{wanted}' is not there: torch sees none; set models\.tiny\.device"):
+            load(device=wanted)
+    for wanted in ("gpu", "meta"):
+        with pytest.raises(ModelError, match="write auto, cpu, cuda or cuda:1"):
+            load(device=wanted)
+
+
+def test_a_constrained_answer_ends_without_asking_for_the_end(load: Load) -> None:
+    engine = load()
+    (result,) = engine.generate([GenerateRequest(Prompt("", "x", "-"), 5, spans_of="...")])
+    assert (result.text, result.finished) == (" none", True)
+    # " none" has five bytes: the end is no token more.
+    (result,) = engine.generate([GenerateRequest(Prompt("", "x", "-"), result.usage.new_tokens, spans_of="...")])
+    assert (result.text, result.finished) == (" none", True)
+
+
 def test_a_model_that_packed_passes_do_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from el4ner.engines import packed_model
 
