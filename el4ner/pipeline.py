@@ -15,7 +15,8 @@ from types import TracebackType
 from typing import TypeVar
 
 from el4ner.config import Settings
-from el4ner.engines.base import Engine
+from el4ner.engines.base import Engine, Interruptible
+from el4ner.engines.placing import place
 from el4ner.engines.registry import load_engine
 from el4ner.errors import DocumentError
 from el4ner.evidence import Calibration, Evidence, Source
@@ -124,8 +125,9 @@ class Pipeline:
             embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, folder, progress))
         engines: dict[str, Engine] = {}
         try:
-            for name in engines_for(settings, stages, members):
-                engines[name] = load_engine(name, settings.models[name], cache_dir=folder, progress=progress)
+            wanted = {name: settings.models[name] for name in engines_for(settings, stages, members)}
+            for name, placed in place(wanted, cache_dir=folder, progress=progress).items():
+                engines[name] = load_engine(name, placed, cache_dir=folder, progress=progress)
             return cls.from_parts(
                 settings,
                 engines,
@@ -204,6 +206,13 @@ class Pipeline:
         """Close the engines."""
         for engine in self.engines.values():
             engine.close()
+
+    def interrupt(self) -> None:
+        """From any thread: end the call that is running, and every later one, as far as the engines can. See
+        :class:`~el4ner.engines.base.Interruptible`."""
+        for engine in self.engines.values():
+            if isinstance(engine, Interruptible):
+                engine.interrupt()
 
     def __enter__(self) -> Pipeline:
         return self
@@ -335,7 +344,7 @@ class Pipeline:
         return Manifest(
             mode=self.settings.method.mode,
             members={name: self.engines[name].fingerprint for name in names},
-            prompt_version=self._prompts.version,
+            prompt_version=self._prompts.version + ("+constrained" if self.settings.method.constrain else ""),
             pool=pool,
             pool_fingerprint=self.pools[pool].fingerprint,
             retriever=self._retrievers[pool].fingerprint,

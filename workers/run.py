@@ -200,8 +200,8 @@ def _engines(
     try:
         yield owner, cache
     finally:
-        # A call that is in a model cannot be interrupted, and the drain has waited for it as long as it may: its thread
-        # ends with the process.
+        # The drain has waited for the running call as long as it may. Engines that can be interrupted are; a call that
+        # stays in its model ends with the process.
         closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
         closing.start()
         closing.join(timeout=min(_CLOSE_SECONDS, settings.worker.shutdown_seconds))

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from el4ner.engines.base import Engine
+from el4ner.engines.base import Engine, Interruptible
 from el4ner.errors import EngineError
 
 __all__ = ["OwnedEngine"]
@@ -51,6 +51,7 @@ class OwnedEngine(Generic[E]):
         self._calls: deque[_Call[E]] = deque()
         self._changed = threading.Condition()
         self._closing = False
+        self._engine: E | None = None
         self._thread = threading.Thread(target=self._work, args=(engine,), name=name, daemon=True)
         self._thread.start()
 
@@ -99,7 +100,8 @@ class OwnedEngine(Generic[E]):
     def close(self, *, cancel: bool = False) -> None:
         """Take no more calls, answer those that wait (or cancel them), close the engine, and wait for the thread.
 
-        May be called twice. The call that is running is always finished: a model cannot be interrupted.
+        May be called twice. The call that is running is finished, but for one thing: with ``cancel`` an engine that can
+        be interrupted (:class:`~el4ner.engines.base.Interruptible`) is, and the call ends with its error.
         """
         dropped: list[_Call[E]] = []
         with self._changed:
@@ -108,6 +110,9 @@ class OwnedEngine(Generic[E]):
                 dropped = list(self._calls)
                 self._calls.clear()
             self._changed.notify_all()
+        engine: object = self._engine
+        if cancel and isinstance(engine, Interruptible):
+            engine.interrupt()
         for call in dropped:  # outside the lock: a future's callbacks run in here
             call.future.cancel()
         if threading.current_thread() is not self._thread:
@@ -128,6 +133,7 @@ class OwnedEngine(Generic[E]):
         failure: BaseException | None = None
         try:
             engine = engine_or_loader if isinstance(engine_or_loader, Engine) else engine_or_loader()
+            self._engine = engine
         except BaseException as error:  # it is the callers' to handle
             failure = error
         while (call := self._next()) is not None:
@@ -144,4 +150,5 @@ class OwnedEngine(Generic[E]):
                 call.future.set_result(result)
             del call  # or the last call's arguments live until the next one
         if engine is not None:
+            self._engine = None
             engine.close()

@@ -5,6 +5,8 @@
 a path (absolute, or beginning with ``.`` or ``~``)
     a folder with ``config.json`` and safetensors, used as it is if :mod:`el4ner.models.safety` finds nothing in it that
     would run when it is loaded
+``quantized:SOURCE@4.0bpw``
+    what ``el4ner models quantize`` made of any of these, in ``CACHE/quantized/``; never made on the way
 ``ORGANISATION/NAME`` or ``ORGANISATION/NAME@REVISION``
     a model of the hub, through ``huggingface_hub`` and its own cache
 """
@@ -17,29 +19,34 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
-
-import orjson
+from typing import Final, Literal
 
 from el4ner.errors import ModelError
+from el4ner.models.architectures import format_of
 from el4ner.models.catalogue import CATALOGUE, PREFIX, PackagedModel, packaged
-from el4ner.models.digest import PIECE, remembered_sha256, sha256_of
+from el4ner.models.digest import PIECE, remembered_sha256
+from el4ner.models.known import KNOWN
 from el4ner.models.locking import exclusive
+from el4ner.models.manifest import WEIGHTS, expect, looks_whole, read_manifest, size_of, weights_digest, write_manifest
 from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.models.quantized import QUANTIZED, QuantizedName, quantized_folder, quantized_folders
 from el4ner.models.safety import check_folder
+from el4ner.models.shapes import read_config, shape_of
 
-__all__ = ["ModelInfo", "default_cache_dir", "list_models", "prepare", "resolve", "verify"]
+__all__ = ["ModelInfo", "default_cache_dir", "list_models", "prepare", "resolve", "verify", "weights_digest"]
 
 FORMAT: Final = 1
 """Of what :mod:`el4ner.models.convert` writes. Counting it up makes everybody convert again."""
-MANIFEST: Final = "el4ner-model.json"
-WEIGHTS: Final = "model.safetensors"
 HUB_FILES: Final = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """A line of ``el4ner models list``. ``size_bytes``: of the prepared folder, else of the packaged files, else 0."""
+    """A line of ``el4ner models list``. ``size_bytes``: of the prepared folder, else of the packaged files, else 0.
+
+    ``format`` and ``bits`` of a parameter: of the prepared folder; see
+    :class:`~el4ner.models.architectures.WeightFormat`.
+    """
 
     name: str
     source: str
@@ -51,6 +58,8 @@ class ModelInfo:
     prepared: bool
     size_bytes: int
     path: Path | None
+    format: str | None = None
+    bits: float | None = None
 
 
 def default_cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -78,12 +87,17 @@ def prepare(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> P
             _expect_remembered(folder / WEIGHTS, model.sha256, cache_dir, f"reinstall {model.distribution}")
             return folder
         folder = _folder(model, cache_dir)
-        if not _looks_whole(folder):
+        if not looks_whole(folder, FORMAT):
             _convert_once(model, folder, progress)
         check_folder(folder)
-        made = str(_read_manifest(folder)["files"][WEIGHTS]["sha256"])
+        made = str(read_manifest(folder)["files"][WEIGHTS]["sha256"])
         _expect_remembered(folder / WEIGHTS, made, cache_dir, f"delete {folder}: it is made again")
         return folder
+    if source.startswith(QUANTIZED):
+        made_before = quantized_folder(source, cache_dir)
+        if made_before is None:
+            raise ModelError(f"{source}: is not there: run `{QuantizedName.parse(source).command}`")
+        return made_before
     if _is_path(source):
         return _checked_folder(Path(source).expanduser())
     return _from_hub(source, local_only=False)
@@ -100,7 +114,9 @@ def resolve(source: str, cache_dir: Path) -> Path | None:
         if model.kind == "folder":
             return model.locate()[0]
         folder = _folder(model, cache_dir)
-        return folder if _looks_whole(folder) else None
+        return folder if looks_whole(folder, FORMAT) else None
+    if source.startswith(QUANTIZED):
+        return quantized_folder(source, cache_dir)
     if _is_path(source):
         return _checked_folder(Path(source).expanduser())
     try:
@@ -110,38 +126,30 @@ def resolve(source: str, cache_dir: Path) -> Path | None:
 
 
 def verify(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> None:
-    """Read every byte of a packaged model again: the package's file, and what was made of it.
+    """Read every byte of a packaged model again: the package's file, and what was made of it; or of a quantised one.
 
     Raises:
         ModelError: names the first file that is not what it was.
     """
+    if source.startswith(QUANTIZED):
+        _verify_listed(source, prepare(source, cache_dir), progress)
+        return
     model = packaged(source)
     files = model.locate()
     if model.kind == "folder":
         weights = files[0] / WEIGHTS
         progress.start(f"{model.name}: verify", weights.stat().st_size)
-        _expect(weights, model.sha256, progress)
+        expect(weights, model.sha256, progress)
         progress.done()
         return
     folder = _folder(model, cache_dir)
-    if not _looks_whole(folder):
+    if not looks_whole(folder, FORMAT):
         raise ModelError(f"{source}: is not prepared: run `el4ner models prepare`")
-    listed = _read_manifest(folder)["files"]
-    progress.start(f"{model.name}: verify", sum(entry["size"] for entry in listed.values()))
-    for name, entry in listed.items():
-        _expect(folder / name, entry["sha256"], progress)
-    progress.done()
-
-
-def weights_digest(folder: Path) -> str | None:
-    """The digest that conversion wrote beside the weights; None for folders that were not converted here."""
-    if not (folder / MANIFEST).is_file():
-        return None
-    return str(_read_manifest(folder)["files"][WEIGHTS]["sha256"])
+    _verify_listed(model.name, folder, progress)
 
 
 def list_models(cache_dir: Path) -> list[ModelInfo]:
-    """Every packaged model, by name."""
+    """Every packaged model, by name; then every one that was quantised here."""
     found = []
     for model in sorted(CATALOGUE.values(), key=lambda model: model.name):
         source = PREFIX + model.name
@@ -149,10 +157,12 @@ def list_models(cache_dir: Path) -> list[ModelInfo]:
         is_folder = model.kind == "folder"
         path = resolve(source, cache_dir) if installed or not is_folder else None
         size = 0
+        stored = None
         if path is not None:
-            size = _size([path])
+            size = size_of([path])
+            stored = format_of(read_config(path))
         elif installed:
-            size = _size(model.locate())
+            size = size_of(model.locate())
         found.append(
             ModelInfo(
                 name=model.name,
@@ -165,9 +175,40 @@ def list_models(cache_dir: Path) -> list[ModelInfo]:
                 prepared=path is not None,
                 size_bytes=size,
                 path=path,
+                format=None if stored is None else stored.name,
+                bits=None if stored is None else stored.bits,
             )
         )
+    found += [_quantized_info(name, folder) for name, folder in quantized_folders(cache_dir)]
     return found
+
+
+def _quantized_info(name: QuantizedName, folder: Path) -> ModelInfo:
+    known = KNOWN.get(name.source.partition("@")[0])
+    of_package = CATALOGUE.get(name.source.removeprefix(PREFIX))
+    config = read_config(folder)
+    return ModelInfo(
+        name=name.slug,
+        source=name.text,
+        purpose="member",
+        distribution="",
+        licence=known.licence if known else of_package.licence if of_package else "",
+        parameters=shape_of(config, folder).parameters,
+        installed=True,
+        prepared=True,
+        size_bytes=size_of([folder]),
+        path=folder,
+        format=name.format,
+        bits=name.bits,
+    )
+
+
+def _verify_listed(name: str, folder: Path, progress: Progress) -> None:
+    listed = read_manifest(folder)["files"]
+    progress.start(f"{name}: verify", sum(entry["size"] for entry in listed.values()))
+    for file, entry in listed.items():
+        expect(folder / file, entry["sha256"], progress)
+    progress.done()
 
 
 def _folder(model: PackagedModel, cache_dir: Path) -> Path:
@@ -184,7 +225,7 @@ def _convert_once(model: PackagedModel, folder: Path, progress: Progress) -> Non
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with exclusive(folder.with_suffix(".lock")):
-            if _looks_whole(folder):  # another process was faster
+            if looks_whole(folder, FORMAT):  # another process was faster
                 return
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
                 made = Path(scratch) / "model"
@@ -199,7 +240,7 @@ def _convert_once(model: PackagedModel, folder: Path, progress: Progress) -> Non
 def _convert_into(model: PackagedModel, files: list[Path], scratch: Path, made: Path, progress: Progress) -> None:
     from el4ner.models.convert import convert  # brings torch
 
-    progress.start(f"{model.name}: check", _size(files))
+    progress.start(f"{model.name}: check", size_of(files))
     if len(files) == 1:
         gguf = files[0]
     else:
@@ -208,14 +249,11 @@ def _convert_into(model: PackagedModel, files: list[Path], scratch: Path, made: 
             for part in files:
                 with part.open("rb") as piece:
                     shutil.copyfileobj(piece, whole, PIECE)
-    _expect(gguf, model.sha256, progress)
+    expect(gguf, model.sha256, progress)
     progress.done()
     convert(gguf, made, _Labelled(progress, model.name))
-    outputs = sorted(path for path in made.iterdir() if path.is_file())
-    progress.start(f"{model.name}: digest", _size(outputs))
-    listed = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path, progress)} for path in outputs}
-    manifest = {"format": FORMAT, "source": PREFIX + model.name, "source_sha256": model.sha256, "files": listed}
-    (made / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    progress.start(f"{model.name}: digest", size_of([made]))
+    write_manifest(made, {"format": FORMAT, "source": PREFIX + model.name, "source_sha256": model.sha256}, progress)
     progress.done()
 
 
@@ -236,31 +274,6 @@ class _Labelled:
         self._progress.done()
 
 
-def _looks_whole(folder: Path) -> bool:
-    """Every file that the manifest lists is there and has its size. Cheap: contents are for :func:`verify`."""
-    if not (folder / MANIFEST).is_file():
-        return False
-    manifest = _read_manifest(folder)
-    return manifest.get("format") == FORMAT and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == entry["size"]
-        for name, entry in manifest["files"].items()
-    )
-
-
-def _read_manifest(folder: Path) -> dict[str, Any]:
-    try:
-        manifest: dict[str, Any] = orjson.loads((folder / MANIFEST).read_bytes())
-    except (OSError, orjson.JSONDecodeError) as error:
-        raise ModelError(f"{folder / MANIFEST}: cannot be read: {error}: delete the folder") from error
-    return manifest
-
-
-def _expect(path: Path, sha256: str, progress: Progress) -> None:
-    found = sha256_of(path, progress)
-    if found != sha256:
-        raise ModelError(f"{path}: is damaged: its sha256 is {found}, not {sha256}")
-
-
 def _expect_remembered(path: Path, sha256: str, cache_dir: Path, remedy: str) -> None:
     try:
         found = remembered_sha256(path, cache_dir)
@@ -268,11 +281,6 @@ def _expect_remembered(path: Path, sha256: str, cache_dir: Path, remedy: str) ->
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
     if found != sha256:
         raise ModelError(f"{path}: is damaged: its sha256 is {found}, not {sha256}: {remedy}")
-
-
-def _size(paths: list[Path]) -> int:
-    files = (file for path in paths for file in (path.rglob("*") if path.is_dir() else (path,)))
-    return sum(file.stat().st_size for file in files if file.is_file())
 
 
 def _checked_folder(folder: Path, *, shared: bool = False) -> Path:

@@ -23,6 +23,7 @@ COMMANDS = [
     ["worker"],
     ["produce"],
     ["tail"],
+    ["models", "quantize"],
     ["topics", "create"],
     ["topics", "describe"],
     ["topics", "acls"],

@@ -11,7 +11,7 @@ import pytest
 from el4ner.engines.base import GenerateRequest, GenerateResult, Prompt
 from el4ner.engines.instant import InstantEngine
 from el4ner.engines.owner import OwnedEngine
-from el4ner.errors import EngineError, ModelError
+from el4ner.errors import EngineAwayError, EngineError, ModelError
 
 
 class Gate:
@@ -164,3 +164,32 @@ async def test_an_event_loop_awaits_a_call() -> None:
         future = owner.submit_within(0, answer, [GenerateRequest(Prompt("", "?"), 4)])
         (result,) = await asyncio.wrap_future(future)
     assert result.text == "yes"
+
+
+class Waiting(InstantEngine):
+    """Answers when it is interrupted, and not before."""
+
+    def __init__(self) -> None:
+        super().__init__("waiting")
+        self.begun = threading.Event()
+        self._interrupted = threading.Event()
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        self.begun.set()
+        assert self._interrupted.wait(10)
+        raise EngineAwayError("interrupted")
+
+    def interrupt(self) -> None:
+        self._interrupted.set()
+
+
+def test_closing_in_a_hurry_interrupts_the_engine() -> None:
+    engine = Waiting()
+    owner = OwnedEngine(engine)
+    running = owner.submit(lambda engine: engine.generate([]))
+    waiting = owner.submit(lambda engine: engine.name)
+    assert engine.begun.wait(10)
+    owner.close(cancel=True)
+    with pytest.raises(EngineAwayError, match="interrupted"):
+        running.result(10)
+    assert waiting.cancelled()

@@ -53,7 +53,7 @@ ConfigOption = Annotated[
     typer.Option(metavar="FILE", help="Configuration file (TOML). (default: the variable EL4NER_CONFIG, else none)"),
 ]
 EnsembleOption = Annotated[
-    str | None, typer.Option(metavar="PRESET", help="Ensemble that ships with el4ner: default, gemma3, smollm2, …")
+    str | None, typer.Option(metavar="PRESET", help="Ensemble that ships with el4ner: default, gemma3, gpu-24gb, …")
 ]
 ModeOption = Annotated[
     Mode | None, typer.Option(help="paper: as published; scored: by log-probability. (default: the file's, or scored)")

@@ -142,7 +142,7 @@ def work_offline_if_local(settings: Settings) -> None:
     sources = [settings.models[name].source for name in settings.ensemble.members if name in settings.models]
     if settings.needs_embedder:
         sources.append(settings.retrieval.embedder)
-    if all(source.startswith(("packaged:", "/", ".", "~")) or source == "instant" for source in sources):
+    if all(source.startswith(("packaged:", "quantized:", "/", ".", "~")) or source == "instant" for source in sources):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 

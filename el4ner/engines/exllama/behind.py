@@ -1,0 +1,97 @@
+"""Reading rows behind prompts: prompts as many as the cache holds, rows as many as fit a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import structlog
+import torch
+
+from el4ner.engines.exllama.backend import Backend, Held, Row
+from el4ner.engines.exllama.guard import Guard, Room
+from el4ner.errors import El4nerError, EngineError, EngineOutOfMemoryError
+
+__all__ = ["Behind", "read_behind"]
+
+log = structlog.get_logger(__name__)
+R = TypeVar("R")
+
+
+@dataclass(slots=True)
+class Behind(Generic[R]):
+    """Rows behind one prompt, (tokens, targets) each, and what was found: a result a row, and how much of the prompt
+    was in the cache."""
+
+    prompt: tuple[int, ...]
+    rows: list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]] = field(default_factory=list)
+    results: list[R] = field(default_factory=list)
+    cached_tokens: int = 0
+
+
+def read_behind(
+    name: str,
+    asked: Sequence[Behind[R]],
+    backend: Backend,
+    read: Callable[[Sequence[Row]], Iterable[R]],
+    guard: Guard,
+    room: Room,
+) -> None:
+    """Fill in every result. Prompts that were held when something failed are read again.
+
+    Raises:
+        EngineError: the call took too long, or the library failed twice.
+        EngineOutOfMemoryError: there is not even memory for one row.
+    """
+    done = 0
+    failed = False
+    while done < len(asked):
+        guard.check()
+        held: list[Held] = []
+        try:
+            held = backend.hold([one.prompt for one in asked[done:]])
+            _read_held(asked[done : done + len(held)], held, backend, read, guard, room)
+            backend.release(held)
+            done += len(held)
+        except El4nerError:
+            backend.release(held)
+            raise
+        except torch.OutOfMemoryError as error:
+            backend.restart()
+            if not room.halve():
+                raise EngineOutOfMemoryError(f"{name}: out of memory with one row: {error}") from error
+            log.warning("engine-memory", engine=name, rows=room.now)
+        except Exception as error:
+            backend.restart()
+            if failed:
+                raise EngineError(f"{name}: the model failed: {error}") from error
+            failed = True
+            log.warning("engine-restarted", engine=name, error=str(error))
+    room.passed()
+
+
+def _read_held(
+    asked: Sequence[Behind[R]],
+    held: Sequence[Held],
+    backend: Backend,
+    read: Callable[[Sequence[Row]], Iterable[R]],
+    guard: Guard,
+    room: Room,
+) -> None:
+    rows = [
+        (index, number, Row(kept, tokens, targets))
+        for index, (one, kept) in enumerate(zip(asked, held, strict=True))
+        for number, (tokens, targets) in enumerate(one.rows)
+    ]
+    rows.sort(key=lambda row: -len(row[2].tokens))  # rows of a pass are as wide as the widest
+    found: dict[tuple[int, int], R] = {}
+    while rows:
+        guard.check()
+        count = backend.fitting([row for _, _, row in rows[: room.now]])
+        part, rows = rows[:count], rows[count:]
+        for (index, number, _), result in zip(part, read([row for _, _, row in part]), strict=True):
+            found[index, number] = result
+    for index, (one, kept) in enumerate(zip(asked, held, strict=True)):
+        one.results = [found[index, number] for number in range(len(one.rows))]
+        one.cached_tokens = kept.cached_tokens

@@ -1,0 +1,71 @@
+"""What ends a call early, and how much is tried at a time after memory ran out."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from el4ner.errors import EngineAwayError, EngineError
+
+__all__ = ["Guard", "Room"]
+
+
+class Guard:
+    """Of one call: ends it at its deadline, or when somebody interrupts the engine.
+
+    Args:
+        name: the member's, for errors.
+        seconds: that the call may take.
+        interrupted: set from another thread.
+        clock: seconds.
+    """
+
+    def __init__(self, name: str, seconds: float, interrupted: threading.Event, clock: Callable[[], float]) -> None:
+        self._name = name
+        self._seconds = seconds
+        self._interrupted = interrupted
+        self._clock = clock
+        self._ends = clock() + seconds
+
+    def check(self) -> None:
+        """Raises:
+        EngineAwayError: the engine was interrupted.
+        EngineError: the call takes too long (code ``engine-deadline``).
+        """
+        if self._interrupted.is_set():
+            raise EngineAwayError(f"{self._name}: interrupted, since the process stops")
+        if self._clock() >= self._ends:
+            raise EngineError(
+                f"{self._name}: no answer within {self._seconds:g} seconds (exllama.batch_seconds)",
+                code="engine-deadline",
+            )
+
+
+class Room:
+    """How many are worked on at the same time: halved when memory ran out, and widened again after a while.
+
+    Args:
+        most: at the beginning, and ever.
+        patience: calls that have to pass before twice as many are tried.
+    """
+
+    def __init__(self, most: int, patience: int = 64) -> None:
+        self.most = most
+        self.now = most
+        self._patience = patience
+        self._passed = 0
+
+    def halve(self) -> bool:
+        """False if there is no less to try."""
+        self._passed = 0
+        if self.now == 1:
+            return False
+        self.now //= 2
+        return True
+
+    def passed(self) -> None:
+        """A call passed with the room that there is now."""
+        self._passed += 1
+        if self.now < self.most and self._passed >= self._patience:
+            self.now = min(self.most, 2 * self.now)
+            self._passed = 0
