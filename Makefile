@@ -9,7 +9,7 @@ UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local --extra otel
 RUN := .venv/bin
 
-.PHONY: help env demo test test-fast test-gpu test-chaos lint format bench bench-quality bench-scaling kafka kafka-down clean
+.PHONY: help env demo test test-fast test-gpu test-chaos lint format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -34,8 +34,8 @@ test: env  ## every test that this machine can run (starts its own Kafka and Val
 test-fast: env  ## tests without broker, cache or models: seconds
 	$(RUN)/pytest -m "not integration and not models and not gpu"
 
-test-gpu: env  ## tests of the GPU engine; skipped by name where there is no GPU
-	$(RUN)/pytest -m gpu || test $$? -eq 5
+test-gpu: env  ## tests of the GPU engines; each says why it is skipped where there is no GPU
+	$(RUN)/pytest -m gpu tests/gpu
 
 # As in `make test-chaos SCENARIO=kill-workers SEED=7`
 test-chaos: env  ## break the stream in every way, on three brokers, and count what is lost: under 25 minutes
@@ -63,6 +63,13 @@ bench-quality: env  ## the table of what each part is worth, on the data sets in
 
 bench-scaling: env  ## how cost grows with batch and pool: half an hour
 	$(RUN)/python bench/scaling.py $(ARGS)
+
+gpu-pack: env  ## bring together what `make bench-gpu` needs on a borrowed machine without a network
+	$(RUN)/python bench/gpu/pack.py $(ARGS)
+
+# Not `env`: a borrowed machine has its own Python with torch, and no network. As in `make bench-gpu ARGS="--minutes 5"`
+bench-gpu:  ## everything that needs a GPU, in under ten minutes: tests, ceilings, speed (ARGS=--cpu: without one)
+	$(or $(wildcard $(RUN)/python),$(PYTHON)) bench/gpu/run.py $(ARGS)
 
 kafka: env  ## start Kafka and Valkey for this folder (`make kafka-down` stops them)
 	$(RUN)/el4ner local up

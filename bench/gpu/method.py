@@ -1,0 +1,154 @@
+"""Sentences a second of the whole method: the pipeline over sentences of the shipped labelled pool, at batch sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from gpu.engines import Deadline, in_turns, spread
+from gpu.record import Record
+
+if TYPE_CHECKING:
+    from el4ner.engines.base import Engine
+    from el4ner.pipeline import Pipeline
+
+__all__ = ["CARD", "CPU", "JOBS", "MODES", "jobs", "measure"]
+
+POOL: Final = "news"
+MEMBER: Final = "member"
+MODES: Final[Mapping[str, Mapping[str, Any]]] = {
+    "in context": {"mode": "scored", "evidence": ("in_context",), "weights": "even"},
+    "paper": {"mode": "paper"},
+    "default": {"mode": "scored"},
+}
+CARD: Final = {1: 4, 8: 16, 32: 64, 128: 128}
+"""Batch size → sentences."""
+CPU: Final = {1: 1, 2: 2}
+JOBS: Final = (
+    ("in context", 32),
+    ("in context", 128),
+    ("paper", 128),
+    ("in context", 8),
+    ("in context", 1),
+    ("paper", 32),
+    ("paper", 8),
+    ("paper", 1),
+    ("default", 128),
+    ("default", 32),
+    ("default", 8),
+    ("default", 1),
+)
+"""What is measured, in the order of what matters most."""
+
+
+def jobs(counts: Mapping[int, int]) -> Iterator[tuple[str, int, int]]:
+    """(mode, batch, sentences) of the batch sizes that ``counts`` has, each mode's at least once."""
+    for mode, batch in JOBS:
+        if batch in counts:
+            yield mode, batch, counts[batch]
+    for batch in counts:
+        if batch not in dict.fromkeys(batch for _, batch in JOBS):
+            for mode in MODES:
+                yield mode, batch, counts[batch]
+
+
+def sentences_of_the_pool(count: int) -> list[str]:
+    """Different ones as far as there are, from the last one on: demonstrations are drawn from all."""
+    from el4ner.pools import load_pool
+
+    texts = [sentence.text for sentence in load_pool(f"shipped:{POOL}", name=POOL).sentences][::-1]
+    return [texts[number % len(texts)] for number in range(count)]
+
+
+def pipeline_of(engine: Engine, mode: str, cache_dir: Path, *, embedder: bool) -> Pipeline:
+    from el4ner.config import Settings, load_settings
+    from el4ner.models.prepare import prepare
+    from el4ner.pipeline import Pipeline
+    from el4ner.pools import load_pool
+    from el4ner.retrieval import SentenceTransformerEmbedder
+
+    overrides = {
+        "ensemble": {"members": [MEMBER]},
+        "models": {MEMBER: {"source": "./given", "engine": "transformers"}},
+        "pools": {"default": POOL, "paths": {POOL: f"shipped:{POOL}"}},
+        "retrieval": {"kind": "span" if embedder else "random", "query_spans": "chunks"},
+        "method": {"repeats": "off", **MODES[mode]},
+    }
+    settings = load_settings(Settings, environ={}, overrides=overrides)
+    spans = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, cache_dir)) if embedder else None
+    pools = {POOL: load_pool(f"shipped:{POOL}", name=POOL)}
+    return Pipeline.from_parts(settings, {MEMBER: engine}, pools, spans, cache_dir=cache_dir)
+
+
+def measure(
+    engines: dict[str, Any],
+    record: Record,
+    counts: Mapping[int, int],
+    deadline: Deadline,
+    *,
+    cache_dir: Path,
+    embedder: bool,
+    repeats: int,
+) -> None:
+    """Rows ``method``: one for each engine, mode and batch size. Loading and weighing evidence are in no row."""
+    from tag import forget_prompts
+    from tag import measure as pass_over
+
+    texts = sentences_of_the_pool(max(counts.values()))
+    pipelines: dict[tuple[str, str], Any] = {}
+    record.put(retrieval="span" if embedder else "random")
+
+    def once(labelled: tuple[str, Any], mode: str, batch: int, sentences: Sequence[str]) -> dict[str, float]:
+        label, engine = labelled
+        if (label, mode) not in pipelines:
+            pipelines[label, mode] = pipeline_of(engine, mode, cache_dir, embedder=embedder)
+        forget_prompts([engine])
+        result = pass_over(pipelines[label, mode], list(sentences), batch)
+        seconds = sum(result["seconds"].values())
+        (member,) = result["members"].values()
+        return {
+            "rate": len(sentences) / seconds,
+            "tokens": member["tokens"] / len(sentences),
+            "new_tokens": result["new"] / len(sentences),
+            "prompt_tokens": result["prompt"] / len(sentences),
+            "in_model": member["model_seconds"] / seconds,
+        }
+
+    labelled = {label: (label, engine) for label, engine in engines.items()}
+    every = list(jobs(counts))
+    for number, (mode, batch, count) in enumerate(every):
+        if deadline.left <= 0:
+            record.put(cut_short=True)
+            break
+        # None takes more than twice its share: fewer rounds of this one rather than none of the others.
+        own = Deadline.within(min(deadline.left, 2 * deadline.left / (len(every) - number)))
+        few = texts[: min(count, batch)]
+        in_turns(
+            labelled,
+            lambda pair, mode=mode, batch=batch, few=few: once(pair, mode, batch, few),  # type: ignore[misc]
+            record,
+            own,
+            what=f"method, {mode}",
+            repeats=0,
+        )
+        found = in_turns(
+            labelled,
+            lambda pair, mode=mode, batch=batch, count=count: once(pair, mode, batch, texts[:count]),  # type: ignore[misc]
+            record,
+            own,
+            what=f"method, {mode}",
+            repeats=repeats,
+            warm=0,
+        )
+        for label, results in found.items():
+            if results:
+                record.row(
+                    "method",
+                    engine=label,
+                    mode=mode,
+                    batch=batch,
+                    sentences=count,
+                    **{name: results[-1][name] for name in ("tokens", "new_tokens", "prompt_tokens", "in_model")},
+                    **spread([result["rate"] for result in results]),
+                )

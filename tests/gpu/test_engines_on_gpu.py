@@ -1,0 +1,137 @@
+"""Every engine on a real GPU: the conformance suite, and the same answers as plain transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from el4ner.engines.base import Engine, GenerateRequest, ScoreItem, ScoreRequest, StateEngine
+from tests.engine_conformance import (
+    CANDIDATES,
+    SENTENCES,
+    EngineConformance,
+    StateConformance,
+    closes_for_good,
+    logprobs,
+    prompt,
+    score_request,
+)
+
+pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
+
+LONG = "The quick brown fox of Berlin jumps over the lazy dog of Lyon. " * 45
+"""Several pages of a cache, and more than one chunk of reading."""
+
+
+class TestTransformers(EngineConformance, StateConformance):
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], small: Path) -> Engine:
+        return load("transformers", small)
+
+
+class TestExllamaV2(EngineConformance, StateConformance):
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], small: Path) -> Engine:
+        return load("exllamav2", small)
+
+
+class TestExllamaV2At4Bits(EngineConformance, StateConformance):
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], small_exl2: Path) -> Engine:
+        return load("exllamav2", small_exl2)
+
+
+class TestExllamaV2InTightPlaces(EngineConformance, StateConformance):
+    """A cache for a few prompts, two rows and two answers at a time."""
+
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], small: Path) -> Engine:
+        return load("exllamav2", small, cache_tokens=6144, max_batch_size=2, score_rows=2)
+
+
+class TestExllamaV3(EngineConformance, StateConformance):
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], small: Path) -> Engine:
+        return load("exllamav3", small)
+
+
+@pytest.mark.parametrize("sentence", [SENTENCES[0], LONG], ids=["short", "of several pages"])
+@pytest.mark.parametrize("driver", ["exllamav2", "exllamav3"])
+def test_scores_are_those_of_transformers(load: Callable[..., Engine], small: Path, driver: str, sentence: str) -> None:
+    """The same weights in half precision: a missing mask is several nats, rounding is hundredths."""
+    engine = load(driver, small)
+    reference = load("transformers", small, dtype="float32")
+    items = tuple(ScoreItem(f'\n"{surface}" is a', CANDIDATES) for surface in ("Berlin", "the lazy dog"))
+    asked = [ScoreRequest(prompt(sentence, "Names:"), items)]
+    for one, other in zip(logprobs(engine.score(asked)[0]), logprobs(reference.score(asked)[0]), strict=True):
+        assert abs(one - other) <= 0.05 * (1 + abs(other)), (one, other)
+
+
+@pytest.mark.parametrize("driver", ["exllamav2", "exllamav3"])
+def test_answers_begin_as_those_of_transformers(load: Callable[..., Engine], small: Path, driver: str) -> None:
+    engine = load(driver, small)
+    reference = load("transformers", small, dtype="float32")
+    asked = [GenerateRequest(prompt(sentence, "Names:"), 24) for sentence in (*SENTENCES, LONG)]
+    pairs = list(zip(engine.generate(asked), reference.generate(asked), strict=True))
+    # Two tokens may be equally likely up to rounding, and what follows differs then: not in most of the answers.
+    assert sum(one.text[:12] == other.text[:12] for one, other in pairs) > len(pairs) / 2
+
+
+def test_states_point_where_those_of_transformers_do(load: Callable[..., StateEngine], small: Path) -> None:
+    import numpy as np
+
+    from tests.engine_conformance import state_request
+
+    engine = load("exllamav2", small)
+    reference = load("transformers", small, dtype="float32")
+    asked = [state_request(SENTENCES[0])]
+    one, other = engine.states(asked)[0].states, reference.states(asked)[0].states
+    assert one.shape == other.shape
+    cosines = (one * other).sum(-1) / (np.linalg.norm(one, axis=-1) * np.linalg.norm(other, axis=-1))
+    assert cosines.min() > 0.99
+
+
+def test_four_bits_answer_nearly_as_sixteen(load: Callable[..., Engine], small: Path, small_exl2: Path) -> None:
+    asked = [score_request(sentence) for sentence in SENTENCES]
+    whole = [score for result in load("exllamav2", small).score(asked) for score in logprobs(result)]
+    packed = [score for result in load("exllamav2", small_exl2).score(asked) for score in logprobs(result)]
+    apart = sorted(abs(one - other) for one, other in zip(whole, packed, strict=True))
+    assert apart[len(apart) // 2] < 1.0
+
+
+@pytest.mark.parametrize("driver", ["transformers", "exllamav2", "exllamav3"])
+def test_an_engine_closes_for_good_and_gives_its_memory_back(
+    load: Callable[..., Engine], small: Path, driver: str
+) -> None:
+    import torch
+
+    load("transformers", small).close()  # what a first engine leaves for good is there before
+    first = load(driver, small)
+    first.score([score_request(SENTENCES[0])])
+    first.close()
+    del first
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated()
+    engine = load(driver, small, name="another")
+    engine.score([score_request(SENTENCES[0])])
+    assert torch.cuda.memory_allocated() > before
+    closes_for_good(engine)
+    torch.cuda.empty_cache()
+    assert torch.cuda.memory_allocated() <= before + (32 << 20)
