@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import assert_never
 
 from el4ner.config import ModelSettings
 from el4ner.engines.base import Engine
-from el4ner.errors import ConfigError
+from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 
 __all__ = ["load_engine"]
@@ -16,25 +17,35 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
     """Prepare the weights if they are not, and load them. Imports what that kind of engine needs, no more.
 
     Raises:
-        ConfigError: there is no such engine.
-        ModelError: the weights are missing, damaged or not supported.
+        ModelError: the weights are missing, damaged or not supported, or the engine cannot run here.
+        ConfigError: settings that do not go together.
     """
-    if settings.engine == "instant":
-        from el4ner.engines.instant import InstantEngine
+    match settings.engine:
+        case "instant":
+            from el4ner.engines.instant import InstantEngine
 
-        return InstantEngine(name)
-    if settings.engine == "transformers":
-        from el4ner.engines.transformers_engine import TransformersEngine
-        from el4ner.models.prepare import prepare
+            return InstantEngine(name)
+        case "transformers":
+            from el4ner.engines.transformers_engine import TransformersEngine
 
-        path = prepare(settings.source, cache_dir, progress or NO_PROGRESS)
-        return TransformersEngine.load(
-            name,
-            path,
-            dtype=settings.dtype,
-            threads=settings.threads,
-            max_batch_tokens=settings.max_batch_tokens,
-            prefix_cache_bytes=settings.prefix_cache_mb << 20,
-            cache_dir=cache_dir,
-        )
-    raise ConfigError(f"models.{name}.engine: there is no engine {settings.engine!r}")
+            return TransformersEngine.load(
+                name,
+                prepare(settings.source, cache_dir, progress or NO_PROGRESS),
+                dtype=settings.dtype,
+                device=settings.device,
+                threads=settings.threads,
+                max_batch_tokens=settings.max_batch_tokens,
+                prefix_cache_bytes=settings.prefix_cache_mb << 20,
+                cache_dir=cache_dir,
+            )
+        case "exllamav2" | "exllamav3":
+            from el4ner.engines.exllama.loading import load
+
+            path = prepare(settings.source, cache_dir, progress or NO_PROGRESS)
+            return load(name, path, settings, library=settings.engine, cache_dir=cache_dir)
+        case "server":
+            from el4ner.engines.served.engine import ServedEngine
+
+            return ServedEngine.load(name, settings, cache_dir=cache_dir)
+        case _:
+            assert_never(settings.engine)
