@@ -88,7 +88,7 @@ class ServerSettings(Section):
     ca_file: Path | None = None
     """Certificates that ``https://`` servers are checked against; None takes the system's."""
     connections: Annotated[int, Field(gt=0, le=1024)] = 16
-    """Requests that may be on their way to each server at the same time."""
+    """Requests that may be on their way to each server at the same time; to llama.cpp no more than it has slots."""
     connect_seconds: Annotated[float, Field(gt=0)] = 5.0
     request_seconds: Annotated[float, Field(gt=0)] = 120.0
     """A request that is not answered in this time counts as failed."""

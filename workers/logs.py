@@ -14,7 +14,7 @@ from workers.config import WorkerSettings
 
 __all__ = ["Throttle", "configure_logging"]
 
-_NOISY = ("aiokafka", "faust", "mode", "kafka")
+_NOISY = ("aiokafka", "faust", "mode", "kafka", "httpx", "httpcore")
 
 
 class Throttle(logging.Filter):

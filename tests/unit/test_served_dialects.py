@@ -216,8 +216,7 @@ def test_an_answer_is_read(kind: str) -> None:
 
 @pytest.mark.parametrize("dialect", SCORING, ids=lambda dialect: dialect.name)
 def test_one_token_is_made_for_a_probability(dialect: Dialect) -> None:
-    for path, body in (dialect.next_tokens([5, 6], [3, 4], "phi"), dialect.forced([5, 6], 4, "phi")):
-        assert path == dialect.generate_path
+    for body in (dialect.next_tokens([5, 6], [3, 4], "phi"), dialect.forced([5, 6], 4, "phi")):
         sampling = body.get("sampling_params", body)
         assert 1 in (sampling.get("n_predict"), sampling.get("max_tokens"), sampling.get("max_new_tokens"))
         assert body.get("prompt", body.get("input_ids")) == [5, 6]
@@ -226,10 +225,10 @@ def test_one_token_is_made_for_a_probability(dialect: Dialect) -> None:
 
 
 def test_a_token_is_forced_where_it_cannot_be_named() -> None:
-    assert LLAMA.forced([5], 4, "phi")[1]["logit_bias"][0][0] == 4
-    assert VLLM.forced([5], 4, "phi")[1]["allowed_token_ids"] == [4]
-    assert SGLANG.forced([5], 4, "phi")[1]["token_ids_logprob"] == [4]
-    assert SGLANG.next_tokens([5], [4, 3], "phi")[1]["token_ids_logprob"] == [3, 4]
+    assert LLAMA.forced([5], 4, "phi")["logit_bias"][0][0] == 4
+    assert VLLM.forced([5], 4, "phi")["allowed_token_ids"] == [4]
+    assert SGLANG.forced([5], 4, "phi")["token_ids_logprob"] == [4]
+    assert SGLANG.next_tokens([5], [4, 3], "phi")["token_ids_logprob"] == [3, 4]
 
 
 TOLD = {

@@ -57,7 +57,8 @@ class Dialect(abc.ABC):
     """It can be asked how likely certain next tokens are."""
     takes_tokens: ClassVar[bool] = True
     """Prompts are token numbers, not text."""
-    generate_path: ClassVar[str]
+    path: ClassVar[str]
+    """Where answers and probabilities are asked for."""
 
     @abc.abstractmethod
     def facts(self, get: Get, model: str | None) -> Facts | None:
@@ -77,12 +78,12 @@ class Dialect(abc.ABC):
     def written(self, answer: Any) -> Written:
         """The answer."""
 
-    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> tuple[str, Body]:
-        """Path and body of: how likely are these next tokens?"""
+    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> Body:
+        """The body for: how likely are these next tokens?"""
         raise NotImplementedError
 
-    def forced(self, prompt: Sequence[int], token: int, model: str) -> tuple[str, Body]:
-        """Path and body of: how likely is this one? :meth:`likelihoods` tells it for sure."""
+    def forced(self, prompt: Sequence[int], token: int, model: str) -> Body:
+        """The body for: how likely is this one? :meth:`likelihoods` tells it for sure."""
         raise NotImplementedError
 
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:

@@ -194,26 +194,21 @@ class ServedEngine:
             if request.spans_of is not None and not self._constrains:
                 raise self._cannot("does not keep to a grammar: set method.constrain = false, or use another server")
         asked = [index for index, request in enumerate(requests) if request.max_new_tokens > 0]
-        rows = [
-            [
-                Ask(
-                    self._dialect.generate_path,
-                    self._dialect.generate(
-                        self._sent(prompts[index], requests[index].prompt),
-                        requests[index],
-                        self._end_tokens,
-                        self._model,
-                    ),
-                    _line(requests[index].prompt),
-                )
-            ]
-            for index in asked
-        ]
+        rows = [[self._writing(requests[index], prompts[index])] for index in asked]
         results = [GenerateResult("", False, Usage())] * len(requests)
-        for index, (answer,) in zip(asked, self._transport.ask_all(rows), strict=True):
-            written = self._understood(self._dialect.written, answer)
+        for index, (written,) in zip(asked, self._transport.ask_all(rows), strict=True):
             results[index] = self._result(written, requests[index], len(prompts[index]))
         return results
+
+    def _writing(self, request: GenerateRequest, prompt: tuple[int, ...]) -> Ask:
+        dialect = self._dialect
+        sent = self._sent(prompt, request.prompt)
+        return Ask(
+            dialect.path,
+            lambda: dialect.generate(sent, request, self._end_tokens, self._model),
+            partial(self._understood, dialect.written),
+            _line(request.prompt),
+        )
 
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
         """See :class:`~el4ner.engines.base.Engine`. What candidates have in common is asked once.
@@ -257,7 +252,7 @@ class ServedEngine:
                 raise self._garbage(f"does not tell the probability of token {missing[0]}, which it was made to choose")
         return [scoring.result() for scoring in scorings]
 
-    def _forced(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> tuple[str, Body]:
+    def _forced(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> Body:
         (token,) = wanted
         return self._dialect.forced(prompt, token, model)
 
@@ -273,11 +268,18 @@ class ServedEngine:
         else:
             waves = [[row[:1] for row in rows], [[question] for row in rows for question in row[1:]]]
         for wave in waves:
-            asks = [[Ask(*question.asked(self._model), question.line) for question in row] for row in wave]
-            for row, answers in zip(wave, self._transport.ask_all(asks), strict=True):
-                for question, answer in zip(row, answers, strict=True):
-                    told, cached = self._understood(partial(self._dialect.likelihoods, wanted=question.wanted), answer)
-                    question.scoring.take(question.node, told, cached)
+            told = self._transport.ask_all([[self._asking(question) for question in row] for row in wave])
+            for row, answers in zip(wave, told, strict=True):
+                for question, (found, cached) in zip(row, answers, strict=True):
+                    question.scoring.take(question.node, found, cached)
+
+    def _asking(self, question: _Question) -> Ask:
+        return Ask(
+            self._dialect.path,
+            lambda: question.body(self._model),
+            partial(self._understood, partial(self._dialect.likelihoods, wanted=question.wanted)),
+            question.line,
+        )
 
     def _understood(self, read: Callable[[Any], R], answer: Any) -> R:
         try:
@@ -345,9 +347,9 @@ class _Question:
     node: int
     wanted: Sequence[int]
     line: Line
-    ask: Callable[[Sequence[int], Collection[int], str], tuple[str, Body]]
+    ask: Callable[[Sequence[int], Collection[int], str], Body]
 
-    def asked(self, model: str) -> tuple[str, Body]:
+    def body(self, model: str) -> Body:
         return self.ask(self.scoring.context(self.node), self.wanted, model)
 
 

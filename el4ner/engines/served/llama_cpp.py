@@ -23,7 +23,7 @@ class LlamaCpp(Dialect):
     its samplers then do."""
 
     name = "llama.cpp"
-    generate_path = "/completion"
+    path = "/completion"
 
     def facts(self, get: Get, model: str | None) -> Facts | None:
         """See :class:`Dialect`."""
@@ -76,13 +76,13 @@ class LlamaCpp(Dialect):
             int(answer["tokens_predicted"]),
         )
 
-    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> tuple[str, Body]:
+    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> Body:
         """See :class:`Dialect`. One of the tokens is forced, and so told for sure."""
-        return "/completion", {**_one_token(prompt, min(wanted)), "n_probs": _TOP}
+        return {**_one_token(prompt, min(wanted)), "n_probs": _TOP}
 
-    def forced(self, prompt: Sequence[int], token: int, model: str) -> tuple[str, Body]:
+    def forced(self, prompt: Sequence[int], token: int, model: str) -> Body:
         """See :class:`Dialect`."""
-        return "/completion", _one_token(prompt, token)
+        return _one_token(prompt, token)
 
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
         """See :class:`Dialect`."""

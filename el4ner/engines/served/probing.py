@@ -167,11 +167,11 @@ class Prober:
         likely, unlikely = self._encode(" Paris")[0], self._encode(_UNLIKELY)[0]
         wanted = sorted({likely, unlikely})
         try:
-            path, body = dialect.next_tokens(prompt, wanted, model)
-            told, _ = dialect.likelihoods(self._transport.post(index, path, body), wanted)
+            body = dialect.next_tokens(prompt, wanted, model)
+            told, _ = dialect.likelihoods(self._transport.post(index, dialect.path, body), wanted)
             for token in wanted:
-                path, body = dialect.forced(prompt, token, model)
-                forced, _ = dialect.likelihoods(self._transport.post(index, path, body), [token])
+                body = dialect.forced(prompt, token, model)
+                forced, _ = dialect.likelihoods(self._transport.post(index, dialect.path, body), [token])
                 if (
                     not math.isfinite(forced[token])
                     or abs(told.setdefault(token, forced[token]) - forced[token]) > _SAME
@@ -186,7 +186,7 @@ class Prober:
         text = "Names: Qx7\n-"
         prompt = self._encode(text) if dialect.takes_tokens else text
         request = GenerateRequest(Prompt("", text), 4, spans_of=_UNLIKELY)
-        answer: Any = self._transport.post(index, dialect.generate_path, dialect.generate(prompt, request, (), model))
+        answer: Any = self._transport.post(index, dialect.path, dialect.generate(prompt, request, (), model))
         try:
             written = dialect.written(answer).text
         except UNREADABLE:

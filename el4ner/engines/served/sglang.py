@@ -26,7 +26,7 @@ class Sglang(Dialect):
     """Its own API, ``/generate``, tells the probability of any next token that is named."""
 
     name = "sglang"
-    generate_path = "/generate"
+    path = "/generate"
 
     def facts(self, get: Get, model: str | None) -> Facts | None:
         """See :class:`Dialect`."""
@@ -74,16 +74,16 @@ class Sglang(Dialect):
         cached = int(told.get("cached_tokens") or 0)
         return Written(None, str(answer["text"]), ended, cached, int(told["completion_tokens"]))
 
-    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> tuple[str, Body]:
+    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> Body:
         """See :class:`Dialect`."""
-        return self.generate_path, {
+        return {
             "input_ids": prompt,
             "sampling_params": {**_GREEDY, "max_new_tokens": 1, "ignore_eos": True},
             "return_logprob": True,
             "token_ids_logprob": sorted(wanted),
         }
 
-    def forced(self, prompt: Sequence[int], token: int, model: str) -> tuple[str, Body]:
+    def forced(self, prompt: Sequence[int], token: int, model: str) -> Body:
         """See :class:`Dialect`."""
         return self.next_tokens(prompt, [token], model)
 

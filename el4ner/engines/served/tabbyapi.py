@@ -19,7 +19,7 @@ class TabbyApi(Dialect):
     name = "tabbyapi"
     scores = False
     takes_tokens = False
-    generate_path = "/v1/completions"
+    path = "/v1/completions"
 
     def facts(self, get: Get, model: str | None) -> Facts | None:
         """See :class:`Dialect`."""

@@ -46,10 +46,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """A POST of JSON."""
+    """A POST of JSON. ``body`` makes it, and ``read`` takes from the answer what is wanted, when it is on its way: what
+    is sent and answered of thousands of requests need not be held at the same time."""
 
     path: str
-    body: Mapping[str, Any]
+    body: Callable[[], Mapping[str, Any]]
+    read: Callable[[Any], Any] = lambda answer: answer
     line: Line = field(default_factory=Line)
 
 
@@ -141,13 +143,13 @@ class Transport:
         self._check = check
 
     def ask_all(self, rows: Sequence[Sequence[Ask]]) -> list[list[Any]]:
-        """The answers' JSON. Rows are asked at the same time, the asks of a row one after another.
+        """What was read of the answers' JSON. Rows are asked at the same time, the asks of a row one after another.
 
         When an ask fails, those on their way are waited for, and the others are not sent.
 
         Raises:
             EngineAwayError: no server answered one of them, or :meth:`interrupt` was called.
-            EngineError: a server refused one, or its answer is no JSON.
+            EngineError: a server refused one, its answer is no JSON, or ``read`` says so.
             EngineOutOfMemoryError: a server ran out of memory.
         """
         call = _Call()
@@ -197,7 +199,7 @@ class Transport:
             raise
 
     def _ask(self, ask: Ask, call: _Call) -> Any:
-        content = orjson.dumps(ask.body)
+        content = orjson.dumps(ask.body())
         last = ""
         for attempt in range(1, self._tries + 1):
             index = self._take(ask.line, call)
@@ -209,9 +211,8 @@ class Transport:
                     status, answered, after = self._send("POST", url + ask.path, content)
                     well, rest = status not in _BUSY, _seconds(after)
                     if well:
-                        answer = self._read(url, status, answered)
                         ask.line.server = index
-                        return answer
+                        return ask.read(self._read(url, status, answered))
                     wrong = f"{status}: {_message(answered)}"
                     if b"out of memory" in answered.lower():
                         raise EngineOutOfMemoryError(f"{self._name}: {url}: {wrong}")

@@ -29,7 +29,7 @@ class Vllm(Dialect):
     those does not read the prompt cache."""
 
     name = "vllm"
-    generate_path = "/v1/completions"
+    path = "/v1/completions"
 
     def facts(self, get: Get, model: str | None) -> Facts | None:
         """See :class:`Dialect`."""
@@ -75,17 +75,17 @@ class Vllm(Dialect):
         ended = choice["finish_reason"] != "length"
         return Written(None, str(choice["text"]), ended, cached_tokens(usage), int(usage["completion_tokens"]))
 
-    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> tuple[str, Body]:
+    def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> Body:
         """See :class:`Dialect`. Versions before July 2026 pass ``logprob_token_ids`` over, and tell the most likely."""
-        return self.generate_path, {
+        return {
             **_one_token(prompt, model),
             "logprobs": _TOP,
             "logprob_token_ids": sorted(wanted)[:_TOP],
         }
 
-    def forced(self, prompt: Sequence[int], token: int, model: str) -> tuple[str, Body]:
+    def forced(self, prompt: Sequence[int], token: int, model: str) -> Body:
         """See :class:`Dialect`. Probabilities are told from before other tokens are forbidden (``--logprobs-mode``)."""
-        return self.generate_path, {**_one_token(prompt, model), "logprobs": 1, "allowed_token_ids": [token]}
+        return {**_one_token(prompt, model), "logprobs": 1, "allowed_token_ids": [token]}
 
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
         """See :class:`Dialect`."""
