@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -317,6 +317,15 @@ def test_a_rate_is_kept() -> None:
     assert list(at_rate(range(3), None, monotonic=lambda: now, sleep=sleep)) == [0, 1, 2]
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a shell's background job, as this run may be, passes it over."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_the_first_ctrl_c_ends_in_good_order_and_the_second_at_once() -> None:
     with interruptible() as stop:
         assert not stop()
