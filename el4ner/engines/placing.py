@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
-
-import structlog
 
 from el4ner.config import ModelSettings
 from el4ner.engines.planning import gpus_found, member, plan, weight_bytes
@@ -15,7 +14,7 @@ from el4ner.models.shapes import read_config, shape_of
 
 __all__ = ["place"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 def place(
@@ -43,5 +42,5 @@ def place(
     for name in ours:
         device = f"cuda:{planned.index_of(name)}"
         placed[name] = models[name].model_copy(update={"device": device})
-        log.info("engine-placed", engine=name, device=device)
+        log.info("engine-placed", extra={"engine": name, "device": device})
     return placed

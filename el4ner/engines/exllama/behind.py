@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import structlog
 import torch
 
 from el4ner.engines.exllama.backend import Backend, Held, Row
@@ -15,7 +15,7 @@ from el4ner.errors import El4nerError, EngineError, EngineOutOfMemoryError
 
 __all__ = ["Behind", "read_behind"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
@@ -61,13 +61,13 @@ def read_behind(
             backend.restart()
             if not room.halve():
                 raise EngineOutOfMemoryError(f"{name}: out of memory with one row: {error}") from error
-            log.warning("engine-memory", engine=name, rows=room.now)
+            log.warning("engine-memory", extra={"engine": name, "rows": room.now})
         except Exception as error:
             backend.restart()
             if failed:
                 raise EngineError(f"{name}: the model failed: {error}") from error
             failed = True
-            log.warning("engine-restarted", engine=name, error=str(error))
+            log.warning("engine-restarted", extra={"engine": name, "error": str(error)})
     room.passed()
 
 

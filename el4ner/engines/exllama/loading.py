@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
-
-import structlog
 
 from el4ner.config import ModelSettings
 from el4ner.engines.exllama.backend import PAGE, Backend
@@ -16,7 +15,7 @@ from el4ner.errors import ConfigError, El4nerError, ModelError
 
 __all__ = ["load"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 _CHUNK: Final = 4096
 """The most tokens of one forward pass: buffers of that size are held for each model."""
 
@@ -67,11 +66,14 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
                 engine.check()
             except ModelError as error:
                 tried.append(str(error))
-                log.info("attention-refused", engine=name, attention=attention, error=str(error))
+                log.info("attention-refused", extra={"engine": name, "attention": attention, "error": str(error)})
                 if engine is not None:
                     engine.close()
             else:
-                log.info("engine-loaded", engine=name, library=library, attention=attention, device=device)
+                log.info(
+                    "engine-loaded",
+                    extra={"engine": name, "library": library, "attention": attention, "device": device},
+                )
                 return engine
     except El4nerError:
         raise

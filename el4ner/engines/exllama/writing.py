@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import structlog
 import torch
 
 from el4ner.engines.base import GenerateRequest, GenerateResult
@@ -17,7 +17,7 @@ from el4ner.types import Usage
 
 __all__ = ["Answer", "write"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 
 
 class Answer:
@@ -108,13 +108,13 @@ def write(
             backend.restart()
             if not room.halve():
                 raise EngineOutOfMemoryError(f"{name}: out of memory with one answer: {error}") from error
-            log.warning("engine-memory", engine=name, answers=room.now)
+            log.warning("engine-memory", extra={"engine": name, "answers": room.now})
         except Exception as error:
             backend.restart()
             if failed:
                 raise EngineError(f"{name}: the model failed: {error}") from error
             failed = True
-            log.warning("engine-restarted", engine=name, error=str(error))
+            log.warning("engine-restarted", extra={"engine": name, "error": str(error)})
         else:
             continue
         waiting.extendleft(reversed(running.values()))

@@ -7,14 +7,13 @@ the server takes them. Many requests are on their way at the same time: batching
 from __future__ import annotations
 
 import hashlib
+import logging
 import zlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
-
-import structlog
 
 from el4ner.config import ModelSettings
 from el4ner.engines.base import (
@@ -38,7 +37,7 @@ from el4ner.types import Usage
 
 __all__ = ["ServedEngine"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 R = TypeVar("R")
 DRIVER: Final = 1
 """Part of every fingerprint: counted up when this driver may answer differently."""
@@ -122,13 +121,15 @@ class ServedEngine:
             raise
         log.info(
             "server-probed",
-            engine=name,
-            kind=probed.dialect.name,
-            model=probed.model,
-            context=probed.context_length,
-            scores=probed.scores,
-            constrains=probed.constrains,
-            servers=len(transport.urls),
+            extra={
+                "engine": name,
+                "kind": probed.dialect.name,
+                "model": probed.model,
+                "context": probed.context_length,
+                "scores": probed.scores,
+                "constrains": probed.constrains,
+                "servers": len(transport.urls),
+            },
         )
         return engine
 

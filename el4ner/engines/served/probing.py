@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
-
-import structlog
 
 from el4ner.config import ServerSettings
 from el4ner.engines.base import GenerateRequest, Prompt
@@ -20,7 +19,7 @@ from el4ner.errors import EngineAwayError, ModelError
 
 __all__ = ["UNREADABLE", "Probed", "Prober"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 UNREADABLE: Final = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 """What reading an answer of an unknown form raises."""
 _TEXT: Final = "Zoë's naïve café — «東京» \U0001f35c, 3.14 km from New-York:\n- none\n"
@@ -85,7 +84,7 @@ class Prober:
             except EngineAwayError as error:
                 away = error
                 self._transport.missing(index)
-                log.warning("server-away", engine=self._name, url=url, said=str(error))
+                log.warning("server-away", extra={"engine": self._name, "url": url, "error": str(error)})
                 continue
             if facts.slots is not None:
                 self._transport.limit(index, facts.slots)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import random
 import socket
@@ -17,7 +18,6 @@ from typing import Any, Final
 
 import httpx
 import orjson
-import structlog
 
 from el4ner.config import ServerSettings
 from el4ner.engines.served.routing import Router
@@ -25,7 +25,7 @@ from el4ner.errors import ConfigError, EngineAwayError, EngineError, EngineOutOf
 
 __all__ = ["Ask", "Line", "Transport"]
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)
 _SHORTEST_WAIT: Final = 0.01
 _BUSY: Final = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers after which the same request may pass, at another server or later."""
@@ -224,7 +224,7 @@ class Transport:
             finally:
                 call.heard(ok=well, new=self._router.done(index, ok=well, rest=rest))
             self._go_on()
-            log.warning("server-failed", engine=self._name, said=last, attempt=attempt)
+            log.warning("server-failed", extra={"engine": self._name, "error": last, "attempt": attempt})
             # Servers that rest are tried by one request at a time: the others need not wait for their turn to fail.
             if call.failures >= self._tries * len(self._urls):
                 break
