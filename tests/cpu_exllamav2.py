@@ -1,8 +1,9 @@
-"""ExLlamaV2 itself, without a GPU: its own generator, page table, sampler and cache over a tiny Llama in torch.
+"""ExLlamaV2 itself, without a GPU: its own model, generator, page table, sampler and cache over tiny weights.
 
-What the library compiles for CUDA is replaced: five helpers of its generator and sampler, and the forward pass, which
-here is a Llama written out, with attention over pages by :mod:`el4ner.engines.exllama.attention`. Everything that the
-backend relies on beyond the library's documented interface is the library's own code.
+What the library compiles for CUDA is replaced by torch, each function with the contract of the one whose place it
+takes: norms, rotary positions, reading of weights, and five helpers of generator and sampler. Everything else is the
+library's own code: the forward pass of every module with its views and its order of calls, attention over pages by
+:mod:`el4ner.engines.exllama.attention` among it.
 """
 
 from __future__ import annotations
@@ -11,19 +12,24 @@ import sys
 import types
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Final
 
+import numpy as np
 import torch
-from transformers import AutoModelForCausalLM
 
 from el4ner.config import ExllamaSettings
-from el4ner.engines.exllama.attention import attention_with_cache, install
+from el4ner.engines.exllama.attention import Attention, install
 from el4ner.engines.exllama.backend import PAGE
 from el4ner.engines.exllama.paged import PagedBackend
 
+SHAPE: Final = {"head_dim": 16, "intermediate_size": 64}
+"""Of a tiny Llama: the library wants every width to be a multiple of 32."""
+_ON_CPU: Final = -1
+"""The library's number of the processor."""
+
 
 def import_exllamav2(patch: Any) -> types.ModuleType:
-    """The library, with helpers in place of its compiled extension. ``patch``: pytest's monkeypatch."""
+    """The library, with functions of torch in place of its compiled extension. ``patch``: pytest's monkeypatch."""
     extension = types.ModuleType("exllamav2_ext")
     vars(extension).update(
         count_match=_count_match,
@@ -31,15 +37,64 @@ def import_exllamav2(patch: Any) -> types.ModuleType:
         logit_filter_exclusive=_filter,
         sample_basic=_sample,
         cache_rotate=_rotate,
+        stloader_read=_read_tensor,
+        rms_norm=rms_norm,
+        rope_=rope_,
     )
     patch.setitem(sys.modules, "exllamav2_ext", extension)
     threads = torch.get_num_threads()
     import exllamav2
+    import exllamav2.attn_params
     import exllamav2.generator
 
     torch.set_num_threads(threads)
     patch.setattr(torch.cuda, "synchronize", lambda *_: None)
+    patch.setattr(exllamav2.attn_params, "safe_move_tensor", _stay)
     return exllamav2
+
+
+def rms_norm(x: torch.Tensor, weight: torch.Tensor, out: torch.Tensor, epsilon: float) -> None:
+    """Of rows ``x`` ``[rows, hidden]`` into ``out``, as the compiled one: both as they lie in memory."""
+    assert x.dim() == out.dim() == 2
+    assert x.is_contiguous()
+    assert out.is_contiguous()
+    wide = x.float()
+    out.copy_(wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + epsilon) * weight.float())
+
+
+def rope_(
+    x: torch.Tensor,
+    sin: torch.Tensor,
+    cos: torch.Tensor,
+    past_len: int,
+    num_heads: int,
+    head_dim: int,
+    offsets: torch.Tensor,
+    neox_style: bool,
+) -> None:
+    """Turn ``x`` ``[rows, width, heads, dim]`` in place, as the compiled one: it reads ``x`` as it lies in memory, row
+    ``i`` begins at position ``past_len + offsets[i]``."""
+    assert neox_style
+    assert x.is_contiguous()
+    assert x.shape[2:] == (num_heads, head_dim)
+    assert sin.dtype == cos.dtype == x.dtype
+    assert offsets.dtype == torch.int32
+    assert offsets.is_contiguous()
+    places = past_len + offsets.long()[:, None] + torch.arange(x.shape[1])
+    half = head_dim // 2
+    s, c = (table[0, 0][places][:, :, None, :half].float() for table in (sin, cos))
+    left, right = x[..., :half].float(), x[..., half:].float()
+    x.copy_(torch.cat((left * c - right * s, right * c + left * s), dim=-1))
+
+
+def _stay(tensor: torch.Tensor, device: Any, non_blocking: bool = False) -> torch.Tensor:
+    assert device == _ON_CPU
+    return tensor
+
+
+def _read_tensor(filename: str, offset: int, size: int, tensor: torch.Tensor) -> None:
+    raw = np.fromfile(filename, dtype=np.uint8, count=size, offset=offset)
+    tensor.view(-1).view(torch.uint8).copy_(torch.from_numpy(raw))
 
 
 def _count_match(page: torch.Tensor, ids: torch.Tensor, most: int) -> int:
@@ -71,87 +126,90 @@ def _sample(logits: torch.Tensor, _temperature: float, top_k: int, *rest: Any) -
     return []
 
 
-class TinyModel:
-    """A Llama as ExLlamaV2 has its models: modules in a row, states in the library's cache."""
+def load_model(
+    library: Any, folder: Path, *, chunk_tokens: int, max_seq_len: int, dtype: torch.dtype = torch.float32
+) -> Any:
+    """The library's model of a folder, on the processor.
 
-    def __init__(self, folder: Path, chunk_tokens: int, max_seq_len: int) -> None:
-        self.llama: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        shape = self.llama.config
-        self.config = SimpleNamespace(
-            vocab_size=shape.vocab_size,
-            max_input_len=chunk_tokens,
-            max_batch_size=1,
-            max_seq_len=max_seq_len,
-            no_flash_attn=False,
-            num_key_value_heads=shape.num_key_value_heads,
-            num_hidden_layers=shape.num_hidden_layers,
-            head_dim=shape.head_dim,
-            arch=SimpleNamespace(lm=SimpleNamespace(mrope=False)),
-        )
-        self.cache_map = dict.fromkeys(range(shape.num_hidden_layers), "cpu")
-        self.passes: list[tuple[int, int]] = []
+    Args:
+        library: :func:`import_exllamav2`.
+        folder: of a Llama in safetensors.
+        chunk_tokens: the most tokens of a pass.
+        max_seq_len: the most positions.
+        dtype: float16 is what the library computes in; in float32 results can be compared closely, and its norms are
+            read by ``forward_torch``.
+    """
 
-    def forward_chunk(
-        self,
-        input_ids: torch.Tensor,
-        cache: Any,
-        attn_params: Any,
-        *,
-        preprocess_only: bool = False,
-        last_id_only: bool = False,
-        extract_state_indices: tuple[int, ...] = (),
-        **_: Any,
-    ) -> dict[str, Any]:
-        """Module 0 is the embedding; ``i`` is layer ``i - 1``; then the norm, then the head."""
-        rows, width = input_ids.shape
-        self.passes.append((rows, width))
-        lengths, table = attn_params.cache_seqlens, attn_params.block_index
-        assert table.shape[1] * PAGE >= int(lengths.max()) + width
-        model = self.llama.model
-        x = model.embed_tokens(input_ids)
-        positions = lengths.long()[:, None] + torch.arange(width)
-        rope = model.rotary_emb(x, positions)
-        states: dict[int, torch.Tensor] = {}
-        for index, layer in enumerate(model.layers):
-            if index + 1 in extract_state_indices:
-                states[index + 1] = x.clone()
-            x = self._layer(layer, index, x, rope, cache, lengths, table)
-        if len(model.layers) + 1 in extract_state_indices:
-            states[len(model.layers) + 1] = x.clone()
-        if preprocess_only:
-            return {"states": states}
-        logits = self.llama.lm_head(model.norm(x[:, -1:] if last_id_only else x))
-        padded = torch.full((*logits.shape[:2], -(-logits.shape[-1] // 32) * 32), -65504.0)
-        padded[..., : logits.shape[-1]] = logits
-        return {"logits": padded, "states": states}
+    class OnCpu(library.ExLlamaV2):  # type: ignore[misc,name-defined]
+        """Counts its passes, (rows, width) each, and sees that every row has pages for what it reads."""
 
-    def _layer(
-        self, layer: Any, index: int, x: torch.Tensor, rope: Any, cache: Any, lengths: Any, table: Any
-    ) -> torch.Tensor:
-        from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            self.passes: list[tuple[int, int]] = []
+            for module in self.modules:
+                module.set_device_idx(_ON_CPU)
+                module.load()
+            self.set_cache_map()
+            self.constants = SimpleNamespace(**_rotary_tables(config, dtype))
+            if dtype == torch.float32:
+                for module in {*self.modules, *self.modules_dict.values()}:
+                    _widen(module)
 
-        attention, dim = layer.self_attn, self.config.head_dim
-        normed = layer.input_layernorm(x)
-        q, k, v = (
-            project(normed).view(*x.shape[:2], -1, dim).transpose(1, 2)
-            for project in (attention.q_proj, attention.k_proj, attention.v_proj)
-        )
-        q, k = apply_rotary_pos_emb(q, k, *rope)
-        keys, values = (
-            states[index].view(-1, PAGE, *states[index].shape[2:]) for states in (cache.key_states, cache.value_states)
-        )
-        attended = attention_with_cache(
-            q.transpose(1, 2),
-            keys,
-            values,
-            k.transpose(1, 2),
-            v.transpose(1, 2),
-            cache_seqlens=lengths,
-            block_table=table,
-            causal=True,
-        )
-        x = x + attention.o_proj(attended.flatten(2))
-        return x + layer.mlp(layer.post_attention_layernorm(x))
+        def get_device_context(self, device_idx: int, scratch: bool = True) -> Any:
+            assert device_idx == _ON_CPU
+            return self.constants
+
+        def forward_chunk(self, input_ids: torch.Tensor, *args: Any, **more: Any) -> Any:
+            params = more["attn_params"]
+            rows, width = input_ids.shape
+            self.passes.append((rows, width))
+            assert rows * width <= chunk_tokens
+            assert params.block_index.shape[0] == params.cache_seqlens.shape[0] == rows
+            assert params.block_index.shape[1] * PAGE >= int(params.cache_seqlens.max()) + width
+            return super().forward_chunk(input_ids, *args, **more)
+
+    config = library.ExLlamaV2Config(str(folder))
+    config.max_input_len = chunk_tokens
+    config.max_attention_size = chunk_tokens**2
+    config.max_seq_len = max_seq_len
+    config.no_flash_attn = False
+    config.no_xformers = True
+    return OnCpu(config)
+
+
+def _rotary_tables(config: Any, dtype: torch.dtype) -> dict[str, list[torch.Tensor]]:
+    """As ``ExLlamaV2DeviceContext.prepare_sincos``, which opens a CUDA stream beside it."""
+    from exllamav2 import rope
+
+    frequencies, factor = rope.get_rope_params("cpu", config, config.rotary_embedding_base)
+    assert factor == 1.0
+    angles = torch.arange(config.max_seq_len, dtype=torch.float32)[:, None] * frequencies
+    angles = torch.cat((angles, angles), dim=-1)[None, None]
+    return {"sin": [angles.sin().to(dtype)], "cos": [angles.cos().to(dtype)]}
+
+
+def _widen(module: Any) -> None:
+    """The weights of one module in float32, as the file has them: the library reads them in float16."""
+    kind = type(module).__name__
+    if kind == "ExLlamaV2Linear":
+        module.linear.weight = _whole_weight(module, module.linear.weight)
+    elif kind == "ExLlamaV2Embedding":
+        module.embedding.weight = _whole_weight(module, module.embedding.weight)
+    elif kind == "ExLlamaV2RMSNorm":
+        module.weight = _whole_weight(module, module.weight)
+        module.forward = module.forward_torch
+
+
+def _whole_weight(module: Any, loaded: torch.Tensor) -> torch.nn.Parameter:
+    from exllamav2.stloader import STFile
+
+    config = module.model.config
+    names = [f"{key}.weight" for key in (module.key, module.alt_key) if f"{key}.weight" in config.tensor_file_map]
+    weight = STFile.open(config.tensor_file_map[names[0]], keymap=config.arch.keymap).get_tensor(names[0], "cpu")
+    whole = torch.zeros(loaded.shape)
+    whole[: weight.shape[0]] = weight
+    assert torch.equal(whole.half(), loaded)
+    return torch.nn.Parameter(whole, requires_grad=False)
 
 
 class _Tokenizer:
@@ -168,46 +226,38 @@ class _Tokenizer:
 
 
 def make_backend(
-    library: Any, folder: Path, settings: ExllamaSettings, *, chunk_tokens: int = 512
-) -> tuple[PagedBackend, TinyModel]:
-    """:class:`el4ner.engines.exllama.v2.ExllamaV2` but for loading, the last norm and the head."""
+    library: Any,
+    folder: Path,
+    settings: ExllamaSettings,
+    *,
+    chunk_tokens: int = 512,
+    dtype: torch.dtype = torch.float32,
+    attention: Attention = "torch",
+) -> tuple[PagedBackend, Any]:
+    """:class:`el4ner.engines.exllama.v2.ExllamaV2` over :func:`load_model`: but for loading, all is its own."""
     from el4ner.engines.exllama.v2 import ExllamaV2, _filter_class
 
     class OnCpu(ExllamaV2):
         def __init__(self) -> None:
             PagedBackend.__init__(self, settings, device=0, chunk_tokens=chunk_tokens)
-            install("torch")
+            install(attention)
             self._device = torch.device("cpu")
             self._params = library.attn.ExLlamaV2Attention.PagedParams
             self._generators = library.generator
             self._model = model
-            self._cache = FullPrecision(model, batch_size=1, max_seq_len=settings.cache_tokens)
+            self._cache = library.cache.ExLlamaV2Cache(model, batch_size=1, max_seq_len=settings.cache_tokens)
+            self._cache.key_states = [states.to(dtype) for states in self._cache.key_states]
+            self._cache.value_states = [states.to(dtype) for states in self._cache.value_states]
             self._tokenizer = _Tokenizer(model.config.vocab_size)
             self._filter = _filter_class(library.generator.filters.ExLlamaV2Filter)
             self._greedy = library.generator.ExLlamaV2Sampler.Settings.greedy()
-            self._last = model.config.num_hidden_layers + 1
-            self._middle = min(model.config.num_hidden_layers // 2 + 2, self._last)
+            self._softcap = 0.0
+            self._last = model.head_layer_idx - 1
+            self._middle = self._module_behind_middle()
             self.vocabulary = model.config.vocab_size
-            self.hidden_size = model.llama.config.hidden_size
+            self.hidden_size = model.config.hidden_size
             self.identity = "exllamav2 on the processor"
             self.restart()
 
-        def close(self) -> None:
-            self._generator = None
-
-        def _norm(self, hidden: torch.Tensor) -> torch.Tensor:
-            normed: torch.Tensor = model.llama.model.norm(hidden)
-            return normed
-
-        def _logits(self, normed: torch.Tensor) -> torch.Tensor:
-            logits: torch.Tensor = model.llama.lm_head(normed)
-            return logits
-
-    class FullPrecision(library.cache.ExLlamaV2Cache):  # type: ignore[misc,name-defined]
-        def __init__(self, *args: Any, **more: Any) -> None:
-            super().__init__(*args, **more)
-            self.key_states = [states.float() for states in self.key_states]
-            self.value_states = [states.float() for states in self.value_states]
-
-    model = TinyModel(folder, chunk_tokens, settings.cache_tokens)
+    model = load_model(library, folder, chunk_tokens=chunk_tokens, max_seq_len=settings.cache_tokens, dtype=dtype)
     return OnCpu(), model

@@ -1,17 +1,27 @@
-"""Attention over pages against attention written out, on random tensors."""
+"""Attention over pages against attention written out, on random tensors, and within the library's own forward pass."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner.engines.exllama.attention import attention_with_cache, plain_attention
+from el4ner.engines.exllama.attention import attention_with_cache, install, plain_attention
+from el4ner.engines.exllama.backend import PAGE as LIBRARY_PAGE
+from tests.cpu_exllamav2 import SHAPE, import_exllamav2, load_model, rope_
+from tests.unit.tiny_models import tiny_llama
 
 PAGE = 8
+HEADS = [(2, 2), (6, 2), (8, 2), (8, 1), (9, 3)]
+"""(query heads, key heads): 1, 3, 4 and 8 query heads a key head, and SmolLM2-135M's."""
 
 
 def by_hand(
@@ -102,3 +112,168 @@ def test_the_future_is_not_seen() -> None:
     after = plain_attention(q, k, v, causal=True)
     assert torch.equal(before[:, :4], after[:, :4])
     assert not torch.equal(before[:, 4:], after[:, 4:])
+
+
+def _mixed(*shape: int, random: torch.Generator, dtype: torch.dtype) -> torch.Tensor:
+    """A tensor of a shape whose places and heads lie the other way round in memory."""
+    batch, places, heads, dim = shape
+    tensor = torch.randn(batch, heads, places, dim, generator=random).to(dtype).transpose(1, 2)
+    assert not tensor.is_contiguous()
+    return tensor
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+@pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
+def test_any_memory_order_goes_in_and_a_contiguous_tensor_of_the_same_type_comes_out(
+    heads: int, kv_heads: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kernel = functional.scaled_dot_product_attention
+
+    def in_its_own_order(*given: Any, **named: Any) -> torch.Tensor:
+        """As fused kernels do: places before heads in memory."""
+        return kernel(*given, **named).transpose(1, 2).contiguous().transpose(1, 2)
+
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", in_its_own_order)
+    random = torch.Generator().manual_seed(heads)
+    dim, queries, past = 16, 5, 7
+    q = _mixed(2, queries, heads, dim, random=random, dtype=dtype)
+    k, v = (_mixed(2, past + queries, max(kv_heads, 2), dim, random=random, dtype=dtype) for _ in range(2))
+    k, v = k[:, :, :kv_heads], v[:, :, :kv_heads]
+    expected = torch.stack([by_hand(q[row].float(), k[row].float(), v[row].float()) for row in range(2)])
+    k_cache, v_cache = (torch.zeros(4, PAGE, kv_heads, dim, dtype=dtype) for _ in range(2))
+    table = torch.tensor([[2, 1], [0, 3]], dtype=torch.int32)
+    for row in range(2):
+        for cache, states in ((k_cache, k), (v_cache, v)):
+            cache[table[row, 0].long(), :past] = states[row, :past]
+    outputs = {
+        "flash_attn_func": plain_attention(q, k, v, causal=True),
+        "flash_attn_with_kvcache": attention_with_cache(
+            q,
+            k_cache,
+            v_cache,
+            k[:, past:],
+            v[:, past:],
+            cache_seqlens=torch.full((2,), past, dtype=torch.int32),
+            block_table=table,
+            causal=True,
+        ),
+        "with softcap": attention_with_cache(
+            q,
+            k_cache,
+            v_cache,
+            cache_seqlens=torch.full((2,), past + queries, dtype=torch.int32),
+            block_table=table,
+            causal=True,
+            softcap=1e4,
+        ),
+    }
+    for name, output in outputs.items():
+        assert output.shape == q.shape, name
+        assert output.dtype == dtype, name
+        assert output.is_contiguous(), name
+        output.view(2, queries, heads * dim)  # as the library does
+        assert torch.allclose(output.float(), expected, atol=5e-3 if dtype == torch.float16 else 1e-5), name
+
+
+@pytest.fixture(scope="module")
+def library() -> Iterator[Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield import_exllamav2(patch)
+
+
+@dataclass(frozen=True)
+class Case:
+    """Rows of a pass: ``tables`` of pages, ``pasts``: tokens that are there, and how many are read."""
+
+    tables: tuple[tuple[int, ...], ...]
+    pasts: tuple[int, ...]
+    width: int
+    sequential: bool
+
+
+CASES = {
+    "a prompt's first tokens": Case(((4, 5),), (0,), 300, True),
+    "a prompt's last tokens": Case(((1, 2),), (250,), 20, True),
+    "pages that do not follow each other": Case(((6, 2, 4),), (200,), 400, False),
+    "one token of one": Case(((3, 1),), (256,), 1, True),
+    "one token of each": Case(((3, 1), (2, 0), (0, 0)), (300, 17, 0), 1, False),
+    "rows behind prompts": Case(((3, 1), (3, 4), (2, 5)), (270, 256, 255), 6, False),
+}
+
+
+@pytest.mark.parametrize("kind", ["torch"])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+@pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
+def test_the_librarys_own_forward_pass_attends_as_written_out(
+    library: Any, tmp_path: Path, heads: int, kv_heads: int, case: Case, kind: Any
+) -> None:
+    install(kind)
+    numbers = {"head_dim": 32, "num_attention_heads": heads, "num_key_value_heads": kv_heads, "hidden_size": 32 * heads}
+    folder = tiny_llama(tmp_path / "llama", layers=1, **{**SHAPE, "initializer_range": 0.1, **numbers})
+    model = load_model(library, folder, chunk_tokens=512, max_seq_len=2048, dtype=torch.float16)
+    layer = model.modules[1]
+    assert type(layer).__name__ == "ExLlamaV2Attention"
+    cache = library.cache.ExLlamaV2Cache(model, batch_size=1, max_seq_len=7 * LIBRARY_PAGE)
+    random = torch.Generator().manual_seed(heads)
+    for states in (*cache.key_states, *cache.value_states):
+        states.copy_(torch.randn(states.shape, generator=random))
+    tables = torch.tensor(case.tables, dtype=torch.int32)
+    pasts = torch.tensor(case.pasts, dtype=torch.int32)
+    hidden = torch.randn(len(pasts), case.width, 32 * heads, generator=random).half()
+    pages = {
+        name: states[0].view(-1, LIBRARY_PAGE, kv_heads, 32)
+        for name, states in (("k", cache.key_states), ("v", cache.value_states))
+    }
+    before = {name: states.clone() for name, states in pages.items()}
+    params = layer.PagedParams(
+        batch_size=len(pasts),
+        block_index=tables,
+        cache_seqlens=pasts,
+        max_cache_seqlen=int(pasts.max()),
+        page_size=LIBRARY_PAGE,
+        q_len=case.width,
+    )
+    assert params.is_sequential == case.sequential
+    expected, states = _written_out(model, layer, hidden, before, case)
+
+    output = layer.forward(hidden.clone(), cache=cache, attn_params=params)
+
+    assert output.dtype == torch.float16
+    assert output.shape == hidden.shape
+    assert torch.allclose(output.float(), expected, atol=1e-2)
+    for name, stored in pages.items():
+        assert torch.allclose(stored.float(), states[name], atol=1e-2), "what was read is in its pages"
+        written = torch.zeros(stored.shape[:2], dtype=torch.bool)
+        for table, past in zip(case.tables, case.pasts, strict=True):
+            for place in range(past, past + case.width):
+                written[table[place // LIBRARY_PAGE], place % LIBRARY_PAGE] = True
+        assert torch.equal(stored[~written], before[name][~written]), "and nothing else was touched"
+
+
+def _written_out(
+    model: Any, layer: Any, hidden: torch.Tensor, before: dict[str, torch.Tensor], case: Case
+) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """What a layer has to return, and what has to be in the pages then, in float32."""
+    weights = {name: getattr(layer, f"{name}_proj").linear.weight.float() for name in "qkvo"}
+    x = hidden.float()
+    normed = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + layer.pre_layernorm.variance_epsilon)
+    normed = normed * layer.pre_layernorm.weight.float()
+    q, k, v = ((normed @ weights[name].T).view(*hidden.shape[:2], -1, layer.head_dim).contiguous() for name in "qkv")
+    sin, cos = (table[0].float() for table in (model.constants.sin, model.constants.cos))
+    pasts = torch.tensor(case.pasts, dtype=torch.int32)
+    for turned in (q, k):
+        rope_(turned, sin, cos, 0, turned.shape[2], layer.head_dim, pasts, True)
+    pages = {name: states.float() for name, states in before.items()}
+    rows = []
+    for row, (table, past) in enumerate(zip(case.tables, case.pasts, strict=True)):
+        for place in range(case.width):
+            page, offset = divmod(past + place, LIBRARY_PAGE)
+            pages["k"][table[page], offset] = k[row, place]
+            pages["v"][table[page], offset] = v[row, place]
+        keys, values = (pages[name][list(table)].flatten(0, 1)[: past + case.width] for name in "kv")
+        group = q.shape[2] // keys.shape[1]
+        mask = torch.arange(past + case.width) <= past + torch.arange(case.width)[:, None]
+        scores = torch.einsum("qhd,khd->hqk", q[row], keys.repeat_interleave(group, 1)) / math.sqrt(layer.head_dim)
+        weighted = scores.masked_fill(~mask, float("-inf")).softmax(-1)
+        rows.append(torch.einsum("hqk,khd->qhd", weighted, values.repeat_interleave(group, 1)))
+    return torch.stack(rows).flatten(2) @ weights["o"].T + x, pages

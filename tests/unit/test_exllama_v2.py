@@ -14,7 +14,7 @@ from el4ner.config import ExllamaSettings
 from el4ner.engines.base import GenerateRequest
 from el4ner.engines.exllama.engine import ExllamaEngine
 from el4ner.engines.transformers_engine import TransformersEngine
-from tests.cpu_exllamav2 import TinyModel, import_exllamav2, make_backend
+from tests.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
 from tests.engine_conformance import (
     SENTENCES,
     EngineConformance,
@@ -38,17 +38,17 @@ def library() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("models") / "llama", layers=3)
+    return tiny_llama(tmp_path_factory.mktemp("models") / "llama", layers=3, **SHAPE)
 
 
-Load = Callable[..., tuple[ExllamaEngine, TinyModel]]
+Load = Callable[..., tuple[ExllamaEngine, Any]]
 
 
 @pytest.fixture(scope="module")
 def load(library: Any, folder: Path) -> Load:
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def loader(*, chunk_tokens: int = 512, **settings: Any) -> tuple[ExllamaEngine, TinyModel]:
+    def loader(*, chunk_tokens: int = 512, **settings: Any) -> tuple[ExllamaEngine, Any]:
         backend, model = make_backend(library, folder, ExllamaSettings(**settings), chunk_tokens=chunk_tokens)
         return ExllamaEngine("tiny", backend, tokenizer, fingerprint="x", batch_seconds=120.0), model
 

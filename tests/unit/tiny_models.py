@@ -52,12 +52,12 @@ def byte_tokenizer(*, template: str | None = None) -> PreTrainedTokenizerFast:
     return tokenizer
 
 
-def tiny_llama(folder: Path, *, layers: int = 2) -> Path:
-    """Llama's architecture with grouped query heads and a chat template."""
+def tiny_llama(folder: Path, *, layers: int = 2, **other: Any) -> Path:
+    """Llama's architecture with grouped query heads and a chat template. ``other``: numbers of its shape."""
     tokenizer = byte_tokenizer(template=TEMPLATE)
     torch.manual_seed(1)
-    shape = {**SHAPE, "num_hidden_layers": layers}
-    config = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=True, **shape)
+    shape = {**SHAPE, "num_key_value_heads": 2, "num_hidden_layers": layers, **other}
+    config = LlamaConfig(vocab_size=len(tokenizer), tie_word_embeddings=True, **shape)
     return _save(folder, LlamaForCausalLM(config), tokenizer)
 
 

@@ -61,7 +61,7 @@ def plain_attention(
     softcap: float = 0.0,
 ) -> torch.Tensor:
     """As ``flash_attn_func``: queries ``[batch, queries, heads, dim]`` stand at the end of keys and values
-    ``[batch, keys, kv heads, dim]``; the result has the queries' shape."""
+    ``[batch, keys, kv heads, dim]``; the result has the queries' shape and number type, and is contiguous."""
     lengths = torch.full((q.shape[0],), k.shape[1], device=q.device, dtype=torch.int32)
     return _attend(q, k, v, lengths, softmax_scale, causal=causal, window=window_size[0], softcap=softcap)
 
@@ -97,7 +97,7 @@ def attention_with_cache(
         softcap: 0: none.
 
     Returns:
-        ``[batch, queries, heads, dim]``.
+        ``[batch, queries, heads, dim]``, of the queries' number type, contiguous: the library takes a view of it.
     """
     page = k_cache.shape[1]
     queries = q.shape[1]
@@ -126,7 +126,8 @@ def _attend(
     window: int,
     softcap: float,
 ) -> torch.Tensor:
-    """Keys from ``lengths`` on are nobody's."""
+    """Keys from ``lengths`` on are nobody's. Kernels return memory in orders of their own, and the library's modules
+    may hand over views: nothing here takes a view of either, and the result is contiguous."""
     queries, keys = q.shape[1], k.shape[1]
     position = torch.arange(keys, device=q.device)
     own = lengths.long()[:, None] - queries + torch.arange(queries, device=q.device)  # [batch, queries]
@@ -140,7 +141,7 @@ def _attend(
     batch, _, heads, dim = q.shape
     kv_heads = k.shape[2]
     group = heads // kv_heads
-    grouped = q.view(batch, queries, kv_heads, group, dim).permute(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, dim)
+    grouped = q.reshape(batch, queries, kv_heads, group, dim).permute(0, 2, 3, 1, 4).reshape(batch, kv_heads, -1, dim)
     mask = seen.expand(-1, queries, -1).repeat(1, group, 1)[:, None]
     k, v = k.transpose(1, 2), v.transpose(1, 2)
     if softcap:
@@ -149,4 +150,5 @@ def _attend(
         found = weights.masked_fill(~mask, float("-inf")).softmax(dim=-1).to(v.dtype) @ v
     else:
         found = functional.scaled_dot_product_attention(grouped, k, v, attn_mask=mask, scale=scale)
-    return found.view(batch, kv_heads, group, queries, dim).permute(0, 3, 1, 2, 4).reshape(batch, queries, heads, dim)
+    found = found.reshape(batch, kv_heads, group, queries, dim).permute(0, 3, 1, 2, 4)
+    return found.reshape(batch, queries, heads, dim).contiguous()
