@@ -79,16 +79,32 @@ def test_loggers_are_the_standard_librarys() -> None:
             assert called != "logging.basicConfig", f"{place}: only workers.logs configures"
 
 
-def test_nothing_but_the_command_line_writes_to_standard_output() -> None:
+def test_nothing_but_a_commands_results_is_written_to_standard_output() -> None:
+    """Commands write their results by :func:`workers.cli.output.results_file`: once a library may print, that is not
+    ``sys.stdout``."""
     for path, place, node in nodes(SOURCES):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("print", "rich.print", "pprint.pprint", "pprint", "pp"), f"{place} prints"
-        if path.is_relative_to(STREAM_FOLDER / "cli"):
+        if path in (STREAM_FOLDER / "cli" / "output.py", STREAM_FOLDER / "cli" / "app.py"):
             continue
         assert not {"typer.echo", "click.echo", "sys.stdout", "rich.print"} & set(imported_by(node)), place
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":
             assert node.attr not in ("stdout", "__stdout__"), place
+
+
+def test_every_command_with_global_options_configures_logging() -> None:
+    """Before it does anything that logs or prints; these are the functions that typer hands the context to."""
+    commands = 0
+    for path, place, node in nodes((STREAM_FOLDER / "cli").glob("*.py")):
+        if not isinstance(node, ast.FunctionDef) or node.name == "_root" or path.name == "settings.py":
+            continue
+        if not any(ast.unparse(argument.annotation or node) == "typer.Context" for argument in node.args.args):
+            continue
+        called = {ast.unparse(call.func) for call in ast.walk(node) if isinstance(call, ast.Call)}
+        commands += 1
+        assert called & {"configure_cli_logging", "configure_logging"}, f"{place} {node.name}"
+    assert commands > 15
 
 
 def test_fields_of_log_records_have_names_that_are_free() -> None:

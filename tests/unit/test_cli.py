@@ -185,6 +185,17 @@ def test_a_reader_that_leaves_early_is_not_talked_about(tmp_path: Path) -> None:
         assert process.wait(timeout=60) == 141
 
 
+def test_a_file_that_is_standard_output_is_written_there(tmp_path: Path) -> None:
+    import json
+
+    for split in ("train", "test"):
+        (tmp_path / f"{split}.conll").write_text("Ada B-person\nslept O\n")
+    command = [sys.executable, "-m", "workers.cli", "eval", str(tmp_path), "--ensemble", "instant", "--json"]
+    environ = {**os.environ, "EL4NER_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run([*command, "/dev/stdout"], capture_output=True, timeout=60, check=True, env=environ)
+    assert "f1" in json.loads(done.stdout.splitlines()[-1])
+
+
 def test_ctrl_c_while_waiting_for_input_is_quiet() -> None:
     tag = [sys.executable, "-m", "workers.cli", "tag", "--lines", "--ensemble", "instant"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}

@@ -41,7 +41,8 @@ def data(tmp_path: Path) -> Path:
 
 
 def invoke(*arguments: object) -> Any:
-    return CliRunner().invoke(app, ["eval", *map(str, arguments), "--ensemble", "instant"])
+    # Usage errors stand in a box as wide as the terminal: a path must not be broken in it, wherever the folder is.
+    return CliRunner(env={"COLUMNS": "500"}).invoke(app, ["eval", *map(str, arguments), "--ensemble", "instant"])
 
 
 def figures(*arguments: object) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from el4ner.errors import ConfigError, El4nerError, ModelError, PoolError
 from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
-from workers.cli.output import complain
+from workers.cli.output import complain, flush_results, results_file
 from workers.cli.settings import GlobalOptions, prepare_process
 
 __all__ = ["app", "main"]
@@ -31,7 +31,10 @@ class ErrorsAsLines(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                flush_results()
         except El4nerError as error:
             complain(str(error))
             mistaken = isinstance(error, ConfigError | ModelError | PoolError)
@@ -40,7 +43,7 @@ class ErrorsAsLines(TyperGroup):
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:
             # Whoever read the results has gone. What is still buffered must not be written when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            os.dup2(os.open(os.devnull, os.O_WRONLY), results_file().fileno())
             raise typer.Exit(EXIT_BROKEN_PIPE) from error
 
 

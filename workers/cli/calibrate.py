@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,7 +12,7 @@ from el4ner.errors import ConfigError
 from el4ner.types import Mode
 from workers.cli.calibrate_text import show_calibration, show_trial
 from workers.cli.options import ConfigOption, EnsembleOption, examples, json_file, refuse_unwritable
-from workers.cli.output import complain, tell
+from workers.cli.output import complain, results_file, tell, writable
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import (
     configure_cli_logging,
@@ -92,9 +91,9 @@ def calibrate(
                 show_trial(pool, trial)
             found.append(_as_json(pipeline, pool, evidence, file, trial, current=current))
     if json == "-":
-        sys.stdout.write(dumps({"pools": found}).decode() + "\n")
+        results_file().write(dumps({"pools": found}).decode() + "\n")
     if out is not None:
-        out.write_bytes(dumps({"pools": found}) + b"\n")
+        writable(out).write_bytes(dumps({"pools": found}) + b"\n")
         tell(f"calibration written to {out}")
 
 

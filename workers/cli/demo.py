@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ import typer
 from workers.cli.demo_stack import DemoError, Stack, running_stack
 from workers.cli.models import sources_of
 from workers.cli.options import ConfigOption, EnsembleOption, examples
-from workers.cli.output import complain, results, table, tell
+from workers.cli.output import complain, results, results_file, table, tell
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, overrides_of, stream_settings
 from workers.cli.tail import show_tagged
@@ -185,7 +184,7 @@ def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, star
     }
     for name, text in lines.items():
         console.print(f"{name:<10} {text}")
-    sys.stdout.flush()
+    results_file().flush()
     for problem in problems:
         complain(problem)
     return not problems and not dead

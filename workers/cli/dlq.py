@@ -17,7 +17,7 @@ from rich.text import Text
 from workers.cli.interrupts import interruptible
 from workers.cli.moments import parse_moment, shown_moment
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import complain, legible, results, table, tell
+from workers.cli.output import complain, legible, results, results_file, table, tell
 from workers.cli.progress import Counter
 from workers.cli.settings import configure_cli_logging, stream_settings
 
@@ -137,8 +137,8 @@ def show(
 
     found = find_letter(settings, coordinates)
     if raw:
-        sys.stdout.buffer.write(found.value or b"")
-        sys.stdout.buffer.flush()
+        results_file().buffer.write(found.value or b"")
+        results_file().buffer.flush()
         if found.value is None:
             complain("the message has no value (it is a deletion)", severity="warning")
     elif output is OutputFormat.JSON:
@@ -211,7 +211,7 @@ def replay(
             return
         sent = 0
         # A bar takes standard output for itself, and is for those who do not see the lines.
-        out = sys.stdout
+        out = results_file()
         counter = None if out.isatty() else stack.enter_context(Counter("messages", len(plan.letters)))
 
         def delivered(replayed: Replayed) -> None:
@@ -317,7 +317,7 @@ def _written(row: tuple[int, Any, Any]) -> tuple[int, Any]:
 def _write(line: dict[str, Any], out: TextIO | None = None) -> None:
     from el4ner.serialize import dumps
 
-    out = out or sys.stdout
+    out = out or results_file()
     out.write(dumps(line).decode() + "\n")
     out.flush()
 

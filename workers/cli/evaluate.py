@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from enum import StrEnum
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, examples, json_file, refuse_unwritable
-from workers.cli.output import results, table, tell
+from workers.cli.output import results, results_file, table, tell, writable
 from workers.cli.progress import Counter, TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, overrides_of, work_offline_if_local
 
@@ -84,23 +83,24 @@ def evaluate(
     chosen = {"k": k, "kind": retrieval and retrieval.value}
     overrides["retrieval"] = {key: value for key, value in chosen.items() if value is not None}
     settings = method_settings(ctx, config, overrides)
+    configure_cli_logging(ctx)
     from el4ner.evaluation import compare_with, load_dataset
 
     loaded = load_dataset(dataset, split=split, limit=limit, seed=seed)
     # Before any model is loaded: hours later would be late to learn that the file does not fit.
     other = None if compare is None else _other_run(compare, loaded)
-    result = _run(ctx, _for_measuring(settings, dataset, loaded), loaded, batch, fresh=fresh)
+    result = _run(_for_measuring(settings, dataset, loaded), loaded, batch, fresh=fresh)
     if compare is not None and other is not None:
         result = compare_with(result, other, name=str(compare))
     from el4ner.serialize import dumps
 
     figures = {**result.as_json(), "seed": seed, "limit": limit}
     if json == "-":
-        sys.stdout.write(dumps(figures).decode() + "\n")
+        results_file().write(dumps(figures).decode() + "\n")
     else:
         _show(result)
     if out is not None:
-        out.write_bytes(dumps(figures) + b"\n")
+        writable(out).write_bytes(dumps(figures) + b"\n")
         tell(f"figures written to {out}")
     _write(result, report, records)
 
@@ -145,8 +145,7 @@ def _for_measuring(settings: Settings, folder: Path, dataset: Dataset) -> Settin
     )
 
 
-def _run(ctx: typer.Context, settings: Settings, dataset: Dataset, batch: int, *, fresh: bool) -> EvaluationResult:
-    configure_cli_logging(ctx)
+def _run(settings: Settings, dataset: Dataset, batch: int, *, fresh: bool) -> EvaluationResult:
     work_offline_if_local(settings)
     from el4ner.evaluation import evaluate as run
     from el4ner.evaluation.store import FOLDER

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +10,7 @@ import typer
 from el4ner.errors import ModelError
 from workers.cli.models_memory import memory_of
 from workers.cli.options import ConfigOption, EnsembleOption, OutputFormat, examples
-from workers.cli.output import complain, results, table
+from workers.cli.output import complain, results, results_file, table
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import GlobalOptions, configure_cli_logging, method_settings, overrides_of
 
@@ -57,6 +56,7 @@ def list_(
     from el4ner.engines.planning import gpus_found, gpus_of
     from el4ner.models.prepare import default_cache_dir, list_models
 
+    configure_cli_logging(ctx)
     cache_dir = default_cache_dir()
     gpus = gpus_of(gpu_gb) if gpu_gb else gpus_found()
     given: GlobalOptions = ctx.obj
@@ -180,7 +180,7 @@ def _write_json(models: list[ModelInfo], memory: Memory | None) -> None:
     if memory is not None:
         lines += memory.as_lines()
     for line in lines:
-        sys.stdout.write(dumps(line).decode() + "\n")
+        results_file().write(dumps(line).decode() + "\n")
 
 
 def _show_models(models: list[ModelInfo]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import zlib
 from collections.abc import Collection, Iterable, Mapping
-from typing import Final, NamedTuple
+from pathlib import Path
+from typing import Final, NamedTuple, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -16,13 +18,17 @@ __all__ = [
     "bold",
     "colour_of",
     "complain",
+    "flush_results",
     "legible",
     "marked",
     "plainly_marked",
+    "reserve_standard_output",
     "results",
+    "results_file",
     "table",
     "tell",
     "told",
+    "writable",
 ]
 
 _FAMILIAR: Final[Mapping[str, str]] = {
@@ -53,6 +59,52 @@ class Mark(NamedTuple):
     type: str
 
 
+class _Standard:
+    """What :func:`reserve_standard_output` kept of this process's standard output."""
+
+    kept: TextIO | None = None
+
+
+def reserve_standard_output() -> None:
+    """Keep standard output for results: what anything else writes there from now on goes to standard error.
+
+    Engines' libraries write there: ExLlamaV2 says that it compiles, a compiler is another process, and code in C knows
+    nothing of ``sys.stdout``. Who reads JSON lines must see none of it. Where ``sys.stdout`` is not this process's own
+    standard output, as in tests, nothing changes.
+    """
+    try:
+        own = sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2
+    except (AttributeError, OSError, ValueError):  # closed, or not a file
+        return
+    if not own or _Standard.kept is not None:
+        return
+    sys.stdout.flush()
+    _Standard.kept = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    os.dup2(2, 1)
+
+
+def results_file() -> TextIO:
+    """Where results are written: standard output."""
+    return sys.stdout if _Standard.kept is None else _Standard.kept
+
+
+def flush_results() -> None:
+    """Write what is still buffered, while somebody can hear that nobody reads it.
+
+    Raises:
+        BrokenPipeError: whoever read the results has gone.
+    """
+    if _Standard.kept is not None:
+        _Standard.kept.flush()
+
+
+def writable(file: Path) -> Path:
+    """``file``, or where standard output is now, if that is what ``file`` names."""
+    if _Standard.kept is not None and str(file) in ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"):
+        return Path(f"/dev/fd/{_Standard.kept.fileno()}")
+    return file
+
+
 class _Pipe(Console):
     def on_broken_pipe(self) -> None:
         """Leave the exit code to the command line, which treats every way of writing alike."""
@@ -62,8 +114,9 @@ class _Pipe(Console):
 def results() -> Console:
     """Standard output. Made anew for each use: tests, and pipes, change what that is."""
     # A file has no width: a table in it is as wide as it needs to be.
-    width = None if sys.stdout.isatty() else 1_000
-    return _Pipe(file=sys.stdout, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
+    file = results_file()
+    width = None if file.isatty() else 1_000
+    return _Pipe(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def told() -> Console:

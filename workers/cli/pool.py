@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from el4ner.errors import ConfigError, PoolError
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import complain, results, table
+from workers.cli.output import complain, results, results_file, table
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, work_offline_if_local
 
@@ -122,4 +121,4 @@ def _show_json(report: PoolReport) -> None:
     from el4ner.serialize import dumps
 
     line: dict[str, Any] = {**asdict(report), "mentions": dict(report.mentions), "errors": report.errors}
-    sys.stdout.write(dumps(line).decode() + "\n")
+    results_file().write(dumps(line).decode() + "\n")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from workers.cli.options import examples
-from workers.cli.output import complain, tell
+from workers.cli.output import complain, results_file, tell
 
 __all__ = ["app"]
 
@@ -53,5 +52,5 @@ def asyncapi() -> None:
     """Print the AsyncAPI 3.0 document of the topics, made from the code."""
     from workers.asyncapi import document, written
 
-    sys.stdout.buffer.write(written(document()))
-    sys.stdout.buffer.flush()
+    results_file().buffer.write(written(document()))
+    results_file().buffer.flush()

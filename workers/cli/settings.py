@@ -15,6 +15,7 @@ import typer
 
 from el4ner.types import Mode
 from workers.cli.options import LogFormat, LogLevel
+from workers.cli.output import reserve_standard_output
 from workers.threads import wait_passively
 
 if TYPE_CHECKING:
@@ -53,12 +54,14 @@ def prepare_process() -> None:
 
 
 def configure_cli_logging(ctx: typer.Context) -> None:
-    """Log records on standard error: from warnings on, for people, unless told otherwise."""
+    """Log records on standard error: from warnings on, for people, unless told otherwise. Libraries that print are sent
+    there too, so that standard output has results and nothing else."""
     from workers.config import WorkerSettings
     from workers.logs import configure_logging
 
     given: GlobalOptions = ctx.obj
     level, form = given.log_level or LogLevel.WARNING, given.log_format or LogFormat.CONSOLE
+    reserve_standard_output()
     configure_logging(WorkerSettings(log_level=level.value, log_format=form.value))
     if level is not LogLevel.DEBUG:
         # Kafka's client logs every refused connection as an error; what comes of it is raised, and said once.

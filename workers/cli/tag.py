@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -11,7 +10,7 @@ from el4ner.errors import DocumentError
 from el4ner.types import TaggedDocument
 from workers.cli.inputs import as_they_come, documents_of
 from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, OutputFormat, PoolOption, examples
-from workers.cli.output import Mark, complain, marked, results
+from workers.cli.output import Mark, complain, marked, results, results_file
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import (
     configure_cli_logging,
@@ -83,8 +82,8 @@ def _show(tagged: TaggedDocument, output: OutputFormat) -> None:
     if output is OutputFormat.JSON:
         from el4ner.serialize import dumps, tagged_to_json
 
-        sys.stdout.write(dumps(tagged_to_json(tagged)).decode() + "\n")
-        sys.stdout.flush()
+        results_file().write(dumps(tagged_to_json(tagged)).decode() + "\n")
+        results_file().flush()
     else:
         console = results()
         marks = [Mark(entity.start, entity.end, entity.type) for entity in tagged.entities]

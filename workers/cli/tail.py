@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ from rich.console import Console
 from rich.text import Text
 
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import Mark, complain, legible, marked, results
+from workers.cli.output import Mark, complain, legible, marked, results, results_file
 from workers.cli.settings import configure_cli_logging, stream_settings
 
 __all__ = ["EXAMPLES", "show_tagged", "tail"]
@@ -60,8 +59,8 @@ def tail(
     )
     for document in tailed:
         if output is OutputFormat.JSON:
-            sys.stdout.write(dumps(document.value).decode() + "\n")
-            sys.stdout.flush()
+            results_file().write(dumps(document.value).decode() + "\n")
+            results_file().flush()
         else:
             show_tagged(document.value, console)
 

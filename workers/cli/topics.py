@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import complain, results, table
+from workers.cli.output import complain, results, results_file, table
 from workers.cli.settings import configure_cli_logging, stream_settings
 
 if TYPE_CHECKING:
@@ -72,6 +71,7 @@ def acls(
 ) -> None:
     """Print the least rights that each part needs: as kafka-acls.sh commands, or JSON Lines. Asks no broker."""
     settings = stream_settings(ctx, config)
+    configure_cli_logging(ctx)
     from workers.acls import Role, bindings, kafka_acls_commands
 
     named = dict(_pair(given) for given in principal or ())
@@ -87,7 +87,7 @@ def acls(
         lines = [dumps(acl.to_json()).decode() for acl in found]
     else:
         lines = kafka_acls_commands(found, settings.kafka.bootstrap_servers)
-    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    results_file().write("".join(f"{line}\n" for line in lines))
 
 
 def _pair(given: str) -> tuple[str, str]:
@@ -118,7 +118,7 @@ def _show(reports: list[TopicReport], output: OutputFormat) -> None:
                 "configs": dict(report.configs or {}),
                 "problems": list(report.problems),
             }
-            sys.stdout.write(dumps(line).decode() + "\n")
+            results_file().write(dumps(line).decode() + "\n")
     else:
         shown = table("topic", "partitions", "replication", "settings", "state")
         for report in reports:
