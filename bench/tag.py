@@ -111,7 +111,7 @@ def main() -> None:
         for name, engine in pipeline.engines.items():
             member = result["members"][name]
             length = max(32, round(member["tokens"] / max(1, member["requests"])))
-            rows = max(1, min(options.batch, settings.models[name].max_batch_tokens // length))
+            rows = max(1, min(options.batch, (settings.models[name].max_batch_tokens or 4096) // length))
             raw[name] = statistics.median(length * rows / engine.raw_prefill(length, rows) for _ in range(RAW_PASSES))
             member["raw_prefill_tokens_per_second"] = raw[name]
             member["tokens_per_second_in_model"] = member["tokens"] / max(1e-9, member["model_seconds"])

@@ -1,56 +1,57 @@
 """One forward pass over rows of different lengths, without padding.
 
 All new tokens of all rows stand one behind the other in a single sequence, so that every matrix product of the model
-is one large product; only attention looks at the rows one by one (:func:`packed_attention`, registered with
-transformers as an attention implementation). A row is a :class:`Segment`: key-value states of what it has read, a
-chain of tokens that continue it, and perhaps a tree of tokens behind the chain.
+is one large product; only attention looks at the rows (:func:`packed_attention`, registered with transformers as an
+attention implementation): one by one on a processor, together on a GPU. A row is a :class:`Segment`: key-value states
+of what it has read, a chain of tokens that continue it, and perhaps a tree of tokens behind the chain.
 
-Decoding is the other extreme, one token for each of many rows: there the rows' states lie in one tensor, and one
-attention call per layer serves them all.
+Decoding is the other extreme, one token for each of many rows: one attention call per layer serves them all, and on a
+GPU steps are recorded and replayed (:mod:`el4ner.engines.decode_graphs`).
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Final, Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
-from torch.nn import functional
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
+from el4ner.engines.attention_plans import DecodingPlan, Plan, RowsPlan, Segment, upload
+from el4ner.engines.decode_graphs import CudaRecorder, DecodeGraphs, DecodingStates, Recorder
+from el4ner.engines.joint_attention import JointPlan
 from el4ner.engines.packing import TokenTree
 from el4ner.errors import ModelError
 
-__all__ = ["PackedModel", "Segment"]
+__all__ = ["Attend", "PackedModel"]
 
 IMPLEMENTATION: Final = "el4ner_packed"
+CAPACITY: Final = 16
+"""Where rows attend together a row's room is a multiple of this: kernels want keys in such numbers."""
+KERNELS: Final = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+LOGITS: Final = {"cpu": 1 << 24, "cuda": 1 << 28}
+"""The most float32 logits at a time: 64 MB, 1 GB."""
 
 
-@dataclass(slots=True)
-class Segment:
-    """What one row adds to a forward pass.
-
-    ``states`` ``[layers, 2, heads, capacity, head_dim]`` holds ``past`` tokens and room for the new ones, which the
-    pass writes behind them: first the chain, then the tree's nodes in their order.
-    """
-
-    states: torch.Tensor
-    past: int
-    chain: Sequence[int]
-    tree: TokenTree = field(default_factory=TokenTree)
-
-    @property
-    def new(self) -> int:
-        """Tokens that the pass reads for this row."""
-        return len(self.chain) + len(self.tree)
+Attend = Literal["rows", "together"]
+"""How rows of a pass attend: one by one, or all by the same calls."""
 
 
 class PackedModel:
-    """A causal language model of transformers, run over packed segments. Counts what it reads and how long it takes."""
+    """A causal language model of transformers, run over packed segments. Counts what it reads and how long it takes.
 
-    def __init__(self, model: Any) -> None:
+    Args:
+        model: of transformers, loaded with the attention implementation :data:`IMPLEMENTATION`.
+        attend: how rows of a pass attend; None: ``together`` on a GPU, ``rows`` elsewhere.
+        recorder: of decoding steps; None: CUDA graphs on a GPU where rows attend together, none elsewhere.
+    """
+
+    def __init__(self, model: Any, *, attend: Attend | None = None, recorder: Recorder | None = None) -> None:
         self._model = model
         self._body = model.base_model
         self._head = model.get_output_embeddings()
@@ -64,8 +65,15 @@ class PackedModel:
         self.vocabulary = int(self._head.weight.shape[0])
         self.dtype: torch.dtype = model.dtype
         self.device: torch.device = model.device
+        self.attend: Attend = attend or ("together" if self.device.type == "cuda" else "rows")
         self.seconds = 0.0
         self.tokens = 0
+        if recorder is None and self.device.type == "cuda" and self.attend == "together":
+            recorder = CudaRecorder()
+        self._graphs: DecodeGraphs | None = None
+        if recorder is not None:
+            states = DecodingStates(self._layers, self._kv_heads, self._head_dim, self.dtype, self.device)
+            self._graphs = DecodeGraphs(self._decode_logits, states, recorder, self.dtype, self.device)
 
     @property
     def hidden_size(self) -> int:
@@ -77,18 +85,30 @@ class PackedModel:
         """Of key-value states."""
         return self._layers * 2 * self._kv_heads * self._head_dim * self.dtype.itemsize
 
-    def new_states(self, capacity: int) -> torch.Tensor:
-        """Uninitialised room for the key-value states of ``capacity`` tokens."""
-        shape = (self._layers, 2, self._kv_heads, capacity, self._head_dim)
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
-
     def new_group(self, rows: int, capacity: int) -> torch.Tensor:
-        """Room for ``rows`` rows that will be decoded together: ``[layers, 2, rows, heads, capacity, head_dim]``.
+        """Room for the key-value states of ``rows`` rows, ``capacity`` tokens each:
+        ``[layers, 2, rows, kv heads, capacity, head_dim]``.
 
-        ``group[:, :, row]`` is the row's own states. Zeroed: a masked place must not hold a NaN.
+        Zeroed where masked places are read, since they must not hold a NaN.
         """
+        if self.attend == "together":
+            capacity = -(-capacity // CAPACITY) * CAPACITY
+        shape = (self._layers, 2, rows, self._kv_heads, capacity, self._head_dim)
+        make = torch.empty if self.attend == "rows" and rows == 1 else torch.zeros
+        return make(shape, dtype=self.dtype, device=self.device)
+
+    def decoding_group(self, rows: int, capacity: int) -> torch.Tensor:
+        """As :meth:`new_group`, for rows that are decoded together; it may have more rows and capacity. The group that
+        was given out before must not be used any more."""
+        if self._graphs is not None:
+            return self._graphs.group(rows, capacity)
         shape = (self._layers, 2, rows, self._kv_heads, capacity, self._head_dim)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def release(self) -> None:
+        """Give back what is kept from one call to the next."""
+        if self._graphs is not None:
+            self._graphs.release()
 
     def forward(
         self,
@@ -102,6 +122,7 @@ class PackedModel:
         ``with_middle``: the middle layer's states stand before the last ones, ``[…, 2 · hidden]``. ``windows``, if
         given, is filled with every layer's attention window.
         """
+        started = time.perf_counter()
         tokens: list[int] = []
         positions: list[int] = []
         for segment in segments:
@@ -110,13 +131,33 @@ class PackedModel:
             end = segment.past + len(segment.chain)
             positions += range(segment.past, end)
             positions += [end - 1 + depth for depth in segment.tree.depths]
-        plan = _PackedPlan(segments, self.dtype, self.device, windows)
-        return self._read(tokens, positions, plan, with_middle=with_middle)
+        plan: Plan
+        if self.attend == "together":
+            plan = JointPlan(segments, self._kv_heads, self.dtype, windows)
+        else:
+            plan = RowsPlan(segments, self.dtype, self.device, windows)
+        ids, places = upload([np.asarray(tokens), np.asarray(positions)], self.device)
+        hidden = self._read(ids[None], places[None], plan, with_middle=with_middle)
+        self.seconds += time.perf_counter() - started
+        self.tokens += len(tokens)
+        return hidden
 
     def decode(self, group: torch.Tensor, tokens: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
-        """Read ``tokens[row]`` behind the ``lengths[row]`` tokens that row ``row`` of the group holds; the last hidden
-        states ``[rows, hidden]``. The group may have more rows than that: the others are left alone."""
-        return self._read(tokens, lengths, _DecodingPlan(group, lengths, self.dtype))
+        """Read ``tokens[row]`` behind the ``lengths[row]`` tokens that row ``row`` of the group holds; next-token
+        logits ``[rows, vocabulary]`` in float32, valid until the next call. The group may have more rows than that:
+        what they hold is lost."""
+        started = time.perf_counter()
+        logits = self._graphs.step(group, tokens, lengths) if self._graphs is not None else None
+        if logits is None:
+            ids, held = upload([np.asarray(tokens), np.asarray(lengths)], self.device)
+            plan = DecodingPlan(group, held, max(lengths) + 1, self.dtype, first=min(lengths))
+            logits = self._decode_logits(ids[None], held[None], plan)
+        self.seconds += time.perf_counter() - started
+        self.tokens += len(tokens)
+        return logits
+
+    def _decode_logits(self, ids: torch.Tensor, positions: torch.Tensor, plan: Plan) -> torch.Tensor:
+        return self._capped(self._head(self._read(ids, positions, plan)).float())
 
     def check(self, seed: int = 0) -> None:
         """Compare packed passes with plain ones, on a few random tokens.
@@ -132,16 +173,15 @@ class PackedModel:
         prefix, tails = ids[:20], (ids[20:26], [*ids[20:23], *ids[26:29]])
         tree = TokenTree()
         ends = [tree.add(tail) for tail in tails]
-        group = self.new_group(len(tails), len(ids))
-        states = self.new_states(len(prefix) + len(tree))
-        self.forward([Segment(states, 0, prefix[:9])])
+        group = self.decoding_group(len(tails), len(ids))
+        states = self.new_group(1, len(prefix) + len(tree))
+        self.forward([Segment(states, 0, 0, prefix[:9])])
         plan_seen: dict[int, int | None] = {}
-        hidden = self.forward([Segment(states, 9, prefix[9:], tree)], windows=plan_seen)
-        packed = [hidden[len(prefix) - 9 + end] for end in ends]
-        for row, tail in enumerate(tails):
-            self.forward([Segment(group[:, :, row], 0, [*prefix, *tail[:-1]])])
-        packed += self.decode(group, [tail[-1] for tail in tails], [len(prefix) + len(tail) - 1 for tail in tails])
-        got = self.logits(torch.stack(packed))
+        hidden = self.forward([Segment(states, 0, 9, prefix[9:], tree)], windows=plan_seen)
+        packed = self.logits(torch.stack([hidden[len(prefix) - 9 + end] for end in ends]))
+        self.forward([Segment(group, row, 0, [*prefix, *tail[:-1]]) for row, tail in enumerate(tails)])
+        decoded = self.decode(group, [tail[-1] for tail in tails], [len(prefix) + len(tail) - 1 for tail in tails])
+        got = torch.cat([packed, decoded])
         self._model.set_attn_implementation("sdpa")
         try:
             plain = torch.tensor([[*prefix, *tail] for tail in tails], device=self.device)
@@ -171,22 +211,29 @@ class PackedModel:
             self._model.set_attn_implementation(IMPLEMENTATION)
 
     def _read(
-        self, tokens: Sequence[int], positions: Sequence[int], plan: _Plan, *, with_middle: bool = False
+        self, ids: torch.Tensor, positions: torch.Tensor, plan: Plan, *, with_middle: bool = False
     ) -> torch.Tensor:
-        started = time.perf_counter()
-        output = self._body(
-            input_ids=torch.tensor([tokens], device=self.device),
-            position_ids=torch.tensor([positions], device=self.device),
-            use_cache=False,
-            output_hidden_states=with_middle,
-            packed_plan=plan,
-        )
+        """``ids`` and ``positions`` ``[1, tokens]``; hidden states ``[tokens, hidden]``, twice as wide with the middle
+        layer's."""
+        with self._kernels():
+            output = self._body(
+                input_ids=ids,
+                position_ids=positions,
+                use_cache=False,
+                output_hidden_states=with_middle,
+                packed_plan=plan,
+            )
         hidden: torch.Tensor = output.last_hidden_state[0]
         if with_middle:
             hidden = torch.cat([output.hidden_states[self._layers // 2 + 1][0], hidden], dim=-1)
-        self.seconds += time.perf_counter() - started
-        self.tokens += len(tokens)
         return hidden
+
+    def _kernels(self) -> AbstractContextManager[None]:
+        """What may attend: not cuDNN, which torch prefers on some cards. It builds a plan for every new shape, for tens
+        or hundreds of milliseconds, and here nearly every pass has shapes of its own."""
+        if self.device.type != "cuda" or self.attend == "rows":
+            return nullcontext()
+        return sdpa_kernel(KERNELS)
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits ``[rows, vocabulary]`` in float32 of hidden states ``[rows, hidden]``."""
@@ -198,196 +245,55 @@ class PackedModel:
     def _capped(self, logits: torch.Tensor) -> torch.Tensor:
         return logits if self._softcap is None else torch.tanh(logits / self._softcap) * self._softcap
 
+    def pick(self, hidden: torch.Tensor, places: Sequence[int]) -> torch.Tensor:
+        """Rows ``places`` of ``hidden`` ``[tokens, …]``."""
+        (index,) = upload([np.asarray(places, dtype=np.int64)], self.device)
+        return hidden.index_select(0, index)
+
+    def best(self, logits: torch.Tensor, allowed: Sequence[npt.NDArray[np.int64] | None]) -> list[int]:
+        """The most probable token of each row of ``logits`` ``[rows, vocabulary]``, of those that ``allowed[row]``
+        lists (None: of all). The device is waited for once."""
+        listed = [(row, tokens) for row, tokens in enumerate(allowed) if tokens is not None]
+        if listed:
+            kept = np.concatenate([row * logits.shape[1] + tokens for row, tokens in listed])
+            rows, flat = upload([np.asarray([row for row, _ in listed]), kept], self.device)
+            masked = logits.index_fill(0, rows, float("-inf")).view(-1)
+            logits = masked.index_copy_(0, flat, logits.reshape(-1).index_select(0, flat)).view(logits.shape)
+        tokens: list[int] = logits.argmax(dim=-1).tolist()
+        return tokens
+
     def log_probabilities(self, hidden: torch.Tensor, rows: Sequence[int], tokens: Sequence[int]) -> list[float]:
         """Log-probability of ``tokens[i]`` right behind hidden state ``rows[i]``.
 
         The asked tokens' own logits are computed once more, in float32: bfloat16 has steps of 1/16 to 1/8 where logits
         usually are, so that candidates would often tie. The sum over the vocabulary is less sensitive.
         """
-        wanted = sorted(set(rows))
-        place = {row: index for index, row in enumerate(wanted)}
-        asked: dict[int, list[int]] = {}
-        for index, row in enumerate(rows):
-            asked.setdefault(place[row], []).append(index)
-        found = [0.0] * len(rows)
-        chunk = max(1, (1 << 24) // self.vocabulary)  # 64 MB of float32 logits at a time
-        for start in range(0, len(wanted), chunk):
-            logits = self.logits(hidden[wanted[start : start + chunk]])
-            started = time.perf_counter()
-            totals = torch.logsumexp(logits, dim=-1)
-            indices = [index for row in range(start, start + len(logits)) for index in asked[row]]
-            at = torch.tensor([place[rows[index]] - start for index in indices], device=self.device)
-            of = torch.tensor([tokens[index] for index in indices], device=self.device)
-            own = logits[at, of]
-            if self.dtype != torch.float32 and self._head.bias is None:
-                states = hidden[[rows[index] for index in indices]].float()
-                own = self._capped((states * self._head.weight[of].float()).sum(dim=-1))
-            for index, value in zip(indices, (own - totals[at]).clamp(max=0).tolist(), strict=True):
-                found[index] = value
-            self.seconds += time.perf_counter() - started
-        return found
-
-
-class _Plan(Protocol):
-    """How the rows of one pass attend; masks are built once and serve all layers."""
-
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
-        """``query`` [1, heads, tokens, head_dim], over each row's own states; [1, tokens, heads, head_dim].
-
-        ``key`` and ``value`` [1, key-value heads, tokens, head_dim] are the new tokens'; they are added to the states.
-        """
-
-
-class _PackedPlan:
-    """Segments: rows of any length, attended one by one."""
-
-    def __init__(
-        self,
-        segments: Sequence[Segment],
-        dtype: torch.dtype,
-        device: torch.device,
-        windows: dict[int, int | None] | None,
-    ) -> None:
-        self._segments = segments
-        self._windows = windows
-        self._dtype = dtype
-        self._device = device
-        self._masks: dict[tuple[int, bool, int | None], torch.Tensor] = {}
-
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
-        if self._windows is not None:
-            self._windows[layer] = window
-        _, heads, total, head_dim = query.shape
-        kv_heads = key.shape[1]
-        # Query heads that share a key-value head: a batch dimension of its own, so that keys are never repeated.
-        grouped = query[0].view(kv_heads, heads // kv_heads, total, head_dim)
-        out = query.new_empty(1, total, heads, head_dim)
-        out_grouped = out[0].permute(1, 0, 2).view(kv_heads, heads // kv_heads, total, head_dim)
-        start = 0
-        for row, segment in enumerate(self._segments):
-            end = start + segment.new
-            held = segment.past + segment.new
-            keys, values = segment.states[layer, 0], segment.states[layer, 1]
-            keys[:, segment.past : held] = key[0, :, start:end]
-            values[:, segment.past : held] = value[0, :, start:end]
-            split = start + len(segment.chain)
-            for is_tree, first, last, seen in (
-                (False, start, split, segment.past + len(segment.chain)),
-                (True, split, end, held),
-            ):
-                if first == last:
-                    continue
-                low, mask, causal = self._mask(row, segment, is_tree, window)
-                shape = (kv_heads, heads // kv_heads, seen - low, head_dim)
-                out_grouped[:, :, first:last] = functional.scaled_dot_product_attention(
-                    grouped[:, :, first:last],
-                    keys[:, None, low:seen].expand(shape),
-                    values[:, None, low:seen].expand(shape),
-                    attn_mask=mask,
-                    is_causal=causal,
-                    scale=scaling,
-                )
-            start = end
-        return out
-
-    def _mask(
-        self, row: int, segment: Segment, is_tree: bool, window: int | None
-    ) -> tuple[int, torch.Tensor | None, bool]:
-        """(first key that anyone sees, additive mask or None, whether plain causal does)."""
-        length = len(segment.chain)
-        base = segment.past + length
-        if not is_tree:
-            low = 0 if window is None else max(0, segment.past + 1 - window)
-            if length == 1:
-                return low, None, False
-            if segment.past == 0 and (window is None or length <= window):
-                return low, None, True
-        else:
-            low = 0 if window is None else max(0, base + 1 - window)
-        name = (row, is_tree, window)
-        mask = self._masks.get(name)
-        if mask is None:
-            mask = self._build(segment, is_tree, window, low)
-            self._masks[name] = mask
-        return low, mask, False
-
-    def _build(self, segment: Segment, is_tree: bool, window: int | None, low: int) -> torch.Tensor:
-        base = segment.past + len(segment.chain)
-        if is_tree:
-            ask = torch.tensor(segment.tree.depths) + (base - 1)
-            seen = torch.cat([torch.arange(low, base), ask])
-            visible = torch.ones(len(ask), len(seen), dtype=torch.bool)
-            visible[:, base - low :] = torch.from_numpy(segment.tree.sees())
-        else:
-            ask = torch.arange(segment.past, base)
-            seen = torch.arange(low, base)
-            visible = seen[None, :] <= ask[:, None]
-        if window is not None:
-            visible &= seen[None, :] > ask[:, None] - window
-        mask = torch.zeros(visible.shape, dtype=self._dtype).masked_fill_(~visible, float("-inf"))
-        return mask.to(self._device)[None, None]
-
-
-class _DecodingPlan:
-    """One new token for each row of a group."""
-
-    def __init__(self, group: torch.Tensor, lengths: Sequence[int], dtype: torch.dtype) -> None:
-        self._group = group
-        self._rows = torch.arange(len(lengths), device=group.device)
-        self._lengths = torch.tensor(lengths, device=group.device)
-        self._first = min(lengths)
-        self._end = max(lengths) + 1
-        self._dtype = dtype
-        self._masks: dict[int | None, tuple[int, torch.Tensor]] = {}
-
-    def attend(
-        self,
-        layer: int,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        scaling: float | None,
-        window: int | None,
-    ) -> torch.Tensor:
-        _, heads, rows, head_dim = query.shape
-        kv_heads = key.shape[1]
-        keys, values = self._group[layer, 0], self._group[layer, 1]
-        keys[self._rows, :, self._lengths] = key[0].transpose(0, 1)
-        values[self._rows, :, self._lengths] = value[0].transpose(0, 1)
-        low, mask = self._mask(window)
-        # The query heads of a key-value head all see the same: they stand where queries of one head stand otherwise.
-        grouped = query[0].transpose(0, 1).reshape(rows, kv_heads, heads // kv_heads, head_dim)
-        attended = functional.scaled_dot_product_attention(
-            grouped, keys[:rows, :, low : self._end], values[:rows, :, low : self._end], attn_mask=mask, scale=scaling
+        if not rows:
+            return []
+        started = time.perf_counter()
+        wanted, place = np.unique(np.asarray(rows), return_inverse=True)
+        order = np.argsort(place, kind="stable")
+        chunk = max(1, LOGITS[self.device.type] // self.vocabulary)
+        first = np.arange(0, len(wanted), chunk)
+        bounds = np.searchsorted(place[order], [*first, len(wanted)])
+        read, at, own_rows, of = upload(
+            [wanted, place[order] % chunk, np.asarray(rows)[order], np.asarray(tokens)[order]], self.device
         )
-        return attended.reshape(1, rows, heads, head_dim)
-
-    def _mask(self, window: int | None) -> tuple[int, torch.Tensor]:
-        if window not in self._masks:
-            low = 0 if window is None else max(0, self._first + 1 - window)
-            seen = torch.arange(low, self._end, device=self._group.device)
-            visible = seen[None, :] <= self._lengths[:, None]
-            if window is not None:
-                visible &= seen[None, :] > self._lengths[:, None] - window
-            mask = torch.zeros(visible.shape, dtype=self._dtype, device=self._group.device)
-            self._masks[window] = low, mask.masked_fill_(~visible, float("-inf"))[:, None, None]
-        return self._masks[window]
+        found = []
+        for number, start in enumerate(first):
+            mine = slice(bounds[number], bounds[number + 1])
+            logits = self._capped(self._head(hidden.index_select(0, read[start : start + chunk])).float())
+            totals = torch.logsumexp(logits, dim=-1)
+            own = logits[at[mine], of[mine]]
+            if self.dtype != torch.float32 and self._head.bias is None:
+                states = hidden.index_select(0, own_rows[mine]).float()
+                own = self._capped((states * self._head.weight.index_select(0, of[mine]).float()).sum(dim=-1))
+            found.append((own - totals[at[mine]]).clamp(max=0))
+        values = np.empty(len(rows))
+        values[order] = torch.cat(found).cpu().numpy()
+        self.seconds += time.perf_counter() - started
+        result: list[float] = values.tolist()
+        return result
 
 
 def packed_attention(
@@ -400,7 +306,7 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    packed_plan: _Plan | None = None,
+    packed_plan: Plan | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function that transformers calls in every layer; ``packed_plan`` comes through from forward."""

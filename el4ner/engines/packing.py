@@ -58,13 +58,23 @@ class TokenTree:
             node = child
         return 0
 
+    def related(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Nodes, and an ancestor of each or the node itself: every pair once."""
+        parents = np.asarray(self.parents, dtype=np.int64)
+        nodes = ancestors = np.arange(len(self))
+        pairs: list[tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]] = []
+        while len(nodes):
+            pairs.append((nodes, ancestors))
+            above = parents[ancestors]
+            nodes, ancestors = nodes[above != ROOT], above[above != ROOT]
+        if not pairs:
+            return np.zeros(0, dtype=np.int64), np.zeros(0, dtype=np.int64)
+        return np.concatenate([node for node, _ in pairs]), np.concatenate([ancestor for _, ancestor in pairs])
+
     def sees(self) -> npt.NDArray[np.bool_]:
         """``[i, j]``: node j is node i or one of its ancestors."""
         visible = np.zeros((len(self), len(self)), dtype=np.bool_)
-        for node, parent in enumerate(self.parents):
-            if parent != ROOT:
-                visible[node] = visible[parent]
-            visible[node, node] = True
+        visible[self.related()] = True
         return visible
 
 

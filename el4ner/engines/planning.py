@@ -168,7 +168,7 @@ def cache_bytes(shape: ModelShape, tokens: int, bits: int) -> int:
 def scratch_bytes(shape: ModelShape, settings: ModelSettings) -> int:
     """What a forward pass needs beside weights and cache."""
     exllama = settings.exllama
-    chunk = min(settings.max_batch_tokens, LONGEST_PASS, exllama.cache_tokens)
+    chunk = min(settings.max_batch_tokens or LONGEST_PASS, LONGEST_PASS, exllama.cache_tokens)
     heads, keys = shape.heads * shape.head_dim, shape.kv_heads * shape.head_dim
     attention = chunk * max(heads, shape.hidden_size) * 2 + 2 * min(max(shape.linear_sizes[:3]), DEQUANTIZED)
     widest = max(shape.hidden_size, shape.intermediate_size)

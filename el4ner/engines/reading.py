@@ -10,7 +10,8 @@ from typing import Final
 import numpy as np
 import torch
 
-from el4ner.engines.packed_model import PackedModel, Segment
+from el4ner.engines.attention_plans import Segment
+from el4ner.engines.packed_model import PackedModel
 from el4ner.engines.packing import TokenTree
 from el4ner.engines.prefix_cache import PrefixCache, common_length
 
@@ -24,18 +25,26 @@ WORTH_A_PASS: Final = 128
 class Row:
     """A prompt to be read, and the trees that hang behind it (each read with its own pass, or together with others).
 
-    ``cached`` counts tokens that were not read for this row. ``states`` are the row's own: made when its reading
-    begins if they are None, and dropped when it ends if ``keep`` is False.
+    ``cached`` counts tokens that were not read for this row. The row's key-value states are those of ``slot`` in
+    ``group`` (:class:`Segment`): made when its reading begins if it is None, and dropped when it ends if ``keep`` is
+    False.
     """
 
     tokens: tuple[int, ...]
     trees: Sequence[TokenTree] = ()
     keep: bool = False
-    states: torch.Tensor | None = None
+    group: torch.Tensor | None = field(default=None, repr=False)
+    slot: int = 0
     past: int = 0
     cached: int = 0
     trees_read: int = 0
     source: torch.Tensor | None = field(default=None, repr=False)
+
+    @property
+    def states(self) -> torch.Tensor:
+        """``[layers, 2, heads, capacity, head_dim]``, as soon as its reading has begun."""
+        assert self.group is not None
+        return self.group[:, :, self.slot]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,10 @@ class Part:
 Take = Callable[[list[Part], torch.Tensor], None]
 
 
+LONGEST_PIECE: Final = 4096
+"""The most tokens of one prompt in a pass: what attends it needs memory that grows with the square."""
+
+
 class Reader:
     """Reads rows, at most ``max_tokens`` a pass (a larger tree goes alone), with the help of a prefix cache."""
 
@@ -59,6 +72,7 @@ class Reader:
         self._model = model
         self._cache = cache
         self._max_tokens = max_tokens
+        self._piece = min(max_tokens, LONGEST_PIECE)
 
     def read(self, rows: Sequence[Row], take: Take, *, with_middle: bool = False) -> None:
         """Read all rows, and call ``take`` after every pass with what it read and the pass's hidden states (see
@@ -109,6 +123,8 @@ class Reader:
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
 
     def _read_each(self, rows: Sequence[Row], take: Take, *, with_middle: bool = False) -> None:
+        if self._model.attend == "together":  # rows of like length stand side by side
+            rows = sorted(rows, key=lambda row: row.past - len(row.tokens))
         waiting = deque(rows)
         while waiting:
             parts: list[Part] = []
@@ -118,24 +134,24 @@ class Reader:
                 segment, part = self._next(waiting[0], used)
                 if segments and used + segment.new > self._max_tokens:
                     break
-                row = waiting.popleft()
-                if row.states is None:
-                    room = max(map(len, row.trees), default=0)
-                    row.states = self._model.new_states(len(row.tokens) + room)
-                if row.source is not None:
-                    row.states[:, :, :, : row.past] = row.source[:, :, :, : row.past]
-                    row.source = None
-                segment.states = row.states
+                waiting.popleft()
                 segments.append(segment)
                 parts.append(part)
                 used += segment.new
+            self._give_room([part.row for part in parts if part.row.group is None])
+            for segment, part in zip(segments, parts, strict=True):
+                row = part.row
+                assert row.group is not None
+                segment.group, segment.slot = row.group, row.slot
+                if row.source is not None:
+                    row.states[:, :, :, : row.past] = row.source[:, :, :, : row.past]
+                    row.source = None
             hidden = self._model.forward(segments, with_middle=with_middle)
             unfinished = []
             for part, segment in zip(parts, segments, strict=True):
                 row = part.row
                 row.past = segment.past + len(segment.chain)
                 if part.ends and row.trees_read == 0:
-                    assert row.states is not None
                     self._cache.put(row.tokens, row.states)
                 if part.tree is not None:
                     row.trees_read += 1
@@ -145,20 +161,31 @@ class Reader:
             waiting.extendleft(reversed(unfinished))
             for part in parts:
                 if not part.row.keep and part.row not in unfinished:
-                    part.row.states = None
+                    part.row.group = None
+
+    def _give_room(self, rows: Sequence[Row]) -> None:
+        """States for rows whose reading begins: one group for all where they attend together."""
+        rooms = [len(row.tokens) + max(map(len, row.trees), default=0) for row in rows]
+        if self._model.attend == "together" and rows:
+            group = self._model.new_group(len(rows), max(rooms))
+            for slot, row in enumerate(rows):
+                row.group, row.slot = group, slot
+        else:
+            for row, room in zip(rows, rooms, strict=True):
+                row.group, row.slot = self._model.new_group(1, room), 0
 
     def _next(self, row: Row, before: int) -> tuple[Segment, Part]:
         """The row's next piece, to stand behind ``before`` tokens in its pass."""
         past = min(row.past, len(row.tokens) - 1)  # a second tree needs the last token's hidden state once more
-        chain = row.tokens[past : past + self._max_tokens]
+        chain = row.tokens[past : past + self._piece]
         ends = past + len(chain) == len(row.tokens)
         tree: int | None = row.trees_read if ends and row.trees else None
         too_large = tree == 0 and len(chain) + len(row.trees[0]) > self._max_tokens
         if too_large and len(chain) > 1:  # the prompt but for its last token; then that token with the tree
             chain, ends, tree = chain[:-1], False, None
-        placeholder = row.states if row.states is not None else _NOTHING
-        segment = Segment(placeholder, past, chain, row.trees[tree] if tree is not None else TokenTree())
+        segment = Segment(_NOWHERE, 0, past, chain, row.trees[tree] if tree is not None else TokenTree())
         return segment, Part(row, before + len(chain) - 1, ends, tree)
 
 
-_NOTHING: Final = torch.empty(0)
+_NOWHERE: Final = torch.empty(0)
+"""The group of a segment whose row has no room yet."""

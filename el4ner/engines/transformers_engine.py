@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -31,7 +32,8 @@ from el4ner.engines.base import (
     StateResult,
 )
 from el4ner.engines.constraint import TokenMask, TokenMasks
-from el4ner.engines.packed_model import IMPLEMENTATION, PackedModel
+from el4ner.engines.decode_graphs import Recorder
+from el4ner.engines.packed_model import IMPLEMENTATION, Attend, PackedModel
 from el4ner.engines.packing import Planted, Question, plant
 from el4ner.engines.prefix_cache import PrefixCache
 from el4ner.engines.reading import Part, Reader, Row
@@ -48,10 +50,17 @@ __all__ = ["TransformersEngine"]
 DRIVER: Final = 1
 """Part of every fingerprint: counted up when this driver may answer differently."""
 ENOUGH_FOR_A_PASS: Final = 2048
-"""Prefill speed is the same for passes of some 400 to 3,000 tokens (measured on two AVX512-BF16 cores); larger passes
-only take more memory for masks and activations."""
+"""Row by row, prefill speed is the same for passes of some 400 to 3,000 tokens (measured on two AVX512-BF16 cores);
+larger passes only take more memory for masks and activations."""
+LARGEST_PASS: Final = {"rows": 4096, "together": 16_384}
+"""What ``max_batch_tokens`` is where nobody sets it. Where rows attend together a pass costs the host some thousand
+launches, however much it reads."""
 DECODED_TOGETHER: Final = 8
 """Rows are decoded together while their key-value states hold at most this many times ``max_batch_tokens``."""
+TREE_NODES: Final = 2048
+"""The most nodes of one tree of questions, if a single question has no more: a mask grows with their square."""
+OF_FREE_MEMORY: Final = 0.4
+"""What the states of rows that are decoded together may take of a GPU."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -86,17 +95,24 @@ class TransformersEngine:
         *,
         fingerprint: str,
         threads: int | None,
-        max_batch_tokens: int,
+        max_batch_tokens: int | None,
         prefix_cache_bytes: int,
+        attend: Attend | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         self._name = name
         self._threads = threads
         self._tokenizer = tokenizer
         self._renderer = Renderer(tokenizer)
-        self._model = PackedModel(model)
+        self._model = PackedModel(model, attend=attend, recorder=recorder)
         self._cache = PrefixCache(prefix_cache_bytes)
-        self._pass_tokens = min(max_batch_tokens, ENOUGH_FOR_A_PASS)
-        self._group_tokens = DECODED_TOGETHER * max_batch_tokens
+        largest = max_batch_tokens or LARGEST_PASS[self._model.attend]
+        self._pass_tokens = largest if self._model.attend == "together" else min(largest, ENOUGH_FOR_A_PASS)
+        self._tree_nodes = min(self._pass_tokens, TREE_NODES)
+        self._group_tokens = DECODED_TOGETHER * largest
+        if self._model.device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(self._model.device)
+            self._group_tokens = min(self._group_tokens, int(OF_FREE_MEMORY * free) // self._model.bytes_per_token)
         self._reader = Reader(self._model, self._cache, self._pass_tokens)
         self._context_length = int(model.config.get_text_config().max_position_embeddings)
         ends = getattr(model.generation_config, "eos_token_id", None)
@@ -116,9 +132,11 @@ class TransformersEngine:
         device: str = "auto",
         dtype: Literal["auto", "bfloat16", "float32"] = "auto",
         threads: int | None = None,
-        max_batch_tokens: int = 4096,
+        max_batch_tokens: int | None = None,
         prefix_cache_bytes: int = 256 << 20,
         cache_dir: Path | None = None,
+        attend: Attend | None = None,
+        recorder: Recorder | None = None,
     ) -> TransformersEngine:
         """Load a folder of safetensors, and check that packed passes agree with plain ones.
 
@@ -128,9 +146,11 @@ class TransformersEngine:
             device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto``: the first GPU if there is one.
             dtype: ``auto``: bfloat16 on a GPU and where the processor multiplies it in hardware, else float32.
             threads: of torch, for the thread that calls the engine; None leaves them.
-            max_batch_tokens: the most tokens that one forward pass reads.
+            max_batch_tokens: the most tokens that one forward pass reads; None: 16,384 on a GPU, 4,096 elsewhere.
             prefix_cache_bytes: for key-value states of prompts read before.
             cache_dir: remembers digests of weights; None takes the user's.
+            attend: how the rows of a pass attend; None: ``together`` on a GPU, ``rows`` elsewhere.
+            recorder: of decoding steps; None: CUDA graphs on a GPU where rows attend together, none elsewhere.
 
         Raises:
             ModelError: the folder cannot be loaded or holds what is refused (:mod:`el4ner.models.safety`), or its
@@ -159,6 +179,8 @@ class TransformersEngine:
                 threads=threads,
                 max_batch_tokens=max_batch_tokens,
                 prefix_cache_bytes=prefix_cache_bytes,
+                attend=attend,
+                recorder=recorder,
             )
             engine._check()
         except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError, EngineError) as error:
@@ -230,17 +252,18 @@ class TransformersEngine:
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
             places: list[int] = []
             tokens: list[int] = []
-            into: list[tuple[_ScoreJob, tuple[int, int, int]]] = []
+            askers: list[tuple[_ScoreJob, int, list[tuple[int, int]]]] = []
             for part in parts:
                 if part.tree is None:
                     continue
                 job = jobs[part.row.tokens]
-                for node, token in sorted(job.targets(part.tree)):
-                    places.append(part.last + 1 + node)  # ROOT is -1: the prompt's last token
-                    tokens.append(token)
-                    into.append((job, (part.tree, node, token)))
-            for (job, target), value in zip(into, self._model.log_probabilities(hidden, places, tokens), strict=True):
-                job.found[target] = value
+                targets = job.targets(part.tree)
+                askers.append((job, part.tree, targets))
+                places += [part.last + 1 + node for node, _ in targets]  # ROOT is -1: the prompt's last token
+                tokens += [token for _, token in targets]
+            values = iter(self._model.log_probabilities(hidden, places, tokens))
+            for job, tree, targets in askers:
+                job.found.update(((tree, node, token), next(values)) for node, token in targets)
 
         self._reader.read([job.row for job in jobs.values() if job.asks], take)
         results: dict[int, ScoreResult] = {}
@@ -255,9 +278,12 @@ class TransformersEngine:
         jobs = [self._state_job(request) for request in requests]
 
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
-            for part in parts:
-                if part.tree is not None:
-                    jobs_by_row[part.row].take(part, hidden)
+            asked = [(part, jobs_by_row[part.row]) for part in parts if part.tree is not None]
+            places = [part.last + 1 + node for part, job in asked for _, node in job.nodes(part)]
+            states = iter(self._model.pick(hidden, places).float().cpu().numpy())
+            for part, job in asked:
+                for index, _ in job.nodes(part):
+                    job.states[index] = next(states)
 
         # Requests with equal prompts stay rows of their own: the second finds the first one's states in the cache.
         jobs_by_row = {job.row: job for job in jobs}
@@ -270,7 +296,7 @@ class TransformersEngine:
         if not all(tails):
             raise EngineError(f"{self._name}: a tail without any token")
         self._check_length(len(prefix) + max(map(len, tails), default=0))
-        return _StateJob(prefix, tails, self._pass_tokens)
+        return _StateJob(prefix, tails, self._tree_nodes)
 
     def _score_jobs(self, requests: Sequence[ScoreRequest]) -> dict[tuple[int, ...], _ScoreJob]:
         encode = self._renderer.encode
@@ -280,7 +306,7 @@ class TransformersEngine:
             questions = [Question(encode(item.tail), tuple(map(encode, item.candidates))) for item in request.items]
             self._check_length(len(prefix) + max((question.longest for question in questions), default=0))
             asked.setdefault(prefix, {})[index] = questions
-        return {prefix: _ScoreJob(prefix, by_request, self._pass_tokens) for prefix, by_request in asked.items()}
+        return {prefix: _ScoreJob(prefix, by_request, self._tree_nodes) for prefix, by_request in asked.items()}
 
     @_engine_errors
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
@@ -309,26 +335,26 @@ class TransformersEngine:
         return [results[index] for index in range(len(requests))]
 
     def _generate_group(self, answers: Sequence[_Answer], capacity: int) -> None:
-        states = self._model.new_group(len(answers), capacity)
+        states = self._model.decoding_group(len(answers), capacity)
         for slot, answer in enumerate(answers):
-            answer.row.states = states[:, :, slot]
+            answer.row.group, answer.row.slot = states, slot
         by_row = {id(answer.row): answer for answer in answers}
 
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
             ended = [part for part in parts if part.ends]
             if ended:
                 these = [by_row[id(part.row)] for part in ended]
-                self._choose(these, self._model.logits(hidden[[part.last for part in ended]]))
+                self._choose(these, self._model.logits(self._model.pick(hidden, [part.last for part in ended])))
 
         self._reader.read([answer.row for answer in answers], take)
         slots = list(answers)
         while slots := self._close_gaps(states, slots):
-            hidden = self._model.decode(
+            logits = self._model.decode(
                 states, [answer.tokens[-1] for answer in slots], [answer.row.past for answer in slots]
             )
             for answer in slots:
                 answer.row.past += 1
-            self._choose(slots, self._model.logits(hidden))
+            self._choose(slots, logits)
 
     @staticmethod
     def _close_gaps(states: torch.Tensor, slots: list[_Answer]) -> list[_Answer]:
@@ -349,11 +375,9 @@ class TransformersEngine:
 
     def _choose(self, answers: Sequence[_Answer], logits: torch.Tensor) -> None:
         """The most probable token of each answer (``logits`` ``[len(answers), vocabulary]``), of those it may have."""
-        tokens = logits.argmax(dim=-1).tolist()
-        for row, (answer, token) in enumerate(zip(answers, tokens, strict=True)):
+        tokens = self._model.best(logits, [None if answer.mask is None else answer.mask.allowed() for answer in answers])
+        for answer, token in zip(answers, tokens, strict=True):
             if answer.mask is not None:
-                allowed = torch.from_numpy(answer.mask.allowed()).to(logits.device)
-                token = int(allowed[logits[row, allowed].argmax()])
                 answer.mask.feed(token)
             self._settle(answer, token)
 
@@ -387,7 +411,7 @@ class TransformersEngine:
     @staticmethod
     def _result(answer: _Answer) -> GenerateResult:
         usage = Usage(len(answer.row.tokens), answer.row.cached, answer.new_tokens)
-        answer.row.states = None
+        answer.row.group = None
         return GenerateResult(answer.text, answer.ended, usage)
 
     def close(self) -> None:
@@ -395,6 +419,7 @@ class TransformersEngine:
         if not self._closed:
             self._closed = True
             self._cache.clear()
+            self._model.release()
             del self._model, self._reader
 
     @_engine_errors
@@ -434,15 +459,10 @@ class _ScoreJob:
         self.row = Row(prefix, trees=trees)
         self.found: dict[tuple[int, int, int], float] = {}
 
-    def targets(self, tree: int) -> set[tuple[int, int]]:
-        """What has to be read off one tree."""
-        return {
-            target
-            for planted in self._planted
-            if planted.tree == tree
-            for candidate in planted.targets
-            for target in candidate
-        }
+    def targets(self, tree: int) -> list[tuple[int, int]]:
+        """What has to be read off one tree: (node, token), ascending."""
+        planted = (planted for planted in self._planted if planted.tree == tree)
+        return sorted({target for one in planted for candidate in one.targets for target in candidate})
 
     def results(self) -> Iterator[tuple[int, ScoreResult]]:
         """(index of the request, its result)."""
@@ -472,20 +492,19 @@ class _StateJob:
         self.places = [(one.tree, one.targets[0][0][0]) for one in planted]
         self._nodes = sum(map(len, trees))
         self.row = Row(prefix, trees=trees)
-        self._found: dict[int, torch.Tensor] = {}
+        self.states: dict[int, npt.NDArray[np.float32]] = {}
+        """Of each tail, as soon as it is read: ``[LAYERS · hidden]``."""
 
-    def take(self, part: Part, hidden: torch.Tensor) -> None:
-        """Keep what one pass says of one tree."""
-        for index, (tree, node) in enumerate(self.places):
-            if tree == part.tree:
-                self._found[index] = hidden[part.last + 1 + node]
+    def nodes(self, part: Part) -> list[tuple[int, int]]:
+        """(tail, the node of its last token) of the tree that a pass read."""
+        return [(index, node) for index, (tree, node) in enumerate(self.places) if tree == part.tree]
 
     def result(self, hidden_size: int) -> StateResult:
         """The states in the order of the tails."""
         if not self.places:
             return StateResult(np.zeros((0, LAYERS, hidden_size), dtype=np.float32), Usage())
-        states = torch.stack([self._found[index] for index in range(len(self.places))])
-        shaped = states.reshape(len(self.places), LAYERS, hidden_size).float().cpu().numpy()
+        states = np.stack([self.states[index] for index in range(len(self.places))])
+        shaped = states.reshape(len(self.places), LAYERS, hidden_size)
         return StateResult(shaped, Usage(len(self.row.tokens) + self._nodes, self.row.cached, 0))
 
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,6 +27,7 @@ from tests.engine_conformance import (
     prompt,
     state_request,
 )
+from tests.replays import Replays
 from tests.unit.tiny_models import tiny_gemma3, tiny_llama
 
 MODELS: dict[str, Callable[[Path], Path]] = {"llama": tiny_llama, "gemma3": tiny_gemma3}
@@ -53,6 +55,16 @@ def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 Load = Callable[..., TransformersEngine]
+
+
+SETTINGS: tuple[dict[str, Any], ...] = (
+    {},
+    {"max_batch_tokens": 48},
+    {"prefix_cache_bytes": 0},
+    {"attend": "together"},
+    {"attend": "together", "max_batch_tokens": 48},
+    {"attend": "together", "prefix_cache_bytes": 0},
+)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +97,16 @@ def frugal(load: Load) -> TransformersEngine:
     return load(max_batch_tokens=48, prefix_cache_bytes=160_000)
 
 
+@pytest.fixture(scope="module")
+def together(load: Load) -> TransformersEngine:
+    return load(attend="together", recorder=Replays())
+
+
+@pytest.fixture(scope="module")
+def together_frugal(load: Load) -> TransformersEngine:
+    return load(attend="together", recorder=Replays(), max_batch_tokens=48, prefix_cache_bytes=160_000)
+
+
 class TestTinyModels(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, tiny: TransformersEngine) -> TransformersEngine:
@@ -105,6 +127,20 @@ class TestWithSmallPasses(EngineConformance, StateConformance):
         return frugal
 
 
+class TestRowsTogether(EngineConformance, StateConformance):
+    """As on a GPU: rows attend by the same calls, and decoding steps are recorded."""
+
+    @pytest.fixture
+    def engine(self, together: TransformersEngine) -> TransformersEngine:
+        return together
+
+
+class TestRowsTogetherInSmallPasses(EngineConformance, StateConformance):
+    @pytest.fixture
+    def engine(self, together_frugal: TransformersEngine) -> TransformersEngine:
+        return together_frugal
+
+
 def plain_scores(engine: TransformersEngine, folder: Path, request: ScoreRequest) -> list[list[float]]:
     """One sequence at a time through the model as transformers runs it."""
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -123,10 +159,10 @@ def plain_scores(engine: TransformersEngine, folder: Path, request: ScoreRequest
     return found
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_batch_tokens": 48}, {"prefix_cache_bytes": 0}], ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 @pytest.mark.parametrize("answer", ["", "Names: Paris"], ids=["no answer", "answer"])
 def test_packed_scores_are_those_of_the_plain_model(
-    load: Load, folder: Path, settings: dict[str, int], answer: str
+    load: Load, folder: Path, settings: dict[str, Any], answer: str
 ) -> None:
     engine = load(**settings)
     requests = [ScoreRequest(prompt(sentence, answer), QUESTIONS) for sentence in SENTENCES]
@@ -156,9 +192,9 @@ def deep(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return DEEP_MODELS[request.param](tmp_path_factory.mktemp("deep") / request.param)
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_batch_tokens": 48}, {"prefix_cache_bytes": 0}], ids=str)
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_states_are_those_of_the_plain_model(
-    deep: Path, tmp_path_factory: pytest.TempPathFactory, settings: dict[str, int]
+    deep: Path, tmp_path_factory: pytest.TempPathFactory, settings: dict[str, Any]
 ) -> None:
     cache = tmp_path_factory.getbasetemp() / "cache"
     engine = TransformersEngine.load("deep", deep, dtype="float32", cache_dir=cache, **settings)  # type: ignore[arg-type]
@@ -173,8 +209,8 @@ def test_states_are_those_of_the_plain_model(
     engine.close()
 
 
-@pytest.mark.parametrize("settings", [{}, {"max_batch_tokens": 48}, {"prefix_cache_bytes": 0}], ids=str)
-def test_answers_are_those_of_plain_greedy_generation(load: Load, folder: Path, settings: dict[str, int]) -> None:
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_answers_are_those_of_plain_greedy_generation(load: Load, folder: Path, settings: dict[str, Any]) -> None:
     engine = load(**settings)
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     requests = [
@@ -243,7 +279,7 @@ def test_out_of_memory_is_its_own_error(load: Load, monkeypatch: pytest.MonkeyPa
     def no_memory(*_: object, **__: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99999999999 bytes")
 
-    monkeypatch.setattr(engine._model, "new_states", no_memory)
+    monkeypatch.setattr(engine._model, "new_group", no_memory)
     with pytest.raises(EngineOutOfMemoryError):
         engine.score([ScoreRequest(prompt(SENTENCES[0]), QUESTIONS)])
 
@@ -309,15 +345,15 @@ def test_a_constrained_answer_ends_without_asking_for_the_end(load: Load) -> Non
 
 
 def test_a_model_that_packed_passes_do_not_know_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from el4ner.engines import packed_model
+    from el4ner.engines.attention_plans import RowsPlan
 
     folder = tiny_llama(tmp_path / "model")
-    original = packed_model._PackedPlan.attend
+    original = RowsPlan.attend
 
     def blind(plan: object, layer: int, *args: object) -> torch.Tensor:
         return original(plan, layer, *args) * (0.5 if layer == 1 else 1)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(packed_model._PackedPlan, "attend", blind)
+    monkeypatch.setattr(RowsPlan, "attend", blind)
     with pytest.raises(ModelError, match="differ"):
         TransformersEngine.load("x", folder, dtype="float32", cache_dir=tmp_path)
 
