@@ -54,7 +54,7 @@ class Section(BaseModel):
 
 
 class ExllamaSettings(Section):
-    """``[models.NAME.exllama]``: for the engines ``exllamav2`` and ``exllamav3``."""
+    """``[models.NAME.exllama]``: for the engines ``exllamav2`` and ``exllamav3`` (experimental)."""
 
     cache_tokens: Annotated[int, Field(ge=1024, multiple_of=256)] = 32_768
     """The key-value cache, in tokens: running answers and what is kept of prompts read before share its pages."""
@@ -106,6 +106,8 @@ class ModelSettings(Section):
     """``packaged:NAME`` (weights from a Python package), ``quantized:SOURCE@4.0bpw`` (what ``el4ner models quantize``
     made), a local folder, or a hub id. For the engine ``server`` the tokenizer alone is read from it."""
     engine: Literal["transformers", "exllamav2", "exllamav3", "server", "instant"] = "transformers"
+    """What runs it. ``exllamav3`` (EXL3) is experimental, since it has never been run on hardware: until the tests in
+    ``tests/gpu`` have passed with it on a card."""
     device: Device = "auto"
     """``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is the first GPU if there is one; members of the ExLlama engines
     are spread over all GPUs, by what each has room for."""

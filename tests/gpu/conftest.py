@@ -6,6 +6,8 @@ What ``bench/gpu/run.py`` has made is used if these variables name it; each has 
     a folder of a small Llama in 16 bits: the packaged SmolLM2
 ``EL4NER_GPU_SMALL_EXL2``
     the same at 4 bits: what ``el4ner models quantize packaged:smollm2-135m-instruct`` made
+``EL4NER_GPU_SMALL_EXL3``
+    the same in EXL3 at 4 bits: what ``… --format exl3`` made
 ``EL4NER_GPU_ENGINES``
     engines that may be imported, with spaces between: those that are installed. (Importing a library compiles it.)
 """
@@ -27,6 +29,7 @@ from el4ner.models.prepare import default_cache_dir, prepare, resolve
 
 SMALL = "packaged:smollm2-135m-instruct"
 EXL2 = f"quantized:{SMALL}@4.0bpw"
+EXL3 = f"{EXL2}-exl3"
 
 Load = Callable[..., Any]
 
@@ -73,6 +76,17 @@ def small_exl2(need: Callable[[str], None]) -> Path:
     folder = Path(given) if given else resolve(EXL2, default_cache_dir())
     if folder is None:
         pytest.skip(f"there is no EXL2 model: el4ner models quantize {SMALL} --bits 4.0")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_exl3(need: Callable[[str], None]) -> Path:
+    """The same at 4 bits in EXL3."""
+    need("exllamav3")
+    given = os.environ.get("EL4NER_GPU_SMALL_EXL3")
+    folder = Path(given) if given else resolve(EXL3, default_cache_dir())
+    if folder is None:
+        pytest.skip(f"there is no EXL3 model: el4ner models quantize {SMALL} --bits 4.0 --format exl3")
     return folder
 
 

@@ -72,6 +72,15 @@ class TestExllamaV3(EngineConformance, StateConformance):
         return load("exllamav3", small)
 
 
+class TestExllamaV3At4Bits(EngineConformance, StateConformance):
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], small_exl3: Path) -> Engine:
+        return load("exllamav3", small_exl3)
+
+
 @pytest.mark.parametrize("sentence", [SENTENCES[0], LONG], ids=["short", "of several pages"])
 @pytest.mark.parametrize("driver", ["exllamav2", "exllamav3"])
 def test_scores_are_those_of_transformers(load: Callable[..., Engine], small: Path, driver: str, sentence: str) -> None:

@@ -31,6 +31,7 @@ def test_attention_without_a_causal_mask_is_refused_and_the_right_one_is_not(
 ) -> None:
     need("exllamav2")
     from el4ner.engines.exllama import attention
+    from el4ner.engines.exllama.causal import NOT_CAUSAL
 
     right = attention.attention_with_cache
 
@@ -39,8 +40,9 @@ def test_attention_without_a_causal_mask_is_refused_and_the_right_one_is_not(
 
     with monkeypatch.context() as patched:
         patched.setattr(attention, "attention_with_cache", wrong)
-        with pytest.raises(ModelError, match="attention"):
+        with pytest.raises(ModelError, match=r"nats apart .* does not mask what comes later") as refused:
             load("exllamav2", small, attention="torch")
+        assert refused.value.code == NOT_CAUSAL
     assert flat(load("exllamav2", small, attention="torch"), [score_request(SENTENCES[0])])
 
 

@@ -124,7 +124,12 @@ def quantize(
     bits: Annotated[float, typer.Option("--bits", "-b", help="Bits of a parameter: 2 to 8; EXL3: 1 to 8.")] = 4.0,
     head_bits: Annotated[int, typer.Option(help="Bits of a parameter of the head.")] = 6,
     made_format: Annotated[
-        str, typer.Option("--format", metavar="exl2|exl3", help="For the engine exllamav2, or exllamav3.")
+        str,
+        typer.Option(
+            "--format",
+            metavar="exl2|exl3",
+            help="For the engine exllamav2, or exllamav3. exl3 is experimental: never run on hardware.",
+        ),
     ] = "exl2",
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where the result goes. (default: into the cache, by name)")

@@ -14,7 +14,10 @@ import numpy as np
 from el4ner.engines.exllama.backend import Backend, Row
 from el4ner.errors import ModelError
 
-__all__ = ["check_causal"]
+__all__ = ["NOT_CAUSAL", "check_causal"]
+
+NOT_CAUSAL: Final = "attention-not-causal"
+"""The code of the error by which a model is refused."""
 
 TOKENS: Final = 330
 """More than a page of the cache, which attention kernels and page tables treat differently from less."""
@@ -38,7 +41,7 @@ def check_causal(name: str, backend: Backend, encode: Callable[[str], tuple[int,
     follows.
 
     Raises:
-        ModelError: they do not agree; the engine must not serve.
+        ModelError: they do not agree, code :data:`NOT_CAUSAL`; the engine must not serve.
     """
     prompt = _prompt(encode)
     places = range(TOKENS - _ASKED - 1, TOKENS - 1)  # the token behind each of these is asked for
@@ -60,7 +63,8 @@ def check_causal(name: str, backend: Backend, encode: Callable[[str], tuple[int,
             raise ModelError(
                 f"{name}: a prompt of {len(prompt)} tokens that is read {what} is {np.nanmax(apart):.2f} nats apart "
                 f"(median {np.nanmedian(apart):.3f}, allowed {typical:g}): attention does not mask what comes later. "
-                "Set exllama.attention to 'torch', or install flash-attn 2.5.7 or newer"
+                "Set exllama.attention to 'torch', or install flash-attn 2.5.7 or newer",
+                code=NOT_CAUSAL,
             )
 
 

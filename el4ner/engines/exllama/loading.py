@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Callable
 from pathlib import Path
@@ -23,12 +24,13 @@ _CHUNK: Final = 4096
 def load(name: str, path: Path, settings: ModelSettings, *, library: Library, cache_dir: Path) -> ExllamaEngine:
     """Load a folder of EXL2, GPTQ or plain safetensors (``exllamav2``), or of EXL3 or plain ones (``exllamav3``).
 
-    What attends is chosen by ``exllama.attention``: ``auto`` takes flash-attn if it is there, else torch, and in either
-    case only what passes the causal self-check (:mod:`.causal`).
+    What attends is chosen by ``exllama.attention``: ``auto`` takes flash-attn if it is there and works, else torch, and
+    in either case only what passes the causal self-check (:mod:`.causal`).
 
     Raises:
         ModelError: in one line: no GPU, the library is missing or does not fit torch, an architecture that it does not
-            know, weights that do not fit the GPU, a cache that is too small, or a model that fails the self-check.
+            know, weights that do not fit the GPU, a cache that is too small, or a model that fails the self-check
+            (code ``attention-not-causal``).
     """
     import torch
     from safetensors import SafetensorError
@@ -43,12 +45,14 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
     check_folder(path, shared=True)
     path = legacy_folder(path, cache_dir)
     import_library(library)
+    if library == "exllamav3":
+        _warn_experimental()
     check_architecture(path, library)
     device = device_index(name, settings.device)
     torch.cuda.empty_cache()
     free, _ = torch.cuda.mem_get_info(device)
     check_fits(path, settings, free, name)
-    tried: list[str] = []
+    refused: list[tuple[str, str]] = []  # (message, code); an error itself would keep its model on the GPU
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
         for attention, make in _backends(path, settings, library, device):
@@ -64,9 +68,18 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
                     cache_bits=settings.exllama.cache_bits,
                 )
                 engine.check()
-            except ModelError as error:
-                tried.append(str(error))
-                log.info("attention-refused", extra={"engine": name, "attention": attention, "error": str(error)})
+            except torch.OutOfMemoryError:
+                raise
+            except (ModelError, RuntimeError) as error:  # a kernel that does not know this GPU is a RuntimeError
+                if isinstance(error, ModelError):
+                    message, code = str(error), error.code
+                else:
+                    message, code = f"{path}: attention {attention!r} fails: {error}", ModelError.code
+                refused.append((message, code))
+                log.info(
+                    "attention-refused",
+                    extra={"engine": name, "attention": attention, "code": code, "error": message},
+                )
                 if engine is not None:
                     engine.close()
             else:
@@ -84,14 +97,27 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
         ) from error
     except (OSError, ValueError, KeyError, TypeError, AssertionError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{path}: cannot be loaded: {error}") from error
-    raise ModelError("; ".join(tried))
+    # The last attention that was tried is the one that is always there: why it was refused is the reason.
+    raise ModelError("; ".join(message for message, _ in refused), code=refused[-1][1])
+
+
+@functools.cache
+def _warn_experimental() -> None:
+    """Once a process, however many members it has."""
+    log.warning(
+        "engine-experimental",
+        extra={
+            "library": "exllamav3",
+            "reason": "EXL3 has never been run on hardware; docs/gpu.md says what would prove it",
+        },
+    )
 
 
 def _backends(
     path: Path, settings: ModelSettings, library: Library, device: int
 ) -> list[tuple[str, Callable[[], Backend]]]:
     """What to try, in order: (attention, how to load)."""
-    chunk = max(PAGE, min(settings.max_batch_tokens, _CHUNK) // PAGE * PAGE)
+    chunk = max(PAGE, min(settings.max_batch_tokens or _CHUNK, _CHUNK) // PAGE * PAGE)
     if library == "exllamav3":
         from el4ner.engines.exllama.v3 import ExllamaV3
 
