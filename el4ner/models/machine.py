@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,10 +12,10 @@ from el4ner.errors import ModelError
 from el4ner.models.quantized import QuantizedFormat, QuantizedName
 from el4ner.models.shapes import ModelShape
 
-__all__ = ["Machine", "check_room", "check_tools", "look"]
+__all__ = ["LIBRARIES", "Machine", "check_room", "check_tools", "look"]
 
 GB: Final = 1_000_000_000
-LIBRARIES: Final[dict[QuantizedFormat, str]] = {"exl2": "exllamav2", "exl3": "el4ner[exl3]"}
+LIBRARIES: Final[dict[QuantizedFormat, str]] = {"exl2": "exllamav2", "exl3": "exllamav3"}
 INSTALLS: Final[dict[QuantizedFormat, str]] = {"exl2": "el4ner[gpu]", "exl3": "el4ner[exl3]"}
 _ROWS: Final[dict[QuantizedFormat, int]] = {"exl2": 100, "exl3": 250}
 """Calibration texts of 2,048 tokens, whose hidden states are kept: at least once, with the checkpoint on disk."""
@@ -25,12 +24,12 @@ _ROWS: Final[dict[QuantizedFormat, int]] = {"exl2": 100, "exl3": 250}
 @dataclass(frozen=True, slots=True)
 class Machine:
     """``gpus``: free bytes of each, as torch sees them; ``memory``: free bytes, 0 where nobody says; ``compiled``: the
-    library's CUDA sources have been; ``compiler``: nvcc is there."""
+    library's CUDA sources have been; ``missing``: what compiling them lacks, each with how to mend it."""
 
     installed: bool
     gpus: tuple[int, ...]
     compiled: bool
-    compiler: bool
+    missing: tuple[str, ...]
     memory: int
 
     def free_disk(self, folder: Path) -> int:
@@ -40,32 +39,36 @@ class Machine:
         return shutil.disk_usage(folder).free
 
 
-def look(form: QuantizedFormat) -> Machine:
+def look(form: QuantizedFormat, cache_dir: Path) -> Machine:
     """What there is. Imports torch, but not the library: that would compile it."""
+    from el4ner.engines.exllama.extension import extensions_folder, find_extension, wanted_architectures
+    from el4ner.engines.exllama.toolchain import find_build_tools
+
     library = LIBRARIES[form]
     installed = importlib.util.find_spec(library) is not None
     gpus: tuple[int, ...] = ()
+    compiled = False
+    missing: tuple[str, ...] = ()
     if installed:
         import torch
 
         if torch.cuda.is_available():
             gpus = tuple(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
-    return Machine(installed, gpus, _is_compiled(library), _has_compiler(), _free_memory())
+        compiled = find_extension(library, extensions_folder(cache_dir), wanted_architectures()) is not None
+        missing = tuple(map(str, find_build_tools(torch.version.cuda).missing))
+    return Machine(installed, gpus, compiled, missing, _free_memory())
 
 
 def check_tools(form: QuantizedFormat, machine: Machine, gpu: int) -> None:
-    """Before gigabytes are fetched: raise a ModelError if the library, the GPU of that number or nvcc is missing."""
+    """Before gigabytes are fetched: raise a ModelError if the library, that GPU or a compiler is missing."""
     if not machine.installed:
         raise ModelError(f"quantising to {form.upper()} needs {LIBRARIES[form]}: install {INSTALLS[form]}")
     if not machine.gpus:
         raise ModelError("quantising needs an NVIDIA GPU, and torch finds none here: run it on a machine that has one")
     if gpu >= len(machine.gpus):
         raise ModelError(f"there is no GPU {gpu}: torch finds {len(machine.gpus)}, the first is 0")
-    if not machine.compiled and not machine.compiler:
-        raise ModelError(
-            f"{LIBRARIES[form]} compiles its CUDA sources when it is first used, and there is no nvcc: install the "
-            "CUDA toolkit of torch's CUDA version, or set CUDA_HOME to it"
-        )
+    if not machine.compiled and machine.missing:
+        raise ModelError(f"{LIBRARIES[form]} has to be compiled, and {'; '.join(machine.missing)}")
 
 
 def check_room(name: QuantizedName, shape: ModelShape, machine: Machine, *, work: Path, output: Path, gpu: int) -> None:
@@ -125,23 +128,6 @@ def result_bytes(shape: ModelShape, name: QuantizedName) -> int:
 
 def _state_bytes(shape: ModelShape, form: QuantizedFormat) -> int:
     return _ROWS[form] * 2048 * shape.hidden_size * 2
-
-
-def _is_compiled(library: str) -> bool:
-    """A prebuilt extension, or one that torch has compiled before."""
-    extension = f"{library}_ext"
-    if importlib.util.find_spec(extension) is not None:
-        return True
-    root = os.environ.get("TORCH_EXTENSIONS_DIR")
-    cache = (
-        Path(root) if root else Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "torch_extensions"
-    )
-    return any(cache.glob(f"**/{extension}.so"))
-
-
-def _has_compiler() -> bool:
-    homes = [os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda"]
-    return shutil.which("nvcc") is not None or any(home and (Path(home) / "bin" / "nvcc").is_file() for home in homes)
 
 
 def _free_memory() -> int:

@@ -28,6 +28,7 @@ from typing import Any, Final
 
 import orjson
 
+from el4ner.engines.exllama.extension import extension_environ
 from el4ner.errors import ModelError
 from el4ner.models.architectures import ExllamaEngine, check_config, format_of
 from el4ner.models.converters import Converter, Exl2Converter, Exl3Converter, Places, Reader, reason_of
@@ -35,7 +36,7 @@ from el4ner.models.digest import remembered_sha256
 from el4ner.models.files import write_atomically
 from el4ner.models.legacy import legacy_config, stage
 from el4ner.models.locking import exclusive
-from el4ner.models.machine import Machine, check_room, check_tools, look
+from el4ner.models.machine import LIBRARIES, Machine, check_room, check_tools, look
 from el4ner.models.manifest import MANIFEST, looks_whole, size_of, write_manifest
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -75,7 +76,7 @@ def quantize(
             these weights were quantised before.
         gpu: the number of the GPU that works.
         progress: is told the converter's stages.
-        machine: what there is to work with; None looks.
+        machine: what there is to work with; None looks, and compiles the format's library where that was not done.
         converter: what converts; None takes the format's own.
 
     Returns:
@@ -95,7 +96,7 @@ def quantize(
     if measurement is not None and not measurement.is_file():
         raise ModelError(f"{measurement}: there is no such file: leave --measurement out, and it is measured")
     chosen = converter or CONVERTERS[name.format]
-    there = machine or look(name.format)
+    there = machine or look(name.format, cache_dir)
     # What is missing is said before gigabytes are fetched.
     check_tools(name.format, there, gpu)
     folder = prepare(name.source, cache_dir, progress)
@@ -107,6 +108,7 @@ def quantize(
     shape = shape_of(config, folder / "config.json")
     check_config(legacy_config(config), folder, _ENGINES[name.format])
     check_room(name, shape, there, work=work, output=target, gpu=gpu)
+    environ = {} if machine is not None else extension_environ(LIBRARIES[name.format], cache_dir, progress)
     try:
         with exclusive(work.with_name(f"{work.name}.lock")):
             if looks_whole(target, QUANTIZED_FORMAT):  # another process was faster
@@ -120,7 +122,7 @@ def quantize(
                 made=target.with_name(f".{target.name}.making"),
                 measurement=measurement or (kept if kept.is_file() else None),
             )
-            _convert(chosen, name, places, shape.layers, gpu, kept, work / "log.txt", progress)
+            _convert(chosen, name, places, shape.layers, gpu, environ, kept, work / "log.txt", progress)
             _finish(name, places, target, digest, progress)
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -160,6 +162,7 @@ def _convert(
     places: Places,
     layers: int,
     gpu: int,
+    environ: Mapping[str, str],
     kept: Path,
     log: Path,
     progress: Progress,
@@ -178,7 +181,7 @@ def _convert(
     command = converter.command(name, places)
     reader = converter.reader(name.text, layers, progress)
     try:
-        code, last = _run(command, log, reader, gpu)
+        code, last = _run(command, log, reader, gpu, environ)
     finally:
         reader.close()
         # Measuring is the long part, and good for every other number of bits, also when what follows failed.
@@ -194,10 +197,10 @@ def _convert(
         )
 
 
-def _run(command: list[str], log: Path, reader: Reader, gpu: int) -> tuple[int, list[str]]:
+def _run(command: list[str], log: Path, reader: Reader, gpu: int, more: Mapping[str, str]) -> tuple[int, list[str]]:
     """The exit code and the last lines. What ends us ends the converter too, if only because nobody
     reads its next line."""
-    environ = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    environ = {**os.environ, **more, "PYTHONUNBUFFERED": "1"}
     environ["CUDA_VISIBLE_DEVICES"] = _visible(os.environ.get("CUDA_VISIBLE_DEVICES"), gpu)
     last: deque[str] = deque(maxlen=_LAST_LINES)
     with (

@@ -115,7 +115,7 @@ def test_a_configurations_own_members_are_planned(runner: CliRunner, tmp_path: P
 
 
 def test_quantising_without_what_it_needs_is_a_line(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quantizing, "look", lambda form: Machine(True, (), False, False, 0))
+    monkeypatch.setattr(quantizing, "look", lambda form, cache_dir: Machine(True, (), False, (), 0))
     result = runner.invoke(app, ["models", "quantize", "microsoft/phi-4"])
     assert (result.exit_code, result.stdout) == (2, "")
     assert result.stderr == (

@@ -13,6 +13,7 @@ from el4ner.engines.exllama import importing
 from el4ner.engines.exllama.importing import device_index, explain, import_library
 from el4ner.engines.registry import load_engine
 from el4ner.errors import ModelError
+from el4ner.models.progress import Progress
 from tests.unit.tiny_models import tiny_llama
 
 
@@ -26,7 +27,7 @@ from tests.unit.tiny_models import tiny_llama
         ),
         (
             OSError("CUDA_HOME environment variable is not set. Please set it"),
-            "found no nvcc: install the CUDA toolkit",
+            "found no nvcc: install el4ner[gpu], which brings one, or the CUDA toolkit",
         ),
         (
             ImportError("/x/exllamav2_ext.so: undefined symbol: _ZN3c104impl"),
@@ -66,9 +67,43 @@ def test_importing_keeps_the_number_of_threads(monkeypatch: pytest.MonkeyPatch) 
         return SimpleNamespace(name=name)
 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importing, "load_extension", lambda library, cache_dir, progress: None)
     monkeypatch.setattr(importing.importlib, "import_module", imported)
     assert import_library("exllamav2").name == "exllamav2"
     assert torch.get_num_threads() == before
+
+
+def test_the_extension_is_there_before_the_library_is_imported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    calls = []
+
+    def load_extension(library: str, cache_dir: Path, progress: Progress) -> None:
+        calls.append((library, cache_dir))
+        progress.start("exllamav2: compiling with 2 jobs", 48)
+        progress.advance(47)
+        progress.advance(1)
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importing, "load_extension", load_extension)
+    monkeypatch.setattr(importing.importlib, "import_module", lambda name: calls.append((name, None)))
+    import_library("exllamav2", tmp_path)
+    assert calls == [("exllamav2", tmp_path), ("exllamav2", None)]
+    # Seen also where warnings alone are shown; the 47th step came less than seconds after the first record.
+    assert [(record.levelname, vars(record)["objects"], vars(record)["of"]) for record in caplog.records] == [
+        ("WARNING", 0, 48),
+        ("WARNING", 48, 48),
+    ]
+
+
+def test_a_compiler_that_is_missing_is_a_model_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def load_extension(library: str, cache_dir: Path, progress: Progress) -> None:
+        raise ModelError("exllamav2 has to be compiled, and there is no ninja: pip install ninja")
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(importing, "load_extension", load_extension)
+    with pytest.raises(ModelError, match=r"^exllamav2 has to be compiled, and there is no ninja: pip install ninja$"):
+        import_library("exllamav2", tmp_path)
 
 
 def test_a_gpu_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

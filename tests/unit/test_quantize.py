@@ -14,6 +14,7 @@ from safetensors.numpy import save_file
 
 from el4ner.errors import ModelError
 from el4ner.models import machine as machines
+from el4ner.models import quantize as quantizing
 from el4ner.models.converters import Exl2Converter, Exl3Converter, Places, reason_of
 from el4ner.models.facts import facts_of
 from el4ner.models.machine import Machine
@@ -29,7 +30,7 @@ SHAPE = {
     "num_key_value_heads": 1,
     "vocab_size": 32,
 }
-ABLE = Machine(installed=True, gpus=(80_000_000_000,), compiled=True, compiler=True, memory=0)
+ABLE = Machine(installed=True, gpus=(80_000_000_000,), compiled=True, missing=(), memory=0)
 
 PROGRAM = """
 import argparse, json, os, pathlib, shutil, sys
@@ -53,6 +54,7 @@ def save(progress):
 progress = json.loads(state.read_text())["progress"] if state.exists() else "begin"
 print(" -- Resuming job" if state.exists() else " -- Beginning new job")
 print("sees", os.environ["CUDA_VISIBLE_DEVICES"], "theta", json.load(open(given.i + "/config.json")).get("rope_theta"))
+print("path", os.environ.get("PYTHONPATH"))
 save(progress)
 if progress == "begin" and not given.m:
     status("Measuring", 0.0)
@@ -241,7 +243,7 @@ def test_a_folder_of_ones_own_is_used_by_its_path(bench: Bench, tmp_path: Path) 
 
 
 def test_the_gpu_that_was_asked_for_is_the_only_one_that_is_seen(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    two = Machine(installed=True, gpus=(1 << 40, 1 << 40), compiled=True, compiler=True, memory=0)
+    two = Machine(installed=True, gpus=(1 << 40, 1 << 40), compiled=True, missing=(), memory=0)
     for visible, gpu, seen in ((None, 1, "1"), ("4,6", 1, "6")):
         if visible is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
@@ -254,11 +256,14 @@ def test_the_gpu_that_was_asked_for_is_the_only_one_that_is_seen(bench: Bench, m
 @pytest.mark.parametrize(
     ("machine", "message"),
     [
-        (Machine(False, (), False, False, 0), r"needs exllamav2: install el4ner\[gpu\]"),
-        (Machine(True, (), False, True, 0), "needs an NVIDIA GPU"),
-        (Machine(True, (1 << 40,), False, False, 0), "no nvcc"),
-        (Machine(True, (1 << 20,), True, False, 0), "of GPU 0, and 0.0 GB are free"),
-        (Machine(True, (1 << 40,), True, False, 1), "of memory, and 0.0 GB are free"),
+        (Machine(False, (), False, (), 0), r"needs exllamav2: install el4ner\[gpu\]"),
+        (Machine(True, (), False, (), 0), "needs an NVIDIA GPU"),
+        (
+            Machine(True, (1 << 40,), False, ("no nvcc: x", "no ninja: y"), 0),
+            "be compiled, and no nvcc: x; no ninja: y$",
+        ),
+        (Machine(True, (1 << 20,), True, (), 0), "of GPU 0, and 0.0 GB are free"),
+        (Machine(True, (1 << 40,), True, (), 1), "of memory, and 0.0 GB are free"),
     ],
 )
 def test_what_is_missing_is_a_line_before_anything_is_done(bench: Bench, machine: Machine, message: str) -> None:
@@ -266,6 +271,30 @@ def test_what_is_missing_is_a_line_before_anything_is_done(bench: Bench, machine
         quantize(QuantizedName(str(bench.source)), bench.cache, machine=machine, converter=bench.converter)
     assert "\n" not in str(caught.value)
     assert not bench.converter.commands
+
+
+def test_the_converter_finds_the_compiled_extension(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own import would compile anew, and needs to have the compiler found for it."""
+    asked = []
+
+    def extension_environ(library: str, cache_dir: Path, progress: Any) -> dict[str, str]:
+        asked.append((library, cache_dir))
+        return {"PYTHONPATH": "/extensions/exllamav2"}
+
+    monkeypatch.setattr(quantizing, "look", lambda form, cache_dir: ABLE)
+    monkeypatch.setattr(quantizing, "extension_environ", extension_environ)
+    bench.wish.write_text("quantizing")
+    with pytest.raises(ModelError):
+        quantize(QuantizedName(str(bench.source)), bench.cache, converter=bench.converter)
+    assert asked == [("exllamav2", bench.cache)]
+    assert "path /extensions/exllamav2" in bench.logs()
+
+
+def test_each_formats_own_library_is_looked_for(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    looked_for: list[str] = []
+    monkeypatch.setattr(machines.importlib.util, "find_spec", looked_for.append)
+    assert [machines.look(form, tmp_path).installed for form in ("exl2", "exl3")] == [False, False]
+    assert looked_for == ["exllamav2", "exllamav3"]
 
 
 def test_a_gpu_that_is_not_there_is_named(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""``el4ner models``: the weights, what they take on a GPU, and making smaller ones."""
+"""``el4ner models``: the weights, what they take on a GPU, making smaller ones, and the GPU engines' own needs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from el4ner.errors import ModelError
+from workers.cli.models_gpu import gpu
 from workers.cli.models_memory import memory_of
 from workers.cli.options import ConfigOption, EnsembleOption, OutputFormat, examples
 from workers.cli.output import complain, results, results_file, table
@@ -25,14 +26,17 @@ __all__ = ["app", "sources_of"]
 app = typer.Typer(
     name="models",
     no_args_is_help=True,
-    help="The model weights: what there is, what fits a GPU, and getting them ready.",
+    help="The model weights: what there is, what fits a GPU, and getting them and the GPU ready.",
     epilog=examples(
         "el4ner models list",
         "el4ner models list --ensemble gpu-24gb --gpu-gb 24",
         "el4ner models prepare gemma3-270m --verify",
         "el4ner models quantize microsoft/phi-4 --bits 4.0",
+        "el4ner models gpu",
+        "el4ner models gpu --build --arch 9.0",
     ),
 )
+app.command("gpu")(gpu)
 
 
 @app.command("list")

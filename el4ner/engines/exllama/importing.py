@@ -1,36 +1,53 @@
-"""Importing libraries that compile themselves, and saying in one line what is missing when they cannot."""
+"""Importing libraries that are compiled first, and saying in one line what is missing when they cannot be."""
 
 from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import logging
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import Final, Literal
 
-from el4ner.errors import ModelError
+from el4ner.engines.exllama.extension import load_extension
+from el4ner.engines.exllama.ninja_output import first_error
+from el4ner.errors import El4nerError, ModelError
+from el4ner.models.prepare import default_cache_dir
 
-__all__ = ["Library", "device_index", "import_library", "version_of"]
+__all__ = ["Library", "LoggedProgress", "device_index", "explain", "import_library", "version_of"]
+
+log = logging.getLogger(__name__)
 
 Library = Literal["exllamav2", "exllamav3"]
 _INSTALL = {"exllamav2": "el4ner[gpu]", "exllamav3": "el4ner[exl3]"}
+_SECONDS_BETWEEN_RECORDS: Final = 15.0
 
 
-def import_library(library: Library) -> ModuleType:
-    """The library's module, compiled if it has to be (minutes, once for a version of torch; needs nvcc).
+def import_library(library: Library, cache_dir: Path | None = None) -> ModuleType:
+    """The library's module. Its extension is compiled into ``cache_dir`` (None: el4ner's own) if that was not done.
+
+    That takes minutes, once for a version of torch and Python and for a kind of card. What it needs, and how far it is,
+    is logged.
 
     Raises:
-        ModelError: there is no GPU, the library or the compiler is not installed, or its extension does not fit torch.
+        ModelError: there is no GPU, the library or a compiler is not installed, or its extension does not fit torch.
     """
     import torch
 
     if not torch.cuda.is_available():
         built = "is built without CUDA" if torch.version.cuda is None else "finds no GPU"
-        raise ModelError(f"engine {library!r} needs a CUDA GPU: torch {torch.__version__} {built}")
+        raise ModelError(
+            f"engine {library!r} needs a CUDA GPU: torch {torch.__version__} {built} (`el4ner models gpu` says more)"
+        )
     try:
         with _threads_kept():
+            load_extension(library, cache_dir or default_cache_dir(), LoggedProgress())
             return importlib.import_module(library)
+    except El4nerError:
+        raise
     except Exception as error:
         raise ModelError(explain(library, error)) from error
 
@@ -44,16 +61,16 @@ def explain(library: Library, error: BaseException) -> str:
             return f"engine {library!r} is not installed: install {_INSTALL[library]}"
         return f"engine {library!r} lacks the module {error.name!r}: install {_INSTALL[library]} again"
     if "Error building extension" in text:
-        return f"engine {library!r} could not be compiled: {_first_error(text)}"
+        return f"engine {library!r} could not be compiled: {first_error(text)}"
     if "CUDA_HOME" in text or "nvcc" in text.lower():
         return (
-            f"engine {library!r} compiles its CUDA sources when it is first used and found no nvcc: install the CUDA "
-            "toolkit of torch's CUDA version, or set CUDA_HOME to it"
+            f"engine {library!r} compiles its CUDA sources when it is first used and found no nvcc: install "
+            f"{_INSTALL[library]}, which brings one, or the CUDA toolkit of torch's CUDA version (CUDA_HOME)"
         )
     if "undefined symbol" in text or "cannot open shared object" in text:
         return (
-            f"engine {library!r} was compiled for another torch or CUDA ({first}): remove its prebuilt extension or "
-            "its folder in TORCH_EXTENSIONS_DIR, and it is compiled anew"
+            f"engine {library!r} was compiled for another torch or CUDA ({first}): remove its prebuilt extension "
+            "(`el4ner models gpu` shows where it is), and it is compiled anew"
         )
     return f"engine {library!r} cannot be imported: {first}"
 
@@ -83,11 +100,37 @@ def device_index(name: str, device: str) -> int:
     return index
 
 
-def _first_error(text: str) -> str:
-    """The compiler's first complaint; its whole output is hundreds of lines."""
-    lines = [line.strip() for line in text.splitlines() if "error" in line.lower()]
-    told = [line for line in lines if "Error building extension" not in line]
-    return (told or lines)[0][:400]
+class LoggedProgress:
+    """An :class:`el4ner.models.progress.Progress` in the log: when something begins and ends, and now and then between.
+
+    Its records are warnings: whoever waits for minutes shall see why, also where only warnings are shown.
+    """
+
+    def __init__(self) -> None:
+        self._label = ""
+        self._steps = self._total = 0
+        self._began = self._said = 0.0
+
+    def start(self, label: str, total: int) -> None:
+        """See the protocol."""
+        self._label, self._steps, self._total = label, 0, total
+        self._began = self._said = time.monotonic()
+        log.warning("extension-progress", extra={"step": label, "objects": 0, "of": total, "seconds": 0})
+
+    def advance(self, steps: int) -> None:
+        """See the protocol."""
+        self._steps += steps
+        now = time.monotonic()
+        if self._steps == self._total or now - self._said >= _SECONDS_BETWEEN_RECORDS:
+            self._said = now
+            seconds = round(now - self._began)
+            log.warning(
+                "extension-progress",
+                extra={"step": self._label, "objects": self._steps, "of": self._total, "seconds": seconds},
+            )
+
+    def done(self) -> None:
+        """See the protocol."""
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
 
     check_folder(path, shared=True)
     path = legacy_folder(path, cache_dir)
-    import_library(library)
+    import_library(library, cache_dir)
     if library == "exllamav3":
         _warn_experimental()
     check_architecture(path, library)
