@@ -28,7 +28,7 @@ from typing import Any, Final
 
 import orjson
 
-from el4ner.engines.exllama.extension import extension_environ
+from el4ner.engines.exllama.building import extension_environ
 from el4ner.errors import ModelError
 from el4ner.models.architectures import ExllamaEngine, check_config, format_of
 from el4ner.models.converters import Converter, Exl2Converter, Exl3Converter, Places, Reader, reason_of

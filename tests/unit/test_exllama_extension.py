@@ -21,17 +21,17 @@ from typing import Any
 import pytest
 import torch
 
-from el4ner.engines.exllama import compiling, extension
+from el4ner.engines.exllama import compiling
+from el4ner.engines.exllama.building import build_extension, extension_environ
 from el4ner.engines.exllama.capabilities import Capability, covers, format_architectures, parse_architectures
 from el4ner.engines.exllama.extension import (
-    build_extension,
+    Extension,
     build_key,
-    extension_environ,
     extensions_folder,
     find_extension,
-    load_extension,
     wanted_architectures,
 )
+from el4ner.engines.exllama.importing import load_extension
 from el4ner.engines.exllama.toolchain import BuildTools, CudaCompiler, Missing, find_build_tools
 from el4ner.errors import ConfigError, ModelError
 
@@ -68,7 +68,7 @@ BUILD = """
 import logging, sys
 from pathlib import Path
 from el4ner.engines.exllama.capabilities import parse_architectures
-from el4ner.engines.exllama.extension import build_extension
+from el4ner.engines.exllama.building import build_extension
 from tests.unit.test_exllama_extension import CXX_ONLY, Lines
 print(build_extension("toylib", Path(sys.argv[1]), architectures=parse_architectures("9.0"),
                       tools=CXX_ONLY(), progress=Lines()).path)
@@ -353,7 +353,7 @@ def test_a_build_of_another_environment_is_not_taken(toy: Toy) -> None:
         publish(folder, other.name, "9.0")
     assert find_extension("toylib", folder, H100) is None
     path = publish(folder, key.name, "9.0")
-    assert find_extension("toylib", folder, H100) == extension.Extension(path, "built", H100)
+    assert find_extension("toylib", folder, H100) == Extension(path, "built", H100)
 
 
 def test_a_build_for_more_cards_is_taken_and_one_for_others_is_not(toy: Toy) -> None:
@@ -371,8 +371,9 @@ def test_a_build_for_more_cards_is_taken_and_one_for_others_is_not(toy: Toy) -> 
 def test_half_a_build_is_not_taken(toy: Toy) -> None:
     folder = extensions_folder(toy.cache)
     path = publish(folder, build_key("toylib", H100).name, "9.0")
-    (path.parent / "build.json").write_text("{")
-    assert find_extension("toylib", folder, H100) is None
+    for record in ("{", "[]", "{}", '{"architectures": ["sm_90"]}'):
+        (path.parent / "build.json").write_text(record)
+        assert find_extension("toylib", folder, H100) is None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from el4ner.engines.exllama import extension, readiness
+from el4ner.engines.exllama import building, readiness
 from el4ner.engines.exllama.capabilities import Capability
 from el4ner.engines.exllama.extension import Extension
 from el4ner.engines.exllama.readiness import Card, Driver, GpuReadiness, LibraryState
@@ -213,7 +213,7 @@ def test_build_compiles_with_lines_of_progress_and_then_shows_what_is_there(monk
 
     clock = iter(range(1000))
     monkeypatch.setattr(models_gpu.time, "monotonic", lambda: float(next(clock)))
-    monkeypatch.setattr(extension, "build_extension", build)
+    monkeypatch.setattr(building, "build_extension", build)
     monkeypatch.setattr(readiness, "look", lambda cache_dir, architectures: readied())
     result = run("--build", "--arch", "9.0", "--arch", "8.6", "--format", "json")
     assert result.exit_code == 0

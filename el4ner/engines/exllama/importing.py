@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import importlib
 import importlib.metadata
+import importlib.util
 import logging
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +14,22 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal
 
-from el4ner.engines.exllama.extension import load_extension
+from el4ner.engines.exllama.building import build_extension
+from el4ner.engines.exllama.extension import extension_on_path
 from el4ner.engines.exllama.ninja_output import first_error
 from el4ner.errors import El4nerError, ModelError
 from el4ner.models.prepare import default_cache_dir
+from el4ner.models.progress import NO_PROGRESS, Progress
 
-__all__ = ["Library", "LoggedProgress", "device_index", "explain", "import_library", "version_of"]
+__all__ = [
+    "Library",
+    "LoggedProgress",
+    "device_index",
+    "explain",
+    "import_library",
+    "load_extension",
+    "version_of",
+]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +62,27 @@ def import_library(library: Library, cache_dir: Path | None = None) -> ModuleTyp
         raise
     except Exception as error:
         raise ModelError(explain(library, error)) from error
+
+
+def load_extension(library: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> None:
+    """Have ``import library`` find its extension; compile it where that was not done.
+
+    Raises:
+        ModelError: it is not there, and cannot be compiled.
+        ImportError: it is there, and does not fit this torch.
+    """
+    name = f"{library}_ext"
+    if name in sys.modules:
+        return
+    extension = build_extension(library, cache_dir, progress=progress)
+    if extension_on_path(name) is not None:
+        return  # the library's own import takes it
+    spec = importlib.util.spec_from_file_location(name, extension.path)
+    if spec is None or spec.loader is None:
+        raise ModelError(f"{extension.path}: is no module that this Python can load")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    sys.modules[name] = module
 
 
 def explain(library: Library, error: BaseException) -> str:
