@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 import torch
 
-from el4ner.engines.exllama import compiling
+from el4ner.engines.exllama import building, compiling
 from el4ner.engines.exllama.building import build_extension, extension_environ
 from el4ner.engines.exllama.capabilities import Capability, covers, format_architectures, parse_architectures
 from el4ner.engines.exllama.extension import (
@@ -272,6 +272,15 @@ def test_a_prebuilt_extension_is_taken_and_nothing_is_compiled(toy: Toy) -> None
     load_extension("toylib", toy.cache)
     assert importlib.import_module("toylib").answer == 42
     assert toy.runs == 0
+
+
+@pytest.mark.parametrize(("free", "cores", "jobs"), [(0, 4, 4), (10**9, 4, 1), (7 * 10**9, 4, 2), (10**12, 4, 4)])
+def test_as_many_compilers_run_as_cores_and_memory_allow(
+    free: int, cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "free_memory", lambda: free)
+    monkeypatch.setattr(building.os, "sched_getaffinity", lambda process: set(range(cores)))
+    assert building._jobs() == jobs
 
 
 # --- What is missing -----------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from el4ner.engines.exllama.ninja_output import NinjaOutput, first_error
 from el4ner.engines.exllama.toolchain import BuildTools, find_build_tools, gpu_architectures, link_toolkit
 from el4ner.errors import ModelError
 from el4ner.models.locking import exclusive
+from el4ner.models.machine import free_memory
 from el4ner.models.progress import NO_PROGRESS, Progress
 
 __all__ = ["build_extension", "extension_environ"]
@@ -284,5 +285,5 @@ def _check(library: str, folder: Path, environ: Mapping[str, str]) -> str:
 
 def _jobs() -> int:
     cores = len(os.sched_getaffinity(0))
-    pages = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return max(1, min(cores, pages // _MEMORY_A_JOB))
+    free = free_memory()
+    return max(1, min(cores, free // _MEMORY_A_JOB)) if free else cores
