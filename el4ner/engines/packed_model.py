@@ -33,6 +33,8 @@ __all__ = ["Attend", "PackedModel"]
 IMPLEMENTATION: Final = "el4ner_packed"
 CAPACITY: Final = 16
 """Where rows attend together a row's room is a multiple of this: kernels want keys in such numbers."""
+CHECKED: Final = 4
+"""Prompts of the self-check, two rows each."""
 KERNELS: Final = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 LOGITS: Final = {"cpu": 1 << 24, "cuda": 1 << 28}
 """The most float32 logits at a time: 64 MB, 1 GB."""
@@ -160,7 +162,7 @@ class PackedModel:
         return self._capped(self._head(self._read(ids, positions, plan)).float())
 
     def check(self, seed: int = 0) -> None:
-        """Compare packed passes with plain ones, on a few random tokens.
+        """Compare packed passes with plain ones, on a few prompts of random tokens.
 
         Raises:
             ModelError: they disagree: the architecture does something that packed passes do not know.
@@ -169,34 +171,38 @@ class PackedModel:
         if not kinds <= {"full_attention", "sliding_attention"}:
             raise ModelError(f"{type(self._model).__name__} has layers of kind {sorted(kinds)}")
         generator = torch.Generator().manual_seed(seed)
-        ids = torch.randint(0, self.vocabulary, (32,), generator=generator).tolist()
-        prefix, tails = ids[:20], (ids[20:26], [*ids[20:23], *ids[26:29]])
-        tree = TokenTree()
-        ends = [tree.add(tail) for tail in tails]
-        group = self.decoding_group(len(tails), len(ids))
-        states = self.new_group(1, len(prefix) + len(tree))
-        self.forward([Segment(states, 0, 0, prefix[:9])])
-        plan_seen: dict[int, int | None] = {}
-        hidden = self.forward([Segment(states, 0, 9, prefix[9:], tree)], windows=plan_seen)
-        packed = self.logits(torch.stack([hidden[len(prefix) - 9 + end] for end in ends]))
-        self.forward([Segment(group, row, 0, [*prefix, *tail[:-1]]) for row, tail in enumerate(tails)])
-        decoded = self.decode(group, [tail[-1] for tail in tails], [len(prefix) + len(tail) - 1 for tail in tails])
-        got = torch.cat([packed, decoded])
+        prompts = torch.randint(0, self.vocabulary, (CHECKED, 32), generator=generator).tolist()
+        prefixes = [ids[:20] for ids in prompts]
+        tails = [(ids[20:26], [*ids[20:23], *ids[26:29]]) for ids in prompts]
+        trees = [TokenTree() for _ in prompts]
+        ends = [[tree.add(tail) for tail in pair] for tree, pair in zip(trees, tails, strict=True)]
+        states = self.new_group(CHECKED, 20 + max(map(len, trees)))
+        self.forward([Segment(states, slot, 0, prefix[:9]) for slot, prefix in enumerate(prefixes)])
+        windows: dict[int, int | None] = {}
+        behind = [Segment(states, slot, 9, prefixes[slot][9:], trees[slot]) for slot in range(CHECKED)]
+        hidden = self.forward(behind, windows=windows)
+        starts = np.cumsum([0, *(segment.new for segment in behind)]) + 11
+        places = [starts[slot] + end for slot, pair in enumerate(ends) for end in pair]
+        scored = self.logits(self.pick(hidden, places))
+        rows = [[*prefix, *tail] for prefix, pair in zip(prefixes, tails, strict=True) for tail in pair]
+        group = self.decoding_group(len(rows), len(rows[0]))
+        self.forward([Segment(group, slot, 0, row[:-1]) for slot, row in enumerate(rows)])
+        decoded = self.decode(group, [row[-1] for row in rows], [len(row) - 1 for row in rows])
         self._model.set_attn_implementation("sdpa")
         try:
-            plain = torch.tensor([[*prefix, *tail] for tail in tails], device=self.device)
-            expected = self._model(input_ids=plain, use_cache=False).logits[:, -1].float().repeat(2, 1)
+            plain = self._model(input_ids=torch.tensor(rows, device=self.device), use_cache=False).logits[:, -1].float()
         finally:
             self._model.set_attn_implementation(IMPLEMENTATION)
-        expected = expected - expected.mean(dim=-1, keepdim=True)
-        got = got - got.mean(dim=-1, keepdim=True)
-        worst = float(((got - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
-        tolerance = 1e-3 if self.dtype == torch.float32 else 0.1
-        if not worst <= tolerance:
-            raise ModelError(f"{type(self._model).__name__}: packed passes differ from plain ones by {worst:.1%}")
+        for what, logits in (("scored", scored), ("decoded", decoded)):
+            apart = _apart(logits, plain)
+            if not agrees(apart, self.dtype):
+                raise ModelError(
+                    f"{type(self._model).__name__}: packed passes differ from plain ones ({what}): by "
+                    f"{', '.join(f'{value:.1%}' for value in apart)}"
+                )
         for layer, kind in enumerate(getattr(self._config, "layer_types", None) or ()):
             window = self._config.sliding_window if kind == "sliding_attention" else None
-            if plan_seen.get(layer) != window:
+            if windows.get(layer) != window:
                 raise ModelError(f"{type(self._model).__name__}: layer {layer} does not tell its attention window")
 
     def raw_seconds(self, tokens: int, batch: int) -> float:
@@ -294,6 +300,27 @@ class PackedModel:
         self.seconds += time.perf_counter() - started
         result: list[float] = values.tolist()
         return result
+
+
+def _apart(logits: torch.Tensor, expected: torch.Tensor) -> list[float]:
+    """How far each row of logits is from what is expected, as a part of its norm."""
+    logits = logits - logits.mean(dim=-1, keepdim=True)
+    expected = expected - expected.mean(dim=-1, keepdim=True)
+    apart: list[float] = ((logits - expected).norm(dim=-1) / expected.norm(dim=-1)).tolist()
+    return apart
+
+
+def agrees(apart: Sequence[float], dtype: torch.dtype) -> bool:
+    """Whether rows that are so far from what is expected differ by rounding alone.
+
+    In half precision single prompts of random tokens may be far apart (Gemma 3 270M in bfloat16: 3 % at most prompts,
+    12 % at one on a processor with AMX, and both readings further from float32 than that). What packed passes do not
+    know changes half of the rows at least: each other one ends a branch of a tree of its own.
+    """
+    if not np.isfinite(apart).all():
+        return False
+    typical, worst = (1e-3, 1e-3) if dtype == torch.float32 else (0.1, 0.5)
+    return sorted(apart)[len(apart) // 2] <= typical and max(apart) <= worst
 
 
 def packed_attention(

@@ -375,7 +375,9 @@ class TransformersEngine:
 
     def _choose(self, answers: Sequence[_Answer], logits: torch.Tensor) -> None:
         """The most probable token of each answer (``logits`` ``[len(answers), vocabulary]``), of those it may have."""
-        tokens = self._model.best(logits, [None if answer.mask is None else answer.mask.allowed() for answer in answers])
+        tokens = self._model.best(
+            logits, [None if answer.mask is None else answer.mask.allowed() for answer in answers]
+        )
         for answer, token in zip(answers, tokens, strict=True):
             if answer.mask is not None:
                 answer.mask.feed(token)

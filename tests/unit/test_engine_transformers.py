@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM
 
 from el4ner.engines import transformers_engine
 from el4ner.engines.base import LAYERS, GenerateRequest, Prompt, ScoreItem, ScoreRequest, StateRequest, States
+from el4ner.engines.packed_model import agrees
 from el4ner.engines.transformers_engine import TransformersEngine
 from el4ner.errors import EngineOutOfMemoryError, ModelError
 from tests.engine_conformance import (
@@ -356,6 +357,20 @@ def test_a_model_that_packed_passes_do_not_know_is_refused(tmp_path: Path, monke
     monkeypatch.setattr(RowsPlan, "attend", blind)
     with pytest.raises(ModelError, match="differ"):
         TransformersEngine.load("x", folder, dtype="float32", cache_dir=tmp_path)
+
+
+def test_rounding_at_a_single_prompt_is_no_reason_to_refuse_a_model() -> None:
+    """Measured with Gemma 3 270M in bfloat16 on a processor with AMX, and with masks that were made wrong."""
+    rounding = [0.139, 0.117, 0.043, 0.045, 0.035, 0.06, 0.034, 0.031]
+    one_branch_wrong = [0.139, 0.509, 0.043, 1.04, 0.035, 0.604, 0.034, 0.559]
+    a_key_missed = [0.332, 0.291, 0.287, 0.259, 0.235, 0.289, 0.233, 0.352]
+    assert agrees(rounding, torch.bfloat16)
+    assert not agrees(one_branch_wrong, torch.bfloat16)
+    assert not agrees(a_key_missed, torch.bfloat16)
+    assert not agrees([*rounding[:-1], 0.6], torch.bfloat16), "not even at a single prompt"
+    assert not agrees([*rounding[:-1], float("nan")], torch.bfloat16)
+    assert agrees([1e-4] * 8, torch.float32)
+    assert not agrees([*[1e-4] * 7, 2e-3], torch.float32), "float32 does not round so far"
 
 
 def test_a_folder_that_cannot_be_loaded_is_a_model_error(tmp_path: Path) -> None:
