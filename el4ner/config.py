@@ -64,9 +64,10 @@ class ExllamaSettings(Section):
     """The most answers that are written at the same time."""
     score_rows: Annotated[int, Field(gt=0, le=1024)] = 64
     """The most continuations that one forward pass scores."""
-    attention: Literal["auto", "flash", "torch"] = "auto"
-    """Of ExLlamaV2: ``flash``: flash-attn, which has to be installed; ``torch``: torch's own kernels, everywhere.
-    ``auto``: the first that is there and passes the causal self-check."""
+    attention: Literal["auto", "flash", "varlen", "torch"] = "auto"
+    """Of ExLlamaV2: ``flash``: flash-attn, which has to be installed; ``varlen``: the FlashAttention kernel that torch
+    brings (``torch.nn.attention.varlen``), not for models that cap their scores; ``torch``: plain torch, everywhere.
+    ``auto``: the first of these that is there, can do what the model needs and passes the causal self-check."""
     batch_seconds: Annotated[float, Field(gt=0)] = 120.0
     """A call that has not been answered in this time is given up, and its batch tried in halves."""
     reserve_mb: Annotated[int, Field(ge=0)] = 512

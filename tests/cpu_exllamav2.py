@@ -18,9 +18,10 @@ import numpy as np
 import torch
 
 from el4ner.config import ExllamaSettings
-from el4ner.engines.exllama.attention import Attention, install
+from el4ner.engines.exllama.attention import Attention
 from el4ner.engines.exllama.backend import PAGE
 from el4ner.engines.exllama.paged import PagedBackend
+from el4ner.engines.exllama.timing import Stopwatch
 
 SHAPE: Final = {"head_dim": 16, "intermediate_size": 64}
 """Of a tiny Llama: the library wants every width to be a multiple of 32."""
@@ -235,29 +236,21 @@ def make_backend(
     attention: Attention = "torch",
 ) -> tuple[PagedBackend, Any]:
     """:class:`el4ner.engines.exllama.v2.ExllamaV2` over :func:`load_model`: but for loading, all is its own."""
-    from el4ner.engines.exllama.v2 import ExllamaV2, _filter_class
+    from el4ner.engines.exllama.v2 import ExllamaV2
 
     class OnCpu(ExllamaV2):
         def __init__(self) -> None:
             PagedBackend.__init__(self, settings, device=0, chunk_tokens=chunk_tokens)
-            install(attention)
             self._device = torch.device("cpu")
-            self._params = library.attn.ExLlamaV2Attention.PagedParams
-            self._generators = library.generator
-            self._model = model
-            self._cache = library.cache.ExLlamaV2Cache(model, batch_size=1, max_seq_len=settings.cache_tokens)
-            self._cache.key_states = [states.to(dtype) for states in self._cache.key_states]
-            self._cache.value_states = [states.to(dtype) for states in self._cache.value_states]
-            self._tokenizer = _Tokenizer(model.config.vocab_size)
-            self._filter = _filter_class(library.generator.filters.ExLlamaV2Filter)
-            self._greedy = library.generator.ExLlamaV2Sampler.Settings.greedy()
-            self._softcap = 0.0
-            self._last = model.head_layer_idx - 1
-            self._middle = self._module_behind_middle()
-            self.vocabulary = model.config.vocab_size
-            self.hidden_size = model.config.hidden_size
+            self._stopwatch = Stopwatch(("prefill", "decode", "rows"), self._device)
             self.identity = "exllamav2 on the processor"
-            self.restart()
+            self._choose_attention(model.config, attention)
+            self._take(model, _Tokenizer(model.config.vocab_size), Cache)
+
+    class Cache(library.cache.ExLlamaV2Cache):  # type: ignore[misc,name-defined]
+        def __init__(self, *args: Any, **named: Any) -> None:
+            super().__init__(*args, **named)
+            self.dtype = dtype
 
     model = load_model(library, folder, chunk_tokens=chunk_tokens, max_seq_len=settings.cache_tokens, dtype=dtype)
     return OnCpu(), model

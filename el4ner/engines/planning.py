@@ -181,9 +181,11 @@ def scratch_bytes(shape: ModelShape, settings: ModelSettings) -> int:
     if exllama.attention == "flash":
         attending = chunk * heads * 2
     else:
-        # In plain torch the pages of every row are gathered, layer after layer, and a mask says what is seen.
+        # In plain torch the pages of every row are gathered, layer after layer, and a mask says what is seen. Torch's
+        # kernel gathers where it cannot read pages.
         gathered = min(rows * LONGEST_PROMPT, 4 * exllama.cache_tokens)
-        attending = gathered * keys * 2 * 2 + chunk * max(1, shape.heads // shape.kv_heads) * LONGEST_PROMPT * 3
+        mask = chunk * max(1, shape.heads // shape.kv_heads) * LONGEST_PROMPT * 3
+        attending = gathered * keys * 2 * 2 + (mask if exllama.attention != "varlen" else chunk * heads * 2)
     vocabulary = shape.vocab_size
     logits = max(min(LOGITS, chunk * vocabulary) * 10, exllama.max_batch_size * vocabulary * 6)
     return fixed + passing + rotary + max(attending, logits) + WORKSPACE_BYTES

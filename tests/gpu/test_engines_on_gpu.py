@@ -25,6 +25,15 @@ LONG = "The quick brown fox of Berlin jumps over the lazy dog of Lyon. " * 45
 """Several pages of a cache, and more than one chunk of reading."""
 
 
+def skip_without_kernel() -> None:
+    import torch
+
+    if not torch.backends.cuda.is_flash_attention_available():
+        pytest.skip(f"torch {torch.__version__} was built without its FlashAttention kernel")
+    if torch.cuda.get_device_capability()[0] < 8:
+        pytest.skip("torch's FlashAttention kernel needs an Ampere GPU or newer")
+
+
 class TestTransformers(EngineConformance, StateConformance):
     tolerance = 0.05
     state_tolerance = 0.03
@@ -41,6 +50,26 @@ class TestExllamaV2(EngineConformance, StateConformance):
     @pytest.fixture(scope="class")
     def engine(self, load: Callable[..., Engine], small: Path) -> Engine:
         return load("exllamav2", small)
+
+
+class TestExllamaV2ByTorchsKernel(EngineConformance, StateConformance):
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], need: Callable[[str], None], small: Path) -> Engine:
+        need("exllamav2")
+        skip_without_kernel()
+        return load("exllamav2", small, attention="varlen")
+
+
+class TestExllamaV2InPlainTorch(EngineConformance, StateConformance):
+    tolerance = 0.05
+    state_tolerance = 0.03
+
+    @pytest.fixture(scope="class")
+    def engine(self, load: Callable[..., Engine], small: Path) -> Engine:
+        return load("exllamav2", small, attention="torch")
 
 
 class TestExllamaV2At4Bits(EngineConformance, StateConformance):
@@ -79,6 +108,54 @@ class TestExllamaV3At4Bits(EngineConformance, StateConformance):
     @pytest.fixture(scope="class")
     def engine(self, load: Callable[..., Engine], small_exl3: Path) -> Engine:
         return load("exllamav3", small_exl3)
+
+
+@pytest.mark.parametrize("window", [-1, 100])
+@pytest.mark.parametrize("width", [1, 5, 300])
+@pytest.mark.parametrize(("heads", "kv_heads", "dim"), [(9, 3, 64), (28, 4, 128), (8, 8, 256)])
+def test_torchs_kernel_attends_as_plain_torch(
+    need: Callable[[str], None], heads: int, kv_heads: int, dim: int, width: int, window: int
+) -> None:
+    """Over pages, if this torch can, and over gathered keys; each pass as the engine makes it."""
+    need("transformers")
+    skip_without_kernel()
+    import torch
+
+    from el4ner.engines.exllama.attention import attending, attention_with_cache
+    from el4ner.engines.exllama.passes import Pass
+    from el4ner.engines.exllama.varlen import Varlen, takes_pages
+
+    here = torch.device("cuda", 0)
+    random = torch.Generator(device=here).manual_seed(width)
+
+    def tensor(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=random, device=here, dtype=torch.float16)
+
+    table = torch.tensor([[7, 1, 4], [3, 0, 2], [5, 6, 8]], dtype=torch.int32)
+    lengths = torch.tensor([300, 17, 0], dtype=torch.int32)
+    q, k, v = tensor(3, width, heads, dim), tensor(3, width, kv_heads, dim), tensor(3, width, kv_heads, dim)
+    pages = [tensor(9, 256, kv_heads, dim) for _ in range(2)]
+    results = []
+    for attend in (attention_with_cache, *(Varlen(paged=paged) for paged in {False, takes_pages()})):
+        stored = [states.clone() for states in pages]
+        numbers = Pass(table, lengths, width, page=256, device=here)
+        with attending(attend, numbers):
+            attended = attend(
+                q,
+                *stored,
+                k,
+                v,
+                cache_seqlens=numbers.before,
+                block_table=numbers.table,
+                causal=True,
+                window_size=(window, window),
+            )
+        results.append((attended, *stored))
+    for other in results[1:]:
+        assert other[0].is_contiguous()
+        assert torch.allclose(other[0], results[0][0], atol=5e-3, rtol=1e-2)
+        assert torch.equal(other[1], results[0][1])
+        assert torch.equal(other[2], results[0][2])
 
 
 @pytest.mark.parametrize("sentence", [SENTENCES[0], LONG], ids=["short", "of several pages"])

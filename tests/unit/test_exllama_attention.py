@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,11 @@ import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner.engines.exllama.attention import attention_with_cache, install, plain_attention
+from el4ner.engines.exllama.attention import Attend, Shape, attending, attention_with_cache, choose, plain_attention
 from el4ner.engines.exllama.backend import PAGE as LIBRARY_PAGE
+from el4ner.engines.exllama.passes import Pass
+from el4ner.engines.exllama.varlen import Varlen
+from tests import flash_kernel
 from tests.cpu_exllamav2 import SHAPE, import_exllamav2, load_model, rope_
 from tests.unit.tiny_models import tiny_llama
 
@@ -175,6 +179,13 @@ def test_any_memory_order_goes_in_and_a_contiguous_tensor_of_the_same_type_comes
         assert torch.allclose(output.float(), expected, atol=5e-3 if dtype == torch.float16 else 1e-5), name
 
 
+ATTENDS: dict[str, Attend] = {
+    "plain torch": attention_with_cache,
+    "torch's kernel over pages": Varlen(paged=True),
+    "torch's kernel over gathered keys": Varlen(paged=False),
+}
+
+
 @pytest.fixture(scope="module")
 def library() -> Iterator[Any]:
     with pytest.MonkeyPatch.context() as patch:
@@ -201,13 +212,14 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("kind", ["torch"])
+@pytest.mark.parametrize("attend", ATTENDS.values(), ids=ATTENDS.keys())
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
 @pytest.mark.parametrize(("heads", "kv_heads"), HEADS)
 def test_the_librarys_own_forward_pass_attends_as_written_out(
-    library: Any, tmp_path: Path, heads: int, kv_heads: int, case: Case, kind: Any
+    library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, case: Case, attend: Attend
 ) -> None:
-    install(kind)
+    flash_kernel.install(monkeypatch)
+    choose("torch", Shape(heads, kv_heads, 32), torch.device("cpu"))  # from now on the library asks
     numbers = {"head_dim": 32, "num_attention_heads": heads, "num_key_value_heads": kv_heads, "hidden_size": 32 * heads}
     folder = tiny_llama(tmp_path / "llama", layers=1, **{**SHAPE, "initializer_range": 0.1, **numbers})
     model = load_model(library, folder, chunk_tokens=512, max_seq_len=2048, dtype=torch.float16)
@@ -236,7 +248,10 @@ def test_the_librarys_own_forward_pass_attends_as_written_out(
     assert params.is_sequential == case.sequential
     expected, states = _written_out(model, layer, hidden, before, case)
 
-    output = layer.forward(hidden.clone(), cache=cache, attn_params=params)
+    numbers = Pass(tables, pasts, case.width, page=LIBRARY_PAGE, device=torch.device("cpu"))
+    params.block_index, params.cache_seqlens, params.cache_seqlens_after = numbers.table, numbers.before, numbers.after
+    with attending(attend, numbers):
+        output = layer.forward(hidden.clone(), cache=cache, attn_params=params)
 
     assert output.dtype == torch.float16
     assert output.shape == hidden.shape
@@ -277,3 +292,94 @@ def _written_out(
         weighted = scores.masked_fill(~mask, float("-inf")).softmax(-1)
         rows.append(torch.einsum("hqk,khd->qhd", weighted, values.repeat_interleave(group, 1)))
     return torch.stack(rows).flatten(2) @ weights["o"].T + x, pages
+
+
+class TestChoice:
+    """Of what attends, by what is there and what the model needs."""
+
+    here = torch.device("cpu")
+
+    @pytest.mark.parametrize("pages", [True, False])
+    def test_torchs_kernel_reads_pages_where_it_can(
+        self, library: Any, monkeypatch: pytest.MonkeyPatch, pages: bool
+    ) -> None:
+        flash_kernel.install(monkeypatch, pages=pages)
+        attend = choose("varlen", Shape(9, 3, 64, windows=True), self.here)
+        assert isinstance(attend, Varlen)
+        assert attend.paged == pages
+
+    def test_pages_that_the_kernel_reads_wrongly_are_gathered(
+        self, library: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def confused(*given: Any, **named: Any) -> torch.Tensor:
+            if "block_table" in named:
+                named["block_table"] = named["block_table"].flip(0)
+            return flash_kernel.flash_forward(*given, **named)
+
+        flash_kernel.install(monkeypatch)
+        monkeypatch.setattr("el4ner.engines.exllama.varlen.flash_forward", confused)
+        attend = choose("varlen", Shape(4, 2, 32), self.here)
+        assert isinstance(attend, Varlen)
+        assert not attend.paged
+
+    @pytest.mark.parametrize(
+        ("shape", "reason"),
+        [
+            (Shape(8, 4, 64, softcap=50.0), "cannot cap scores"),
+            (Shape(8, 4, 264), "heads of up to 256 numbers, in eights, not 264"),
+            (Shape(8, 4, 36), "in eights, not 36"),
+        ],
+    )
+    def test_what_torchs_kernel_cannot_do_is_said(
+        self, library: Any, monkeypatch: pytest.MonkeyPatch, shape: Shape, reason: str
+    ) -> None:
+        flash_kernel.install(monkeypatch)
+        with pytest.raises(ImportError, match=reason):
+            choose("varlen", shape, self.here)
+
+    def test_without_a_gpu_torchs_own_words_are_passed_on(self, library: Any) -> None:
+        with pytest.raises(ImportError, match=r"torch .*'s kernel does not work here: .*'CPU' backend"):
+            choose("varlen", Shape(4, 2, 32), self.here)
+
+    def test_flash_attn_has_to_be_there(self, library: Any) -> None:
+        with pytest.raises(ImportError, match=r"flash-attn 2\.5\.7 or newer is not installed"):
+            choose("flash", Shape(4, 2, 32), self.here)
+
+
+def test_each_thread_has_the_attention_of_its_own_pass(library: Any) -> None:
+    """Members of an ensemble are called by threads of their own, at the same time."""
+    import exllamav2.attn
+
+    choose("torch", Shape(4, 2, 32), torch.device("cpu"))
+    numbers = Pass(torch.zeros(1, 1).int(), torch.zeros(1).int(), 1, page=PAGE, device=torch.device("cpu"))
+    inside = threading.Barrier(2, timeout=30)
+    seen: dict[str, list[str]] = {"left": [], "right": []}
+
+    def work(name: str) -> None:
+        def attend(*_: Any) -> torch.Tensor:
+            seen[name].append(name)
+            return torch.zeros(1)
+
+        for _ in range(20):
+            with attending(attend, numbers):
+                inside.wait()
+                exllamav2.attn.flash_attn_with_kvcache()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in seen]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == {name: [name] * 20 for name in seen}
+
+
+def test_what_a_pass_needs_is_made_once_for_all_layers() -> None:
+    tables, pasts = torch.tensor([[2, 1], [0, 3]]).int(), torch.tensor([9, 3]).int()
+    numbers = Pass(tables, pasts, 2, page=PAGE, device=torch.device("cpu"))
+    assert numbers.longest == 11
+    assert numbers.key_slots() is numbers.key_slots()
+    assert numbers.pages() is numbers.pages()
+    kind: Any = {"causal": True, "window": -1, "repeats": 3}
+    assert numbers.mask(torch.float16, **kind) is numbers.mask(torch.float16, **kind)
+    assert numbers.slots.tolist() == [1 * PAGE + 1, 1 * PAGE + 2, 0 * PAGE + 3, 0 * PAGE + 4]
+    assert numbers.key_slots().tolist() == [*range(16, 24), 8, 9, 10, *range(5)]

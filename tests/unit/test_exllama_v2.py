@@ -12,8 +12,10 @@ from transformers import AutoTokenizer
 
 from el4ner.config import ExllamaSettings
 from el4ner.engines.base import GenerateRequest
+from el4ner.engines.exllama.attention import Attention
 from el4ner.engines.exllama.engine import ExllamaEngine
 from el4ner.engines.transformers_engine import TransformersEngine
+from tests import flash_kernel
 from tests.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
 from tests.engine_conformance import (
     SENTENCES,
@@ -48,8 +50,12 @@ Load = Callable[..., tuple[ExllamaEngine, Any]]
 def load(library: Any, folder: Path) -> Load:
     tokenizer = AutoTokenizer.from_pretrained(folder)
 
-    def loader(*, chunk_tokens: int = 512, **settings: Any) -> tuple[ExllamaEngine, Any]:
-        backend, model = make_backend(library, folder, ExllamaSettings(**settings), chunk_tokens=chunk_tokens)
+    def loader(
+        *, chunk_tokens: int = 512, attention: Attention = "torch", **settings: Any
+    ) -> tuple[ExllamaEngine, Any]:
+        backend, model = make_backend(
+            library, folder, ExllamaSettings(**settings), chunk_tokens=chunk_tokens, attention=attention
+        )
         return ExllamaEngine("tiny", backend, tokenizer, fingerprint="x", batch_seconds=120.0), model
 
     return loader
@@ -66,6 +72,21 @@ def tight(load: Load) -> ExllamaEngine:
     return load(cache_tokens=3072, max_batch_size=2, score_rows=3, chunk_tokens=256)[0]
 
 
+@pytest.fixture(scope="module")
+def over_pages(load: Load) -> Iterator[ExllamaEngine]:
+    with pytest.MonkeyPatch.context() as patch:
+        flash_kernel.install(patch, dtypes=(torch.float16, torch.float32))
+        yield load(cache_tokens=16_384, attention="varlen")[0]
+
+
+@pytest.fixture(scope="module")
+def over_gathered_keys(load: Load) -> Iterator[ExllamaEngine]:
+    """As with torch before 2.12; and few pages."""
+    with pytest.MonkeyPatch.context() as patch:
+        flash_kernel.install(patch, pages=False, dtypes=(torch.float16, torch.float32))
+        yield load(cache_tokens=3072, max_batch_size=2, score_rows=3, chunk_tokens=256, attention="varlen")[0]
+
+
 class TestLibrary(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, roomy: ExllamaEngine) -> ExllamaEngine:
@@ -78,6 +99,20 @@ class TestFewPages(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, tight: ExllamaEngine) -> ExllamaEngine:
         return tight
+
+
+class TestTorchsKernelOverPages(EngineConformance, StateConformance):
+    @pytest.fixture
+    def engine(self, over_pages: ExllamaEngine) -> ExllamaEngine:
+        return over_pages
+
+
+class TestTorchsKernelOverGatheredKeys(EngineConformance, StateConformance):
+    caches = False
+
+    @pytest.fixture
+    def engine(self, over_gathered_keys: ExllamaEngine) -> ExllamaEngine:
+        return over_gathered_keys
 
 
 LONG = "The harbour office wrote down every name of the crew. " * 6

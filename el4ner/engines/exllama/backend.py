@@ -82,10 +82,12 @@ class Backend(Protocol):
     """Tokens that the model knows."""
     identity: str
     """Library, version and settings that answers may depend on: part of the fingerprint."""
-    seconds: dict[str, float]
-    """Seconds spent in the model since it was loaded, by phase: ``prefill``, ``decode``, ``rows``."""
     tokens: int
     """Tokens that the model has read since it was loaded."""
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """Seconds spent in the model since it was loaded, by phase: ``prefill``, ``decode``, ``rows``."""
 
     def enqueue(self, job: DecodeJob) -> None:
         """Let a job start as soon as there are pages for it."""

@@ -24,8 +24,8 @@ _CHUNK: Final = 4096
 def load(name: str, path: Path, settings: ModelSettings, *, library: Library, cache_dir: Path) -> ExllamaEngine:
     """Load a folder of EXL2, GPTQ or plain safetensors (``exllamav2``), or of EXL3 or plain ones (``exllamav3``).
 
-    What attends is chosen by ``exllama.attention``: ``auto`` takes flash-attn if it is there and works, else torch, and
-    in either case only what passes the causal self-check (:mod:`.causal`).
+    What attends is chosen by ``exllama.attention``: ``auto`` takes flash-attn if it is there and works, else the
+    kernel that torch brings, else plain torch, and of these only what passes the causal self-check (:mod:`.causal`).
 
     Raises:
         ModelError: in one line: no GPU, the library is missing or does not fit torch, an architecture that it does not
@@ -121,14 +121,14 @@ def _backends(
     if library == "exllamav3":
         from el4ner.engines.exllama.v3 import ExllamaV3
 
-        if settings.exllama.attention == "flash":
+        if settings.exllama.attention in ("flash", "varlen"):
             raise ConfigError("exllama.attention: exllamav3 chooses its attention itself: leave it 'auto'")
         return [("own", lambda: ExllamaV3(path, settings.exllama, device=device, chunk_tokens=chunk))]
     from el4ner.engines.exllama.attention import Attention
     from el4ner.engines.exllama.v2 import ExllamaV2
 
     wanted = settings.exllama.attention
-    kinds: tuple[Attention, ...] = ("flash", "torch") if wanted == "auto" else (wanted,)
+    kinds: tuple[Attention, ...] = ("flash", "varlen", "torch") if wanted == "auto" else (wanted,)
 
     def with_(kind: Attention) -> Callable[[], Backend]:
         return lambda: ExllamaV2(path, settings.exllama, device=device, chunk_tokens=chunk, attention=kind)

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import abc
 import threading
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -21,7 +19,9 @@ from el4ner.config import ExllamaSettings
 from el4ner.engines.base import States
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.exllama.backend import PAGE, DecodeJob, Held, Progress, Row
+from el4ner.engines.exllama.passes import to_device
 from el4ner.engines.exllama.rows import lay_out, rows_that_fit, scratch_pages
+from el4ner.engines.exllama.timing import Stopwatch
 from el4ner.errors import EngineError
 
 __all__ = ["LockedMask", "PagedBackend"]
@@ -50,7 +50,7 @@ class PagedBackend(abc.ABC):
         self.context_length = self.cache_tokens
         self.max_rows = settings.score_rows
         self.max_jobs = min(settings.max_batch_size, chunk_tokens)
-        self.seconds = dict.fromkeys(("prefill", "decode", "rows"), 0.0)
+        self._stopwatch = Stopwatch(("prefill", "decode", "rows"), self._device)
         self.tokens = 0
         self.hidden_size = 0
         self.vocabulary = 0
@@ -58,6 +58,11 @@ class PagedBackend(abc.ABC):
         self._lock = threading.Lock()
         self._jobs: dict[int, Any] = {}
         self._generator: Any = None
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
+        return self._stopwatch.seconds()
 
     @abc.abstractmethod
     def restart(self) -> None:
@@ -88,8 +93,8 @@ class PagedBackend(abc.ABC):
         on the processor). Two times ``[rows, width, hidden]``: behind the middle layer, and before the last norm."""
 
     @abc.abstractmethod
-    def _copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy whole pages within the cache."""
+    def _copy_pages(self, sources: Sequence[int], targets: Sequence[int], tokens: Sequence[int]) -> None:
+        """Copy pages within the cache, or at least the first ``tokens`` of each."""
 
     @abc.abstractmethod
     def _norm(self, hidden: torch.Tensor) -> torch.Tensor:
@@ -98,6 +103,11 @@ class PagedBackend(abc.ABC):
     @abc.abstractmethod
     def _logits(self, normed: torch.Tensor) -> torch.Tensor:
         """``[places, vocabulary]``, float32, of ``[places, hidden]``."""
+
+    def _prefill(self, jobs: Sequence[Any], results: list[dict[str, Any]]) -> None:
+        """Read what is unread of jobs' prompts, or some of each."""
+        for job in jobs:
+            job.prefill(results)
 
     def enqueue(self, job: DecodeJob) -> None:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
@@ -110,16 +120,13 @@ class PagedBackend(abc.ABC):
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         generator = self._generator
         results: list[dict[str, Any]] = []
-        with self._timed("prefill"):
+        with self._stopwatch.measure("prefill"):
             generator.iterate_start_jobs(results)
             waiting = [job for job in generator.active_jobs if not job.is_prefill_done()]
             before = _read_of(waiting)
-            for job in waiting:
-                job.prefill(results)
-            if waiting:
-                torch.cuda.synchronize(self._device)
+            self._prefill(waiting, results)
             self.tokens += _read_of(waiting) - before
-        with self._timed("decode"):
+        with self._stopwatch.measure("decode"):
             self.tokens += sum(job.is_prefill_done() for job in generator.active_jobs)
             generator.iterate_gen(results)
         for result in results:
@@ -136,8 +143,8 @@ class PagedBackend(abc.ABC):
     @torch.inference_mode()
     def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[Held]:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
-        held: list[Held] = []
-        with self._timed("prefill"):
+        jobs: list[Any] = []
+        with self._stopwatch.measure("prefill"):
             for tokens in prompts[: self.max_jobs]:
                 if len(tokens) >= self.cache_tokens:
                     raise EngineError(f"a prompt of {len(tokens)} tokens does not fit a cache of {self.cache_tokens}")
@@ -147,11 +154,13 @@ class PagedBackend(abc.ABC):
                 if job in self._generator.pending_jobs:
                     self._generator.cancel(job)
                     break
-                while not job.is_prefill_done():
-                    job.prefill([])
-                held.append(Held(tokens, min(_found(job), len(tokens) - 1), job))
-                self.tokens += len(tokens) - 1 - held[-1].cached_tokens
-            torch.cuda.synchronize(self._device)
+                jobs.append(job)
+            while waiting := [job for job in jobs if not job.is_prefill_done()]:
+                self._prefill(waiting, [])
+        held = [
+            Held(tokens, min(_found(job), len(tokens) - 1), job) for tokens, job in zip(prompts, jobs, strict=False)
+        ]
+        self.tokens += sum(len(one.tokens) - 1 - one.cached_tokens for one in held)
         if prompts and not held:
             raise EngineError(f"a prompt of {len(prompts[0])} tokens finds no room in a cache that is in use")
         return held
@@ -173,37 +182,51 @@ class PagedBackend(abc.ABC):
     @torch.inference_mode()
     def score(self, rows: Sequence[Row]) -> list[list[float]]:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
-        with self._timed("rows"):
+        places = sorted({(index, place) for index, row in enumerate(rows) for place, _ in row.targets})
+        number = {place: index for index, place in enumerate(places)}
+        asked = sorted(  # by place, so that what is asked of one piece of the logits stands together
+            (number[index, place], token, index, target)
+            for index, row in enumerate(rows)
+            for target, (place, token) in enumerate(row.targets)
+        )
+        results = [[0.0] * len(row.targets) for row in rows]
+        if not asked:
+            return results
+        with self._stopwatch.measure("rows"):
             _, hidden = self._read(rows)
-            places: dict[tuple[int, int], int] = {}
-            asked = [
-                (places.setdefault((index, place), len(places)), token)
-                for index, row in enumerate(rows)
-                for place, token in row.targets
-            ]
-            found = [0.0] * len(asked)
-            where = list(places)
+            width = hidden.shape[1]
+            at = np.array([place for place, *_ in asked])
+            numbers = np.concatenate(
+                [[row * width + place for row, place in places], at, [token for _, token, *_ in asked]]
+            )
+            where, which, tokens = torch.split(
+                to_device(numbers.astype(np.int64), self._device), [len(places), len(asked), len(asked)]
+            )
+            hidden = hidden.flatten(0, 1)
             most = max(1, _LOGITS // self.vocabulary)
-            for start in range(0, len(where), most):
-                part = where[start : start + most]
-                logits = self._logits(self._norm(hidden[[row for row, _ in part], [place for _, place in part]]))
-                logits = logits - logits.logsumexp(dim=-1, keepdim=True)
-                mine = [number for number, (place, _) in enumerate(asked) if start <= place < start + len(part)]
-                values = logits[[asked[number][0] - start for number in mine], [asked[number][1] for number in mine]]
-                for number, value in zip(mine, values.tolist(), strict=True):
-                    found[number] = value
-        results = iter(found)
-        return [[next(results) for _ in row.targets] for row in rows]
+            parts = []
+            for start in range(0, len(places), most):
+                logits = self._logits(self._norm(hidden.index_select(0, where[start : start + most])))
+                first, last = np.searchsorted(at, [start, start + most]).tolist()
+                mine = which[first:last] - start if start else which[first:last]
+                parts.append(logits[mine, tokens[first:last]] - logits.logsumexp(dim=-1)[mine])
+            values = torch.cat(parts).tolist()
+        for (_, _, index, target), value in zip(asked, values, strict=True):
+            results[index][target] = value
+        return results
 
     @torch.inference_mode()
     def states(self, rows: Sequence[Row]) -> States:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
-        with self._timed("rows"):
+        with self._stopwatch.measure("rows"):
             middle, end = self._read(rows)
-            row, place = list(range(len(rows))), [len(one.tokens) for one in rows]
-            both = torch.stack([middle[row, place].float(), self._norm(end[row, place]).float()], dim=1)
-            found: States = both.cpu().numpy().astype(np.float32, copy=False)
-        return found
+            width = end.shape[1]
+            ends = np.array([index * width + len(row.tokens) for index, row in enumerate(rows)], dtype=np.int64)
+            where = to_device(ends, self._device)
+            layers = (middle.flatten(0, 1).index_select(0, where), end.flatten(0, 1).index_select(0, where))
+            both = torch.stack([layers[0].float(), self._norm(layers[1]).float()], dim=1).cpu()
+        states: States = both.numpy().astype(np.float32, copy=False)
+        return states
 
     def _read(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`_pass` over the rows; place 0 is the prompt's last token. Padding stands behind a row's own tokens,
@@ -215,14 +238,17 @@ class PagedBackend(abc.ABC):
         ]
         layout = lay_out(prompts, width, self._scratch)
         if layout.copies:
-            self._copy_pages(*zip(*layout.copies, strict=True))
-        ids = torch.zeros((len(rows), width), dtype=torch.long)
-        table = torch.zeros((len(rows), max(map(len, layout.tables))), dtype=torch.int32)
+            used = [length % PAGE for length in layout.lengths if length % PAGE]
+            sources, targets = zip(*layout.copies, strict=True)
+            self._copy_pages(sources, targets, used)
+        ids = np.zeros((len(rows), width), dtype=np.int64)
+        table = np.zeros((len(rows), max(map(len, layout.tables))), dtype=np.int32)
         for index, (row, pages) in enumerate(zip(rows, layout.tables, strict=True)):
-            ids[index, : 1 + len(row.tokens)] = torch.tensor((row.held.tokens[-1], *row.tokens))
-            table[index, : len(pages)] = torch.tensor(pages, dtype=torch.int32)
+            ids[index, : 1 + len(row.tokens)] = (row.held.tokens[-1], *row.tokens)
+            table[index, : len(pages)] = pages
         self.tokens += len(rows) * width
-        return self._pass(ids, table, torch.tensor(layout.lengths, dtype=torch.int32))
+        lengths = np.array(layout.lengths, dtype=np.int32)
+        return self._pass(torch.from_numpy(ids), torch.from_numpy(table), torch.from_numpy(lengths))
 
     def _progress(self, result: dict[str, Any]) -> Progress:
         tokens: list[int] = []
@@ -238,14 +264,6 @@ class PagedBackend(abc.ABC):
         cached = min(int(result["cached_tokens"]), int(result["prompt_tokens"]) - 1)
         self._jobs.pop(result["identifier"], None)
         return Progress(result["identifier"], tuple(tokens), finished, cached)
-
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[phase] += time.perf_counter() - started
 
 
 class LockedMask:

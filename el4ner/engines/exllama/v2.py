@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from el4ner.config import ExllamaSettings
 from el4ner.engines.constraint import TokenMask
-from el4ner.engines.exllama.attention import Attention, install
+from el4ner.engines.exllama.attention import Attention, Shape, attending, choose
 from el4ner.engines.exllama.backend import PAGE
 from el4ner.engines.exllama.importing import import_library, version_of
 from el4ner.engines.exllama.paged import LockedMask, PagedBackend
+from el4ner.engines.exllama.passes import Pass, to_device
+from el4ner.engines.exllama.prefill import read_prompts
 from el4ner.errors import ModelError
 
 __all__ = ["ExllamaV2"]
@@ -44,15 +49,6 @@ class ExllamaV2(PagedBackend):
     ) -> None:
         super().__init__(settings, device=device, chunk_tokens=chunk_tokens)
         library = import_library("exllamav2")
-        try:
-            install(attention)
-        except ImportError as error:
-            raise ModelError(f"exllama.attention = {attention!r}: {error}") from error
-        import exllamav2.attn
-        import exllamav2.generator
-
-        self._params = exllamav2.attn.ExLlamaV2Attention.PagedParams
-        self._generators = exllamav2.generator
         config = library.ExLlamaV2Config(str(folder))
         self.context_length = min(int(config.max_seq_len), self.cache_tokens)
         config.max_seq_len = min(int(config.max_seq_len), settings.cache_tokens)
@@ -60,26 +56,75 @@ class ExllamaV2(PagedBackend):
         config.max_attention_size = chunk_tokens**2
         config.no_flash_attn = False
         config.no_xformers = True
-        _check_attention(config, attention)
+        self._choose_attention(config, attention)
+        self.identity = f"exllamav2 {version_of('exllamav2')} cache {settings.cache_bits} attention {attention}"
+        model = library.ExLlamaV2(config)
+        try:
+            model.load([0.0] * device + [99_999.0])  # GB that may be used of each GPU
+            self._take(model, library.ExLlamaV2Tokenizer(config), getattr(library, _CACHES[settings.cache_bits]))
+        except BaseException:
+            with contextlib.suppress(Exception):
+                model.unload()
+            raise
+
+    def _choose_attention(self, config: Any, attention: Attention) -> None:
+        """
+        Raises:
+            ModelError: it cannot be used here, or with this model.
+        """
+        arch = config.arch.lm
+        shape = Shape(
+            int(config.num_attention_heads),
+            int(config.num_key_value_heads),
+            int(config.head_dim),
+            float(config.attn_logit_softcapping or 0.0),
+            bool(arch.swa or arch.alternating_swa),
+        )
+        try:
+            self._attend = choose(attention, shape, self._device)
+        except ImportError as error:
+            raise ModelError(f"exllama.attention = {attention!r}: {error}") from error
+
+    def _take(self, model: Any, tokenizer: Any, cache_class: Any) -> None:
+        """Make a loaded model this backend's own, with a cache and a generator."""
+        import exllamav2.attn
+        import exllamav2.generator
+
+        config = model.config
+        self._params = exllamav2.attn.ExLlamaV2Attention.PagedParams
+        self._generators = exllamav2.generator
+        self._model = model
         self._softcap = float(config.final_logit_softcapping or 0.0)
         self.vocabulary = int(config.vocab_size)
         self.hidden_size = int(config.hidden_size)
-        self.identity = f"exllamav2 {version_of('exllamav2')} cache {settings.cache_bits} attention {attention}"
-        self._model: Any = library.ExLlamaV2(config)
-        try:
-            self._model.load([0.0] * device + [99_999.0])  # GB that may be used of each GPU
-            cache_class = getattr(library, _CACHES[settings.cache_bits])
-            self._cache: Any = cache_class(self._model, batch_size=1, max_seq_len=settings.cache_tokens)
-        except BaseException:
-            with contextlib.suppress(Exception):
-                self._model.unload()
-            raise
-        self._last = int(self._model.head_layer_idx) - 1
+        self._last = int(model.head_layer_idx) - 1
         self._middle = self._module_behind_middle()
-        self._tokenizer = library.ExLlamaV2Tokenizer(config)
+        self._library_forward = model.forward_chunk
+        self._library_embed = model.modules[0].forward
+        model.forward_chunk = self._forward
+        model.modules[0].forward = self._embed
+        self._cache, self._states = self._make_cache(cache_class)
+        self._tokenizer = tokenizer
         self._filter = _filter_class(exllamav2.generator.filters.ExLlamaV2Filter)
         self._greedy = exllamav2.generator.ExLlamaV2Sampler.Settings.greedy()
         self.restart()
+
+    def _make_cache(self, cache_class: Any) -> tuple[Any, list[torch.Tensor]]:
+        """The library's cache, and the tensors that it is made of: all layers in one, so that pages of all of them are
+        copied at once. ``[layers, tokens, numbers of a token]`` each."""
+        tokens = (self._prompt_pages + len(self._scratch)) * PAGE
+        cache = cache_class(self._model, batch_size=1, max_seq_len=tokens, lazy=True)
+        for place in self._model.get_cache_devices():
+            cache.touch_device(place)
+        kinds = [("key_states", cache.shape_wk, cache.dtype), ("value_states", cache.shape_wv, cache.dtype)]
+        if cache.has_scales:
+            kinds += [("key_scales", cache.shape_s, torch.float16), ("value_scales", cache.shape_s, torch.float16)]
+        states = []
+        for name, shape, dtype in kinds:
+            layers = torch.zeros((cache.num_hidden_layers, *shape), dtype=dtype, device=self._device)
+            setattr(cache, name, list(layers.unbind()))
+            states.append(layers.flatten(3).squeeze(1))
+        return cache, states
 
     def restart(self) -> None:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
@@ -100,20 +145,25 @@ class ExllamaV2(PagedBackend):
             max_q_size=1,
             paged=True,
         )
+        if self._device.type == "cuda":  # what is copied there is waited for, step by step
+            self._generator.logits_pinned = self._generator.logits_pinned.pin_memory()
         self._generator.max_pages = self._prompt_pages
         self._generator.max_total_tokens = self.cache_tokens
-        self._generator.reset_page_table()
+        self.forget()
 
     def forget(self) -> None:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._generator.reset_page_table()
+        # Never put pages in order: that moves the whole cache about, and nothing here is faster for it.
+        self._generator.last_defrag_serial = math.inf
 
     def close(self) -> None:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._jobs.clear()
         self._generator = None
+        del self._model.forward_chunk, self._model.modules[0].forward
         self._model.unload()
-        del self._model, self._cache, self._tokenizer
+        del self._model, self._cache, self._states, self._tokenizer, self._library_forward, self._library_embed
         gc.collect()
         torch.cuda.empty_cache()
 
@@ -139,28 +189,79 @@ class ExllamaV2(PagedBackend):
         result = self._model.forward_chunk(
             ids,
             cache=self._cache,
-            attn_params=self._params(
-                batch_size=ids.shape[0],
-                block_index=table,
-                cache_seqlens=lengths,
-                max_cache_seqlen=int(lengths.max()),
-                page_size=PAGE,
-                q_len=ids.shape[1],
-            ),
+            attn_params=self._numbers(ids, table, lengths),
             last_id_only=True,  # of the head, which is not needed here; the states are of all places
             extract_state_indices=[self._middle, self._last],
         )
         return result["states"][self._middle], result["states"][self._last]
 
-    def _copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        source, target = torch.tensor(sources, device=self._device), torch.tensor(targets, device=self._device)
-        cache = self._cache
-        tensors = [*cache.key_states, *cache.value_states]
-        if cache.has_scales:
-            tensors += [*cache.key_scales, *cache.value_scales]
-        for tensor in tensors:
-            pages = tensor.view(tensor.shape[1] // PAGE, PAGE, *tensor.shape[2:])
-            pages[target] = pages[source]
+    def _prefill(self, jobs: Sequence[Any], results: list[dict[str, Any]]) -> None:
+        read_prompts(
+            jobs,
+            self._generator.all_pages,
+            read=self._store,
+            copy=self._copy_tokens,
+            chunk_tokens=self._chunk_tokens,
+            scratch=self._scratch[0],
+        )
+
+    def _store(self, ids: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> None:
+        self._model.forward_chunk(
+            ids, cache=self._cache, attn_params=self._numbers(ids, table, lengths), preprocess_only=True
+        )
+
+    def _numbers(self, ids: torch.Tensor, table: torch.Tensor, lengths: torch.Tensor) -> Any:
+        return self._params(
+            batch_size=ids.shape[0],
+            block_index=table,
+            cache_seqlens=lengths,
+            max_cache_seqlen=int(lengths.max()),
+            page_size=PAGE,
+            q_len=ids.shape[1],
+        )
+
+    def _forward(self, input_ids: torch.Tensor, *, attn_params: Any, **named: Any) -> Any:
+        """The library's ``forward_chunk``, with the numbers of the pass where the layers need them."""
+        self._on_its_stream()
+        numbers = Pass(
+            attn_params.block_index,
+            attn_params.cache_seqlens,
+            input_ids.shape[1],
+            page=attn_params.page_size,
+            device=self._device,
+        )
+        attn_params.block_index = numbers.table
+        attn_params.cache_seqlens = numbers.before
+        attn_params.cache_seqlens_after = numbers.after
+        with attending(self._attend, numbers):
+            return self._library_forward(input_ids, attn_params=attn_params, **named)
+
+    def _embed(self, ids: torch.Tensor, **named: Any) -> torch.Tensor:
+        """Embeddings are in the host's memory. The library copies what it finds there by itself, but with a wait."""
+        embedded: torch.Tensor = self._library_embed(ids, **named)
+        pinned = embedded.pin_memory() if self._device.type == "cuda" else embedded
+        return pinned.to(self._device, non_blocking=True)
+
+    def _on_its_stream(self) -> None:
+        """The library launches on a stream of its own, in whatever thread it is called."""
+        import exllamav2.device
+
+        exllamav2.device.set_device_streams()
+
+    def _copy_pages(self, sources: Sequence[int], targets: Sequence[int], tokens: Sequence[int]) -> None:
+        places = [np.arange(count) for count in tokens]
+        self._copy_tokens(
+            *(
+                np.concatenate([page * PAGE + place for page, place in zip(pages, places, strict=True)])
+                for pages in (sources, targets)
+            )
+        )
+
+    def _copy_tokens(self, sources: NDArray[np.int64], targets: NDArray[np.int64]) -> None:
+        self._on_its_stream()
+        source, target = to_device(np.stack([sources, targets]), self._device)
+        for states in self._states:
+            states.index_copy_(1, target, states.index_select(1, source))
 
     def _norm(self, hidden: torch.Tensor) -> torch.Tensor:
         normed: torch.Tensor = self._model.modules[self._last].forward(hidden[None])[0]
@@ -176,21 +277,6 @@ class ExllamaV2(PagedBackend):
         begins = [index for index, module in enumerate(self._model.modules) if type(module).__name__ in _LAYERS]
         layer = len(begins) // 2 + 1
         return begins[layer] if layer < len(begins) else self._last
-
-
-def _check_attention(config: Any, attention: Attention) -> None:
-    """The library only warns where flash-attn would leave out what a model needs.
-
-    Raises:
-        ModelError: it would.
-    """
-    import exllamav2.attn as attn
-
-    arch = config.arch.lm
-    if config.attn_logit_softcapping and not attn.has_flash_attn_with_softcap:
-        raise ModelError(f"exllama.attention = {attention!r}: this flash-attn cannot cap logits, as the model needs it")
-    if (arch.swa or arch.alternating_swa) and not attn.has_flash_attn_with_window:
-        raise ModelError(f"exllama.attention = {attention!r}: this flash-attn has no windows, as the model needs them")
 
 
 def _filter_class(base: Any) -> Callable[[Any, Any, LockedMask], Any]:

@@ -147,7 +147,7 @@ class ExllamaV3(PagedBackend):
 
         return kept
 
-    def _copy_pages(self, sources: Sequence[int], targets: Sequence[int]) -> None:
+    def _copy_pages(self, sources: Sequence[int], targets: Sequence[int], tokens: Sequence[int]) -> None:
         source, target = torch.tensor(sources, device=self._device), torch.tensor(targets, device=self._device)
         for pages in self._cache.get_all_tensors():  # [pages, ...] each
             pages[target] = pages[source]
