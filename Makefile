@@ -64,7 +64,8 @@ bench-quality: env  ## the table of what each part is worth, on the data sets in
 bench-scaling: env  ## how cost grows with batch and pool: half an hour
 	$(RUN)/python bench/scaling.py $(ARGS)
 
-gpu-pack: env  ## bring together what `make bench-gpu` needs on a borrowed machine without a network
+# As in `make gpu-pack ARGS="--prebuilt exllamav2_ext-….so.xz"`
+gpu-pack: env  ## bring together what `make bench-gpu` needs on a borrowed machine without a network, in loads of 46 MiB
 	$(RUN)/python bench/gpu/pack.py $(ARGS)
 
 # Not `env`: a borrowed machine has its own Python with torch, and no network. As in `make bench-gpu ARGS="--minutes 5"`

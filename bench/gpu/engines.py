@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import statistics
 import time
@@ -17,9 +18,16 @@ from gpu.runner import LOST
 if TYPE_CHECKING:
     from el4ner.engines.base import Engine
 
-__all__ = ["Deadline", "Variant", "in_turns", "loaded", "spread", "variants"]
+__all__ = ["AS_BEFORE", "Deadline", "Variant", "attends_in_rows", "in_turns", "loaded", "spread", "variants"]
 
-CACHE_TOKENS: Final = {"small": 131_072, "large": 131_072, "tiny": 8_192}
+AS_BEFORE: Final = "transformers, as before"
+"""The transformers engine with the rows of a pass attended one by one, as it was when the goals were set."""
+TOKENS_BEFORE: Final = 4096
+"""The most tokens of a pass then."""
+CACHE_TOKENS: Final = {"small": 131_072, "large": 98_304, "tiny": 8_192}
+PREFIX_CACHE_MB: Final = {"small": 16_384, "large": 6_144, "tiny": 64}
+"""Prompts of 128 sentences stay, in the transformers engine as in the libraries' own caches. The large model's weights
+are on the card four times at once, two of them from transformers: all of it fits 80 GB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +39,8 @@ class Variant:
     folder: str
     bits: float
     """Of a parameter in the layers."""
+    attend: str | None = None
+    """How the transformers engine attends to the rows of a pass; None: as it does by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +58,23 @@ class Deadline:
         return self.at - time.monotonic()
 
 
-def variants(model: str, models: Mapping[str, Mapping[str, Any]], *, ready: Collection[str]) -> list[Variant]:
+def attends_in_rows() -> bool:
+    """Whether the transformers engine can be told to attend as it did before."""
+    from el4ner.engines.transformers_engine import TransformersEngine
+
+    return "attend" in inspect.signature(TransformersEngine.load).parameters
+
+
+def variants(
+    model: str, models: Mapping[str, Mapping[str, Any]], *, ready: Collection[str], as_before: bool = False
+) -> list[Variant]:
     """What there is of ``model`` (``small`` or ``large``): the reference first, then each library that is ready.
 
     Args:
         model: its name in ``models``.
         models: name → ``folder`` and ``bits``; packed ones are called after it, as ``large-gptq``.
         ready: engines that can be imported.
+        as_before: with the transformers engine as it was, beside the one that is.
     """
     found = []
     for engine in ("transformers", "exllamav2", "exllamav3"):
@@ -65,6 +85,8 @@ def variants(model: str, models: Mapping[str, Mapping[str, Any]], *, ready: Coll
             if base != model or (packed and engine != "exllamav2"):
                 continue
             label = f"{engine} {packed}" if packed else engine
+            if engine == "transformers" and as_before:
+                found.append(Variant(AS_BEFORE, engine, str(facts["folder"]), float(facts["bits"]), attend="rows"))
             found.append(Variant(label, engine, str(facts["folder"]), float(facts["bits"])))
     return found
 
@@ -72,17 +94,28 @@ def variants(model: str, models: Mapping[str, Mapping[str, Any]], *, ready: Coll
 def load(variant: Variant, *, model: str, cpu: bool, cache_dir: Path) -> Engine:
     from el4ner.config import ExllamaSettings, ModelSettings
     from el4ner.engines.registry import load_engine
+    from el4ner.engines.transformers_engine import TransformersEngine
 
+    name = variant.label.replace(",", "").replace(" ", "-")
+    size = "tiny" if cpu else model
     settings = ModelSettings(
         source=variant.folder,
         engine=variant.engine,  # type: ignore[arg-type]
         device="cpu" if cpu else "cuda",
-        # Prompts of 128 sentences stay, in the reference as in the libraries' own caches.
-        prefix_cache_mb=64 if cpu else 16_384,
-        max_batch_tokens=4096,
-        exllama=ExllamaSettings(cache_tokens=CACHE_TOKENS["tiny" if cpu else model], max_batch_size=128),
+        prefix_cache_mb=PREFIX_CACHE_MB[size],
+        exllama=ExllamaSettings(cache_tokens=CACHE_TOKENS[size], max_batch_size=128),
     )
-    return load_engine(variant.label.replace(" ", "-"), settings, cache_dir=cache_dir)
+    if variant.attend is None:
+        return load_engine(name, settings, cache_dir=cache_dir)
+    return TransformersEngine.load(
+        name,
+        Path(variant.folder),
+        device=settings.device,
+        max_batch_tokens=TOKENS_BEFORE,
+        prefix_cache_bytes=settings.prefix_cache_mb << 20,
+        cache_dir=cache_dir,
+        attend=variant.attend,  # type: ignore[arg-type]
+    )
 
 
 @contextmanager
@@ -119,10 +152,12 @@ def in_turns(
     what: str,
     repeats: int,
     warm: int = 1,
+    each: Callable[[str, list[Any]], None] | None = None,
 ) -> dict[str, list[Any]]:
     """``work`` of each engine, round by round, so that all of them meet the same conditions: the results of the rounds
     after the warm ones. No further round begins that would not end in time; there is one at least, unless there is no
-    time at all. An engine that fails is taken out of ``engines``."""
+    time at all. An engine that fails is taken out of ``engines``. ``each`` is told an engine's results after each
+    turn: what is written then is there whenever the process ends."""
     found: dict[str, list[Any]] = {label: [] for label in engines}
     longest = 0.0
     for number in range(warm + repeats):
@@ -139,6 +174,8 @@ def in_turns(
                 continue
             if number >= warm:
                 found[label].append(result)
+                if each is not None:
+                    each(label, found[label])
         record.doing(None)
         longest = max(longest, time.monotonic() - began) if number >= warm else time.monotonic() - began
     return found

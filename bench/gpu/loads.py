@@ -1,8 +1,9 @@
 """What is carried to a machine without a network, in loads of a size: how files are cut, and how they are joined there.
 
-A load is a folder. The last one is carried together with the command that measures and has all the small files and what
-fits of the large ones; loads before it have the rest, and are put aside there first. Every load has the list of all
-files, with a digest each: a file is used when all of it is there and unchanged. Of the standard library alone.
+A load is a folder. The first one has all the small files and what fits of the large ones, so that work begins with it;
+the loads behind it have the rest. Every command there takes in the loads that lie beside it, and keeps them for the
+commands that follow. Every load has the list of all files, with a digest each: a file is used when all of it is there
+and unchanged. Of the standard library alone.
 """
 
 from __future__ import annotations
@@ -13,9 +14,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
-__all__ = ["LIST", "Piece", "join", "loads_of", "put_aside", "write_loads"]
+__all__ = ["LIST", "Piece", "join", "listed", "loads_in", "loads_of", "take_in", "write_loads"]
 
 LIST: Final = "files.json"
 BLOCK: Final = 4 << 20
@@ -35,40 +36,39 @@ class Piece:
 
 
 def loads_of(small: Sequence[tuple[str, int]], large: Sequence[tuple[str, int]], limit: int) -> list[list[Piece]]:
-    """How files (name, bytes) are spread over loads of at most ``limit`` bytes; 0: there is no limit.
+    """How files (name, bytes) are spread over loads of at most ``limit`` bytes; 0: there is no limit. The small ones
+    are in the first load, the large ones fill it and then one load after the other.
 
     Raises:
         ValueError: the small files alone are more than a load.
     """
-    last = [Piece(name, 0, size) for name, size in small]
-    taken = sum(piece.size for piece in last)
+    current = [Piece(name, 0, size) for name, size in small]
+    taken = sum(piece.size for piece in current)
+    loads = [current]
     if not limit:
-        return [[*last, *(Piece(name, 0, size) for name, size in large)]]
+        current += [Piece(name, 0, size) for name, size in large]
+        return loads
     if taken > limit:
         raise ValueError(f"the small files take {taken:,} bytes, a load {limit:,}: raise --limit-mb")
-    before: list[list[Piece]] = []
-    current, room = last, limit - taken
+    room = limit - taken
     for name, size in large:
         start = 0
         while start < size:
             if not room:
                 current, room = [], limit
-                before.append(current)
+                loads.append(current)
             end = min(size, start + room)
             current.append(Piece(name, start, end))
             room -= end - start
             start = end
-    return [*before, last]
+    return loads
 
 
 def write_loads(files: dict[str, Path], loads: Sequence[Sequence[Piece]], into: Path) -> list[Path]:
     """Make the folders ``load-1`` … anew; ``files`` by the name that they have in a load (it may have a slash)."""
     for old in into.glob("load-*"):
         shutil.rmtree(old)
-    listed = {
-        name: {"size": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-        for name, path in files.items()
-    }
+    facts = {name: {"size": path.stat().st_size, "sha256": _sha256(path)} for name, path in files.items()}
     folders = []
     for number, pieces in enumerate(loads, start=1):
         folder = into / f"load-{number}"
@@ -77,17 +77,40 @@ def write_loads(files: dict[str, Path], loads: Sequence[Sequence[Piece]], into: 
             target.parent.mkdir(parents=True, exist_ok=True)
             with files[piece.name].open("rb") as source, target.open("wb") as out:
                 source.seek(piece.start)
-                for block in _blocks(source.read, piece.size):
+                for block in _blocks(source, piece.size):
                     out.write(block)
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / LIST).write_text(json.dumps(listed, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        (folder / LIST).write_text(json.dumps(facts, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         folders.append(folder)
     return folders
 
 
-def put_aside(load: Path, aside: Path) -> None:
-    """Copy a load to where :func:`join` finds it after the next one has taken its place."""
-    shutil.copytree(load, aside / load.name, dirs_exist_ok=True)
+def loads_in(folder: Path) -> list[Path]:
+    """The loads that lie in ``folder``, in their order."""
+    loads = [path for path in folder.glob("load-*") if (path / LIST).is_file()]
+    return sorted(loads, key=lambda path: (len(path.name), path.name))
+
+
+def listed(load: Path) -> dict[str, dict[str, object]]:
+    """All files that are carried, with ``size`` and ``sha256``, whichever load has them."""
+    table: dict[str, dict[str, object]] = json.loads((load / LIST).read_text(encoding="utf-8"))
+    return table
+
+
+def take_in(loads: Path, kept: Path) -> list[Path]:
+    """Copy the loads that lie in ``loads`` to where the commands that follow look for them too: the next transfer may
+    replace what lies here. Loads of an earlier packing, which has other files, are thrown away.
+
+    Returns:
+        all loads that are kept, these and earlier ones.
+    """
+    for load in loads_in(loads):
+        files = listed(load)
+        for earlier in loads_in(kept):
+            if listed(earlier) != files:
+                shutil.rmtree(earlier)
+        shutil.copytree(load, kept / load.name, dirs_exist_ok=True)
+    return loads_in(kept)
 
 
 def join(folders: Iterable[Path], into: Path) -> tuple[list[str], list[str]]:
@@ -96,20 +119,19 @@ def join(folders: Iterable[Path], into: Path) -> tuple[list[str], list[str]]:
     Returns:
         the names of those that are whole, and of those of which something is missing or damaged (they are not made).
     """
-    folders = [folder for folder in folders if (folder / LIST).is_file()]
+    folders = list(folders)
     if not folders:
         return [], []
-    listed = json.loads((folders[-1] / LIST).read_text(encoding="utf-8"))
     whole, missing = [], []
-    for name, facts in sorted(listed.items()):
+    for name, facts in sorted(listed(folders[-1]).items()):
         target = into / name
-        if target.is_file() and target.stat().st_size == facts["size"]:
+        if target.is_file() and target.stat().st_size == facts["size"] and _sha256(target) == facts["sha256"]:
             whole.append(name)
             continue
         pieces: dict[int, Path] = {}
         for folder in folders:
-            for found in (folder / name).parent.glob(f"{Path(name).name}.from-*"):
-                pieces[int(found.name.rpartition("-")[2])] = found
+            for piece in (folder / name).parent.glob(f"{Path(name).name}.from-*"):
+                pieces[int(piece.name.rpartition("-")[2])] = piece
         (whole if _joined(pieces, facts, target) else missing).append(name)
     return whole, missing
 
@@ -139,10 +161,15 @@ def _piece_name(piece: Piece) -> str:
     return f"{piece.name}.from-{piece.start}"
 
 
-def _blocks(read: object, size: int) -> Iterator[bytes]:
+def _sha256(path: Path) -> str:
+    with path.open("rb") as source:
+        return hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _blocks(source: BinaryIO, size: int) -> Iterator[bytes]:
     left = size
     while left:
-        block = read(min(BLOCK, left))  # type: ignore[operator]
+        block = source.read(min(BLOCK, left))
         if not block:
             return
         left -= len(block)

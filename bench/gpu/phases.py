@@ -11,14 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from gpu.engines import Deadline, loaded, variants
+from gpu.engines import AS_BEFORE, Deadline, attends_in_rows, loaded, variants
 from gpu.record import Record, read
 
-__all__ = ["Context", "run_phase"]
+__all__ = ["Context", "prebuilt_of", "run_phase", "site_of"]
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 SMALL: Final = "packaged:smollm2-135m-instruct"
 EXL2_BITS: Final = 4.0
+TESTS_AT_ONCE: Final = 12
+"""Processes with tests, beside each other on one card."""
 MARGIN_SECONDS: Final = 3.0
 """For loading and ending, inside of what a phase is given."""
 
@@ -31,6 +33,7 @@ class Context:
         cpu: there is no GPU: the same with tiny models.
         work: a folder for what is made on the way; models stay there for the next run.
         loads: folders that were carried.
+        prebuilt: a file or folder with ExLlamaV2's compiled extension, instead of what was carried.
         weights: a folder with the small model, instead of the packaged one.
         seconds: that this phase may take.
         without: engines that took the process with them at the first try.
@@ -40,6 +43,7 @@ class Context:
     cpu: bool
     work: Path
     loads: tuple[Path, ...]
+    prebuilt: Path | None
     weights: Path | None
     seconds: float
     without: tuple[str, ...]
@@ -52,6 +56,7 @@ class Context:
             cpu=given["cpu"],
             work=Path(given["work"]),
             loads=tuple(map(Path, given["loads"])),
+            prebuilt=Path(given["prebuilt"]) if given.get("prebuilt") else None,
             weights=Path(given["weights"]) if given["weights"] else None,
             seconds=given["seconds"],
             without=tuple(given["without"]),
@@ -60,7 +65,7 @@ class Context:
 
     @property
     def site(self) -> Path:
-        return self.work / "site"
+        return site_of(self.work)
 
     @property
     def models(self) -> Path:
@@ -85,7 +90,7 @@ class Context:
     def models_made(self) -> dict[str, dict[str, Any]]:
         """Name → folder, bits and shape, of the phases that made them."""
         made: dict[str, dict[str, Any]] = {}
-        for phase in ("weights", "quantise"):
+        for phase in ("weights", "weights-large", "quantise"):
             for row in self.results.get(phase, {}).get("rows", {}).get("models", []):
                 made[row["name"]] = row
         return made
@@ -93,6 +98,16 @@ class Context:
     def _state(self, phase: str) -> str | None:
         state = self.results.get(phase, {}).get("state")
         return str(state) if state is not None else None
+
+
+def site_of(work: Path) -> Path:
+    """Where wheels are unpacked. On the path of every phase."""
+    return work / "site"
+
+
+def prebuilt_of(work: Path) -> Path:
+    """Where a compiled extension lies. On the path of every phase."""
+    return work / "prebuilt"
 
 
 def run_phase(name: str, given: Path, found: Path) -> int:
@@ -113,11 +128,11 @@ def run_phase(name: str, given: Path, found: Path) -> int:
 
 
 def _environment(context: Context, record: Record) -> None:
-    from gpu.environment import describe, install
+    from gpu.environment import describe, install, take_prebuilt
 
     install(record, context.loads, context.work, context.site)
-    sys.path.insert(0, str(context.site))  # it may not have been there when this process began
-    describe(record, cpu=context.cpu)
+    capability = describe(record, cpu=context.cpu)
+    take_prebuilt(record, context.prebuilt, context.work, prebuilt_of(context.work), capability=capability)
 
 
 def _build(library: str) -> Callable[[Context, Record], None]:
@@ -127,7 +142,8 @@ def _build(library: str) -> Callable[[Context, Record], None]:
         cores = len(os.sched_getaffinity(0))
         if library == "exllamav3":  # four times the work, asked for by fewer: it waits for the other
             os.nice(15)
-        build(record, library, jobs=max(1, cores - 2))
+        prebuilt = prebuilt_of(context.work) if library == "exllamav2" else None
+        build(record, library, context.cache_dir, jobs=max(1, cores - 2), prebuilt=prebuilt)
 
     return work
 
@@ -135,10 +151,9 @@ def _build(library: str) -> Callable[[Context, Record], None]:
 def _weights(context: Context, record: Record) -> None:
     from el4ner.errors import ModelError
     from el4ner.models.prepare import prepare
-    from gpu.shapes import SEVEN, TINY, Shape
+    from gpu.shapes import TINY, Shape
     from gpu.weights import random_model
 
-    deadline = Deadline.within(context.seconds - MARGIN_SECONDS)
     device = "cpu" if context.cpu else "cuda"
     carried = context.work / "carried" / "tokenizers" / SMALL.partition(":")[2]
     record.doing("small")
@@ -160,17 +175,22 @@ def _weights(context: Context, record: Record) -> None:
         _once(tiny, lambda: random_model(tiny, TINY, tokenizer, device=device))
         small, made_of = tiny, "random weights, tiny"
     _made(record, "small", small, 16, made_of)
+
+
+def _weights_large(context: Context, record: Record) -> None:
+    from gpu.shapes import SEVEN
+    from gpu.weights import random_model
+
+    small = context.models_made()["small"]
+    tokenizer = Path(small["folder"])
     if context.cpu:
-        _made(record, "large", small, 16, made_of)
+        _made(record, "large", tokenizer, 16, small["of"])
         return
-    for name, bits in (("large-gptq", 4), ("large", 16)):
-        if deadline.left < 5:
-            record.problem(name, "no time was left to make it")
-            continue
+    for name, bits in (("large", 16), ("large-gptq", 4)):
         record.doing(name)
         began = time.monotonic()
         folder = context.models / name
-        _once(folder, lambda folder=folder, bits=bits: random_model(folder, SEVEN, tokenizer, device=device, bits=bits))  # type: ignore[misc]
+        _once(folder, lambda folder=folder, bits=bits: random_model(folder, SEVEN, tokenizer, device="cuda", bits=bits))  # type: ignore[misc]
         _made(record, name, folder, bits + 0.16 if bits == 4 else bits, "random weights", time.monotonic() - began)
 
 
@@ -199,33 +219,53 @@ def _ceilings(context: Context, record: Record) -> None:
 
 
 def _quantise(context: Context, record: Record) -> None:
-    from el4ner.models.converters import Exl2Converter, Places
     from el4ner.models.quantize import quantize
     from el4ner.models.quantized import QuantizedName
+    from gpu.calibration import FEW, FewTexts, library_texts, write_texts
 
-    class Hasty(Exl2Converter):
-        """With a fifth of the texts, which are nearly all of the time for a small model: it is good enough to compare
-        engines by."""
-
-        def command(self, name: QuantizedName, places: Places) -> list[str]:
-            return [*super().command(name, places), "-r", "20", "-mr", "4"]
+    table = write_texts(library_texts(), context.work / "calibration.parquet")
 
     source = Path(context.models_made()["small"]["folder"])
-    record.doing("small-exl2")
+    record.put(measured_rows=FEW.measured, rows=FEW.quantised, row_tokens=FEW.length)
     began = time.monotonic()
+
+    class Stages:
+        """Which stage it is in: what a phase that is ended was doing."""
+
+        def start(self, label: str, total: int) -> None:
+            stage = label.rpartition(": ")[2]
+            record.doing(f"small-exl2: {stage}, begun after {time.monotonic() - began:.0f} s")
+
+        def advance(self, steps: int) -> None: ...
+
+        def done(self) -> None: ...
+
     name = QuantizedName(str(source.absolute()), EXL2_BITS)
-    folder = quantize(name, context.cache_dir, converter=Hasty())
+    folder = quantize(name, context.cache_dir, converter=FewTexts(table), progress=Stages())
     _made(record, "small-exl2", folder, EXL2_BITS, f"quantised from {source.name}", time.monotonic() - began)
 
 
-def _tests(context: Context, record: Record) -> None:
-    from gpu.suite import run
+def _tests(*, quantised: bool) -> Callable[[Context, Record], None]:
+    def work(context: Context, record: Record) -> None:
+        from gpu.suite import run
 
-    made = context.models_made()
-    environment = {f"EL4NER_GPU_{name.upper().replace('-', '_')}": str(row["folder"]) for name, row in made.items()}
-    environment["EL4NER_GPU_ENGINES"] = " ".join(context.ready)
-    environment["EL4NER_CACHE_DIR"] = str(context.cache_dir)
-    run(record, ROOT, context.work, seconds=context.seconds, environment=environment)
+        made = context.models_made()
+        environment = {f"EL4NER_GPU_{name.upper().replace('-', '_')}": str(row["folder"]) for name, row in made.items()}
+        environment["EL4NER_GPU_ENGINES"] = " ".join(context.ready)
+        environment["EL4NER_CACHE_DIR"] = str(context.cache_dir)
+        environment["OMP_NUM_THREADS"] = "1"  # several processes share the cores
+        cores = len(os.sched_getaffinity(0))
+        run(
+            record,
+            ROOT,
+            context.work,
+            quantised=quantised,
+            seconds=context.seconds,
+            environment=environment,
+            at_once=max(1, min(TESTS_AT_ONCE, cores - 2)),
+        )
+
+    return work
 
 
 def _speed(*models: str, only: str | None = None) -> Callable[[Context, Record], None]:
@@ -252,7 +292,8 @@ def _method(model: str) -> Callable[[Context, Record], None]:
 
         deadline = Deadline.within(context.seconds - MARGIN_SECONDS)
         ready = [name for name in context.ready if name != "exllamav3"]
-        found = variants(model, context.models_made(), ready=ready)
+        before = attends_in_rows() and AS_BEFORE not in context.without
+        found = variants(model, context.models_made(), ready=ready, as_before=before)
         options = {"without": context.without, "cpu": context.cpu, "cache_dir": context.cache_dir}
         record.columns(model=model)
         with loaded(found, record, model=model, **options) as engines:
@@ -274,9 +315,11 @@ _WORK: Final[dict[str, Callable[[Context, Record], None]]] = {
     "build-exllamav2": _build("exllamav2"),
     "build-exllamav3": _build("exllamav3"),
     "weights": _weights,
+    "weights-large": _weights_large,
     "ceilings": _ceilings,
     "quantise": _quantise,
-    "tests": _tests,
+    "tests": _tests(quantised=False),
+    "tests-exl2": _tests(quantised=True),
     "speed-large": _speed("large"),
     "speed-small": _speed("small"),
     "method-small": _method("small"),

@@ -3,11 +3,16 @@ the process that runs the phases starts before anything is installed."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["PHASES", "Phase", "chosen", "seconds_for"]
+__all__ = ["GOAL_PHASES", "PHASES", "RUN_SECONDS", "Phase", "chosen", "seconds_for"]
+
+
+RUN_SECONDS: Final = 500
+"""A run of so many seconds has everything that the goals need, with the extension prebuilt: GOAL_PHASES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,8 +27,11 @@ class Phase:
             gets what the others leave.
         needs: phases without whose success it makes no sense.
         after: phases that it waits for, whatever comes of them.
-        background: runs beside the ones that follow.
+        patience: seconds that it waits for phases in the background. Then it goes on without those that it comes
+            ``after``; while one is missing that it ``needs``, it is put behind all others.
+        background: runs beside the ones that follow, and delays none of them: it starts when what it needs is done.
         quiet: nothing else works while it measures: what runs in the background stands still.
+        optional: it is left out unless it is asked for.
     """
 
     name: str
@@ -32,78 +40,124 @@ class Phase:
     least: float
     needs: tuple[str, ...] = ()
     after: tuple[str, ...] = ()
+    patience: float = math.inf
     background: bool = False
     quiet: bool = False
+    optional: bool = False
 
 
 PHASES: Final = (
     Phase("environment", "what the machine has; wheels unpacked", most=60, least=5),
     Phase(
-        "build-exllamav2", "compile ExLlamaV2's extension", most=300, least=0, needs=("environment",), background=True
+        "build-exllamav2",
+        "ExLlamaV2's extension: prebuilt, or compiled",
+        most=300,
+        least=0,
+        needs=("environment",),
+        background=True,
     ),
     Phase(
-        "build-exllamav3", "compile ExLlamaV3's extension", most=560, least=0, needs=("environment",), background=True
+        "build-exllamav3",
+        "compile ExLlamaV3's extension",
+        most=560,
+        least=0,
+        needs=("environment",),
+        background=True,
+        optional=True,
     ),
-    Phase("weights", "packaged weights, and models with random ones", most=120, least=15, needs=("environment",)),
-    Phase("ceilings", "matrix products and memory bandwidth", most=45, least=10, needs=("environment",), quiet=True),
+    Phase("weights", "the packaged small model", most=35, least=10, needs=("environment",)),
+    Phase(
+        "weights-large",
+        "a model of 7B's shape with random weights, at 16 and at 4 bits",
+        most=180,
+        least=0,
+        needs=("weights",),
+        background=True,
+    ),
     Phase(
         "quantise",
         "the small model at 4 bits (EXL2)",
-        most=150,
+        most=240,
         least=0,
         needs=("weights", "build-exllamav2"),
+        background=True,
     ),
-    Phase("tests", "pytest -m gpu", most=120, least=45, needs=("weights",), after=("build-exllamav2", "quantise")),
+    Phase("tests", "pytest -m gpu, all but EXL2", most=100, least=45, needs=("weights",), after=("build-exllamav2",)),
+    Phase(
+        "tests-exl2",
+        "pytest -m gpu, what needs the small model in EXL2",
+        most=60,
+        least=20,
+        needs=("quantise",),
+        patience=40,
+    ),
+    Phase(
+        "method-small",
+        "sentences a second of the whole method, the packaged model",
+        most=80,
+        least=40,
+        needs=("weights",),
+        after=("build-exllamav2", "quantise"),
+        patience=20,
+        quiet=True,
+    ),
+    Phase(
+        "method-large",
+        "sentences a second of the whole method, the model that fills the card",
+        most=85,
+        least=50,
+        needs=("weights-large",),
+        after=("build-exllamav2",),
+        quiet=True,
+    ),
+    Phase("ceilings", "matrix products and memory bandwidth", most=20, least=10, needs=("environment",), quiet=True),
     Phase(
         "speed-large",
         "prefill and decode, the model that fills the card",
-        most=120,
-        least=50,
-        needs=("weights",),
-        after=("build-exllamav2", "ceilings"),
+        most=60,
+        least=40,
+        needs=("weights-large",),
+        after=("build-exllamav2",),
         quiet=True,
     ),
     Phase(
         "speed-small",
         "prefill, decode and shared prompts, the packaged model",
         most=75,
-        least=25,
-        needs=("weights",),
-        after=("build-exllamav2", "quantise", "ceilings"),
-        quiet=True,
-    ),
-    Phase(
-        "method-small",
-        "sentences a second of the whole method, the packaged model",
-        most=120,
-        least=60,
+        least=0,
         needs=("weights",),
         after=("build-exllamav2", "quantise"),
-        quiet=True,
-    ),
-    Phase(
-        "method-large",
-        "sentences a second of the whole method, the model that fills the card",
-        most=90,
-        least=45,
-        needs=("weights",),
-        after=("build-exllamav2",),
+        patience=0,
         quiet=True,
     ),
     Phase(
         "speed-exllamav3",
         "the same through ExLlamaV3",
         most=75,
-        least=20,
-        needs=("weights", "build-exllamav3"),
+        least=0,
+        needs=("weights", "weights-large", "build-exllamav3"),
         quiet=True,
+        optional=True,
     ),
 )
+GOAL_PHASES: Final = (
+    "environment",
+    "weights",
+    "tests",
+    "tests-exl2",
+    "method-small",
+    "method-large",
+    "ceilings",
+    "speed-large",
+)
+"""Without what runs beside them: their limits fit RUN_SECONDS."""
 
 
-def chosen(names: Sequence[str] | None, *, cpu: bool, phases: Sequence[Phase] = PHASES) -> list[Phase]:
-    """The phases that run: those that are named and what they need, or all; without a GPU nothing is compiled,
-    quantised or tested.
+def chosen(
+    names: Sequence[str] | None, *, cpu: bool, options: Collection[str] = (), phases: Sequence[Phase] = PHASES
+) -> list[Phase]:
+    """The phases that run: those that are named and what they need, or all but the optional ones; without a GPU nothing
+    is compiled, quantised or tested. ``options``: words that bring the optional phases with such a word in their name.
 
     Raises:
         ValueError: there is no such phase.
@@ -113,7 +167,8 @@ def chosen(names: Sequence[str] | None, *, cpu: bool, phases: Sequence[Phase] = 
     if unknown:
         raise ValueError(f"there is no phase {unknown[0]!r}; there are: {', '.join(by_name)}")
     if names is None:
-        wanted = set(by_name)
+        asked = {phase.name for phase in phases if any(word in phase.name for word in options)}
+        wanted = {phase.name for phase in phases if not phase.optional} | asked
     else:
         wanted = set()
         waiting = list(names)
@@ -128,7 +183,7 @@ def chosen(names: Sequence[str] | None, *, cpu: bool, phases: Sequence[Phase] = 
 
 
 def _needs_gpu(phase: Phase) -> bool:
-    return phase.name.startswith("build-") or phase.name in ("quantise", "tests", "speed-exllamav3")
+    return phase.name.startswith("build-") or phase.name in ("quantise", "tests", "tests-exl2", "speed-exllamav3")
 
 
 def seconds_for(phase: Phase, left: float, following: Sequence[Phase]) -> float:

@@ -50,6 +50,18 @@ class Record:
         self._found["rows"].setdefault(table, []).append({**self._columns, **row})
         self._write()
 
+    def replace(self, table: str, keys: tuple[str, ...], **row: Any) -> None:
+        """As :meth:`row`, in the place of the row that has the same values of ``keys``, if there is one."""
+        row = {**self._columns, **row}
+        rows = self._found["rows"].setdefault(table, [])
+        for place, known in enumerate(rows):
+            if all(known.get(key) == row.get(key) for key in (*self._columns, *keys)):
+                rows[place] = row
+                break
+        else:
+            rows.append(row)
+        self._write()
+
     def problem(self, what: str, error: object) -> None:
         """Something that did not work while the rest goes on: its first lines."""
         said = str(error).strip() or type(error).__name__

@@ -13,6 +13,8 @@ __all__ = ["GOALS", "goals", "markdown"]
 GOALS: Final = {"sentences": 4.0, "prefill": 0.5}
 """Times the reference's sentences a second; share of the measured matrix products, for prefill of the large model."""
 REFERENCE: Final = "transformers"
+AS_BEFORE: Final = "transformers, as before"
+"""The same engine as it was when the goal was set: the goal is about this one, where it was measured."""
 LIBRARIES: Final = ("torch", "transformers", "exllamav2", "exllamav3")
 PROMPT_TOKENS: Final = 1000
 WRITTEN_BEHIND: Final = 80
@@ -41,11 +43,20 @@ def markdown(results: Results, *, about: str = "") -> str:
 
 def goals(results: Results) -> list[tuple[str, float | None, float]]:
     """(what, best value measured or None, goal)."""
-    ratios = [
-        ratio
-        for row in _rows(results, "method")
-        if row["engine"] != REFERENCE and (ratio := _ratio(row, _rows(results, "method"))) is not None
-    ]
+    every = _rows(results, "method")
+    before = any(row["engine"] == AS_BEFORE for row in every)
+    reference = AS_BEFORE if before else REFERENCE
+    lines: list[tuple[str, float | None, float]] = []
+    for model in ("small", "large"):
+        ratios = [
+            ratio
+            for row in every
+            if row.get("model") == model
+            and row["engine"].startswith("exllama")
+            and (ratio := _ratio(row, every, reference)) is not None
+        ]
+        what = f"sentences/s of the whole method against {reference}, {model} model"
+        lines.append((what, max(ratios, default=None), GOALS["sentences"]))
     shares = [
         share
         for row in _rows(results, "prefill")
@@ -53,10 +64,8 @@ def goals(results: Results) -> list[tuple[str, float | None, float]]:
         and row["engine"].startswith("exllama")
         and (share := _prefill_share(row, results)) is not None
     ]
-    return [
-        (f"sentences/s of the whole method against {REFERENCE}", max(ratios, default=None), GOALS["sentences"]),
-        ("share of the measured matrix products, prefill, large model", max(shares, default=None), GOALS["prefill"]),
-    ]
+    what = "share of the measured matrix products, prefill, large model"
+    return [*lines, (what, max(shares, default=None), GOALS["prefill"])]
 
 
 def _head(results: Results, about: str) -> str:
@@ -71,6 +80,8 @@ def _head(results: Results, about: str) -> str:
         None if values.get("flash_attn", True) else "no flash-attn",
         f"Python {values['python']}, {values['cores']} cores" if values.get("python") else None,
     ]
+    built = _values(results, "build-exllamav2").get("built")
+    facts.append(f"ExLlamaV2's extension {built}" if built else None)
     said = "; ".join(str(fact) for fact in facts if fact) or "nothing is known of the machine"
     return f"{said}.{f' {about}' if about else ''}"
 
@@ -102,12 +113,22 @@ def _ceilings(results: Results) -> str:
 
 
 def _tests(results: Results) -> str:
-    values = _values(results, "tests")
+    parts = [_of_phase(results, name) for name in ("tests", "tests-exl2")]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _of_phase(results: Results, phase: str) -> str:
+    values = _values(results, phase)
     if "passed" not in values:
         return ""
+    which = "what needs EXL2 weights" if phase == "tests-exl2" else "all others"
     lines = [
-        "### Tests (`pytest -m gpu`)\n",
+        f"### Tests (`pytest -m gpu`): {which}\n",
         f"{values['passed']} passed, {values['failed']} failed, {values['skipped']} skipped.\n",
+    ]
+    lines += [
+        f"- process {_cell(name)}: {facts['ended']}, after {facts['seconds']:.0f} s"
+        for name, facts in values.get("processes", {}).items()
     ]
     lines += [f"- failed: {name}: `{_cell(why)}`" for name, why in values.get("failures", ())]
     reasons = Counter(why for _, why in values.get("reasons", ()))
@@ -170,6 +191,7 @@ def _method(results: Results) -> str:
                 f"{row['tokens']:.0f} + {row['new_tokens']:.0f}",
                 f"{row['in_model']:.0%}",
                 "" if share is None else f"{share:.1%}",
+                _times(_ratio(row, every, AS_BEFORE)),
                 _times(_ratio(row, every)),
             )
         )
@@ -183,6 +205,7 @@ def _method(results: Results) -> str:
         "tokens read + written a sentence",
         "time in the model",
         "of the ceiling",
+        "× as before",
         f"× {REFERENCE}",
     )
     return "### The whole method\n\n" + _table(header, rows) if rows else ""
@@ -241,7 +264,7 @@ def _prefill_share(row: Mapping[str, Any], results: Results) -> float | None:
 def _decode_share(row: Mapping[str, Any], results: Results) -> float | None:
     """Of what the memory allows: each step reads the weights once, and every answer's cache."""
     bandwidth = _values(results, "ceilings").get("gigabytes_per_second")
-    label = row["engine"].partition(" ")[2]
+    label = row["engine"].partition(" ")[2] if row["engine"] != AS_BEFORE else ""
     name = f"{row.get('model', '')}-{label}" if label else row.get("model", "")
     known = _shape(results, name)
     if known is None or not bandwidth:
@@ -260,14 +283,14 @@ def _method_share(row: Mapping[str, Any], results: Results) -> float | None:
     return float(row["median"] * tokens * known[0].flop_per_token(PROMPT_TOKENS) / (roof * 1e12))
 
 
-def _ratio(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> float | None:
+def _ratio(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]], reference: str = REFERENCE) -> float | None:
     """How many times the reference's, of the same model and question; None where it was not asked."""
-    if row["engine"] == REFERENCE:
+    if row["engine"] in (reference, AS_BEFORE):
         return None
     same = [
         other
         for other in rows
-        if other["engine"] == REFERENCE
+        if other["engine"] == reference
         and all(other.get(key) == row.get(key) for key in ("model", "mode", "batch", "prompts"))
     ]
     return float(row["median"] / same[0]["median"]) if same and same[0]["median"] else None

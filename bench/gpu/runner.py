@@ -7,12 +7,13 @@ that is known is written, so that whoever ends this process from outside has wha
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,14 +85,23 @@ class Runner:
         self._shown = clock()
         self._outcomes: dict[str, Outcome] = {}
         self._background: dict[str, _Running] = {}
+        self._pending: list[Phase] = []
+        """Of the background, waiting for what they need."""
+        self._quiet = False
 
     def run(self) -> dict[str, Outcome]:
         """All phases. Whatever ends this, no process of a phase is left."""
         running: list[_Running] = []
+        waiting = list(self._phases)
         try:
-            for index, phase in enumerate(self._phases):
-                self._one(phase, self._phases[index + 1 :], running)
-            while self._background:
+            while waiting:
+                phase = waiting.pop(0)
+                if phase.background:
+                    self._pending.append(phase)
+                    self._start_pending()
+                elif not self._one(phase, waiting, running):
+                    waiting.append(replace(phase, patience=math.inf))
+            while self._background or self._pending:
                 self._poll()
         finally:
             for one in [*running, *self._background.values()]:
@@ -99,26 +109,27 @@ class Runner:
         self._show(self._outcomes)
         return self._outcomes
 
-    def _one(self, phase: Phase, following: Sequence[Phase], running: list[_Running]) -> None:
+    def _one(self, phase: Phase, following: Sequence[Phase], running: list[_Running]) -> bool:
+        """Run a phase of the foreground. False: what it needs is not ready, and others can go before it."""
         # What it waits for may take the time of nobody behind it, nor its own.
         reserve = phase.least + sum(one.least for one in following if not one.background)
-        while set(self._background) & {*phase.needs, *phase.after} and self._clock() < self._end - reserve:
+        patience = self._clock() + phase.patience
+        while self._unsettled({*phase.needs, *phase.after}) and self._clock() < min(self._end - reserve, patience):
             self._poll()
+        if self._unsettled(phase.needs) and self._clock() < self._end - reserve and following:
+            return False
         reason = self._reason_to_skip(phase)
         seconds = seconds_for(phase, self._end - self._clock(), following)
         if reason is None and not seconds:
             reason = "no time was left"
         if reason is not None:
             self._settle(phase, {"state": "skipped", "seconds": 0.0, "why": reason})
-            return
-        if phase.background:
-            self._background[phase.name] = self._start(phase, seconds, [])
-            self._outcomes[phase.name] = {"state": "running", "seconds": 0.0}
-            return
+            return True
         one = self._start(phase, seconds, [])
         running.append(one)
         self._outcomes[phase.name] = {"state": "running", "seconds": 0.0}
         if phase.quiet:
+            self._quiet = True
             self._stand_still(True)
         try:
             outcome = self._wait(one)
@@ -138,13 +149,38 @@ class Runner:
                 outcome = second
         finally:
             if phase.quiet:
+                self._quiet = False
                 self._stand_still(False)
         running.clear()
         self._settle(phase, outcome)
+        return True
+
+    def _unsettled(self, names: Iterable[str]) -> bool:
+        """Whether one of them runs in the background, or will."""
+        pending = {phase.name for phase in self._pending}
+        return any(name in self._background or name in pending for name in names)
+
+    def _start_pending(self) -> None:
+        """Start the phases of the background that need not wait any more."""
+        if self._quiet:
+            return
+        for phase in list(self._pending):
+            if self._unsettled(phase.needs):
+                continue
+            self._pending.remove(phase)
+            reason = self._reason_to_skip(phase)
+            seconds = seconds_for(phase, self._end - self._clock(), ())
+            if reason is None and not seconds:
+                reason = "no time was left"
+            if reason is not None:
+                self._settle(phase, {"state": "skipped", "seconds": 0.0, "why": reason})
+            else:
+                self._background[phase.name] = self._start(phase, seconds, [])
+                self._outcomes[phase.name] = {"state": "running", "seconds": 0.0}
 
     def _reason_to_skip(self, phase: Phase) -> str | None:
         for name in phase.needs:
-            if name in self._background:
+            if self._unsettled([name]):
                 return f"{name} was not ready in time"
             outcome = self._outcomes.get(name)
             if outcome is None or outcome["state"] != "done":
@@ -184,6 +220,7 @@ class Runner:
             if outcome is not None:
                 del self._background[name]
                 self._settle(one.phase, outcome)
+        self._start_pending()
         if self._clock() - self._shown > SHOWN_EVERY_SECONDS:
             self._shown = self._clock()
             for name, outcome in self._outcomes.items():
@@ -226,10 +263,10 @@ class Runner:
     def _stand_still(self, still: bool) -> None:
         for one in self._background.values():
             if still and one.stopped_at is None:
-                _signal(one.process, signal.SIGSTOP)
+                _stop(one.process)
                 one.stopped_at = self._clock()
             elif not still and one.stopped_at is not None:
-                _signal(one.process, signal.SIGCONT)
+                _go_on(one.process)
                 one.stood += self._clock() - one.stopped_at
                 one.stopped_at = None
 
@@ -242,17 +279,51 @@ def _keep_rows(second: Outcome, first: Outcome) -> None:
         known.extend(row for row in rows if row.get("engine") not in engines)
 
 
-def _signal(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+def _signal(process: subprocess.Popen[bytes], number: signal.Signals, others: Iterable[int] = ()) -> None:
+    """To the process, its group, and ``others``."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+    for pid in others:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, number)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """Have the process stand still, and all that it started: converters and compilers are in sessions of their own."""
+    _signal(process, signal.SIGSTOP)
+    stopped: set[int] = set()
+    while more := set(_descendants(process.pid)) - stopped:  # one that was not stopped yet may start others
+        _signal(process, signal.SIGSTOP, more)
+        stopped |= more
+
+
+def _go_on(process: subprocess.Popen[bytes]) -> None:
+    _signal(process, signal.SIGCONT, _descendants(process.pid))
+
+
+def _descendants(pid: int) -> list[int]:
+    """Of a process that runs: all that it started, and what these started."""
+    children: dict[int, list[int]] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError, IndexError, ValueError):
+            # The name, in brackets, may have spaces and brackets itself.
+            children.setdefault(int(stat.read_text().rpartition(")")[2].split()[1]), []).append(int(stat.parent.name))
+    reached: list[int] = []
+    waiting = [pid]
+    while waiting:
+        below = children.get(waiting.pop(), [])
+        reached += below
+        waiting += below
+    return reached
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """The process and everything that it started."""
+    others = _descendants(process.pid) if process.poll() is None else []
     if process.poll() is None:
-        _signal(process, signal.SIGCONT)
+        _go_on(process)
         _signal(process, signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(GRACE_SECONDS)
-    _signal(process, signal.SIGKILL)
+    _signal(process, signal.SIGKILL, others)
     process.wait()

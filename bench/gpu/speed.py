@@ -110,17 +110,18 @@ def _prefill(engines: dict[str, Any], record: Record, sizes: Sizes, deadline: De
             "inside": (getattr(engine, "model_seconds", 0.0) - inside) / seconds,
         }
 
-    found = in_turns(engines, once, record, deadline, what="prefill", repeats=sizes.repeats)
-    for label, results in found.items():
-        if results:
-            record.row(
-                "prefill",
-                engine=label,
-                prompts=sizes.prompts,
-                tokens=int(results[-1]["tokens"]),
-                in_model=results[-1]["inside"],
-                **spread([result["rate"] for result in results]),
-            )
+    def write(label: str, results: list[dict[str, float]]) -> None:
+        record.replace(
+            "prefill",
+            ("engine", "prompts"),
+            engine=label,
+            prompts=sizes.prompts,
+            tokens=int(results[-1]["tokens"]),
+            in_model=results[-1]["inside"],
+            **spread([result["rate"] for result in results]),
+        )
+
+    in_turns(engines, once, record, deadline, what="prefill", repeats=sizes.repeats, each=write)
     reference = engines.get("transformers")
     if reference is not None and hasattr(reference, "raw_prefill") and deadline.left > 0:
         length, rows = min(2 * sizes.words, 2048), 1
@@ -141,10 +142,11 @@ def _decode(engines: dict[str, Any], record: Record, sizes: Sizes, deadline: Dea
             results = engine.generate(asked)
             return sum(result.usage.new_tokens for result in results) / (time.perf_counter() - began)
 
-        found = in_turns(engines, once, record, deadline, what=f"decode {batch}", repeats=sizes.repeats)
-        for label, rates in found.items():
-            if rates:
-                record.row("decode", engine=label, batch=batch, new_tokens=sizes.new_tokens, **spread(rates))
+        def write(label: str, rates: list[float], batch: int = batch) -> None:
+            keys = ("engine", "batch")
+            record.replace("decode", keys, engine=label, batch=batch, new_tokens=sizes.new_tokens, **spread(rates))
+
+        in_turns(engines, once, record, deadline, what=f"decode {batch}", repeats=sizes.repeats, each=write)
 
 
 def _sharing(engines: dict[str, Any], record: Record, sizes: Sizes, deadline: Deadline) -> None:
@@ -159,17 +161,18 @@ def _sharing(engines: dict[str, Any], record: Record, sizes: Sizes, deadline: De
             taken.append(time.perf_counter() - began)
         return taken[0], taken[1]
 
-    found = in_turns(engines, once, record, deadline, what="shared prompts", repeats=sizes.repeats)
-    for label, pairs in found.items():
-        if pairs:
-            record.row(
-                "sharing",
-                engine=label,
-                questions=len(apart),
-                seconds_shared=spread([shared_seconds for shared_seconds, _ in pairs]),
-                seconds_apart=spread([apart_seconds for _, apart_seconds in pairs]),
-                **spread([apart_seconds / shared_seconds for shared_seconds, apart_seconds in pairs]),
-            )
+    def write(label: str, pairs: list[tuple[float, float]]) -> None:
+        record.replace(
+            "sharing",
+            ("engine",),
+            engine=label,
+            questions=len(apart),
+            seconds_shared=spread([shared_seconds for shared_seconds, _ in pairs]),
+            seconds_apart=spread([apart_seconds for _, apart_seconds in pairs]),
+            **spread([apart_seconds / shared_seconds for shared_seconds, apart_seconds in pairs]),
+        )
+
+    in_turns(engines, once, record, deadline, what="shared prompts", repeats=sizes.repeats, each=write)
 
 
 def forget(engine: Any) -> None:
