@@ -22,7 +22,7 @@ class Phase:
     Attributes:
         name: its file of results is named so.
         about: one line for people.
-        most: seconds after which it is ended, though time may be left.
+        most: seconds after which it is ended, though time may be left (see :func:`seconds_for`).
         least: seconds under which it is not worth starting; so much is kept for it while phases before it run. 0: it
             gets what the others leave.
         needs: phases without whose success it makes no sense.
@@ -189,9 +189,18 @@ def _needs_gpu(phase: Phase) -> bool:
 def seconds_for(phase: Phase, left: float, following: Sequence[Phase]) -> float:
     """Seconds that ``phase`` may take when ``left`` are left: no more than its own, and so that each foreground phase
     behind it can still be started, but never less than its least while there is so much: where time is short, those at
-    the end give way. 0: it is left out. What runs in the background takes nobody's time."""
+    the end give way. 0: it is left out. What runs in the background takes nobody's time.
+
+    A phase that does not measure ends when it is done. It may take up to twice its own, of what those behind it would
+    leave with all of theirs: much depends on it.
+    """
     if phase.background:
         return min(phase.most, max(left, 0.0))
-    kept = sum(one.least for one in following if not one.background)
-    given = min(phase.most, max(left - kept, phase.least))
-    return given if 0 < given <= left else 0.0
+    behind = [other for other in following if not other.background]
+    most = phase.most
+    if not phase.quiet:
+        spare = left - sum(other.most for other in behind if other.least)
+        most = max(most, min(2 * most, spare))
+    kept = sum(other.least for other in behind)
+    seconds = min(most, max(left - kept, phase.least))
+    return seconds if 0 < seconds <= left else 0.0
