@@ -19,7 +19,7 @@ __all__ = ["Context", "prebuilt_of", "run_phase", "site_of"]
 ROOT: Final = Path(__file__).resolve().parents[2]
 SMALL: Final = "packaged:smollm2-135m-instruct"
 EXL2_BITS: Final = 4.0
-TESTS_AT_ONCE: Final = 12
+TESTS_AT_ONCE: Final = 14
 """Processes with tests, beside each other on one card."""
 MARGIN_SECONDS: Final = 3.0
 """For loading and ending, inside of what a phase is given."""
@@ -260,6 +260,7 @@ def _tests(*, quantised: bool) -> Callable[[Context, Record], None]:
             ROOT,
             context.work,
             quantised=quantised,
+            ready=context.ready,
             seconds=context.seconds,
             environment=environment,
             at_once=max(1, min(TESTS_AT_ONCE, cores - 2)),

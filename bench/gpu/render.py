@@ -130,6 +130,7 @@ def _of_phase(results: Results, phase: str) -> str:
         f"- process {_cell(name)}: {facts['ended']}, after {facts['seconds']:.0f} s"
         for name, facts in values.get("processes", {}).items()
     ]
+    lines += [f"- not run, its engine is not there: {_cell(test)}" for test in values.get("left_out", ())]
     lines += [f"- failed: {name}: `{_cell(why)}`" for name, why in values.get("failures", ())]
     reasons = Counter(why for _, why in values.get("reasons", ()))
     lines += [f"- {count} skipped: {_cell(why)}" for why, count in reasons.most_common()]

@@ -30,6 +30,7 @@ POLL_SECONDS: Final = 0.2
 PARTS: Final = {False: 2, True: 3}
 """Processes that share the tests of a class, of those with and without quantised weights: these come when nothing else
 is left to do."""
+ENGINES: Final = frozenset({"transformers", "exllamav2", "exllamav3"})
 QUANTISED: Final = "exl2"
 """In the name of a fixture: whatever asks for one needs quantised weights."""
 
@@ -49,8 +50,10 @@ class Shard:
     part: str = "0/1"
 
 
-def shards(root: Path, *, quantised: bool) -> list[Shard]:
-    """Of ``tests/gpu``: those that need quantised weights, or all others."""
+def shards(root: Path, *, quantised: bool, ready: Iterable[str] = ENGINES) -> list[Shard]:
+    """Of ``tests/gpu``: those that need quantised weights, or all others. A class that is about an engine that is not
+    ready would be skipped test by test, after seconds: it gets no process."""
+    absent = ENGINES - set(ready)
     every: list[Shard] = []
     for file in sorted((root / "tests" / "gpu").glob("test_*.py")):
         path = file.relative_to(root).as_posix()
@@ -58,7 +61,7 @@ def shards(root: Path, *, quantised: bool) -> list[Shard]:
         for node in ast.parse(file.read_text(encoding="utf-8")).body:
             if isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
                 fixtures = {name for inner in node.body for name in _arguments(inner)}
-                if _quantised(fixtures) == quantised:
+                if _quantised(fixtures) == quantised and not _named(node) & absent:
                     every += _parts(node.name, (f"{path}::{node.name}",), PARTS[quantised])
             elif (
                 isinstance(node, ast.FunctionDef)
@@ -77,6 +80,7 @@ def run(
     work: Path,
     *,
     quantised: bool,
+    ready: Iterable[str],
     seconds: float,
     environment: Mapping[str, str],
     at_once: int,
@@ -89,7 +93,9 @@ def run(
     end = time.monotonic() + seconds - END_SECONDS
     folder = work / ("gpu-tests-exl2" if quantised else "gpu-tests")
     folder.mkdir(parents=True, exist_ok=True)
-    waiting = shards(root, quantised=quantised)
+    waiting = shards(root, quantised=quantised, ready=ready)
+    every = {test for shard in shards(root, quantised=quantised) for test in shard.tests}
+    record.put(left_out=sorted(every - {test for shard in waiting for test in shard.tests}))
     began: dict[str, float] = {}
     took: dict[str, dict[str, Any]] = {}
     running: dict[str, tuple[Shard, subprocess.Popen[bytes]]] = {}
@@ -202,6 +208,11 @@ def _arguments(node: ast.AST) -> Sequence[str]:
     if not isinstance(node, ast.FunctionDef):
         return ()
     return [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)]
+
+
+def _named(node: ast.ClassDef) -> set[str]:
+    """Engines that the class itself names."""
+    return {inner.value for inner in ast.walk(node) if isinstance(inner, ast.Constant) and inner.value in ENGINES}
 
 
 def _quantised(fixtures: Iterable[str]) -> bool:

@@ -587,13 +587,24 @@ def test_every_gpu_test_is_in_one_process_and_those_of_exl2_in_the_later_ones() 
     names = {test.rpartition("::")[2] for shard in later for test in shard.tests}
     assert {"TestExllamaV2At4Bits", "test_four_bits_answer_nearly_as_sixteen"} <= names
     assert not names & {test.rpartition("::")[2] for shard in now for test in shard.tests}
+    some = suite.shards(ROOT, quantised=False, ready=["transformers", "exllamav2"])
+    assert {shard.name.partition("-")[0] for shard in some} == {name for name in classes if "V3" not in name}
 
 
 def run_suite(root: Path, work: Path, *, seconds: float = 300, at_once: int = 3) -> tuple[dict[str, Any], str]:
     record = Record(work / "r.json")
     error = ""
     try:
-        suite.run(record, root, work, quantised=False, seconds=seconds, environment=ENVIRONMENT, at_once=at_once)
+        suite.run(
+            record,
+            root,
+            work,
+            quantised=False,
+            ready=["exllamav2"],
+            seconds=seconds,
+            environment=ENVIRONMENT,
+            at_once=at_once,
+        )
     except RuntimeError as raised:
         error = str(raised)
     return read(work / "r.json")["values"], error
@@ -619,6 +630,10 @@ def small_suite(tmp_path: Path) -> Path:
         "    def test_a(self): pass\n"
         "    def test_b(self): pass\n"
         "    def test_c(self): os.abort() if os.environ.get('DIE') else None\n"
+        "class TestOther:\n"
+        "    @pytest.fixture\n"
+        "    def engine(self): return 'exllamav3'\n"
+        "    def test_x(self, engine): pass\n"
         "class TestExl2:\n"
         "    @pytest.fixture\n"
         "    def engine(self, small_exl2): return 1\n"
@@ -635,6 +650,7 @@ def test_tests_run_beside_each_other_and_each_is_counted_once(small_suite: Path,
     assert not error, values
     assert (values["passed"], values["failed"], values["skipped"]) == (10, 0, 1)
     assert values["reasons"] == [["test_skips", "there is no card"]]
+    assert values["left_out"] == ["tests/gpu/test_some.py::TestOther"]
     assert set(values["processes"]) == {
         f"{name}-{number}-of-2" for name in ("TestPasses", "TestDies", "test_some") for number in (1, 2)
     }
