@@ -47,7 +47,7 @@ class Phase:
 
 
 PHASES: Final = (
-    Phase("environment", "what the machine has; wheels unpacked", most=60, least=5),
+    Phase("environment", "what the machine has; wheels unpacked", most=60, least=25),
     Phase(
         "build-exllamav2",
         "ExLlamaV2's extension: prebuilt, or compiled",
@@ -65,7 +65,7 @@ PHASES: Final = (
         background=True,
         optional=True,
     ),
-    Phase("weights", "the packaged small model", most=35, least=10, needs=("environment",)),
+    Phase("weights", "the packaged small model", most=35, least=15, needs=("environment",)),
     Phase(
         "weights-large",
         "a model of 7B's shape with random weights, at 16 and at 4 bits",
