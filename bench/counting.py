@@ -101,7 +101,10 @@ class DeviceCounts:
         def counted(*given: Any, **named: Any) -> Any:
             self.launches += 1
             self.operations[name] += 1
-            return self.uncounted(function)(*given, **named)
+            result = self.uncounted(function)(*given, **named)
+            if isinstance(result, torch.Tensor):
+                self.on_device([result])
+            return result
 
         return counted
 

@@ -1,7 +1,7 @@
 """What the method's calls ask of a GPU, counted on the processor: launches, copies, waits, of a tiny model.
 
     python bench/launches.py [--engine exllamav2] [--engine transformers] [--prompts 32] [--tokens 700]
-                             [--continuations 60] [--layers 4] [--attention torch] [--places] [--json OUT]
+                             [--continuations 60] [--layers 4] [--attention varlen] [--gathered] [--places] [--json OUT]
 
 Prompts of one call begin alike (instruction and demonstrations) and end with a sentence of their own. Each engine reads
 them anew; then the same call again, with the prompts in its cache. `--places` shows where the host waits and copies.
@@ -19,7 +19,7 @@ import logging
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +33,10 @@ from transformers import AutoTokenizer
 
 from el4ner.config import ExllamaSettings
 from el4ner.engines.base import GenerateRequest, Prompt, ScoreItem, ScoreRequest, StateRequest
+from el4ner.engines.exllama import varlen
 from el4ner.engines.exllama.engine import ExllamaEngine
 from el4ner.engines.transformers_engine import TransformersEngine
+from tests import flash_kernel
 from tests.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
 from tests.unit.tiny_models import tiny_llama
 
@@ -75,16 +77,20 @@ def exllamav2(folder: Path, counts: DeviceCounts, options: argparse.Namespace) -
     """The library itself on the processor, with its tensors told to be on the device."""
     with pytest.MonkeyPatch.context() as patch:
         library = import_exllamav2(patch)
+        if options.attention == "varlen":
+            flash_kernel.install(patch, pages=not options.gathered)
         settings = ExllamaSettings(cache_tokens=options.cache_tokens)
         backend, model = make_backend(
             library, folder, settings, chunk_tokens=4096, dtype=torch.float16, attention=options.attention
         )
+        # A kernel that is counted need not be right, and the stand-in that is right is slow.
+        patch.setattr(varlen, "flash_forward", counts.one_launch("flash_forward", lambda q, *_, **__: q.clone()))
         patch.setattr(torch.cuda, "synchronize", lambda *_: counts.wait("torch.cuda.synchronize"))
         patch.setattr(library.generator.dynamic, "cuda_sync_active", lambda: counts.wait("cuda_sync_active"))
         patch.setattr(
             library.attn_params, "safe_move_tensor", lambda tensor, device, non_blocking=False: _moved(counts, tensor)
         )
-        extension = sys.modules["exllamav2_ext"]
+        extension = library.ext.exllamav2_ext
         for name in ("rms_norm", "rope_", "cache_rotate"):
             patch.setattr(extension, name, counts.one_launch(name, getattr(extension, name)))
         for name in ("count_match", "sample_basic", "logit_filter_exclusive", "fast_fill_cpu_ones_bool"):
@@ -157,7 +163,7 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
     return counted
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--engine", action="append", choices=ENGINES)
@@ -166,12 +172,12 @@ def main() -> None:
     parser.add_argument("--continuations", type=int, default=60)
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--cache-tokens", type=int, default=65_536)
-    parser.add_argument("--attention", default="torch", help="of exllamav2")
+    parser.add_argument("--attention", default="varlen", choices=("varlen", "torch"), help="of exllamav2")
+    parser.add_argument("--gathered", action="store_true", help="varlen as with torch before 2.12")
     parser.add_argument("--attend", default="together", help="of transformers")
     parser.add_argument("--places", action="store_true")
     parser.add_argument("--json", type=Path)
-    options = parser.parse_args()
-    logging.disable(logging.WARNING)
+    options = parser.parse_args(arguments)
     results = {}
     for name in options.engine or ENGINES:
         results[name] = measure(name, options)
@@ -189,4 +195,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    logging.disable(logging.WARNING)
     main()

@@ -166,7 +166,7 @@ def load_model(
             self.passes.append((rows, width))
             assert rows * width <= chunk_tokens
             assert params.block_index.shape[0] == params.cache_seqlens.shape[0] == rows
-            assert params.block_index.shape[1] * PAGE >= int(params.cache_seqlens.max()) + width
+            assert params.block_index.shape[1] * PAGE >= params.max_cache_seqlen + width
             return super().forward_chunk(input_ids, *args, **more)
 
     config = library.ExLlamaV2Config(str(folder))

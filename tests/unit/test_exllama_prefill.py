@@ -159,3 +159,23 @@ def test_scores_behind_prompts_that_were_read_together_are_those_of_one(make: Ma
         (held,) = backend.hold([prompt])
         assert backend.score([Row(held, *row)])[0] == pytest.approx(scores, abs=1e-4)
         backend.release([held])
+
+
+@pytest.mark.parametrize("kind", ["ExLlamaV2Cache", "ExLlamaV2Cache_Q4", "ExLlamaV2Cache_Q6", "ExLlamaV2Cache_Q8"])
+def test_pages_are_copied_in_every_layer_of_every_kind_of_cache(make: Make, kind: str) -> None:
+    import exllamav2.cache
+
+    backend, _ = make()
+    reference = getattr(exllamav2.cache, kind)(backend._model, batch_size=1, max_seq_len=8192)
+    cache, backend._states = backend._make_cache(getattr(exllamav2.cache, kind))
+    names = ["key_states", "value_states", *(["key_scales", "value_scales"] if cache.has_scales else [])]
+    for name in names:
+        for mine, its in zip(getattr(cache, name), getattr(reference, name), strict=True):
+            assert (mine.shape, mine.dtype, mine.is_contiguous()) == (its.shape, its.dtype, True)
+            mine[:, 3 * PAGE : 4 * PAGE] = 3
+    backend._copy_pages([3], [7], [100])
+    for name in names:
+        for layer in getattr(cache, name):
+            assert (layer[:, 7 * PAGE : 7 * PAGE + 100] == 3).all()
+            assert not layer[:, 7 * PAGE + 100 :].any()
+            assert not layer[:, : 3 * PAGE].any()
