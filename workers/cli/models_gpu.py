@@ -46,8 +46,8 @@ def gpu(
     Driver, cards, torch's CUDA version, compilers, compiled extensions, flash-attn. With --build, compile the
     extension, also on a machine without a GPU.
     """
-    from el4ner.engines.exllama.capabilities import parse_architectures
     from el4ner.engines.exllama.building import build_extension
+    from el4ner.engines.exllama.capabilities import parse_architectures
     from el4ner.engines.exllama.readiness import look
     from el4ner.models.prepare import default_cache_dir
 
