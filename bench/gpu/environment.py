@@ -59,7 +59,11 @@ def install(record: Record, loads: Sequence[Path], work: Path, site: Path) -> No
     mark = site.with_name(f"{site.name}.wheels")
     there = mark.read_text(encoding="utf-8").splitlines() if mark.is_file() else []
     wheels = [wheel for wheel in wheels if _line(wheel) not in there]
-    if wheels and importlib.util.find_spec("pip") is None:
+    # Asked in a process of its own: where setuptools is, to look for pip changes which distutils this one gets.
+    if (
+        wheels
+        and subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True, check=False).returncode
+    ):
         record.problem("wheels", f"{sys.executable} has no pip, so that none of {len(wheels)} wheels is used")
         wheels = []
     open_for_import(site)
