@@ -162,8 +162,10 @@ class SpanMemory:
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("span memory is damaged and is made anew", extra={"path": str(path), "error": str(error)})
         memory = cls.of(_read(spans, encoder, label, progress))
-        # As it will be read from the file: who reads the pool and who finds it read must come to the same weights.
-        memory = cls(memory.vectors.astype(np.float16).astype(np.float32), memory.centre, memory.scale)
+        # As it will be read from the file, also in the order of its numbers, by which float32 sums differ in their last
+        # bit: who reads the pool and who finds it read must come to the same weights.
+        rounded = np.ascontiguousarray(memory.vectors.astype(np.float16).astype(np.float32))
+        memory = cls(rounded, memory.centre, memory.scale)
         with written_atomically(path) as out:  # unit vectors need no more than half precision
             np.savez(out, vectors=memory.vectors.astype(np.float16), centre=memory.centre, scale=memory.scale)
         return memory
