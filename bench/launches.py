@@ -108,7 +108,11 @@ def exllamav2(folder: Path, counts: DeviceCounts, options: argparse.Namespace) -
         counts.on_device([*weights, *model.constants.sin, *model.constants.cos])
         counts.on_device([*backend._cache.key_states, *backend._cache.value_states])  # type: ignore[attr-defined]
         engine = ExllamaEngine(
-            "exllamav2", backend, AutoTokenizer.from_pretrained(folder), fingerprint="x", batch_seconds=3600.0
+            "exllamav2",
+            backend,
+            AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+            fingerprint="x",
+            batch_seconds=3600.0,
         )
         yield engine, engine.forget_prompts
         engine.close()
