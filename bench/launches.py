@@ -13,7 +13,6 @@ library's own forward pass is run, in 16 bits: at 4 bits each layer's own matric
 from __future__ import annotations
 
 import argparse
-import inspect
 import json
 import logging
 import sys
@@ -130,19 +129,26 @@ def _moved(counts: DeviceCounts, tensor: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def transformers(folder: Path, counts: DeviceCounts, options: argparse.Namespace) -> Iterator[Any]:
-    """The engine as it is on a GPU, as far as that can be asked for."""
-    asked = {"attend": options.attend} if "attend" in inspect.signature(TransformersEngine.load).parameters else {}
+    """The engine as on a GPU, where rows attend together and a recorded step is one launch; or row by row."""
+
+    class OneLaunch:
+        def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+            result = work()
+            replay = counts.one_launch("a recorded step", lambda: result.copy_(work()))
+            return lambda: (replay(), None)[1], result
+
     with tempfile.TemporaryDirectory() as cache:
         engine = TransformersEngine.load(
             "transformers",
             folder,
             device="cpu",
             dtype="float32",
-            max_batch_tokens=16_384,
+            max_batch_tokens=16_384 if options.attend == "together" else 4096,
             cache_dir=Path(cache),
-            **asked,
+            attend=options.attend,
+            recorder=OneLaunch() if options.attend == "together" else None,
         )
-        model = engine._model._model if hasattr(engine._model, "_model") else engine._model
+        model = engine._model._model
         counts.on_device([*model.parameters(), *model.buffers()])
         yield engine, engine.forget_prompts
         engine.close()
@@ -178,7 +184,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cache-tokens", type=int, default=65_536)
     parser.add_argument("--attention", default="varlen", choices=("varlen", "torch"), help="of exllamav2")
     parser.add_argument("--gathered", action="store_true", help="varlen as with torch before 2.12")
-    parser.add_argument("--attend", default="together", help="of transformers")
+    parser.add_argument("--attend", default="together", choices=("together", "rows"), help="of transformers")
     parser.add_argument("--places", action="store_true")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args(arguments)
