@@ -14,24 +14,21 @@ measured is kept for other bits; the result takes its name when it is whole. It 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import os
 import shutil
-import signal
-import subprocess
-from collections import deque
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
 from el4ner.engines.exllama.building import extension_environ
 from el4ner.errors import ModelError
 from el4ner.models.architectures import ExllamaEngine, check_config, format_of
-from el4ner.models.converters import Converter, Exl2Converter, Exl3Converter, Places, Reader, reason_of
+from el4ner.models.child_process import run_logged
+from el4ner.models.converters import Converter, Exl2Converter, Exl3Converter, Places, reason_of
 from el4ner.models.digest import remembered_sha256
 from el4ner.models.files import write_atomically
 from el4ner.models.legacy import legacy_config, stage
@@ -51,8 +48,6 @@ CONVERTERS: Final[Mapping[QuantizedFormat, Converter]] = MappingProxyType(
 )
 _ENGINES: Final[Mapping[QuantizedFormat, ExllamaEngine]] = MappingProxyType({"exl2": "exllamav2", "exl3": "exllamav3"})
 _LAST_LINES: Final = 40
-_PATIENCE: Final = 20.0
-"""Seconds in which a converter that is told to end may do so by itself."""
 
 
 def quantize(
@@ -181,7 +176,10 @@ def _convert(
     command = converter.command(name, places)
     reader = converter.reader(name.text, layers, progress)
     try:
-        code, last = _run(command, log, reader, gpu, environ)
+        environ = {**os.environ, **environ, "PYTHONUNBUFFERED": "1"}
+        environ["CUDA_VISIBLE_DEVICES"] = _visible(os.environ.get("CUDA_VISIBLE_DEVICES"), gpu)
+        # Its standard input is empty: ExLlamaV2's converter asks what is meant, and waits for an answer.
+        code, last = run_logged(command, environ, log, reader.read, keep=_LAST_LINES)
     finally:
         reader.close()
         # Measuring is the long part, and good for every other number of bits, also when what follows failed.
@@ -195,48 +193,6 @@ def _convert(
             f"{name.source}: {converter.module} {ended}: {reason_of(last)} (all that it said: {log}); the same command "
             "goes on where it was"
         )
-
-
-def _run(command: list[str], log: Path, reader: Reader, gpu: int, more: Mapping[str, str]) -> tuple[int, list[str]]:
-    """The exit code and the last lines. What ends us ends the converter too, if only because nobody
-    reads its next line."""
-    environ = {**os.environ, **more, "PYTHONUNBUFFERED": "1"}
-    environ["CUDA_VISIBLE_DEVICES"] = _visible(os.environ.get("CUDA_VISIBLE_DEVICES"), gpu)
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    with (
-        log.open("a", encoding="utf-8") as written,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environ,
-            # Ctrl-C is for us: ExLlamaV2's converter would ask what was meant, and wait for an answer.
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            for line in process.stdout or ():
-                written.write(line)
-                last.append(line)
-                reader.read(line)
-            return process.wait(), list(last)
-        except BaseException:
-            _end(process)
-            raise
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _visible(visible: str | None, gpu: int) -> str:

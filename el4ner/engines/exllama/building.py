@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import time
-from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import orjson
 
@@ -31,6 +28,7 @@ from el4ner.engines.exllama.extension import (
 from el4ner.engines.exllama.ninja_output import NinjaOutput, first_error
 from el4ner.engines.exllama.toolchain import BuildTools, find_build_tools, gpu_architectures, link_toolkit
 from el4ner.errors import ModelError
+from el4ner.models.child_process import run_logged
 from el4ner.models.locking import exclusive
 from el4ner.models.machine import free_memory
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -40,9 +38,6 @@ __all__ = ["build_extension", "extension_environ"]
 log = logging.getLogger(__name__)
 _MEMORY_A_JOB: Final = 3_000_000_000
 """Bytes that one compiler may need: 2.4 GB was the most, measured with ExLlamaV2 0.3.2 and torch 2.15."""
-_LAST_LINES: Final = 4_000
-_PATIENCE: Final = 20.0
-"""Seconds in which a build that is told to end may do so by itself."""
 _CHECK_SECONDS: Final = 300.0
 
 
@@ -137,14 +132,15 @@ def _build(key: BuildKey, folder: Path, tools: BuildTools, progress: Progress) -
     output = NinjaOutput(f"{key.library}: compiling with {jobs} jobs", progress)
     command = [sys.executable, "-P", str(Path(compiling.__file__)), key.library, str(work)]
     try:
-        code, text = _run(command, environ, work / "log.txt", output)
+        code, said = run_logged(command, environ, work / "log.txt", output.read, watched=True)
     finally:
         output.close()
     extension = f"{key.library}_ext.so"
     if code != 0:
+        reason = first_error("".join(said))
         raise ModelError(
-            f"{key.library} could not be compiled: {first_error(text)} (all that was said: {work / 'log.txt'}); the "
-            "same call goes on where it was"
+            f"{key.library} could not be compiled: {reason} (all that was said: {work / 'log.txt'}); "
+            "the same call goes on where it was"
         )
     staged = folder / f".{key.name}.staged"
     shutil.rmtree(staged, ignore_errors=True)
@@ -206,45 +202,6 @@ def _environ(key: BuildKey, folder: Path, tools: BuildTools) -> dict[str, str]:
     # ninja's own way of writing `[7/48]`, which is read.
     environ.pop("NINJA_STATUS", None)
     return environ
-
-
-def _run(command: Sequence[str], environ: Mapping[str, str], log_file: Path, output: NinjaOutput) -> tuple[int, str]:
-    """The exit code, and the last lines. The process ends when this one does, however that happens."""
-    last: deque[str] = deque(maxlen=_LAST_LINES)
-    with (
-        log_file.open("a", encoding="utf-8") as written,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            env=environ,
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            for line in process.stdout or ():
-                written.write(line)
-                written.flush()
-                last.append(line)
-                output.read(line)
-            return process.wait(), "".join(last)
-        except BaseException:
-            _end(process)
-            raise
-
-
-def _end(process: subprocess.Popen[Any]) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGTERM)
-    try:
-        process.wait(_PATIENCE)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
 
 
 _CHECK: Final = """
