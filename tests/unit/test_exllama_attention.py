@@ -322,6 +322,34 @@ class TestChoice:
         assert isinstance(attend, Varlen)
         assert not attend.paged
 
+    def test_a_single_token_of_each_row_is_tried_too(self, library: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It goes a way of its own through the kernel."""
+
+        def confused(*given: Any, **named: Any) -> torch.Tensor:
+            return flash_kernel.flash_forward(*given, **named) * (1 if given[5] > 1 else 2)
+
+        flash_kernel.install(monkeypatch)
+        monkeypatch.setattr("el4ner.engines.exllama.varlen.flash_forward", confused)
+        with pytest.raises(ImportError, match="away from plain torch"):
+            choose("varlen", Shape(4, 2, 32), self.here)
+
+    @pytest.mark.parametrize("windows", [False, True])
+    def test_without_a_window_the_kernel_is_told_of_none(
+        self, library: Any, monkeypatch: pytest.MonkeyPatch, windows: bool
+    ) -> None:
+        """mha_varlen_fwd puts the query heads of a key head together, and splits rows, only where neither side has a
+        window (seqlenq_ngroups_swapped)."""
+        given_windows = set()
+
+        def seen(*given: Any, **named: Any) -> torch.Tensor:
+            given_windows.add((named["window_size_left"], named["window_size_right"], given[8]))
+            return flash_kernel.flash_forward(*given, **named)
+
+        flash_kernel.install(monkeypatch)
+        monkeypatch.setattr("el4ner.engines.exllama.varlen.flash_forward", seen)
+        choose("varlen", Shape(4, 2, 32, windows=windows), self.here)
+        assert given_windows == {(-1, -1, True), *([(64, 0, False)] if windows else [])}
+
     @pytest.mark.parametrize(
         ("shape", "reason"),
         [

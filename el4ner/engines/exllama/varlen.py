@@ -8,6 +8,7 @@ padding, and without a mask.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 import torch
@@ -106,14 +107,17 @@ class Varlen:
             return_debug_mask=False,
             scale=softmax_scale,
             window_size_left=window,
-            window_size_right=0,
+            # -1 where the mask is causal anyway: only then, when one token of each row is read, does the kernel read a
+            # key head once for all its query heads, and share long rows among multiprocessors.
+            window_size_right=-1 if window < 0 else 0,
             **more,
         )
         return attended.reshape(q.shape).contiguous()
 
 
 def _why_not(attend: Attend, shape: Shape, device: torch.device) -> str | None:
-    """Rows behind a page and within one, on pages in no order, against plain torch."""
+    """Rows behind a page and within one, on pages in no order, against plain torch: some tokens of each, and one, which
+    the kernel reads in a way of its own."""
     random = torch.Generator().manual_seed(0)
 
     def tensor(*size: int) -> torch.Tensor:
@@ -122,9 +126,9 @@ def _why_not(attend: Attend, shape: Shape, device: torch.device) -> str | None:
     cache = [tensor(5, PAGE, shape.kv_heads, shape.dim) for _ in range(2)]
     table = torch.tensor([[3, 1], [4, 0]], dtype=torch.int32, device=device)
     lengths = torch.tensor([PAGE + 44, 17], dtype=torch.int32, device=device)
-    q = tensor(2, 5, shape.heads, shape.dim)
-    k, v = (tensor(2, 5, shape.kv_heads, shape.dim) for _ in range(2))
-    for window in (-1, 64) if shape.windows else (-1,):
+    for width, window in itertools.product((5, 1), (-1, 64) if shape.windows else (-1,)):
+        q = tensor(2, width, shape.heads, shape.dim)
+        k, v = (tensor(2, width, shape.kv_heads, shape.dim) for _ in range(2))
         named: dict[str, Any] = {"cache_seqlens": lengths, "block_table": table, "causal": True}
         named["window_size"] = (window, window)
         expected = attention_with_cache(q, cache[0].clone(), cache[1].clone(), k, v, **named)
