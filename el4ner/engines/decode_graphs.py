@@ -9,15 +9,17 @@ are filled up to a power of two, and keys to a multiple of 256.
 from __future__ import annotations
 
 import logging
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import torch
 
 from el4ner.engines.attention_plans import DecodingPlan, Plan, upload
+from el4ner.engines.capturing import RECORDING, NoWaits
 
 __all__ = ["CudaRecorder", "DecodeGraphs", "DecodingStates", "Recorder"]
 
@@ -44,23 +46,40 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """By CUDA graphs, which share one pool of memory."""
+    """By CUDA graphs, which share one pool of memory.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    Args:
+        device: where the work is. It need not be the thread's current one: a stream of another would record nothing.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream: Any = None
+        self._graphs: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._pool: Any = None
 
     def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         """See :class:`Recorder`. Raises RuntimeError if the work waits for the device, which cannot be recorded."""
-        current = torch.cuda.current_stream()
-        side = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        side.wait_stream(current)
-        with torch.cuda.stream(side):  # libraries allocate their workspaces when they are first used
-            work()
-        current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        # Another member's thread may allocate memory on the same card meanwhile: that is no error of this thread's.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-            result = work()
+        with torch.cuda.device(self._device), RECORDING:
+            current = torch.cuda.current_stream()
+            if self._stream is None:
+                self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            if not len(self._graphs):  # a pool that no graph uses any more is refused as long as it has memory
+                self._pool = torch.cuda.graph_pool_handle()
+            self._stream.wait_stream(current)
+            # Libraries allocate a workspace for each stream when it is first used: that must not be the pool's memory.
+            with torch.cuda.stream(self._stream):
+                work()
+            current.wait_stream(self._stream)
+            graph = torch.cuda.CUDAGraph()
+            # Another member's thread may allocate memory on the same card meanwhile: no error of this thread's.
+            recording = torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local")
+            try:
+                with recording:
+                    result = work()
+            finally:
+                torch.cuda.set_stream(current)  # not every torch goes back to it where recording fails
+            self._graphs.add(graph)
         return graph.replay, result
 
 
@@ -132,10 +151,16 @@ class DecodeGraphs:
 
     def group(self, rows: int, capacity: int) -> torch.Tensor:
         """Room for ``rows`` rows of ``capacity`` tokens, rounded up to what graphs are recorded for."""
-        group, stays = self._states.group(_power_of_two(rows), -(-capacity // KEYS) * KEYS)
+        group, stays = self._states.group(*_rounded(rows, capacity))
         if not stays:
             self.clear()
         return group
+
+    @staticmethod
+    def room(rows: int, capacity: int) -> int:
+        """Tokens that :meth:`group` takes room for."""
+        rows, capacity = _rounded(rows, capacity)
+        return rows * capacity
 
     def step(self, group: torch.Tensor, tokens: Sequence[int], lengths: Sequence[int]) -> torch.Tensor | None:
         """Logits ``[rows, vocabulary]`` behind ``tokens[row]``, read behind the ``lengths[row]`` tokens of row ``row``;
@@ -185,8 +210,11 @@ class DecodeGraphs:
             return self._forward(inputs[:1], inputs[1:], plan)
 
         try:
-            expected = work()[: len(tokens)].clone()
+            # Before anything is recorded: a recording that fails cannot be taken back.
+            with NoWaits():  # type: ignore[no-untyped-call]
+                expected = work()[: len(tokens)].clone()
             replay, logits = self._recorder.record(work)
+            logits.fill_(float("nan"))  # a recording of nothing leaves them as they are
             replay()
             apart = float(((logits[: len(tokens)] - expected).norm(dim=-1) / expected.norm(dim=-1)).max())
         except torch.OutOfMemoryError:
@@ -205,6 +233,11 @@ class DecodeGraphs:
         recorded = _Recorded(inputs, replay, logits)
         self._recorded[shape] = recorded
         return recorded
+
+
+def _rounded(rows: int, capacity: int) -> tuple[int, int]:
+    """What graphs are recorded for."""
+    return _power_of_two(rows), -(-capacity // KEYS) * KEYS
 
 
 def _power_of_two(count: int) -> int:

@@ -139,12 +139,14 @@ class JointPlan:
         attended = []
         for number, call in enumerate(self._calls):
             causal = call.causal and (window is None or call.width <= window)
+            # FlashAttention takes a causal mask only over as many keys as queries, and nobody sees more.
+            end = call.width if causal else call.keys
             # A row's key-value head is a batch dimension, the query heads that share it are its heads: keys are read
             # where they are, whichever kernel torch chooses, and never repeated.
             queries = query[0].index_select(1, call.queries).view(kv_heads, -1, call.rows, call.width, head_dim)
             queries = queries.permute(2, 0, 1, 3, 4).reshape(call.rows * kv_heads, -1, call.width, head_dim)
             keys, values = (
-                states[call.slots, :, : call.keys].flatten(0, 1)[:, None].expand(-1, heads // kv_heads, -1, -1)
+                states[call.slots, :, :end].flatten(0, 1)[:, None].expand(-1, heads // kv_heads, -1, -1)
                 for states in (call.group[layer, 0], call.group[layer, 1])
             )
             result = functional.scaled_dot_product_attention(

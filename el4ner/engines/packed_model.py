@@ -19,13 +19,13 @@ from typing import Any, Final, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import AttentionInterface
 
 from el4ner.engines.attention_plans import DecodingPlan, Plan, RowsPlan, Segment, upload
 from el4ner.engines.decode_graphs import CudaRecorder, DecodeGraphs, DecodingStates, Recorder
 from el4ner.engines.joint_attention import JointPlan
 from el4ner.engines.packing import TokenTree
+from el4ner.engines.sdpa import without_cudnn
 from el4ner.errors import ModelError
 
 __all__ = ["Attend", "PackedModel"]
@@ -35,7 +35,6 @@ CAPACITY: Final = 16
 """Where rows attend together a row's room is a multiple of this: kernels want keys in such numbers."""
 CHECKED: Final = 4
 """Prompts of the self-check, two rows each."""
-KERNELS: Final = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 LOGITS: Final = {"cpu": 1 << 24, "cuda": 1 << 28}
 """The most float32 logits at a time: 64 MB, 1 GB."""
 
@@ -71,7 +70,7 @@ class PackedModel:
         self.seconds = 0.0
         self.tokens = 0
         if recorder is None and self.device.type == "cuda" and self.attend == "together":
-            recorder = CudaRecorder()
+            recorder = CudaRecorder(self.device)
         self._graphs: DecodeGraphs | None = None
         if recorder is not None:
             states = DecodingStates(self._layers, self._kv_heads, self._head_dim, self.dtype, self.device)
@@ -106,6 +105,10 @@ class PackedModel:
             return self._graphs.group(rows, capacity)
         shape = (self._layers, 2, rows, self._kv_heads, capacity, self._head_dim)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
+
+    def decoding_room(self, rows: int, capacity: int) -> int:
+        """Tokens that :meth:`decoding_group` takes room for."""
+        return self._graphs.room(rows, capacity) if self._graphs is not None else rows * capacity
 
     def release(self) -> None:
         """Give back what is kept from one call to the next."""
@@ -226,20 +229,23 @@ class PackedModel:
                 input_ids=ids,
                 position_ids=positions,
                 use_cache=False,
-                output_hidden_states=with_middle,
+                output_hidden_states=[self._layers // 2] if with_middle else False,
                 packed_plan=plan,
             )
         hidden: torch.Tensor = output.last_hidden_state[0]
         if with_middle:
-            hidden = torch.cat([output.hidden_states[self._layers // 2 + 1][0], hidden], dim=-1)
+            # Of a list of layers transformers keeps no others: all of them would take gigabytes. A version without
+            # lists keeps them all, behind the embeddings.
+            kept = output.hidden_states
+            middle = kept[self._layers // 2 + len(kept) - self._layers]
+            hidden = torch.cat([middle[0], hidden], dim=-1)
         return hidden
 
     def _kernels(self) -> AbstractContextManager[None]:
-        """What may attend: not cuDNN, which torch prefers on some cards. It builds a plan for every new shape, for tens
-        or hundreds of milliseconds, and here nearly every pass has shapes of its own."""
+        """What may attend."""
         if self.device.type != "cuda" or self.attend == "rows":
             return nullcontext()
-        return sdpa_kernel(KERNELS)
+        return without_cudnn()
 
     def logits(self, hidden: torch.Tensor) -> torch.Tensor:
         """Next-token logits ``[rows, vocabulary]`` in float32 of hidden states ``[rows, hidden]``."""

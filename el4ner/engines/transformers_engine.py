@@ -325,7 +325,7 @@ class TransformersEngine:
             for index, prefix in enumerate(prefixes)
             if index not in results
         }
-        for group in _groups(sizes, self._group_tokens):
+        for group in _groups(sizes, self._group_tokens, self._model.decoding_room):
             answers = [
                 _Answer(index, requests[index], Row(prefixes[index], keep=True), self._mask(requests[index]))
                 for index in group
@@ -531,11 +531,12 @@ class _Answer:
         self.ended = False
 
 
-def _groups(sizes: dict[int, int], most: int) -> Iterator[list[int]]:
-    """Requests that are decoded together, of similar sizes: each takes the room of the group's largest."""
+def _groups(sizes: dict[int, int], most: int, room: Callable[[int, int], int]) -> Iterator[list[int]]:
+    """Requests that are decoded together, of similar sizes: each takes the room of the group's largest. ``room``: what
+    so many rows of so many tokens take, which is to be ``most`` at most."""
     group: list[int] = []
     for index in sorted(sizes, key=lambda index: -sizes[index]):
-        if group and (len(group) + 1) * sizes[group[0]] > most:
+        if group and room(len(group) + 1, sizes[group[0]]) > most:
             yield group
             group = []
         group.append(index)

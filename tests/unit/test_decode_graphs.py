@@ -11,6 +11,7 @@ import torch
 
 from el4ner.engines import decode_graphs
 from el4ner.engines.base import GenerateRequest, GenerateResult
+from el4ner.engines.decode_graphs import Recorder
 from el4ner.engines.transformers_engine import TransformersEngine
 from el4ner.errors import EngineOutOfMemoryError
 from tests.engine_conformance import SENTENCES, prompt
@@ -21,6 +22,13 @@ from tests.unit.tiny_models import tiny_gemma3, tiny_llama
 class CannotRecord:
     def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
         raise RuntimeError("operation not permitted when stream is capturing")
+
+
+class RecordsNothing:
+    """As a CUDA graph of another device's stream: the work is done while it is recorded, and a replay does nothing."""
+
+    def record(self, work: Callable[[], torch.Tensor]) -> tuple[Callable[[], None], torch.Tensor]:
+        return lambda: None, work()
 
 
 class NoMemory:
@@ -100,11 +108,16 @@ def test_a_larger_group_moves_the_states_and_records_anew(load: Load) -> None:
 
 @pytest.mark.parametrize(
     "recorder",
-    [Replays(lambda logits: logits.flip(-1)), Replays(lambda logits: logits * float("nan")), CannotRecord()],
-    ids=["other logits", "no numbers", "cannot be recorded"],
+    [
+        Replays(lambda logits: logits.flip(-1)),
+        Replays(lambda logits: logits * float("nan")),
+        CannotRecord(),
+        RecordsNothing(),
+    ],
+    ids=["other logits", "no numbers", "cannot be recorded", "nothing is recorded"],
 )
 def test_a_replay_that_is_not_to_be_trusted_is_switched_off(
-    load: Load, recorder: Replays | CannotRecord, caplog: pytest.LogCaptureFixture
+    load: Load, recorder: Recorder, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = load(recorder=recorder)
     with caplog.at_level(logging.WARNING):
@@ -112,6 +125,28 @@ def test_a_replay_that_is_not_to_be_trusted_is_switched_off(
         assert results == answers(load().generate(asked()))
         engine.generate(asked())
     assert [record.message for record in caplog.records] == ["decode-graphs-off"]
+
+
+def test_a_model_that_waits_for_the_device_is_never_recorded(
+    load: Load, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A recording that fails leaves torch's allocator unusable, so it must not begin."""
+    recorder = Replays()
+    engine = load(recorder=recorder)
+    body = engine._model._body
+    monkeypatch.setattr(body.norm, "forward", _reads_its_input(body.norm.forward))
+    with caplog.at_level(logging.WARNING):
+        assert answers(engine.generate(asked())) == answers(load().generate(asked()))
+    assert recorder.recorded == 0
+    assert [record.reason for record in caplog.records] == ["the model waits for the device (is_nonzero)"]  # type: ignore[attr-defined]
+
+
+def _reads_its_input(forward: Callable[[torch.Tensor], torch.Tensor]) -> Callable[[torch.Tensor], torch.Tensor]:
+    def reads(hidden: torch.Tensor) -> torch.Tensor:
+        assert bool(hidden.isfinite().all())
+        return forward(hidden)
+
+    return reads
 
 
 def test_running_out_of_memory_while_recording_is_that_error(load: Load) -> None:
@@ -126,6 +161,29 @@ def test_only_so_many_shapes_are_kept(load: Load, monkeypatch: pytest.MonkeyPatc
     expected = answers(load().generate(asked()))
     assert answers(engine.generate(asked())) == expected
     assert len(engine._model._graphs._recorded) == 1  # type: ignore[union-attr]
+
+
+def test_what_is_rounded_up_counts_as_memory_too(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    """States take what the engine allows them: five rows have the room of eight."""
+    engine = load(recorder=Replays())
+    engine.generate(asked()[:1])
+    model = engine._model
+    largest = 4 * 512
+    monkeypatch.setattr(engine, "_group_tokens", largest)
+    taken: list[int] = []
+    group = model.decoding_group
+
+    def noted(rows: int, capacity: int) -> torch.Tensor:
+        states = group(rows, capacity)
+        taken.append(states.shape[2] * states.shape[4])
+        assert taken[-1] == model.decoding_room(rows, capacity)
+        return states
+
+    monkeypatch.setattr(model, "decoding_group", noted)
+    requests = asked() + asked()[:1]
+    assert answers(engine.generate(requests)) == answers(load().generate(requests))
+    assert len(taken) > 1
+    assert max(taken) <= largest
 
 
 def test_closing_gives_the_states_back(load: Load) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -122,6 +123,27 @@ def calls_a_layer(monkeypatch: pytest.MonkeyPatch, rows: int) -> int:
 
 def test_as_many_calls_for_fifty_rows_as_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls_a_layer(monkeypatch, 1) == calls_a_layer(monkeypatch, 50) == 2
+
+
+@pytest.mark.parametrize("lengths", [(100, 100), (100, 97, 90)], ids=["alike", "different"])
+def test_prompts_without_a_mask_have_as_many_keys_as_queries(
+    monkeypatch: pytest.MonkeyPatch, lengths: tuple[int, ...]
+) -> None:
+    """Else torch does not take FlashAttention (check_flash_causal_non_square_seqlens of its sdp_utils.cpp)."""
+    shapes: list[tuple[int, int]] = []
+    attention = functional.scaled_dot_product_attention
+
+    def seen(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, **named: Any) -> torch.Tensor:
+        assert named["is_causal"]
+        shapes.append((query.shape[2], key.shape[2]))
+        return attention(query, key, value, **named)
+
+    monkeypatch.setattr(joint_attention.functional, "scaled_dot_product_attention", seen)
+    group = torch.zeros(1, 2, len(lengths), 1, 112, HEAD_DIM)
+    segments = [Segment(group, row, 0, [1] * length) for row, length in enumerate(lengths)]
+    new = torch.zeros(1, 1, sum(lengths), HEAD_DIM)
+    JointPlan(segments, 1, torch.float32).attend(0, new, new, new, None, None)
+    assert shapes == [(100, 100)]
 
 
 def test_rows_of_very_different_length_do_not_pad_each_other() -> None:

@@ -36,6 +36,7 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
     from safetensors import SafetensorError
     from transformers import AutoTokenizer
 
+    from el4ner.engines.capturing import give_memory_back
     from el4ner.engines.planning import check_fits
     from el4ner.models.architectures import check_architecture
     from el4ner.models.folder import folder_digest, listed_end_tokens
@@ -49,7 +50,7 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
         _warn_experimental()
     check_architecture(path, library)
     device = device_index(name, settings.device)
-    torch.cuda.empty_cache()
+    give_memory_back()
     free, _ = torch.cuda.mem_get_info(device)
     check_fits(path, settings, free, name)
     refused: list[tuple[str, str]] = []  # (message, code); an error itself would keep its model on the GPU

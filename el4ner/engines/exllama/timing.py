@@ -38,10 +38,11 @@ class Stopwatch:
             yield
             self._seconds[phase] += time.perf_counter() - started
             return
+        # Of the device where the work is, which need not be the thread's current one; the stream may change meanwhile.
         begin, end = _event(), _event()
-        begin.record()
+        begin.record(torch.cuda.current_stream(self._device))
         yield
-        end.record()
+        end.record(torch.cuda.current_stream(self._device))
         self._pending.append((phase, begin, end))
         if len(self._pending) > _PENDING:
             self._add_up(wait=False)

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from el4ner.config import ExllamaSettings
+from el4ner.engines.capturing import give_memory_back
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.exllama.attention import Attention, Shape, attending, choose
 from el4ner.engines.exllama.backend import PAGE
@@ -21,6 +22,7 @@ from el4ner.engines.exllama.importing import import_library, version_of
 from el4ner.engines.exllama.paged import LockedMask, PagedBackend
 from el4ner.engines.exllama.passes import Pass, to_device
 from el4ner.engines.exllama.prefill import read_prompts
+from el4ner.engines.sdpa import without_cudnn
 from el4ner.errors import ModelError
 
 __all__ = ["ExllamaV2"]
@@ -112,6 +114,7 @@ class ExllamaV2(PagedBackend):
     def _make_cache(self, cache_class: Any) -> tuple[Any, list[torch.Tensor]]:
         """The library's cache, and the tensors that it is made of: all layers in one, so that pages of all of them are
         copied at once. ``[layers, tokens, numbers of a token]`` each."""
+        self._on_its_stream()  # which does not wait for what another one zeroes
         tokens = (self._prompt_pages + len(self._scratch)) * PAGE
         cache = cache_class(self._model, batch_size=1, max_seq_len=tokens, lazy=True)
         for place in self._model.get_cache_devices():
@@ -135,7 +138,7 @@ class ExllamaV2(PagedBackend):
                     pool.shutdown(wait=False, cancel_futures=True)
             self._generator = None
         gc.collect()
-        torch.cuda.empty_cache()
+        give_memory_back()
         self._generator = self._generators.ExLlamaV2DynamicGenerator(
             self._model,
             self._cache,
@@ -165,7 +168,7 @@ class ExllamaV2(PagedBackend):
         self._model.unload()
         del self._model, self._cache, self._states, self._tokenizer, self._library_forward, self._library_embed
         gc.collect()
-        torch.cuda.empty_cache()
+        give_memory_back()
 
     def _make_job(
         self,
@@ -233,7 +236,7 @@ class ExllamaV2(PagedBackend):
         attn_params.block_index = numbers.table
         attn_params.cache_seqlens = numbers.before
         attn_params.cache_seqlens_after = numbers.after
-        with attending(self._attend, numbers):
+        with without_cudnn(), attending(self._attend, numbers):
             return self._library_forward(input_ids, attn_params=attn_params, **named)
 
     def _embed(self, ids: torch.Tensor, **named: Any) -> torch.Tensor:

@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 
 from el4ner.config import ExllamaSettings
+from el4ner.engines.capturing import give_memory_back
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.exllama.importing import import_library, version_of
 from el4ner.engines.exllama.paged import LockedMask, PagedBackend
@@ -71,7 +72,7 @@ class ExllamaV3(PagedBackend):
                 self._generator.close()
             self._generator = None
         gc.collect()
-        torch.cuda.empty_cache()
+        give_memory_back()
         self._generator = self._library.Generator(
             self._model,
             self._cache,
@@ -96,7 +97,7 @@ class ExllamaV3(PagedBackend):
         self._model.unload()
         del self._model, self._cache, self._tokenizer, self._wanted
         gc.collect()
-        torch.cuda.empty_cache()
+        give_memory_back()
 
     def _make_job(
         self,
