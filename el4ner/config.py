@@ -115,8 +115,8 @@ class ModelSettings(Section):
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
     threads: PositiveInt | None = None
     max_batch_tokens: PositiveInt | None = None
-    """The most tokens that one forward pass reads; larger batches are split. None: 16,384 for ``transformers`` on a
-    GPU, 4,096 elsewhere."""
+    """The most tokens that one forward pass reads; larger batches are split. None: 4,096; for
+    ``transformers`` on a GPU up to 16,384, as there is memory."""
     prefix_cache_mb: Annotated[int, Field(ge=0)] = 64
     """For prompts read before. Few-shot prompts of a batch stay from one stage to the next with about 20 MB each."""
     exllama: ExllamaSettings = ExllamaSettings()

@@ -86,6 +86,13 @@ class PackedModel:
         """Of key-value states."""
         return self._layers * 2 * self._kv_heads * self._head_dim * self.dtype.itemsize
 
+    @property
+    def pass_bytes_per_token(self) -> int:
+        """About what a pass needs for each token: some states of a layer, and what its feed-forward part makes."""
+        hidden = self.hidden_size
+        wide = int(getattr(self._config, "intermediate_size", None) or 4 * hidden)
+        return (16 * hidden + 4 * wide) * self.dtype.itemsize
+
     def new_group(self, rows: int, capacity: int) -> torch.Tensor:
         """Room for the key-value states of ``rows`` rows, ``capacity`` tokens each:
         ``[layers, 2, rows, kv heads, capacity, head_dim]``.

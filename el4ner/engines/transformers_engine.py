@@ -59,8 +59,11 @@ DECODED_TOGETHER: Final = 8
 """Rows are decoded together while their key-value states hold at most this many times ``max_batch_tokens``."""
 TREE_NODES: Final = 2048
 """The most nodes of one tree of questions, if a single question has no more: a mask grows with their square."""
+LEAST_PASS: Final = 1024
 OF_FREE_MEMORY: Final = 0.4
 """What the states of rows that are decoded together may take of a GPU."""
+PASS_OF_FREE_MEMORY: Final = 0.25
+"""What the activations of a pass may take of it, where nobody says how many tokens a pass has."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -106,12 +109,12 @@ class TransformersEngine:
         self._renderer = Renderer(tokenizer)
         self._model = PackedModel(model, attend=attend, recorder=recorder)
         self._cache = PrefixCache(prefix_cache_bytes)
-        largest = max_batch_tokens or LARGEST_PASS[self._model.attend]
+        free = torch.cuda.mem_get_info(self._model.device)[0] if self._model.device.type == "cuda" else None
+        largest = max_batch_tokens or _largest_pass(self._model.attend, self._model.pass_bytes_per_token, free)
         self._pass_tokens = largest if self._model.attend == "together" else min(largest, ENOUGH_FOR_A_PASS)
         self._tree_nodes = min(self._pass_tokens, TREE_NODES)
         self._group_tokens = DECODED_TOGETHER * largest
-        if self._model.device.type == "cuda":
-            free, _ = torch.cuda.mem_get_info(self._model.device)
+        if free is not None:
             self._group_tokens = min(self._group_tokens, int(OF_FREE_MEMORY * free) // self._model.bytes_per_token)
         self._reader = Reader(self._model, self._cache, self._pass_tokens)
         self._context_length = int(model.config.get_text_config().max_position_embeddings)
@@ -146,7 +149,8 @@ class TransformersEngine:
             device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto``: the first GPU if there is one.
             dtype: ``auto``: bfloat16 on a GPU and where the processor multiplies it in hardware, else float32.
             threads: of torch, for the thread that calls the engine; None leaves them.
-            max_batch_tokens: the most tokens that one forward pass reads; None: 16,384 on a GPU, 4,096 elsewhere.
+            max_batch_tokens: the most tokens that one forward pass reads; None: 4,096, on a GPU up to 16,384, by its
+                free memory.
             prefix_cache_bytes: for key-value states of prompts read before.
             cache_dir: remembers digests of weights; None takes the user's.
             attend: how the rows of a pass attend; None: ``together`` on a GPU, ``rows`` elsewhere.
@@ -529,6 +533,14 @@ class _Answer:
         self.text = ""
         self.finished = False
         self.ended = False
+
+
+def _largest_pass(attend: Attend, bytes_per_token: int, free: int | None) -> int:
+    """Tokens of a pass where ``max_batch_tokens`` is not set; ``free``: bytes of a GPU, None on the processor."""
+    most = LARGEST_PASS[attend]
+    if free is None:
+        return most
+    return max(LEAST_PASS, min(most, int(PASS_OF_FREE_MEMORY * free) // bytes_per_token))
 
 
 def _groups(sizes: dict[int, int], most: int, room: Callable[[int, int], int]) -> Iterator[list[int]]:

@@ -384,6 +384,23 @@ def test_a_model_that_packed_passes_do_not_know_is_refused(tmp_path: Path, monke
         TransformersEngine.load("x", folder, dtype="float32", cache_dir=tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("attend", "free_gb", "tokens"),
+    [
+        ("rows", None, 4096),
+        ("together", None, 16_384),
+        ("together", 70, 16_384),
+        ("together", 8, 7512),
+        ("together", 0, 1024),
+    ],
+)
+def test_a_pass_of_a_gpu_is_as_large_as_its_memory_allows(attend: str, free_gb: int | None, tokens: int) -> None:
+    """Of a model with the shape of Qwen2.5-7B in bfloat16."""
+    of_a_token = (16 * 3584 + 4 * 18_944) * 2
+    free = None if free_gb is None else free_gb * 1_000_000_000
+    assert transformers_engine._largest_pass(attend, of_a_token, free) == tokens  # type: ignore[arg-type]
+
+
 def test_rounding_at_a_single_prompt_is_no_reason_to_refuse_a_model() -> None:
     """Measured with Gemma 3 270M in bfloat16 on a processor with AMX, and with masks that were made wrong."""
     rounding = [0.139, 0.117, 0.043, 0.045, 0.035, 0.06, 0.034, 0.031]
