@@ -138,3 +138,46 @@ def test_an_exllama_engine_that_fails_and_prints_is_heard_on_standard_error(fold
     assert "flash-attn is not installed" in logged["attention-refused"]["error"]
     assert logged["engine-loaded"]["attention"] == "torch"
     assert errors.count(PRINTED) >= 3, "in Python, to the descriptor, and from another process"
+
+
+@pytest.mark.parametrize(("redirected", "reason"), [(">&-", "it is closed"), (">/dev/full", "No space left on device")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--version"],
+        ["tag", "--help"],
+        ["tag", "--ensemble", "instant", "Ada met Bob."],
+        ["tag", "--ensemble", "instant", "--format", "json", "Ada met Bob."],
+    ],
+    ids=" ".join,
+)
+def test_results_that_cannot_be_written_are_a_line_and_an_exit_code(
+    arguments: list[str], redirected: str, reason: str, tmp_path: Path
+) -> None:
+    done = in_shell(redirected, arguments, tmp_path)
+    assert done.stderr.splitlines() == [
+        f"error: standard output: results cannot be written there: {reason}: see where `>` or `|` leads"
+    ]
+    assert done.returncode == 1
+
+
+def test_what_goes_to_a_standard_error_that_is_closed_goes_nowhere(tmp_path: Path) -> None:
+    done = in_shell("2>&-", ["tag", "--config", str(tmp_path / "none.toml"), "Ada"], tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    done = in_shell("2>&-", ["tag", "--ensemble", "instant", "--format", "json", "Ada"], tmp_path)
+    assert (done.returncode, json.loads(done.stdout)["text"]) == (0, "Ada")
+
+
+def test_a_standard_input_that_is_closed_is_empty(tmp_path: Path) -> None:
+    done = in_shell("<&-", ["tag", "--lines", "--ensemble", "instant"], tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def in_shell(redirected: str, arguments: list[str], tmp_path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        ["sh", "-c", f'"$@" {redirected}', "sh", sys.executable, "-m", "workers.cli", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "EL4NER_CACHE_DIR": str(tmp_path / "cache")},
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from importlib import metadata
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from typer.core import TyperGroup
 from el4ner.errors import ConfigError, El4nerError, ModelError, PoolError
 from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
-from workers.cli.output import complain, flush_results, results_file
+from workers.cli.output import OutputError, complain, discard_results, flush_results, prepare_standard_streams
 from workers.cli.settings import GlobalOptions, prepare_process
 
 __all__ = ["app", "main"]
@@ -35,6 +34,10 @@ class ErrorsAsLines(TyperGroup):
                 return super().invoke(ctx)
             finally:
                 flush_results()
+        except OutputError as error:
+            discard_results()
+            complain(str(error))
+            raise typer.Exit(EXIT_FAILED) from error
         except El4nerError as error:
             complain(str(error))
             mistaken = isinstance(error, ConfigError | ModelError | PoolError)
@@ -42,8 +45,7 @@ class ErrorsAsLines(TyperGroup):
         except KeyboardInterrupt as error:
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:
-            # Whoever read the results has gone. What is still buffered must not be written when Python ends.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), results_file().fileno())
+            discard_results()
             raise typer.Exit(EXIT_BROKEN_PIPE) from error
 
 
@@ -98,8 +100,10 @@ app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 
 def main() -> None:
     """Run ``el4ner``."""
-    for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a character is no reason to stop.
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")
-    app(prog_name="el4ner")
+    prepare_standard_streams()
+    try:
+        app(prog_name="el4ner")
+    except OutputError as error:  # of --help and --version, before any command
+        discard_results()
+        complain(str(error))
+        sys.exit(EXIT_FAILED)

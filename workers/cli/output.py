@@ -2,26 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import sys
 import zlib
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from el4ner.errors import El4nerError
+
 __all__ = [
     "Mark",
+    "OutputError",
     "bold",
     "colour_of",
     "complain",
+    "discard_results",
     "flush_results",
     "legible",
     "marked",
     "plainly_marked",
+    "prepare_standard_streams",
     "reserve_standard_output",
     "results",
     "results_file",
@@ -51,6 +58,10 @@ _FAMILIAR: Final[Mapping[str, str]] = {
 _OTHERS: Final = ("cyan", "green", "yellow", "magenta", "blue", "deep_pink2", "turquoise2", "chartreuse3", "gold3")
 
 
+_ERRORS: Final = "backslashreplace"
+"""A terminal that cannot show a character is no reason to stop."""
+
+
 class Mark(NamedTuple):
     """A typed span to show: code points, half-open."""
 
@@ -59,10 +70,64 @@ class Mark(NamedTuple):
     type: str
 
 
+class OutputError(El4nerError):
+    """Results cannot be written to standard output."""
+
+    code = "output"
+
+
+class _ResultsFile(io.FileIO):
+    """Standard output. A reader that has gone is a :class:`BrokenPipeError`, all else an :class:`OutputError`."""
+
+    def write(self, data: Any, /) -> int:
+        """As of any file."""
+        try:
+            return super().write(data)
+        except (BrokenPipeError, BlockingIOError):
+            raise
+        except OSError as error:
+            reason = "it is closed" if error.errno == errno.EBADF else error.strerror
+            raise OutputError(
+                f"standard output: results cannot be written there: {reason}: see where `>` or `|` leads"
+            ) from error
+
+
 class _Standard:
     """What :func:`reserve_standard_output` kept of this process's standard output."""
 
     kept: TextIO | None = None
+
+
+def prepare_standard_streams() -> None:
+    """Open those standard streams that were closed (``>&-``), and have standard output raise :class:`OutputError`.
+
+    A descriptor that is free goes to the next file that is opened, where prints would end up. In place of a closed
+    standard output there is a file that cannot be written to: nobody shall take results for written that are not.
+    """
+    for name, flags in (("stdin", os.O_RDONLY), ("stdout", os.O_RDONLY), ("stderr", os.O_WRONLY)):
+        if getattr(sys, name) is None:
+            descriptor = os.open(os.devnull, flags)  # the lowest that is free: the one that was closed
+            os.set_inheritable(descriptor, True)
+            if name == "stdout":
+                sys.stdout = _results_text(descriptor, "utf-8")
+            else:
+                setattr(sys, name, os.fdopen(descriptor, "r" if name == "stdin" else "w", encoding="utf-8"))
+        elif name == "stdout" and _is_file(sys.stdout):
+            sys.stdout.flush()
+            sys.stdout = _results_text(sys.stdout.fileno(), sys.stdout.encoding, closes=False)
+    if isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors=_ERRORS)
+
+
+def _is_file(stream: TextIO) -> bool:
+    """Whether what is written there goes to a descriptor, and nowhere else."""
+    buffer = getattr(stream, "buffer", None)
+    return isinstance(getattr(buffer, "raw", buffer), io.FileIO)
+
+
+def _results_text(descriptor: int, encoding: str, *, closes: bool = True) -> TextIO:
+    file = _ResultsFile(descriptor, "w", closefd=closes)
+    return io.TextIOWrapper(io.BufferedWriter(file), encoding=encoding, errors=_ERRORS, line_buffering=file.isatty())
 
 
 def reserve_standard_output() -> None:
@@ -79,7 +144,7 @@ def reserve_standard_output() -> None:
     if not own or _Standard.kept is not None:
         return
     sys.stdout.flush()
-    _Standard.kept = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors=sys.stdout.errors)
+    _Standard.kept = _results_text(os.dup(1), sys.stdout.encoding)
     os.dup2(2, 1)
 
 
@@ -89,13 +154,18 @@ def results_file() -> TextIO:
 
 
 def flush_results() -> None:
-    """Write what is still buffered, while somebody can hear that nobody reads it.
+    """Write what is still buffered, while somebody can hear that it cannot be written.
 
     Raises:
         BrokenPipeError: whoever read the results has gone.
+        OutputError: the disk is full, or standard output was closed.
     """
-    if _Standard.kept is not None:
-        _Standard.kept.flush()
+    results_file().flush()
+
+
+def discard_results() -> None:
+    """Have what is still buffered go nowhere, so that Python does not try to write it once more when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), results_file().fileno())
 
 
 def writable(file: Path) -> Path:
