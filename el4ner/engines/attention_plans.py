@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch.nn import functional
 
 from el4ner.engines.packing import TokenTree
 
-__all__ = ["DecodingPlan", "Plan", "RowsPlan", "Segment", "additive", "upload"]
+__all__ = ["DecodingPlan", "Plan", "RowsPlan", "Segment", "additive"]
 
 
 @dataclass(slots=True)
@@ -230,12 +228,3 @@ class DecodingPlan:
 def additive(visible: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """0 where ``visible``, -inf elsewhere."""
     return torch.zeros(visible.shape, dtype=dtype, device=visible.device).masked_fill_(~visible, float("-inf"))
-
-
-def upload(arrays: Sequence[npt.NDArray[np.int64]], device: torch.device) -> list[torch.Tensor]:
-    """The arrays on the device, flat, by one copy for which the host does not wait."""
-    joined = torch.from_numpy(np.concatenate([np.asarray(array, dtype=np.int64).reshape(-1) for array in arrays]))
-    if device.type == "cuda":
-        joined = joined.pin_memory()
-    sizes = [int(np.size(array)) for array in arrays]
-    return list(torch.split(joined.to(device, non_blocking=True), sizes))

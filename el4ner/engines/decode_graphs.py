@@ -18,8 +18,9 @@ from typing import Any, Final, Protocol
 import numpy as np
 import torch
 
-from el4ner.engines.attention_plans import DecodingPlan, Plan, upload
+from el4ner.engines.attention_plans import DecodingPlan, Plan
 from el4ner.engines.capturing import RECORDING, NoWaits
+from el4ner.engines.device_copies import upload
 
 __all__ = ["CudaRecorder", "DecodeGraphs", "DecodingStates", "Recorder"]
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from el4ner.engines.attention_plans import Segment, additive, upload
+from el4ner.engines.attention_plans import Segment, additive
+from el4ner.engines.device_copies import upload
 
 __all__ = ["JointPlan"]
 

@@ -21,8 +21,9 @@ import numpy.typing as npt
 import torch
 from transformers import AttentionInterface
 
-from el4ner.engines.attention_plans import DecodingPlan, Plan, RowsPlan, Segment, upload
+from el4ner.engines.attention_plans import DecodingPlan, Plan, RowsPlan, Segment
 from el4ner.engines.decode_graphs import CudaRecorder, DecodeGraphs, DecodingStates, Recorder
+from el4ner.engines.device_copies import upload
 from el4ner.engines.joint_attention import JointPlan
 from el4ner.engines.packing import TokenTree
 from el4ner.engines.sdpa import without_cudnn

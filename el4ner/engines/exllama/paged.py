@@ -18,8 +18,8 @@ import torch
 from el4ner.config import ExllamaSettings
 from el4ner.engines.base import States
 from el4ner.engines.constraint import TokenMask
+from el4ner.engines.device_copies import to_device
 from el4ner.engines.exllama.backend import PAGE, DecodeJob, Held, Progress, Row
-from el4ner.engines.exllama.passes import to_device
 from el4ner.engines.exllama.rows import lay_out, rows_that_fit, scratch_pages
 from el4ner.engines.exllama.timing import Stopwatch
 from el4ner.errors import EngineError

@@ -11,17 +11,12 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-__all__ = ["Pass", "to_device"]
+from el4ner.engines.device_copies import to_device
+
+__all__ = ["Pass"]
 
 T = TypeVar("T")
-
-
-def to_device(array: NDArray[np.generic], device: torch.device) -> torch.Tensor:
-    """A copy that nobody waits for: what is launched later finds it there."""
-    tensor = torch.from_numpy(array)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 class Pass:
