@@ -329,8 +329,9 @@ def test_a_folder_that_cannot_be_written_is_said(toy: Toy) -> None:
 def publish(folder: Path, name: str, architectures: str) -> Path:
     path = folder / name / "toylib_ext.so"
     path.parent.mkdir(parents=True)
-    path.touch()
-    (path.parent / "build.json").write_text(json.dumps({"architectures": architectures.split(";")}))
+    path.write_bytes(b"\x7fELF")
+    record = {"architectures": architectures.split(";"), "bytes": path.stat().st_size}
+    (path.parent / "build.json").write_text(json.dumps(record))
     return path
 
 
@@ -380,9 +381,18 @@ def test_a_build_for_more_cards_is_taken_and_one_for_others_is_not(toy: Toy) -> 
 def test_half_a_build_is_not_taken(toy: Toy) -> None:
     folder = extensions_folder(toy.cache)
     path = publish(folder, build_key("toylib", H100).name, "9.0")
-    for record in ("{", "[]", "{}", '{"architectures": ["sm_90"]}'):
+    for record in ("{", "[]", "{}", '{"architectures": ["sm_90"], "bytes": 4}', '{"architectures": ["9.0"]}'):
         (path.parent / "build.json").write_text(record)
         assert find_extension("toylib", folder, H100) is None
+
+
+def test_an_extension_that_was_cut_short_is_not_taken_and_compiled_anew(toy: Toy) -> None:
+    path = toy.build()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:1000])
+    assert find_extension("toylib", extensions_folder(toy.cache), H100) is None
+    assert toy.build() == path
+    assert path.stat().st_size == json.loads((path.parent / "build.json").read_text())["bytes"] == len(whole)
 
 
 @pytest.mark.parametrize(

@@ -34,6 +34,10 @@ from tests.unit.tiny_models import tiny_llama
             "was compiled for another torch or CUDA (/x/exllamav2_ext.so: undefined symbol: _ZN3c104impl): remove",
         ),
         (
+            ImportError("/x/exllamav2_ext.so: file too short"),
+            "its extension is damaged (/x/exllamav2_ext.so: file too short): remove that file",
+        ),
+        (
             RuntimeError(
                 "Error building extension 'exllamav2_ext': [1/40] nvcc -c a.cu\nFAILED: a.cuda.o\n"
                 'a.cu(12): error: identifier "x" is undefined\nninja: build stopped'

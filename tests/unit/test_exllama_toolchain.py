@@ -150,6 +150,14 @@ def test_a_toolkit_of_another_major_version_is_passed_over(machine: Machine) -> 
     assert missing[0].mend.startswith("pip install 'cuda-toolkit[curand,nvcc]==13.2.*' nvidia-cuda-cccl, or install")
 
 
+def test_a_variable_that_names_no_toolkit_is_said(machine: Machine) -> None:
+    machine.wheels("13.2")
+    compiler, passed_over = machine.compiler(CUDA_HOME="/opt/cuda-13")
+    assert compiler is not None
+    assert compiler.origin == "wheels"
+    assert passed_over == ("CUDA_HOME is /opt/cuda-13, which has no bin/nvcc",)
+
+
 def test_a_toolkit_without_the_headers_of_its_libraries_is_passed_over(machine: Machine) -> None:
     home = machine.toolkit("13.2", headers=HEADERS[:-1])
     compiler, passed_over = machine.compiler()

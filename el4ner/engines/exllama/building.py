@@ -161,6 +161,7 @@ def _build(key: BuildKey, folder: Path, tools: BuildTools, progress: Progress) -
         "architectures": [str(card) for card in key.architectures],
         "compiler": compiler,
         "cxx": f"{tools.cxx} {tools.cxx_version}",
+        "bytes": (staged / extension).stat().st_size,
         "seconds": seconds,
         "checked": checked,
     }

@@ -124,7 +124,7 @@ def find_extension(library: str, folder: Path, architectures: Sequence[Capabilit
     """
     path = extension_on_path(f"{library}_ext")
     if path is not None:
-        compiled = _compiled_for(path.parent)
+        compiled = _compiled_for(path.parent, path)
         return Extension(path, "prebuilt" if compiled is None else "built", compiled)
     try:
         key = build_key(library, architectures)
@@ -133,8 +133,8 @@ def find_extension(library: str, folder: Path, architectures: Sequence[Capabilit
     folders = [folder / key.name, *sorted(folder.glob(f"{_escape(key.stem)}-sm*"))]
     for candidate in folders:
         path = candidate / f"{library}_ext.so"
-        compiled = _compiled_for(candidate)
-        if path.is_file() and compiled is not None and covers(compiled, key.architectures):
+        compiled = _compiled_for(candidate, path)
+        if compiled is not None and covers(compiled, key.architectures):
             return Extension(path, "built", compiled)
     return None
 
@@ -148,9 +148,13 @@ def extension_on_path(extension: str) -> Path | None:
     return Path(spec.origin) if spec is not None and spec.origin is not None and spec.origin.endswith(".so") else None
 
 
-def _compiled_for(folder: Path) -> tuple[Capability, ...] | None:
+def _compiled_for(folder: Path, file: Path) -> tuple[Capability, ...] | None:
+    """The cards that the record in ``folder`` names; None without a record, or where ``file`` is not what was recorded:
+    a disk that was full, or a machine that lost its power, leaves files cut short."""
     try:
         record = orjson.loads((folder / RECORD).read_bytes())
+        if file.stat().st_size != record["bytes"]:
+            return None
         return parse_architectures(";".join(record["architectures"]), str(folder / RECORD))
     except (OSError, orjson.JSONDecodeError, KeyError, TypeError, ConfigError):
         return None

@@ -100,6 +100,11 @@ def explain(library: Library, error: BaseException) -> str:
             f"engine {library!r} compiles its CUDA sources when it is first used and found no nvcc: install "
             f"{_INSTALL[library]}, which brings one, or the CUDA toolkit of torch's CUDA version (CUDA_HOME)"
         )
+    if "file too short" in text or "invalid ELF header" in text:
+        return (
+            f"engine {library!r} cannot be imported: its extension is damaged ({first}): remove that file, and it is "
+            "compiled anew"
+        )
     if "undefined symbol" in text or "cannot open shared object" in text:
         return (
             f"engine {library!r} was compiled for another torch or CUDA ({first}): remove its prebuilt extension "

@@ -43,6 +43,7 @@ _PACKAGES: Final[Mapping[str, str]] = {
 _SAME_VERSION: Final = ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime")
 """Wheels whose version begins with CUDA's, and which do not work with each other otherwise."""
 _TOOLKIT_HEADERS: Final = ("cuda_runtime.h", "cublas_v2.h", "cusparse.h", "cusolverDn.h", "curand_kernel.h")
+_VARIABLES: Final = ("CUDA_HOME", "CUDA_PATH")
 _SYSTEM_FOLDER: Final = Path("/usr/local")
 _FIRST_WITH_NVCC: Final = 13
 """The first major version of CUDA whose wheels have nvcc itself."""
@@ -160,6 +161,10 @@ def find_cuda_compiler(
     major = torch_cuda.split(".")[0]
     passed_over: list[str] = []
     fitting: list[tuple[int, CudaCompiler]] = []
+    for name in _VARIABLES:
+        named = environ.get(name)
+        if named and _executable(Path(named) / "bin" / "nvcc") is None:
+            passed_over.append(f"{name} is {named}, which has no bin/nvcc")
     for home, by_variable in _toolkits(torch_cuda, environ, system):
         version = _nvcc_version(home / "bin" / "nvcc")
         lacks = [header for header in _TOOLKIT_HEADERS if not _has_header(home, header)]
@@ -232,7 +237,7 @@ def _links(folders: Sequence[Path]) -> Iterator[tuple[str, Path]]:
 def _toolkits(torch_cuda: str, environ: Mapping[str, str], system: Path) -> Iterator[tuple[Path, bool]]:
     """Folders with ``bin/nvcc``, each once, and whether a variable names it."""
     on_path = _which("nvcc", environ)
-    candidates = [(environ.get(name), True) for name in ("CUDA_HOME", "CUDA_PATH")]
+    candidates = [(environ.get(name), True) for name in _VARIABLES]
     candidates += [
         (None if on_path is None else str(on_path.parent.parent), False),
         (str(system / f"cuda-{torch_cuda}"), False),
