@@ -115,7 +115,13 @@ def describe(record: Record, *, cpu: bool) -> str | None:
         RuntimeError: there is no GPU, or a package is missing.
     """
     record.doing("torch")
-    import torch
+    try:
+        import torch
+    except ImportError as error:
+        raise RuntimeError(
+            f"{sys.executable} cannot import torch ({error}): run with the Python of the machine's own torch, or after "
+            "`uv sync --extra gpu --extra embedded` with .venv/bin/python"
+        ) from error
 
     record.put(
         python=platform.python_version(),

@@ -145,6 +145,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--with", action="append", default=[], choices=list(OTHER_LIBRARIES), dest="libraries")
     parser.add_argument("--python", default="3.12")
     options = parser.parse_args(arguments)
+    if not 0 <= options.limit_mb < float("inf"):
+        parser.error("--limit-mb must be 0 (no limit) or more")
     weights = [name for name in options.weights.split(",") if name]
     unknown = [name for name in weights if name not in WEIGHTS]
     if unknown:

@@ -45,8 +45,10 @@ def prebuilt_file(source: Path) -> Path:
     """The extension that ``source`` (a file, or a folder with one) has, unpacked or packed.
 
     Raises:
-        ValueError: it has none, or several.
+        ValueError: it has none, or several, or is not there.
     """
+    if not source.exists():
+        raise ValueError(f"{source}: there is no such file or folder")
     if source.is_file():
         if not re.fullmatch(r"exllamav2_ext.*\.so(\.xz)?", source.name):
             raise ValueError(f"{source}: is no exllamav2_ext….so or exllamav2_ext….so.xz")

@@ -37,6 +37,7 @@ from gpu.commands import commands, in_words  # noqa: E402
 from gpu.loads import take_in  # noqa: E402
 from gpu.phases import prebuilt_of, run_phase, site_of  # noqa: E402
 from gpu.plan import Phase, chosen  # noqa: E402
+from gpu.prebuilt import prebuilt_file  # noqa: E402
 from gpu.record import write_json  # noqa: E402
 from gpu.render import goals, markdown  # noqa: E402
 from gpu.runner import Runner  # noqa: E402
@@ -76,8 +77,11 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--only: {error}")
     if options.cpu:  # limits are those of a large machine
         options.phases = [replace(phase, most=CPU_PATIENCE * phase.most) for phase in options.phases]
-    if options.prebuilt is not None and not options.prebuilt.exists():
-        parser.error(f"--prebuilt: {options.prebuilt}: there is no such file or folder")
+    if options.prebuilt is not None:
+        try:
+            prebuilt_file(options.prebuilt)
+        except ValueError as error:
+            parser.error(f"--prebuilt: {error}")
     return options
 
 
@@ -154,7 +158,11 @@ def main(arguments: list[str] | None = None) -> int:
         out = (
             str(options.out.resolve().relative_to(ROOT)) if options.out.resolve().is_relative_to(ROOT) else options.out
         )
-        print(in_words(commands(options.loads, ROOT, out=str(out))))
+        named = commands(options.loads, ROOT, out=str(out))
+        if not any(command.carry for command in named):
+            hint = "has no loads (`make gpu-pack` fills it): for a machine that has every package"
+            print(f"{options.loads} {hint}", file=sys.stderr)
+        print(in_words(named))
         return 0
     if options.take:
         kept = take_in(options.loads.resolve(), options.work.resolve() / KEPT)

@@ -255,8 +255,10 @@ def test_every_command_of_the_plan_is_one_that_the_script_understands(packed: Pa
 
 def test_the_plan_is_printed_for_the_loads_that_there_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--plan", "--loads", str(tmp_path), "--out", "$OUT"]) == 0
-    said = capsys.readouterr().out
+    said, hint = capsys.readouterr()
     assert "carry nothing" in said
+    assert str(tmp_path) in hint
+    assert "make gpu-pack" in hint
     assert "--out $OUT" in said or f"--out {Path.cwd() / '$OUT'}" in said
 
 
@@ -703,3 +705,22 @@ def test_the_engine_as_it_was_is_loaded_by_its_own_switch(tmp_path: Path, monkey
     engines.load(before, model="small", cpu=False, cache_dir=tmp_path)
     assert given["attend"] == "rows"
     assert given["max_batch_tokens"] == 4096
+
+
+@pytest.mark.parametrize(("name", "words"), [("passwd", "is no exllamav2_ext"), ("", "has no exllamav2_ext")])
+def test_what_is_no_extension_is_refused_before_the_lease_begins(
+    tmp_path: Path, name: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "passwd").write_text("root")
+    with pytest.raises(SystemExit):
+        main(["--prebuilt", str(tmp_path / name), "--dry-run"])
+    assert words in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("limit", ["-1", "nan", "inf"])
+def test_a_limit_of_a_load_that_is_none_is_refused(limit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    from gpu.pack import main as pack
+
+    with pytest.raises(SystemExit):
+        pack(["--limit-mb", limit])
+    assert "--limit-mb must be" in capsys.readouterr().err

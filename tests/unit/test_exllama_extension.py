@@ -179,7 +179,12 @@ def test_it_is_compiled_by_torchs_own_machinery_and_imported(
     assert not toy.cache.exists()
     assert toy.runs == 2
     told = capsys.readouterr().out.splitlines()
-    assert told == ["toylib: compiling with 1 jobs (3)", *["advanced"] * 3, "toylib: importing it (0)"]
+    assert told == [
+        "toylib: preparing to compile (0)",
+        "toylib: compiling (1 at a time) (3)",
+        *["advanced"] * 3,
+        "toylib: importing it (0)",
+    ]
     record = json.loads((path.parent / "build.json").read_text())
     assert (record["architectures"], record["torch"]) == (["9.0"], torch.__version__)
     assert record["checked"] in ("loaded without a GPU", "imported on a GPU")

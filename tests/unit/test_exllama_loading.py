@@ -84,7 +84,7 @@ def test_the_extension_is_there_before_the_library_is_imported(
 
     def load_extension(library: str, cache_dir: Path, progress: Progress) -> None:
         calls.append((library, cache_dir))
-        progress.start("exllamav2: compiling with 2 jobs", 48)
+        progress.start("exllamav2: compiling (2 at a time)", 48)
         progress.advance(47)
         progress.advance(1)
 

@@ -205,7 +205,7 @@ def test_build_compiles_with_lines_of_progress_and_then_shows_what_is_there(monk
 
     def build(library: str, cache_dir: Path, *, architectures: Any, progress: Any) -> Extension:
         asked.append((library, architectures))
-        progress.start("exllamav2: compiling with 2 jobs", 48)
+        progress.start("exllamav2: compiling (2 at a time)", 48)
         for _ in range(48):
             progress.advance(1)
         progress.done()
@@ -220,8 +220,8 @@ def test_build_compiles_with_lines_of_progress_and_then_shows_what_is_there(monk
     assert asked == [("exllamav2", (Capability(8, 6), Capability(9, 0)))]
     assert json.loads(result.stdout)["libraries"][0]["extension"]["architectures"] == ["9.0"]
     told = [line.partition(", ")[0] for line in result.stderr.splitlines()]
-    assert told[0] == "exllamav2: compiling with 2 jobs …"
-    assert told[-1] == "exllamav2: compiling with 2 jobs: 48 of 48"
+    assert told[0] == "exllamav2: compiling (2 at a time) …"
+    assert told[-1] == "exllamav2: compiling (2 at a time): 48 of 48"
     assert 3 < len(told) < 12
 
 

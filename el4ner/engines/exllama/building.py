@@ -129,7 +129,8 @@ def _build(key: BuildKey, folder: Path, tools: BuildTools, progress: Progress) -
         },
     )
     began = time.monotonic()
-    output = NinjaOutput(f"{key.library}: compiling with {jobs} jobs", progress)
+    progress.start(f"{key.library}: preparing to compile", 0)  # half a minute, before ninja says its first word
+    output = NinjaOutput(f"{key.library}: compiling ({jobs} at a time)", progress)
     command = [sys.executable, "-P", str(Path(compiling.__file__)), key.library, str(work)]
     try:
         code, said = run_logged(command, environ, work / "log.txt", output.read, watched=True)
