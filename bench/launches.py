@@ -109,7 +109,7 @@ def exllamav2(folder: Path, counts: DeviceCounts, options: argparse.Namespace) -
         engine = ExllamaEngine(
             "exllamav2",
             backend,
-            AutoTokenizer.from_pretrained(folder, trust_remote_code=False),
+            AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False),
             fingerprint="x",
             batch_seconds=3600.0,
         )
