@@ -198,22 +198,22 @@ class JointPlan:
             runs = [run for start, segment in members for run in _runs(start, segment, is_tree=is_tree)]
             runs.sort(key=lambda run: (run.position > 0, -run.length))
             call: list[_Run] = []
+            asked = seen = 0
             for run in runs:
-                if call and not self._joins(call, run):
+                asked, seen = asked + run.length, max(seen, run.seen)
+                if call and not self._joins(call, run, asked, seen):
                     yield call
-                    call = []
+                    call, asked, seen = [], run.length, run.seen
                 call.append(run)
             if call:
                 yield call
 
-    def _joins(self, call: Sequence[_Run], run: _Run) -> bool:
+    def _joins(self, call: Sequence[_Run], run: _Run, asked: int, seen: int) -> bool:
+        """Whether ``run`` may be attended with ``call``; together they have ``asked`` queries and see ``seen`` keys."""
         if not run.is_tree and (call[0].position > 0) != (run.position > 0):
             return False  # one of them needs a mask, the other does not
-        rows = len(call) + 1
-        width = call[0].length
-        keys = _rounded(max(run.seen, *(member.seen for member in call)))
-        asked = sum(member.length for member in call) + run.length
-        return rows * width <= _WASTE * asked + _FREE and rows * width * keys * self._kv_heads <= _MASK
+        padded = (len(call) + 1) * call[0].length
+        return padded <= _WASTE * asked + _FREE and padded * _rounded(seen) * self._kv_heads <= _MASK
 
     def _plan_call(
         self,
