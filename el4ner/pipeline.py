@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from el4ner.config import Settings
 from el4ner.engines.base import Engine, Interruptible
@@ -34,7 +35,16 @@ from el4ner.stages.asking import ask_members
 from el4ner.stages.evidence import make_evidence, make_sources
 from el4ner.stages.extract import check_spans, propose
 from el4ner.stages.verification import VerifiedPool, verify_pool
+from el4ner.stages.views import (
+    answers_of,
+    clean_candidates,
+    clean_types,
+    entities_of,
+    original_candidates,
+    types_of,
+)
 from el4ner.text.chunks import chunks, outermost
+from el4ner.text.controls import CleanText
 from el4ner.text.segment import segment
 from el4ner.types import (
     Document,
@@ -46,6 +56,7 @@ from el4ner.types import (
     Mode,
     Sentence,
     SentenceCandidates,
+    SentenceTypes,
     Usage,
 )
 
@@ -227,8 +238,9 @@ class Pipeline:
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""
 
-        def work(batch: Sequence[tuple[Document, list[Sentence]]], context: StageContext) -> list[DocumentCandidates]:
-            sentences = [sentence for _, own in batch for sentence in own]
+        def work(batch: Sequence[_Segmented], context: StageContext) -> list[DocumentCandidates]:
+            sentences = [sentence for item in batch for sentence in item.sentences]
+            views = [item.view for item in batch for _ in item.sentences]
 
             def ask(asked: list[Sentence]) -> tuple[list[SentenceCandidates], Usage]:
                 inputs, usage = self._with_demonstrations(asked, context)
@@ -236,15 +248,16 @@ class Pipeline:
                 return found, usage + used
 
             answered = self._memories.extract[context.pool.name].answer(sentences, ask)
+            placed = [original_candidates(found, view) for found, view in zip(answered.answers, views, strict=True)]
             manifest = self.manifest("extract", context.pool.name)
-            regrouped = _regrouped(answered, [len(own) for _, own in batch])
+            regrouped = _regrouped(replace(answered, answers=placed), [len(item.sentences) for item in batch])
             return [
-                DocumentCandidates(document, manifest, candidates, share)
-                for (document, _), (candidates, share) in zip(batch, regrouped, strict=True)
+                DocumentCandidates(item.document, manifest, candidates, share)
+                for item, (candidates, share) in zip(batch, regrouped, strict=True)
             ]
 
         prepared = [self._guard(self._segmented, document) for document in documents]
-        found = self._by_pool(prepared, lambda pair: pair[0], work)
+        found = self._by_pool(prepared, lambda item: item.document, work)
         return [one if isinstance(one, DocumentError) else self._guard(self._within_spans, one) for one in found]
 
     def classify(self, batch: Sequence[DocumentCandidates]) -> list[DocumentTypes | DocumentError]:
@@ -253,8 +266,9 @@ class Pipeline:
         def work(items: Sequence[DocumentCandidates], context: StageContext) -> list[DocumentTypes]:
             flat = [sentence for item in items for sentence in item.sentences]
             answered = self._memories.classify[context.pool.name].answer(
-                flat, lambda asked: classify(asked, list(self.engines.values()), context)
+                _clean(items, clean_candidates), lambda asked: classify(asked, list(self.engines.values()), context)
             )
+            answered = replace(answered, answers=[*map(types_of, flat, answered.answers)])
             manifest = self.manifest("classify", context.pool.name)
             regrouped = _regrouped(answered, [len(item.sentences) for item in items])
             return [
@@ -273,8 +287,10 @@ class Pipeline:
             flat = [sentence for item in items for sentence in item.sentences]
             sources = by_pool.get(context.pool.name, ())
             answered = self._memories.answers[context.pool.name].answer(
-                flat, lambda asked: ask_members(asked, list(self.engines.values()), sources, context)
+                _clean(items, clean_candidates),
+                lambda asked: ask_members(asked, list(self.engines.values()), sources, context),
             )
+            answered = replace(answered, answers=[*map(answers_of, flat, answered.answers)])
             manifest = self.manifest("classify", context.pool.name)
             speakers = tuple(described(source) for source in sources)
             regrouped = _regrouped(answered, [len(item.sentences) for item in items])
@@ -293,8 +309,9 @@ class Pipeline:
         def work(items: Sequence[DocumentTypes], context: StageContext) -> list[DocumentEntities]:
             flat = [sentence for item in items for sentence in item.sentences]
             answered = self._memories.validate[context.pool.name].answer(
-                flat, lambda asked: validate(asked, verifier, context)
+                _clean(items, clean_types), lambda asked: validate(asked, verifier, context)
             )
+            answered = replace(answered, answers=[*map(entities_of, flat, answered.answers)])
             manifest = self.manifest("validate", context.pool.name)
             regrouped = _regrouped(answered, [len(item.sentences) for item in items])
             return [
@@ -353,8 +370,8 @@ class Pipeline:
 
     # --- helpers ------------------------------------------------------------------------------------------------
 
-    def _segmented(self, document: Document) -> tuple[Document, list[Sentence]]:
-        """Refuses what is too large before anything is asked about it."""
+    def _segmented(self, document: Document) -> _Segmented:
+        """Sentences of the document's clean text. Refuses what is too large before anything is asked about it."""
         limits = self.settings.method
         if len(document.text) > limits.max_document_chars:
             raise DocumentError(
@@ -370,7 +387,8 @@ class Pipeline:
                 code="not-unicode",
             ) from error
         kind = self._pool_of(document).text_kind
-        sentences = segment(document.text, kind, max_chars=limits.max_sentence_chars)
+        view = CleanText.of(document.text)
+        sentences = segment(view.text, kind, max_chars=limits.max_sentence_chars)
         if len(sentences) > limits.max_sentences:
             raise DocumentError(
                 f"the text has {len(sentences)} {'lines' if kind == 'log' else 'sentences'}, more than "
@@ -381,7 +399,7 @@ class Pipeline:
         # shorter text cannot have too many.
         if len(document.text) > limits.max_spans and self._compares_chunks():
             check_spans(sum(len(outermost(chunks(sentence.text, kind))) for sentence in sentences), limits)
-        return document, sentences
+        return _Segmented(document, view, sentences)
 
     def _within_spans(self, found: DocumentCandidates) -> DocumentCandidates:
         check_spans(sum(len(sentence.candidates) for sentence in found.sentences), self.settings.method)
@@ -479,6 +497,26 @@ class Pipeline:
             return error
 
 
+class _Segmented(NamedTuple):
+    """A document, its clean text, and the sentences of that."""
+
+    document: Document
+    view: CleanText
+    sentences: list[Sentence]
+
+
+def _clean(
+    items: Sequence[DocumentCandidates] | Sequence[DocumentTypes], clean: Callable[[_Sentence, CleanText], _Sentence]
+) -> list[_Sentence]:
+    """The sentences of all documents in their clean texts."""
+    cleaned: list[_Sentence] = []
+    for item in items:
+        view = CleanText.of(item.document.text)
+        cleaned += [clean(sentence, view) for sentence in item.sentences]  # type: ignore[arg-type]
+    return cleaned
+
+
+_Sentence = TypeVar("_Sentence", SentenceCandidates, SentenceTypes)
 _Out = TypeVar("_Out")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import orjson
 
 from el4ner.errors import PoolError
+from el4ner.text.controls import CleanText
 from el4ner.text.lexicon import Lexicon
 from el4ner.text.segment import TextKind
 from el4ner.types import NONE_TYPE, Span
@@ -31,7 +32,8 @@ class PoolSentence:
 class Pool:
     """A name, entity types with a one-line description each, in the order in which prompts list them, and sentences.
 
-    ``text_kind`` is how documents that use this pool are segmented: prose, or log lines.
+    ``text_kind`` is how documents that use this pool are segmented: prose, or log lines. Sentences are kept as their
+    clean texts, as documents are read (:mod:`el4ner.text.controls`).
 
     Raises:
         PoolError: no types, no sentences, a type that is not declared or reserved, a span that is not in its sentence.
@@ -53,6 +55,7 @@ class Pool:
                 raise PoolError(f"pool {self.name!r}: {name!r} cannot be an entity type: it means «no entity»")
         for sentence in self.sentences:
             self._check(sentence)
+        object.__setattr__(self, "sentences", tuple(_without_separators(sentence) for sentence in self.sentences))
         object.__setattr__(self, "fingerprint", self._digest())
 
     @cached_property
@@ -83,3 +86,19 @@ class Pool:
             [[s.text, [[span.start, span.end, label] for span, label in s.spans]] for s in self.sentences],
         ]
         return hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]
+
+
+def _without_separators(sentence: PoolSentence) -> PoolSentence:
+    view = CleanText.of(sentence.text)
+    if view.is_original:
+        return sentence
+    spans = []
+    for span, label in sentence.spans:
+        start, end = view.inside(span.start, span.end)
+        if start == end:
+            raise PoolError(
+                f"{sentence.where or 'a sentence'}: span {span.text!r} at {span.start} has nothing but control "
+                "characters or escape sequences in it, which belong to no entity"
+            )
+        spans.append((Span(start, end, view.text[start:end]), label))
+    return replace(sentence, text=view.text, spans=tuple(spans))
