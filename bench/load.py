@@ -177,7 +177,11 @@ async def chain(bootstrap: str, hops: Sequence[tuple[str, str]], ready: Path, ba
 
 async def hop(bootstrap: str, source: str, target: str, joined: asyncio.Event, batch: int) -> None:
     consumer = AIOKafkaConsumer(
-        source, bootstrap_servers=bootstrap, group_id=f"bare-{source}", auto_offset_reset="earliest"
+        source,
+        bootstrap_servers=bootstrap,
+        group_id=f"bare-{source}",
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
     )
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, linger_ms=5, acks="all", enable_idempotence=True, max_batch_size=batch

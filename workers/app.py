@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 import faust
@@ -33,7 +34,7 @@ _LONGEST_WAIT_SECONDS: Final = 30.0
 class StageApp(faust.App):  # type: ignore[misc]
     """The Faust app of one stage. ``group``: what its consumer group is called, behind the prefix; the stage's name.
 
-    ``fatal`` is called, on the loop's thread and at most once, with what crashed the app; nothing restarts inside.
+    ``fatal`` is called with what crashed the app, at most once and on any thread; nothing restarts inside.
     """
 
     def __init__(
@@ -52,7 +53,6 @@ class StageApp(faust.App):  # type: ignore[misc]
         self.stopping = False
         """Whether the process is on its way down, in order."""
         self._fatal: Callable[[BaseException], None] | None = fatal
-        self._loop_of_fatal = asyncio.get_running_loop()
         self._topics_by_name = {topic_name(kafka, topic): topic for topic in Topic}
         self.names = {topic: name for name, topic in self._topics_by_name.items()}
         """Our topics' names on the broker."""
@@ -110,7 +110,12 @@ class StageApp(faust.App):  # type: ignore[misc]
         """The app cannot go on. From any thread; only the first reason counts."""
         fatal, self._fatal = self._fatal, None
         if fatal is not None:
-            self._loop_of_fatal.call_soon_threadsafe(fatal, reason)
+            fatal(reason)
+
+    def leave(self) -> Future[None]:
+        """Leave the group now, from any thread: see :meth:`workers.transport.Consumer.leave`."""
+        left: Future[None] = self.consumer.leave()
+        return left
 
     def on_rebalance_end(self) -> None:
         """Partitions are assigned: the last thing that Faust does after a rebalance. Its queues are empty, its consumer
@@ -140,7 +145,10 @@ class StageApp(faust.App):  # type: ignore[misc]
 
     @property
     def lags(self) -> dict[tuple[str, int], int]:
-        """By topic and partition, how many messages are not finished; only where the broker has told the end."""
+        """By topic and partition, how many messages are not finished; only where the broker has told the end.
+
+        The end is the last stable offset: what lies behind an open transaction is nobody's to read yet.
+        """
         found = {}
         for (topic, partition), offset in self.positions.unfinished().items():
             end = self.consumer.highwater(TP(topic, partition))

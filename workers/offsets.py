@@ -37,6 +37,7 @@ class _Line:
     """The unfinished messages of a partition and those behind them, oldest first.
 
     ``next``: the offset after the last finished one that has none unfinished before it. ``moved``: when that changed.
+    ``end``: up to where reading has come; what lies before it and was not read is no message. None: not known.
     """
 
     moved: float
@@ -44,6 +45,7 @@ class _Line:
     waiting: dict[int, Ticket] = field(default_factory=dict)
     last: int = -1
     next: int | None = None
+    end: int | None = None
 
 
 class OffsetTracker:
@@ -97,6 +99,30 @@ class OffsetTracker:
         line.tickets.append(ticket)
         line.waiting[offset] = ticket
 
+    def moved(self, partition: Partition, begin: int, end: int, generation: int) -> None:
+        """A fetch went from offset ``begin`` up to ``end`` (not included), after :meth:`read` of each of its messages.
+
+        Offsets in between that were not read hold no message: marks of transactions, what was aborted, what compaction
+        removed. When all messages before ``end`` are finished, ``end`` may be committed: otherwise a partition whose
+        last offset is such a mark would look as if it were behind for ever.
+        """
+        if self._generation is None or generation != self._generation:
+            return
+        line = self._lines.get(partition)
+        if line is None:
+            line = self._lines[partition] = _Line(self._clock(), last=begin - 1)
+        if line.end is not None and line.end != begin:
+            # Something lies between this fetch and the one before, and nobody knows what it is.
+            return
+        line.end = end
+        if end > begin and not line.tickets:
+            self._advance(line, end)
+
+    def _advance(self, line: _Line, offset: int) -> None:
+        if line.next is None or offset > line.next:
+            line.next = offset
+            line.moved = self._clock()
+
     def take(self, partition: Partition, offset: int, generation: int) -> Ticket | None:
         """The ticket of a message about to be worked on, or None: do not work on it. One message, one ticket."""
         if not self.is_open or generation != self._generation:
@@ -113,18 +139,23 @@ class OffsetTracker:
         if ticket.epoch != self._epoch:
             return
         line = self._lines.get(ticket.partition)
-        while line is not None and line.tickets and line.tickets[0].finished:
+        if line is None:
+            return
+        while line.tickets and line.tickets[0].finished:
             line.next = line.tickets.popleft().offset + 1
             line.moved = self._clock()
+        if line.next is not None and line.end is not None and not line.tickets:
+            self._advance(line, line.end)
 
     def committable(self) -> dict[Partition, int]:
         """Per partition the offset of the first message that is not finished; only where something is."""
         return {partition: line.next for partition, line in self._lines.items() if line.next is not None}
 
     def unfinished(self) -> dict[Partition, int]:
-        """Per partition that was read, the offset of the first message that is not finished."""
+        """Per partition that was read, the offset of the first message that is not finished; where all are, the end of
+        what was read."""
         return {
-            partition: line.tickets[0].offset if line.tickets else line.last + 1
+            partition: line.tickets[0].offset if line.tickets else max(line.last + 1, line.end or 0)
             for partition, line in self._lines.items()
         }
 

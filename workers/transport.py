@@ -6,6 +6,9 @@
   partitions are taken away until the app says so (:meth:`Consumer.begin`).
 - Faust hands every message through its conductor, streams and sensors one by one, some 200 µs each. Here one event is
   all that a fetch brought of a partition (:class:`Fetched`), so that is paid once for hundreds of messages.
+- Faust reads what is not committed, unless it runs in its ``exactly_once``. Here documents that a producer writes in a
+  transaction are read when it is committed, and those of one that is aborted never; the end of a partition is its last
+  stable offset.
 - The producer is idempotent: a retry after a lost answer is no second message. Faust switches that on only together
   with its ``exactly_once``, which has open faults (#177, #323, #440, #517).
 """
@@ -16,6 +19,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +28,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
 
 from workers.delivery import MAX_BATCH_BYTES
+from workers.leaving import LeavingThread
 from workers.offsets import OffsetTracker
 
 __all__ = ["Consumer", "Fetched", "Producer", "Transport"]
@@ -37,9 +42,15 @@ _COMMITS: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """What a fetch brought of one partition: aiokafka's records, oldest first, never none."""
+    """What a fetch brought of one partition: aiokafka's records, oldest first.
+
+    It went from offset ``begin`` up to ``end`` (not included). Between them there may be more offsets than records, and
+    even no record at all: marks of transactions, and what was aborted.
+    """
 
     records: tuple[Any, ...]
+    begin: int
+    end: int
 
     @property
     def offset(self) -> int:
@@ -47,8 +58,9 @@ class Fetched:
         return int(self.records[-1].offset)
 
 
-class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
-    """Faust's, with partitions given out by range: whoever gets a partition of one topic gets that of the others too.
+class ConsumerThread(LeavingThread):
+    """Faust's, but it reads what is committed, and partitions are given out by range: whoever gets a partition of one
+    topic gets that of the others too.
 
     Faust deals them round, topic after topic, to an app without tables; two processes would then own the same partition
     of the join.
@@ -57,7 +69,46 @@ class ConsumerThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._partition_assignment_strategy = (RangePartitionAssignor,)
+        consumer._isolation_level = "read_committed"
         return consumer
+
+    async def _fetch_records(
+        self,
+        consumer: Any,
+        active_partitions: set[Any],
+        timeout: float | None = None,  # noqa: ASYNC109  # Faust's
+        max_records: int | None = None,
+    ) -> dict[Any, Fetched]:
+        """What a fetch brought, by partition; partitions that it has moved on without a record are among them."""
+        begins = _positions(consumer, active_partitions)
+        brought = await super()._fetch_records(consumer, active_partitions, timeout=timeout, max_records=max_records)
+        ends = _positions(consumer, active_partitions)
+        fetched = {}
+        for tp, end in ends.items():
+            records = tuple(brought.get(tp, ()))
+            begin = begins.get(tp)
+            if begin is None:
+                # Where the partition is read from was found out meanwhile.
+                begin = records[0].offset if records else end
+            if records or end > begin:
+                fetched[tp] = Fetched(records, begin, end)
+        return fetched
+
+    def highwater(self, tp: Any) -> Any:
+        """The last stable offset: up to there a partition can be read now. None: the broker has not told it yet."""
+        return self._ensure_consumer().last_stable_offset(tp)
+
+    async def _highwaters(self, partitions: Any) -> Any:
+        # Of a consumer that reads what is committed these are the last stable offsets.
+        return await self._ensure_consumer().end_offsets(partitions)
+
+    def verify_event_path(self, now: float, tp: Any) -> None:
+        """Faust complains about partitions that are not read to their end. What lies behind an open transaction cannot
+        be read by anybody yet."""
+        consumer = self._ensure_consumer()
+        end, position = consumer.last_stable_offset(tp), _positions(consumer, {tp}).get(tp)
+        if end is not None and position is not None and position < end:
+            super().verify_event_path(now, tp)
 
 
 class Consumer(driver.Consumer):  # type: ignore[misc]
@@ -73,6 +124,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.drain: Callable[[], Awaitable[None]] | None = None
         self.paused: frozenset[str] = frozenset()
         self._reading = False
+        self._has_left = False
         self._fetches: set[asyncio.Future[Any]] = set()
         super().__init__(*args, **kwargs)
 
@@ -105,7 +157,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         # them. What is committed here was delivered before: nothing is left to flush.
         assignment = self.assignment()
         ours = {tp: offset for tp, offset in offsets.items() if tp in assignment}
-        if not ours or not await self._commit(ours):
+        if not ours or self._has_left or not await self._commit(ours):
             return False
         self._committed_offset.update(ours)
         self.app.monitor.on_tp_commit(ours)
@@ -117,6 +169,12 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             if not self._filter_committable_offsets(self._filter_tps_with_pending_acks()):
                 return
             await self.commit()
+
+    def leave(self) -> Future[None]:
+        """Leave the group now, though nothing is finished: no more is committed, the partitions are others'. From any
+        thread; what is returned is done when the broker was told, or could not be."""
+        self._has_left = True
+        return self._thread.leave()
 
     # --- what is read ---
 
@@ -133,11 +191,20 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         fetch = asyncio.ensure_future(super()._getmany(wanted, timeout))
         self._fetches.add(fetch)
         try:
-            records = await fetch
+            brought: Mapping[Any, Fetched] = await fetch
         finally:
             self._fetches.discard(fetch)
-        # Begun before partitions were taken away: what it brings is from before the seek.
-        return {tp: [Fetched(tuple(own))] for tp, own in records.items() if own} if self._reading else {}
+        if not self._reading:
+            # Begun before partitions were taken away: what it brings is from before the seek.
+            return {}
+        for tp, fetched in brought.items():
+            if not fetched.records:
+                self._moved(tp, fetched)
+        return {tp: [fetched] for tp, fetched in brought.items() if fetched.records}
+
+    def _moved(self, tp: Any, fetched: Fetched) -> None:
+        generation = self.app.consumer_generation_id
+        self.positions.moved((tp.topic, tp.partition), fetched.begin, fetched.end, generation)
 
     async def perform_seek(self) -> None:
         """Go back to the committed offsets, when no fetch is under way that would move on from them."""
@@ -153,6 +220,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         generation = self.app.consumer_generation_id
         for one in record.records:
             self.positions.read((tp.topic, tp.partition), one.offset, generation)
+        self._moved(tp, record)
         first = record.records[0]
         return ConsumerMessage(
             tp.topic,
@@ -176,7 +244,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Finish what was begun, commit it, and stop counting; then what Faust does."""
         self._reading = False
         self.positions.pause()
-        if not self.app.should_stop:
+        if not self.app.should_stop and not self._has_left:
             if self.drain is not None:
                 await self.drain()
             await self.commit_all()
@@ -204,6 +272,20 @@ class Transport(driver.Transport):  # type: ignore[misc]
 
     Consumer = Consumer
     Producer = Producer
+
+
+def _positions(consumer: Any, partitions: Iterable[Any]) -> dict[Any, int]:
+    """Where an aiokafka consumer reads next, of those partitions where it knows."""
+    subscription = consumer._fetcher._subscriptions.subscription
+    assignment = None if subscription is None else subscription.assignment
+    if assignment is None:
+        return {}
+    found = {}
+    for tp in partitions:
+        place = driver.ensure_aiokafka_TP(tp)
+        if place in assignment.tps and (state := assignment.state_value(place)).has_valid_position:
+            found[tp] = state.position
+    return found
 
 
 def outlast_outages(producer: Any) -> Any:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from tests.chaos.run import Scenario
-from tests.chaos.scenarios import brokers, cache, documents, messages, processes
+from tests.chaos.scenarios import brokers, cache, documents, messages, processes, transactions
 
 __all__ = ["SCENARIOS"]
 
@@ -26,6 +26,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario("broken-documents", documents.broken_documents, 150, {**_SESSION, **documents.BROKEN_SECTIONS}),
         Scenario("engine-faults", documents.engine_faults, 240, {**_SESSION, **documents.FAULT_SECTIONS}),
         Scenario("stage-messages", messages.stage_messages, 180, _SESSION),
+        Scenario("transactional-producer", transactions.transactional_producer, 210, _SESSION),
         Scenario("disk-full", processes.disk_full, 180, _SESSION),
         Scenario("clock-jump", processes.clock_jump, 210, _SESSION),
         Scenario("rolling-upgrade", messages.rolling_upgrade, 240, _SESSION),

@@ -149,8 +149,11 @@ class Run:
 
     def load(self, messages: Iterable[Message], *, per_second: float) -> Feed:
         """Send documents from now on, beside everything else."""
-        feed = Feed(self.bootstrap, self.stream.name(Topic.DOCUMENTS), messages, per_second=per_second).start()
-        self._feeds.append(feed)
+        return self.attach(Feed(self.bootstrap, self.stream.name(Topic.DOCUMENTS), messages, per_second=per_second))
+
+    def attach(self, feed: Feed) -> Feed:
+        """Start a feed of the scenario's own; what it has sent is expected to come out."""
+        self._feeds.append(feed.start())
         return feed
 
     def fault(self) -> None:

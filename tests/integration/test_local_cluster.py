@@ -63,6 +63,7 @@ def consume(cluster: KafkaCluster, topic: str, count: int) -> list[bytes]:
         topic,
         bootstrap_servers=cluster.bootstrap,
         auto_offset_reset="earliest",
+        isolation_level="read_committed",
         group_id=None,
         consumer_timeout_ms=30_000,
     )

@@ -79,6 +79,7 @@ def consume(services: Services, topic: str, *, group: str) -> bytes:
         bootstrap_servers=services.kafka_bootstrap,
         group_id=group,
         auto_offset_reset="earliest",
+        isolation_level="read_committed",
         consumer_timeout_ms=30_000,
     )
     with contextlib.closing(consumer):

@@ -50,6 +50,19 @@ def test_el4ner_imports_nothing_of_the_stream() -> None:
             assert name.split(".")[0] not in STREAM, f"{place} imports {name}"
 
 
+def test_whoever_reads_a_topic_reads_what_is_committed() -> None:
+    """Also documents may come in transactions. Faust's consumers are made by workers/transport.py, which has its test."""
+    root = STREAM_FOLDER.parent
+    for _, place, node in nodes([*STREAM_FOLDER.rglob("*.py"), *root.glob("bench/*.py"), *root.glob("tests/**/*.py")]):
+        if not isinstance(node, ast.Call):
+            continue
+        # The class is called, or handed to what connects it.
+        names = {part.id for part in (node.func, *node.args) if isinstance(part, ast.Name)}
+        if names & {"KafkaConsumer", "AIOKafkaConsumer"}:
+            said = {keyword.arg for keyword in node.keywords}
+            assert "isolation_level" in said, f"{place} reads what was never committed, too"
+
+
 def test_loading_the_tagger_loads_no_stream() -> None:
     """At run time: also through other packages."""
     code = "import sys, el4ner.tagger; print(' '.join(m for m in sys.modules if '.' not in m))"

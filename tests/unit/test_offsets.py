@@ -117,3 +117,57 @@ def test_a_partition_is_stuck_from_when_it_last_got_on_with_messages_to_finish()
     assert made.stuck_seconds == 0.0
     take(made, 3)
     assert made.stuck_seconds == 0.0
+
+
+# --- offsets that hold no message ---
+
+
+@given(st.data())
+def test_marks_and_aborted_messages_are_committed_over_when_all_before_them_is_finished(data: st.DataObject) -> None:
+    kinds = data.draw(st.lists(st.booleans(), min_size=1, max_size=30), label="whether an offset holds a message")
+    cuts = sorted(data.draw(st.sets(st.integers(1, len(kinds))), label="ends of fetches") | {len(kinds)})
+    made = tracker()
+    tickets: dict[int, Ticket] = {}
+    begin = 0
+    for end in cuts:
+        for offset in range(begin, end):
+            if kinds[offset]:
+                tickets[offset] = take(made, offset)
+        made.moved(P, begin, end, 1)
+        begin = end
+        for offset in data.draw(st.permutations(sorted(tickets))):
+            if data.draw(st.booleans()):
+                made.finish(tickets.pop(offset))
+        done = made.committable().get(P, 0)
+        # Never over a message that is unfinished; and to the end when there is none.
+        assert done <= min(tickets, default=end)
+        assert made.unfinished() == {P: min(tickets, default=end)}
+        if not tickets:
+            assert done == end
+
+
+def test_a_fetch_that_does_not_follow_on_the_one_before_commits_over_nothing() -> None:
+    made = tracker()
+    made.finish(take(made, 0))
+    made.moved(P, 0, 1, 1)
+    made.moved(P, 3, 9, 1)
+    assert made.committable() == {P: 1}
+    made.moved(P, 1, 2, 7)
+    assert made.committable() == {P: 1}, "of another generation"
+
+
+def test_a_partition_where_nothing_moved_has_nothing_to_commit() -> None:
+    made = tracker()
+    made.moved(P, 5, 5, 1)
+    assert made.committable() == {}
+
+
+def test_going_back_counts_anew_what_was_passed_over() -> None:
+    made = tracker()
+    made.finish(take(made, 5))
+    made.moved(P, 5, 9, 1)
+    again = take(made, 5)
+    made.moved(P, 5, 6, 1)
+    assert made.committable() == {}
+    made.finish(again)
+    assert made.committable() == {P: 6}

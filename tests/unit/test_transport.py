@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -51,7 +52,7 @@ async def consumer(app: StageApp) -> AsyncIterator[Consumer]:
 
 def read(consumer: Consumer, tp: TP, *offsets: int) -> Any:
     """The event that a fetch becomes."""
-    fetched = Fetched(tuple(Fetch(offset, tp.topic, tp.partition) for offset in offsets))
+    fetched = Fetched(tuple(Fetch(offset, tp.topic, tp.partition) for offset in offsets), offsets[0], offsets[-1] + 1)
     return consumer._to_message(tp, fetched)
 
 
@@ -127,9 +128,9 @@ async def test_nothing_is_read_before_the_app_says_so_nor_of_topics_that_are_pau
 ) -> None:
     asked: list[set[TP]] = []
 
-    async def getmany(_: Any, partitions: set[TP], timeout: float) -> dict[TP, list[Fetch]]:
+    async def getmany(_: Any, partitions: set[TP], timeout: float) -> dict[TP, Fetched]:
         asked.append(set(partitions))
-        return {A: [Fetch(1), Fetch(2)], B: []}
+        return {A: Fetched((Fetch(1), Fetch(2)), 1, 3), B: Fetched((), 4, 5)}
 
     monkeypatch.setattr(driver.Consumer, "_getmany", getmany)
     other = TP("typed-entities", 0)
@@ -138,11 +139,12 @@ async def test_nothing_is_read_before_the_app_says_so_nor_of_topics_that_are_pau
     consumer.paused = frozenset({"typed-entities"})
     brought = await consumer._getmany({A, B, other}, 1.0)
     assert asked == [{A, B}]
-    # Nothing is made of a partition that brought nothing.
+    # Nothing is made of a partition that brought no message; but that reading has moved on in it is known.
     assert {tp: [one.offset for one in fetched] for tp, fetched in brought.items()} == {A: [2]}
     assert await consumer._getmany({other}, 1.0) == {}
     assert await consumer._getmany(None, 1.0) == {}
     assert asked == [{A, B}]
+    assert committable(consumer) == {B: 5}
 
 
 async def test_a_fetch_from_before_partitions_went_away_is_dropped_and_waited_for(
@@ -151,10 +153,10 @@ async def test_a_fetch_from_before_partitions_went_away_is_dropped_and_waited_fo
     gate, begun = asyncio.Event(), asyncio.Event()
     told: list[str] = []
 
-    async def getmany(_: Any, partitions: set[TP], timeout: float) -> dict[TP, list[Fetch]]:
+    async def getmany(_: Any, partitions: set[TP], timeout: float) -> dict[TP, Fetched]:
         begun.set()
         await gate.wait()
-        return {A: [Fetch(1)]}
+        return {A: Fetched((Fetch(1),), 1, 2), B: Fetched((), 1, 2)}
 
     async def seek(_: Any) -> None:
         told.append("seek")
@@ -183,6 +185,77 @@ async def test_a_fetch_from_before_partitions_went_away_is_dropped_and_waited_fo
         assert await fetching == {}
         await seeking
     assert told == ["drained", "revoked", "seek"]
+
+
+# --- what is committed by others ---
+
+
+class Driver:
+    """As much of aiokafka's consumer as is asked where a partition's reading stands. ``places``: position and end."""
+
+    def __init__(self, **places: tuple[int, int]) -> None:
+        self.places = {TP("documents", int(name[1:])): place for name, place in places.items()}
+        states = {tp: SimpleNamespace(position=at, has_valid_position=True) for tp, (at, _) in self.places.items()}
+        self.states = states
+        assignment = SimpleNamespace(tps=states.keys(), state_value=states.__getitem__)
+        subscription = SimpleNamespace(assignment=assignment)
+        self._fetcher = SimpleNamespace(_subscriptions=SimpleNamespace(subscription=subscription))
+
+    def last_stable_offset(self, tp: TP) -> int:
+        return self.places[tp][1]
+
+    def highwater(self, tp: TP) -> int:
+        raise AssertionError("the end of the log is not the end of what can be read")
+
+
+async def test_workers_read_what_is_committed(consumer: Consumer) -> None:
+    made = consumer._thread._create_worker_consumer(consumer.transport)
+    made._closed = True  # it never began, and would complain about not having been stopped
+    assert made._isolation_level == "read_committed"
+
+
+async def test_a_fetch_says_from_where_to_where_it_went_also_where_it_brought_nothing(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = Driver(p0=(3, 9), p1=(7, 9), p2=(2, 2))
+
+    async def fetch(*_: Any, **__: Any) -> dict[TP, list[Fetch]]:
+        client.states[A].position, client.states[B].position = 6, 9
+        return {A: [Fetch(3), Fetch(4)]}
+
+    monkeypatch.setattr(driver.AIOKafkaConsumerThread, "_fetch_records", fetch)
+    brought = await consumer._thread._fetch_records(client, {A, B, TP("documents", 2), TP("documents", 3)})
+    assert {tp: (len(one.records), one.begin, one.end) for tp, one in brought.items()} == {A: (2, 3, 6), B: (0, 7, 9)}
+
+
+async def test_lag_ends_at_the_last_stable_offset_with_marks_and_aborted_messages_before_it(
+    app: StageApp, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Committed 0 to 2 and their mark 3; aborted 4 and 5 and their mark 6; 7 is open: the stable end is 7.
+    monkeypatch.setattr(consumer._thread, "_consumer", Driver(p0=(7, 7)))
+    consumer.begin()
+    fetched = Fetched(tuple(Fetch(offset) for offset in (0, 1, 2)), 0, 7)
+    message = consumer._to_message(A, fetched)
+    assert app.lag == 7
+    for record in app.records(fetched):
+        ticket = app.ticket(record, message.generation_id)
+        assert ticket is not None
+        app.positions.finish(ticket)
+    assert app.lag == 0
+    assert committable(consumer) == {A: 7}
+
+
+async def test_nobody_complains_about_what_lies_behind_an_open_transaction(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    complaints: list[TP] = []
+    monkeypatch.setattr(
+        driver.AIOKafkaConsumerThread, "verify_event_path", lambda _self, _now, tp: complaints.append(tp)
+    )
+    monkeypatch.setattr(consumer._thread, "_consumer", Driver(p0=(7, 7), p1=(3, 7)))
+    for tp in (A, B):
+        consumer._thread.verify_event_path(0.0, tp)
+    assert complaints == [B]
 
 
 async def test_a_partition_without_a_commit_is_read_from_its_beginning_after_a_rebalance(
