@@ -10,6 +10,7 @@ from functools import cached_property
 import orjson
 
 from el4ner.errors import PoolError
+from el4ner.text.atoms import AtomKind, divisible
 from el4ner.text.controls import CleanText
 from el4ner.text.lexicon import Lexicon
 from el4ner.text.segment import TextKind
@@ -62,6 +63,11 @@ class Pool:
     def lexicon(self) -> Lexicon:
         """The surfaces of the labelled spans. Made once, when it is first asked for."""
         return Lexicon(span.text for sentence in self.sentences for span, _ in sentence.spans)
+
+    @cached_property
+    def divisible(self) -> frozenset[AtomKind]:
+        """The kinds of tokens, such as e-mail addresses, parts of which are labelled, and so may be proposed."""
+        return divisible((sentence.text, [span for span, _ in sentence.spans]) for sentence in self.sentences)
 
     def _check(self, sentence: PoolSentence) -> None:
         where = sentence.where or f"pool {self.name!r}"

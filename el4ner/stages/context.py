@@ -12,6 +12,7 @@ from el4ner.errors import DocumentError
 from el4ner.evidence import Evidence
 from el4ner.pools.pool import Pool
 from el4ner.prompts import PromptSet
+from el4ner.text.atoms import AtomGate
 from el4ner.text.chunks import chunks
 from el4ner.types import NONE_TYPE
 
@@ -108,10 +109,12 @@ class StageContext:
         gold = list(dict.fromkeys((span.text, label) for span, label in sentence.spans))
         # In the order of the text, as a reader would label it: entities, and some spans that are none.
         taken = [(span.start, span.end) for span, _ in sentence.spans]
+        gate = AtomGate(sentence.text, self.pool.divisible)
         free = [
             chunk
             for chunk in chunks(sentence.text, self.pool.text_kind)
-            if all(chunk.span.end <= start or chunk.span.start >= end for start, end in taken)
+            if gate.admits(chunk.span)
+            and all(chunk.span.end <= start or chunk.span.start >= end for start, end in taken)
         ]
         # Spans that look like names first: they are the harder negatives.
         chosen = sorted(free, key=lambda chunk: not chunk.proper)[:MAX_NEGATIVES]

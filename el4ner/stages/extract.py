@@ -17,6 +17,7 @@ from el4ner.errors import DocumentError
 from el4ner.pools.pool import PoolSentence
 from el4ner.stages.answers import parse_spans
 from el4ner.stages.context import STOP, StageContext
+from el4ner.text.atoms import AtomGate
 from el4ner.text.chunks import chunks
 from el4ner.text.mentions import find_mentions
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
@@ -39,17 +40,20 @@ class SentenceInput:
 def extract(
     batch: Sequence[SentenceInput], engines: Sequence[Engine], context: StageContext
 ) -> tuple[list[SentenceCandidates], Usage]:
-    """Candidates of each sentence, in the batch's order; offsets are the document's."""
+    """Candidates of each sentence, in the batch's order; offsets are the document's. Nobody's proposal begins or ends
+    inside of an atom (:mod:`el4ner.text.atoms`), unless the pool labels parts of such."""
     proposals: list[dict[Span, list[str]]] = [{} for _ in batch]
     dropped = [0] * len(batch)
     usage = Usage()
     proposers = proposers_of(context)
-    for item, found in zip(batch, proposals, strict=True):
+    gates = [AtomGate(item.sentence.text, context.pool.divisible) for item in batch]
+    for item, found, gate in zip(batch, proposals, gates, strict=True):
         if CHUNKS in proposers:
             for chunk in chunks(item.sentence.text, context.pool.text_kind):
-                found[_in_document(chunk.span, item.sentence)] = [CHUNKS]
+                if gate.admits(chunk.span):
+                    found[_in_document(chunk.span, item.sentence)] = [CHUNKS]
         if LEXICON in proposers:
-            for span in context.pool.lexicon.find(item.sentence.text):
+            for span in filter(gate.admits, context.pool.lexicon.find(item.sentence.text)):
                 found.setdefault(_in_document(span, item.sentence), []).append(LEXICON)
     if "models" in proposers:
         for engine in engines:
@@ -60,7 +64,7 @@ def extract(
                 for surface in surfaces:
                     mentions = find_mentions(surface, sentence.text)
                     dropped[index] += not mentions
-                    for span in mentions:
+                    for span in filter(gates[index].admits, mentions):
                         found_by = proposals[index].setdefault(_in_document(span, sentence), [])
                         if engine.name not in found_by:
                             found_by.append(engine.name)
@@ -114,7 +118,8 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
                 for span in context.pool.lexicon.find(sentence.text)
                 if any(seen[form] > (form in own) for form in (span.text, span.text.lower()))
             ]
-        return found
+        gate = AtomGate(sentence.text, context.pool.divisible)
+        return [span for span in found if gate.admits(span)]
 
     return of
 
@@ -139,8 +144,9 @@ def propose(
         ]
         for index, result in enumerate(checks.generate(engine, requests)):
             usage += result.usage
+            gate = AtomGate(sentences[index].text, context.pool.divisible)
             for surface in parse_spans(f"-{result.text}"):
-                for span in find_mentions(surface, sentences[index].text):
+                for span in filter(gate.admits, find_mentions(surface, sentences[index].text)):
                     surfaces[index][span.text] = None
     return [list(found) for found in surfaces], usage
 

@@ -12,17 +12,16 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Iterator
 
-from el4ner.text.log_patterns import IPV4, IPV6_FORM, MAC, QUANTITY, TIMESTAMP, URL, UUID, is_ipv6
+from el4ner.text.log_patterns import IPV4, IPV6_FORM, MAC, QUANTITY, TIMESTAMP, URL, UUID, WINDOWS_PATH, is_ipv6
 from el4ner.text.log_words import HEADER_TIME, OPENING, PROTOCOL, is_name
 from el4ner.text.words import Chunk, function_words
 from el4ner.types import Span
 
 __all__ = ["log_chunks"]
 
-_WINDOWS_PATH = r"(?<!\w)(?:[A-Za-z]:|\\)\\(?:[^\\\s\"'<>|:,;]+(?: [^\\\s\"'<>|:,;]+)*\\)*[^\\\s\"'<>|:,;()]*"
 _REQUEST = r"(?<![^\s\"'=])/[^\s\"'<>?]*\?[^\s\"'<>]*"
 _SCAN = re.compile(
-    rf"(?P<time>{TIMESTAMP})|(?P<url>{URL})|(?P<windows>{_WINDOWS_PATH})|(?P<mac>{MAC})|(?P<uuid>{UUID})"
+    rf"(?P<time>{TIMESTAMP})|(?P<url>{URL})|(?P<windows>{WINDOWS_PATH})|(?P<mac>{MAC})|(?P<uuid>{UUID})"
     rf"|(?P<ipv6>{IPV6_FORM}(?:/\d{{1,3}}(?!\w))?)|(?P<quantity>{QUANTITY})|(?P<request>{_REQUEST})"
     # An apostrophe between letters (can't) is no quote.
     r"|(?P<field>(?:[^\s\"'`(){}<>\[\],;|=]|(?<=[a-z])'(?=[a-z]))+)"

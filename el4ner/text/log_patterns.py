@@ -16,6 +16,7 @@ __all__ = [
     "TIMESTAMP",
     "URL",
     "UUID",
+    "WINDOWS_PATH",
     "is_ipv6",
 ]
 
@@ -47,7 +48,13 @@ IPV6_FORM = r"(?<![\w:.])(?:[0-9A-Fa-f]{0,4}:){2,7}(?:[0-9A-Fa-f]{1,4}|(?:\d{1,3
 MAC = r"(?<![\w:\-])(?:(?:[0-9A-Fa-f]{2}:){5}|(?:[0-9A-Fa-f]{2}-){5})[0-9A-Fa-f]{2}(?![\w:\-])"
 UUID = r"(?<![\w\-])[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}(?![\w\-])"
 # At most eight parts before "://": from each part of a line full of colons all that follow it would be read else.
-URL = r"(?<![\w+.\-])[A-Za-z][A-Za-z0-9+.\-]*(?::[a-z][a-z0-9+]*){0,8}://[^\s\"'`<>{}|\\^]+"
+URL = (
+    r"(?<![A-Za-z0-9_+.\-])[A-Za-z][A-Za-z0-9+.\-]*(?::[a-z][a-z0-9+]*){0,8}://"
+    r"[^\s\"'`<>{}|\\^\u00ab\u00bb\u2018-\u201f\u2039\u203a]+"
+)
+
+_IN_PATH = r"\\\s\"'\u2018-\u201f<>|:,;"
+WINDOWS_PATH = rf"(?<!\w)(?:[A-Za-z]:|\\)\\(?:[^{_IN_PATH}]+(?: [^{_IN_PATH}]+)*\\)*[^{_IN_PATH}()]*"
 
 _UNIT = (
     r"(?:[num\u00b5\u03bc]s|s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?|[KMGTP]i?B|kB|kb|bytes?|B|[kKMG]bps"
