@@ -12,6 +12,7 @@ from workers.config import load_stream_settings
 from workers.logs import configure_logging
 from workers.run import ROLES, STAGES, WorkerCrashedError, run_workers
 from workers.threads import wait_passively
+from workers.watchdog import Watchdog
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -25,14 +26,19 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_stream_settings(options.config)
         configure_logging(settings.worker)
-        run_workers(settings, stages)
+        # For as long as the process lasts: what hangs at the interpreter's exit is ended, too.
+        run_workers(settings, stages, watchdog=Watchdog(), status_of=_status_of)
     except WorkerCrashedError as error:
         logging.getLogger(__name__).exception("the workers end", extra={"code": error.code})
-        return 1
+        return _status_of(error)
     except El4nerError as error:
         sys.stderr.write(f"{error}\n")
-        return 2
+        return _status_of(error)
     return 0
+
+
+def _status_of(error: BaseException) -> int:
+    return 2 if isinstance(error, El4nerError) and not isinstance(error, WorkerCrashedError) else 1
 
 
 if __name__ == "__main__":

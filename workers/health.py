@@ -2,8 +2,9 @@
 
 What Faust's users report most is a consumer that hangs in a process that answers (#175, #523, #596, #629). So a worker
 lives while its partitions with messages get on and no engine is past its deadline; a platform that restarts a worker
-that does not live heals it, since nothing unfinished is committed. It is ready when it has partitions and models, which
-a rolling upgrade waits for; losing them for a rebalance is no reason to restart.
+that does not live heals it, since nothing unfinished is committed. A worker that has given up (it has crashed, or has
+not stopped in time) does not live, whatever it still waits for. It is ready when it has partitions and models, which a
+rolling upgrade waits for; losing them for a rebalance is no reason to restart.
 """
 
 from __future__ import annotations
@@ -58,12 +59,21 @@ class Health:
         report: gives the stages as they are now. None of them: the process has only begun to start.
         stall_seconds: ``worker.stall_seconds``.
         batch_deadline_seconds: ``worker.batch_deadline_seconds``; None: an engine may take as long as it likes.
+        given_up: why the whole process is not worth keeping; None: it is.
     """
 
-    def __init__(self, report: Report, *, stall_seconds: float, batch_deadline_seconds: float | None = None) -> None:
+    def __init__(
+        self,
+        report: Report,
+        *,
+        stall_seconds: float,
+        batch_deadline_seconds: float | None = None,
+        given_up: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self._report = report
         self._stall = stall_seconds
         self._deadline = batch_deadline_seconds
+        self._given_up = given_up
 
     def live(self) -> tuple[bool, Mapping[str, Any]]:
         """Whether the process is worth keeping, and the details as JSON data."""
@@ -88,6 +98,8 @@ class Health:
             details = asdict(stage)
             del details["stage"]
             stages[stage.stage] = {**details, "stalled": self._stalls(stage), "problems": problems}
+        if (reason := self._given_up()) is not None:
+            return False, {"status": "unwell", "problems": [reason], "stages": stages}
         return well, {"status": "ok" if well else "unwell", "stages": stages}
 
     def _stalls(self, stage: StageHealth) -> bool:

@@ -2,8 +2,8 @@
 
 Start: topics checked → pipeline loaded (on the thread that owns it) → consumer groups joined → ready. Stop, on SIGTERM
 or SIGINT: no new messages → what was begun is finished, within ``worker.shutdown_seconds`` → committed → groups left. A
-crash ends the process without committing anything that is not delivered; restarting it is the business of whoever
-started it.
+crash leaves the groups first, and ends the process without committing anything that is not delivered; restarting it is
+the business of whoever started it. Either end has a bound: :mod:`workers.ending`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
@@ -26,10 +25,14 @@ from workers.app import StageApp
 from workers.cache import RedisRetrievalCache
 from workers.combine import CombineWorker
 from workers.config import StreamSettings
+from workers.end_signals import EndSignals
+from workers.ending import CLOSE_SECONDS, Ending
 from workers.health import Health, HealthServer, StageHealth, observe_stages
 from workers.metrics import Metrics
 from workers.stage_worker import Owner, StageWorker
+from workers.stopping import stop_workers
 from workers.telemetry import Telemetry
+from workers.watchdog import Watchdog
 
 __all__ = ["ROLES", "STAGES", "WorkerCrashedError", "run_workers", "serve_workers"]
 
@@ -40,7 +43,6 @@ STAGES: Final = ("extract", "classify", "validate", "aggregate")
 ROLES: Final = (*STAGES, members.COMBINE)
 """What a process can run; the last one is only for ensembles whose members are in different processes."""
 
-_CLOSE_SECONDS: Final = 5.0
 _GARBAGE: Final = 20_000
 """New objects between two looks for cycles among them: those of some batches. Python's default is 700."""
 
@@ -59,11 +61,22 @@ class WorkerCrashedError(El4nerError):
     code = "worker-crashed"
 
 
-def run_workers(settings: StreamSettings, stages: Sequence[str], *, ready: Callable[[], None] | None = None) -> None:
-    """Run the stages in this process until SIGTERM or SIGINT; then drain, and return.
+def run_workers(
+    settings: StreamSettings,
+    stages: Sequence[str],
+    *,
+    ready: Callable[[], None] | None = None,
+    watchdog: Watchdog | None = None,
+    status_of: Callable[[BaseException], int] = lambda _: 1,
+) -> None:
+    """Run the stages in this process until SIGTERM or SIGINT; then drain, and return. From the main thread.
 
     ``ready`` is called once, when every stage has its partitions. Logging is the caller's
     (:func:`workers.logs.configure_logging`).
+
+    What hangs while this ends is ended, and the process with it (:mod:`workers.watchdog`). Whoever gives a ``watchdog``
+    has its program's own end bounded too: it stays armed when this returns or raises. ``status_of``: what the program's
+    exit status will be, by what is raised here.
 
     Raises:
         ConfigError: there is no such stage, or members cannot do it apart.
@@ -71,7 +84,13 @@ def run_workers(settings: StreamSettings, stages: Sequence[str], *, ready: Calla
         WorkerCrashedError: a worker crashed.
         El4nerError: the pipeline cannot be loaded.
     """
-    asyncio.run(_until_signalled(settings, stages, ready))
+    dog = Watchdog() if watchdog is None else watchdog
+    ending = Ending(settings.worker.shutdown_seconds, watchdog=dog, status_of=status_of)
+    try:
+        asyncio.run(_until_signalled(settings, stages, ready, ending))
+    finally:
+        if watchdog is None:
+            dog.disarm()
 
 
 async def serve_workers(
@@ -80,8 +99,13 @@ async def serve_workers(
     *,
     stop: asyncio.Event,
     ready: Callable[[], None] | None = None,
+    ending: Ending | None = None,
 ) -> None:
-    """As :func:`run_workers`, until ``stop`` is set; for use inside a running event loop."""
+    """As :func:`run_workers`, until ``stop`` is set; for use inside a running event loop.
+
+    The process is the caller's: what hangs at the end does not end it. ``ending`` is :func:`run_workers`'.
+    """
+    ending = Ending(settings.worker.shutdown_seconds) if ending is None else ending
     unknown = [stage for stage in stages if stage not in ROLES]
     if unknown or not stages or len(set(stages)) != len(stages):
         raise ConfigError(f"stages: expected some of {', '.join(ROLES)}, each once, not {list(stages)}")
@@ -91,24 +115,30 @@ async def serve_workers(
         await asyncio.to_thread(acls.check_rights, settings.kafka, stages)
     workers: list[Worker] = []
     telemetry = Telemetry.of(settings, stages)
-    async with _web(settings, workers, telemetry):
+    async with _web(settings, workers, telemetry, ending):
         with _engines(settings, stages) as (owner, cache):
             if owner is not None:
                 started = time.monotonic()
                 # The first call's result is that of loading.
-                await asyncio.wrap_future(owner.submit_within(0, lambda _: None))
+                loading = asyncio.wrap_future(owner.submit_within(0, lambda _: None))
+                if not await _unless_stopped(loading, stop):
+                    ending.stop()
+                    ending.finished()
+                    return
                 log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - started, 2)})
             try:
                 _observe(telemetry.metrics, owner, cache, workers)
-                await _serve(settings, stages, owner, stop, ready, workers, telemetry)
+                await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending)
             finally:
-                await asyncio.to_thread(telemetry.spans.close, _CLOSE_SECONDS)
+                await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
                 if cache is not None:
                     log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
 
 
 @contextlib.asynccontextmanager
-async def _web(settings: StreamSettings, workers: Sequence[Worker], telemetry: Telemetry) -> AsyncIterator[None]:
+async def _web(
+    settings: StreamSettings, workers: Sequence[Worker], telemetry: Telemetry, ending: Ending
+) -> AsyncIterator[None]:
     """Probes and metrics, from before the models are loaded."""
     worker = settings.worker
     if worker.web_port is None:
@@ -123,6 +153,7 @@ async def _web(settings: StreamSettings, workers: Sequence[Worker], telemetry: T
         report,
         stall_seconds=worker.stall_seconds,
         batch_deadline_seconds=worker.batch_deadline_seconds,
+        given_up=ending.problem,
     )
     server = HealthServer(worker.web_host, worker.web_port, health, exposition=telemetry.metrics.exposition)
     await server.start()
@@ -131,6 +162,19 @@ async def _web(settings: StreamSettings, workers: Sequence[Worker], telemetry: T
         yield
     finally:
         await server.stop()
+
+
+async def _unless_stopped(loading: asyncio.Future[None], stop: asyncio.Event) -> bool:
+    """False: ``stop`` came first, and nobody needs what is loaded. Raises what loading raises."""
+    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+    ends: list[asyncio.Future[Any]] = [loading, stopping]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    stopping.cancel()
+    if not loading.done():
+        loading.cancel()
+        return False
+    loading.result()
+    return True
 
 
 def _observe(
@@ -204,16 +248,23 @@ def _engines(
         # stays in its model ends with the process.
         closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
         closing.start()
-        closing.join(timeout=min(_CLOSE_SECONDS, settings.worker.shutdown_seconds))
+        closing.join(timeout=min(CLOSE_SECONDS, settings.worker.shutdown_seconds))
         if cache is not None:
             cache.close()
 
 
-async def _until_signalled(settings: StreamSettings, stages: Sequence[str], ready: Callable[[], None] | None) -> None:
+async def _until_signalled(
+    settings: StreamSettings, stages: Sequence[str], ready: Callable[[], None] | None, ending: Ending
+) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    ending.watch(loop)
+
+    def heard(number: int) -> None:
+        # First what needs no loop: it may be the loop that stands still.
+        ending.signal(number)
+        with contextlib.suppress(RuntimeError):  # it is closed
+            loop.call_soon_threadsafe(stop.set)
 
     def settled() -> None:
         # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen it is looked through
@@ -224,7 +275,12 @@ async def _until_signalled(settings: StreamSettings, stages: Sequence[str], read
         if ready is not None:
             ready()
 
-    await serve_workers(settings, stages, stop=stop, ready=settled)
+    with EndSignals(heard):
+        try:
+            await serve_workers(settings, stages, stop=stop, ready=settled, ending=ending)
+        except BaseException as error:
+            ending.fail(error)
+            raise
 
 
 async def _serve(
@@ -235,14 +291,23 @@ async def _serve(
     ready: Callable[[], None] | None,
     workers: list[Worker],
     telemetry: Telemetry,
+    ending: Ending,
 ) -> None:
-    crashed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
+    loop = asyncio.get_running_loop()
+    crashed: asyncio.Future[BaseException] = loop.create_future()
 
-    def fatal(reason: BaseException) -> None:
+    def note(reason: BaseException) -> None:
         if not crashed.done():
             crashed.set_result(reason)
 
+    def fatal(reason: BaseException) -> None:
+        # Here and not on the loop, which may stand still: from now on the worker does not live, and has no partitions.
+        ending.crash(reason)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(note, reason)
+
     workers += [_build(stage, settings, owner, fatal, telemetry) for stage in stages]
+    ending.members([worker.app.leave for worker in workers])
     starting: asyncio.Future[Any] = asyncio.ensure_future(_start(workers, ready))
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     ends: list[asyncio.Future[Any]] = [stopping, crashed]
@@ -255,9 +320,10 @@ async def _serve(
     finally:
         for task in (starting, stopping):
             task.cancel()
-        await _stop(settings, workers, drain=not crashed.done())
-    if crashed.done():
-        reason = crashed.result()
+        if ending.crashed_by is None:
+            ending.stop()
+        await stop_workers(workers, ending, crashed)
+    if (reason := ending.crashed_by) is not None:
         raise WorkerCrashedError(f"a worker crashed: {type(reason).__name__}: {reason}") from reason
 
 
@@ -293,34 +359,6 @@ async def _start(workers: Sequence[Worker], ready: Callable[[], None] | None) ->
     log.info("ready", extra={"stages": [worker.app.stage for worker in workers]})
     if ready is not None:
         ready()
-
-
-async def _stop(settings: StreamSettings, workers: Sequence[Worker], *, drain: bool) -> None:
-    # Who crashed has nothing to hand over: its partitions are free when the process is gone.
-    bound = settings.worker.shutdown_seconds if drain else min(_CLOSE_SECONDS, settings.worker.shutdown_seconds)
-    for worker in workers:
-        worker.app.stopping = True
-        worker.app.positions.pause()
-    if drain:
-        # What the first stages still deliver, the later ones need not take: it stays in its topic.
-        await asyncio.gather(*(worker.drain() for worker in workers))
-    for worker in reversed(workers):
-        try:
-            async with asyncio.timeout(bound):
-                if drain and worker.app.started:
-                    await worker.app.consumer.commit_all()
-                await worker.release()
-                await worker.app.stop()
-        except TimeoutError:
-            log.warning("%s did not stop within %g s", worker.app.stage, bound, extra={"stage": worker.app.stage})
-        except Exception:
-            # What it could not commit or close is read again by the next one.
-            log.exception("%s did not stop cleanly", worker.app.stage, extra={"stage": worker.app.stage})
-        log.info(
-            "%s stopped",
-            worker.app.stage,
-            extra={"stage": worker.app.stage, "documents": worker.documents, "failures": worker.failures},
-        )
 
 
 def _health(worker: Worker) -> StageHealth:

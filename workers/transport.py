@@ -27,11 +27,11 @@ from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
 
-from workers.delivery import MAX_BATCH_BYTES
+from workers.delivery import MAX_BATCH_BYTES, REFUSALS
 from workers.leaving import LeavingThread
 from workers.offsets import OffsetTracker
 
-__all__ = ["Consumer", "Fetched", "Producer", "Transport"]
+__all__ = ["Consumer", "Fetched", "Producer", "Transport", "number_anew_after_refusals", "outlast_outages"]
 
 log = logging.getLogger(__name__)
 
@@ -174,7 +174,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         """Leave the group now, though nothing is finished: no more is committed, the partitions are others'. From any
         thread; what is returned is done when the broker was told, or could not be."""
         self._has_left = True
-        return self._thread.leave()
+        thread: ConsumerThread = self._thread
+        return thread.leave()
 
     # --- what is read ---
 
@@ -259,7 +260,7 @@ class Producer(driver.Producer):  # type: ignore[misc]
         return {"acks": "all", "enable_idempotence": True, "max_batch_size": MAX_BATCH_BYTES, "linger_ms": 0}
 
     def _new_producer(self, transactional_id: str | None = None) -> Any:
-        return outlast_outages(super()._new_producer(transactional_id))
+        return number_anew_after_refusals(outlast_outages(super()._new_producer(transactional_id)))
 
     @property
     def client(self) -> Any:
@@ -295,6 +296,35 @@ def outlast_outages(producer: Any) -> Any:
     call the second one ``delivery.timeout.ms`` (two minutes).
     """
     producer._message_accumulator._batch_ttl = max(_DELIVERY_SECONDS, producer._message_accumulator._batch_ttl)
+    return producer
+
+
+def number_anew_after_refusals(producer: Any) -> Any:
+    """The aiokafka producer, giving the numbers of a batch that a broker has refused to the next one.
+
+    Brokers expect an idempotent producer's batches to be numbered without a gap, and one that they refused was never
+    there. aiokafka (0.14) goes on counting, after which they take nothing more from it for that partition
+    (``OutOfOrderSequenceNumber``). A partition has one batch on its way at a time, and the next one has no number yet
+    when the refusal comes in. Only refusals count that come before anything is written (:data:`REFUSALS`).
+    """
+    accumulator, numbers = producer._message_accumulator, producer._txn_manager
+    pop = accumulator._pop_batch
+
+    def popped(tp: Any) -> Any:
+        batch = pop(tp)
+        if numbers is None or batch.retry_count > 1:
+            return batch  # not numbered now
+        fail = batch.failure
+
+        def failure(exception: BaseException) -> None:
+            if isinstance(exception, REFUSALS):
+                numbers.increment_sequence_number(tp, -batch.record_count)
+            fail(exception)
+
+        batch.failure = failure
+        return batch
+
+    accumulator._pop_batch = popped
     return producer
 
 

@@ -9,20 +9,14 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from el4ner.errors import ConfigError, El4nerError, ModelError, PoolError
+from el4ner.errors import El4nerError
 from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
+from workers.cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, exit_status
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
 from workers.cli.output import OutputError, complain, discard_results, flush_results, prepare_standard_streams
 from workers.cli.settings import GlobalOptions, prepare_process
 
 __all__ = ["app", "main"]
-
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
-"""128 + SIGPIPE, as of any program that ``| head`` cuts short."""
-
 
 class ErrorsAsLines(TyperGroup):
     """Says what went wrong in a line or a few, and ends with the exit code that fits. Only bugs show a traceback."""
@@ -40,8 +34,7 @@ class ErrorsAsLines(TyperGroup):
             raise typer.Exit(EXIT_FAILED) from error
         except El4nerError as error:
             complain(str(error))
-            mistaken = isinstance(error, ConfigError | ModelError | PoolError)
-            raise typer.Exit(EXIT_USAGE if mistaken else EXIT_FAILED) from error
+            raise typer.Exit(exit_status(error)) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:
@@ -94,7 +87,7 @@ app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
-app.command("produce", epilog=produce.EXAMPLES)(produce.produce)
+app.command("produce", cls=produce.ProduceCommand, epilog=produce.EXAMPLES)(produce.produce)
 app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 
 

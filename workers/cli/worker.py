@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from workers.cli.exits import exit_status
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
 
@@ -72,11 +73,19 @@ def worker(
 
     from workers.logs import configure_logging
     from workers.run import STAGES, WorkerCrashedError, run_workers
+    from workers.watchdog import Watchdog
 
     configure_logging(settings.worker)
     chosen = STAGES if Stage.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))
     try:
-        run_workers(settings, chosen, ready=None if ready_file is None else ready_file.touch)
+        # The watchdog stays for as long as the process lasts: what hangs at the interpreter's exit is ended, too.
+        run_workers(
+            settings,
+            chosen,
+            ready=None if ready_file is None else ready_file.touch,
+            watchdog=Watchdog(),
+            status_of=exit_status,
+        )
     except WorkerCrashedError as error:
         # A bug or an outage, and nobody looks at a terminal: the log has everything.
         logging.getLogger(__name__).critical("%s", error, exc_info=error.__cause__, extra={"code": error.code})
