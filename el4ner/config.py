@@ -14,12 +14,16 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
 from el4ner.errors import ConfigError
+from el4ner.nearest import no_such
 from el4ner.types import Mode
+
+if TYPE_CHECKING:
+    from el4ner.pools.reading import Reading
 
 __all__ = [
     "Device",
@@ -154,13 +158,32 @@ class PoolsSettings(Section):
     default: str = "news"
     """The pool of a document that names none."""
     paths: Mapping[str, str] = Field(default_factory=lambda: {"news": "shipped:news", "logs": "shipped:logs"})
-    """Pool name → ``shipped:NAME``, or a folder with a ``pool.toml``, or a ``.jsonl`` or CoNLL file."""
+    """Pool name → ``shipped:NAME``, or a folder with a ``pool.toml``, or a JSON or CoNLL file."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """What is done with a sentence of a pool's files that is wrong: ``skip`` leaves it out, with a warning. This and
+    the three below are for files without a ``pool.toml`` that says otherwise."""
+    join: Literal["script", "space", "none"] = "script"
+    """How the tokens of CoNLL files become a text. ``script``: with spaces, but for scripts that are written without
+    (Chinese, Japanese, Thai, …); ``space``: with spaces whatever the script; ``none``: without."""
+    offsets: Literal["auto", "code-points", "utf-16"] = "auto"
+    """What the offsets of doccano and Label Studio count; ``auto`` finds out by where words begin and end. It makes a
+    difference after emoji."""
+    ignore: tuple[str, ...] = ()
+    """Keys of JSON records that say nothing about entities; others that are not known are errors."""
 
     @model_validator(mode="after")
     def _default_is_hosted(self) -> PoolsSettings:
         if self.default not in self.paths:
-            raise ValueError(f"default pool {self.default!r} is not in pools.paths ({sorted(self.paths)})")
+            hint = no_such("pool", self.default, sorted(self.paths))
+            raise ValueError(f"default pool {self.default!r} is not in pools.paths: {hint}")
         return self
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read where their ``pool.toml`` does not say."""
+        from el4ner.pools.reading import Reading
+
+        return Reading(self.on_error, self.join, self.offsets, frozenset(self.ignore))
 
 
 class RetrievalSettings(Section):

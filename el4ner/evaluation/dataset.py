@@ -9,11 +9,13 @@ from pathlib import Path
 from el4ner.errors import PoolError
 from el4ner.evaluation.records import Labelled
 from el4ner.pools.pool import Pool, PoolSentence
-from el4ner.pools.readers import describe, read_conll
+from el4ner.pools.readers import describe, read_sentences
+from el4ner.pools.reading import Reading
 
 __all__ = ["Dataset", "LabelledSentence", "gold_of", "load_dataset"]
 
 LabelledSentence = PoolSentence
+_AS_IT_IS = Reading()
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ def gold_of(sentence: LabelledSentence) -> tuple[Labelled, ...]:
     return tuple((span.start, span.end, label) for span, label in sentence.spans)
 
 
-def load_dataset(folder: Path, *, split: str = "test", limit: int | None = None, seed: int = 0) -> Dataset:
+def load_dataset(
+    folder: Path, *, split: str = "test", limit: int | None = None, seed: int = 0, reading: Reading = _AS_IT_IS
+) -> Dataset:
     """Read ``folder``; with ``limit``, that many sentences drawn by ``seed``, in the file's order.
 
     Entity types are those of the train split's labels; labels that only another split has stay in the gold standard,
@@ -44,11 +48,11 @@ def load_dataset(folder: Path, *, split: str = "test", limit: int | None = None,
     Raises:
         PoolError: a split is missing, or a line is wrong.
     """
-    train = _sentences(folder, "train")
+    train = _sentences(folder, "train", reading)
     labels = sorted({label for sentence in train for _, label in sentence.spans})
     if not labels:
         raise PoolError(f"{folder}: the train split has no labelled span")
-    sentences = _sentences(folder, split)
+    sentences = _sentences(folder, split, reading)
     if limit is not None and limit < len(sentences):
         chosen = sorted(random.Random(seed).sample(range(len(sentences)), limit))
         sentences = [sentences[i] for i in chosen]
@@ -57,11 +61,11 @@ def load_dataset(folder: Path, *, split: str = "test", limit: int | None = None,
     return Dataset(name=name, split=split, pool=pool, sentences=tuple(sentences))
 
 
-def _sentences(folder: Path, split: str) -> list[PoolSentence]:
+def _sentences(folder: Path, split: str, reading: Reading) -> list[PoolSentence]:
     if not folder.is_dir():
         raise PoolError(f"{folder}: is no folder; a data set is a folder with train, dev and test files")
     files = sorted(file for file in folder.iterdir() if file.stem == split and file.is_file())
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
         raise PoolError(f"{folder}: needs exactly one {split} file ({split}.conll, {split}.txt, …); found: {found}")
-    return list(read_conll(files[0]))
+    return list(read_sentences(files[0], reading)[0])

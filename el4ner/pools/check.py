@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from el4ner.pools.pool import Pool, PoolSentence
+from el4ner.pools.pool import LeftOut, Pool, PoolSentence
 
 __all__ = ["Finding", "PoolReport", "check_pool"]
 
@@ -26,7 +26,8 @@ class Finding:
 
 @dataclass(frozen=True)
 class PoolReport:
-    """``mentions``: how many spans each type has, in the pool's order of types; ``entity_free``: sentences without."""
+    """``mentions``: how many spans each type has, in the pool's order of types; ``entity_free``: sentences without.
+    ``left_out``: sentences of the files that the pool does not have, and why."""
 
     name: str
     fingerprint: str
@@ -34,6 +35,7 @@ class PoolReport:
     entity_free: int
     mentions: Mapping[str, int]
     findings: tuple[Finding, ...]
+    left_out: tuple[LeftOut, ...] = ()
 
     @property
     def errors(self) -> int:
@@ -62,6 +64,7 @@ def check_pool(pool: Pool) -> PoolReport:
         entity_free=sum(not sentence.spans for sentence in pool.sentences),
         mentions=mentions,
         findings=tuple(sorted(findings, key=lambda finding: finding.severity)),
+        left_out=pool.left_out,
     )
 
 

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import orjson
 
 from el4ner.errors import PoolError
+from el4ner.nearest import choices, nearest
 from el4ner.text.atoms import AtomKind, divisible
 from el4ner.text.controls import CleanText
 from el4ner.text.lexicon import Lexicon
 from el4ner.text.segment import TextKind
 from el4ner.types import NONE_TYPE, Span
 
-__all__ = ["Pool", "PoolSentence"]
+__all__ = ["LeftOut", "Pool", "PoolSentence", "mistake_in"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,17 @@ class PoolSentence:
     text: str
     spans: tuple[tuple[Span, str], ...]
     where: str = field(default="", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A sentence that is not in the pool. ``mistake``: it is wrong; False: its annotator rejected or passed it over.
+    ``advice``: what else to do about it than to mend it."""
+
+    where: str
+    reason: str
+    mistake: bool = True
+    advice: str = ""
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,7 @@ class Pool:
     types: Mapping[str, str]
     sentences: tuple[PoolSentence, ...]
     text_kind: TextKind = "prose"
+    left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -55,7 +68,8 @@ class Pool:
             if name.lower() == NONE_TYPE or not name.strip():
                 raise PoolError(f"pool {self.name!r}: {name!r} cannot be an entity type: it means «no entity»")
         for sentence in self.sentences:
-            self._check(sentence)
+            if mistake := mistake_in(sentence, self.types):
+                raise PoolError(f"{sentence.where or f'pool {self.name!r}'}: {mistake}")
         object.__setattr__(self, "sentences", tuple(_without_separators(sentence) for sentence in self.sentences))
         object.__setattr__(self, "fingerprint", self._digest())
 
@@ -68,21 +82,6 @@ class Pool:
     def divisible(self) -> frozenset[AtomKind]:
         """The kinds of tokens, such as e-mail addresses, parts of which are labelled, and so may be proposed."""
         return divisible((sentence.text, [span for span, _ in sentence.spans]) for sentence in self.sentences)
-
-    def _check(self, sentence: PoolSentence) -> None:
-        where = sentence.where or f"pool {self.name!r}"
-        previous_end = 0
-        for span, label in sentence.spans:
-            if label not in self.types:
-                raise PoolError(f"{where}: type {label!r} is not declared; there are: {', '.join(self.types)}")
-            if not span.text or sentence.text[span.start : span.end] != span.text:
-                actual = sentence.text[span.start : span.end]
-                raise PoolError(f"{where}: span {span.start}–{span.end} is {actual!r}, not {span.text!r}")
-            if span.start < previous_end:
-                raise PoolError(
-                    f"{where}: span {span.text!r} at {span.start} overlaps the one before it, or is not sorted"
-                )
-            previous_end = span.end
 
     def _digest(self) -> str:
         """Of everything that a prompt can show: types, descriptions, order, sentences, spans. Not of name or files."""
@@ -108,3 +107,26 @@ def _without_separators(sentence: PoolSentence) -> PoolSentence:
             )
         spans.append((Span(start, end, view.text[start:end]), label))
     return replace(sentence, text=view.text, spans=tuple(spans))
+
+
+def mistake_in(sentence: PoolSentence, types: Iterable[str] | None = None) -> str | None:
+    """What is wrong with a sentence of a pool that declares these types (None: any); None if nothing is."""
+    previous: Span | None = None
+    declared = None if types is None else list(types)
+    for span, label in sentence.spans:
+        if declared is not None and label not in declared:
+            like = nearest(label, declared)
+            hint = f"; nearest: {like!r}" if like is not None else ""
+            return f"type {label!r} is not declared{hint}; there are: {choices(declared)}"
+        if not span.text or sentence.text[span.start : span.end] != span.text:
+            actual = sentence.text[span.start : span.end]
+            return f"span {span.start}–{span.end} is {actual!r}, not {span.text!r}"
+        if not span.text.strip():
+            return f"span {span.start}–{span.end} is nothing but white space: {span.text!r}"
+        if previous is not None and span.start < previous.end:
+            return (
+                f"span {span.text!r} at {span.start} overlaps {previous.text!r} at {previous.start}, or is not sorted: "
+                "a place in a text has one type"
+            )
+        previous = span
+    return None

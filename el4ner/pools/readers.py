@@ -1,31 +1,58 @@
-"""Pools from files: a folder with a ``pool.toml``, JSON Lines, or CoNLL columns (BIO or BIOES).
+"""Pools from files: a folder with a ``pool.toml``, JSON in several layouts, or CoNLL columns.
 
 Every error names the file and the line, what is wrong there and how to mend it.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import Any, cast
-
-import orjson
+from typing import TYPE_CHECKING, Final
 
 from el4ner.errors import PoolError
-from el4ner.pools.pool import Pool, PoolSentence
-from el4ner.text.segment import TextKind
-from el4ner.types import Span
+from el4ner.nearest import choices, nearest
+from el4ner.pools.conll import conll_items, tag_spans
+from el4ner.pools.description import read_description
+from el4ner.pools.joining import join_tokens
+from el4ner.pools.json_items import json_items
+from el4ner.pools.pool import LeftOut, Pool, PoolSentence, mistake_in
+from el4ner.pools.reading import Item, OnError, Reading
 
-__all__ = ["load_pool", "read_conll", "read_jsonl", "shipped_pools"]
+if TYPE_CHECKING:
+    from el4ner.config import PoolsSettings
+
+__all__ = [
+    "describe",
+    "join_tokens",
+    "load_pool",
+    "load_pools",
+    "read_conll",
+    "read_jsonl",
+    "read_sentences",
+    "shipped_pools",
+    "tag_spans",
+]
+
+_log = logging.getLogger(__name__)
 
 SHIPPED = "shipped:"
-_CONLL_SUFFIXES = frozenset({".conll", ".txt", ".bio", ".iob", ".tsv"})
-_TAG = re.compile(r"^(?:O|([BIES])-(.+))$")
-_NO_SPACE_BEFORE = frozenset(".,;:!?%)]}'’”")
-_NO_SPACE_AFTER = frozenset("([{$£€“‘#@")
+_JSON_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
+_CONLL_SUFFIXES: Final = frozenset({".bio", ".bioes", ".conll", ".conllu", ".iob", ".iob2", ".tsv", ".txt"})
+_CONVERTED: Final = {
+    ".spacy": "spaCy's DocBin: write of each Doc a line of JSON "
+    '[doc.text, {"entities": [[e.start_char, e.end_char, e.label_] for e in doc.ents]}]',
+    ".ann": "brat's standoff: convert it to CoNLL columns (brat's tools/anntoconll.py)",
+    ".parquet": "a table: write it as JSON Lines, with names instead of numbers as tags",
+    ".csv": "a table: export JSON Lines or CoNLL columns instead",
+    ".xml": "XML: export JSON Lines or CoNLL columns instead",
+}
+_NEVER_NOTES: Final = frozenset({".spacy", ".ann", ".parquet"})
+"""Labelled data for sure: a folder that has some is not read without it, silently."""
+_SHIPPED_READING: Final = Reading()
 
 
 def shipped_pools() -> list[str]:
@@ -35,22 +62,53 @@ def shipped_pools() -> list[str]:
     )
 
 
-def load_pool(source: str | Path, *, name: str | None = None) -> Pool:
-    """A pool from ``shipped:NAME`` (or just a shipped name), a folder with a ``pool.toml``, a JSONL or a CoNLL file.
+def load_pool(
+    source: str | Path,
+    *,
+    name: str | None = None,
+    reading: Reading = _SHIPPED_READING,
+    on_error: OnError | None = None,
+) -> Pool:
+    """A pool from ``shipped:NAME`` (or just a shipped name), a folder with a ``pool.toml``, a JSON or a CoNLL file.
 
-    A bare file has no descriptions: its types are the labels that occur in it, described by their own names.
+    A bare file has no descriptions: its types are the labels that occur in it, described by their own names. What a
+    folder's ``pool.toml`` says about reading wins over ``reading``, and ``on_error`` over both.
 
     Raises:
         PoolError: names file and line.
     """
     path = _locate(str(source))
     if path.is_dir():
-        return _load_folder(path, name)
-    sentences = tuple(_read_sentences(path))
+        return _load_folder(path, name, reading, on_error)
+    reading = reading if on_error is None else replace(reading, on_error=on_error)
+    sentences, left_out = _sorted_out(_items(path, reading), reading)
     labels = sorted({label for sentence in sentences for _, label in sentence.spans})
     if not labels:
-        raise PoolError(f"{path}: no sentence has a labelled span, so there are no entity types to learn from it")
-    return Pool(name=name or path.stem, types={label: describe(label) for label in labels}, sentences=sentences)
+        raise PoolError(
+            f"{path}: no sentence has a labelled span, so there are no entity types to learn from it{_first(left_out)}"
+        )
+    types = {label: describe(label) for label in labels}
+    return Pool(name=name or path.stem, types=types, sentences=sentences, left_out=left_out)
+
+
+def load_pools(settings: PoolsSettings) -> dict[str, Pool]:
+    """The pools that a configuration names. Sentences that were left out, since it says so, are a warning.
+
+    Raises:
+        PoolError: names file and line.
+    """
+    pools = {name: load_pool(source, name=name, reading=settings.reading) for name, source in settings.paths.items()}
+    for name, pool in pools.items():
+        mistakes = [sentence for sentence in pool.left_out if sentence.mistake]
+        if mistakes:
+            _log.warning(
+                "pool %s: %d sentences were left out, the first at %s: %s",
+                name,
+                len(mistakes),
+                mistakes[0].where,
+                mistakes[0].reason,
+            )
+    return pools
 
 
 def describe(label: str) -> str:
@@ -58,175 +116,116 @@ def describe(label: str) -> str:
     return re.sub(r"[-_/.]+", " ", label).strip().lower()
 
 
-def read_jsonl(path: Path) -> Iterator[PoolSentence]:
+def read_jsonl(path: Path, reading: Reading = _SHIPPED_READING) -> Iterator[PoolSentence]:
     """One object a line: ``{"text": …, "spans": [{"start": 0, "end": 5, "type": "person", "text": "Maria"}]}``.
 
-    Offsets are code points, half-open. ``text`` of a span is optional and checked where given.
+    Offsets are code points, half-open. ``text`` of a span is optional and checked where given. The layouts of other
+    tools are read too; docs/pools.md lists them.
+
+    Raises:
+        PoolError: names file and line.
     """
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip():
-            continue
-        where = f"{path}:{number}"
-        try:
-            record = orjson.loads(line)
-        except orjson.JSONDecodeError as error:
-            raise PoolError(f"{where}: is not JSON: {error}") from error
-        if not isinstance(record, dict) or not isinstance(record.get("text"), str) or not record["text"].strip():
-            raise PoolError(f'{where}: needs an object with a "text" that is not empty')
-        spans = [_json_span(item, record["text"], where) for item in record.get("spans", [])]
-        yield PoolSentence(record["text"], tuple(sorted(spans)), where)
+    yield from _sorted_out(json_items(path, reading), reading)[0]
 
 
-def _json_span(item: Any, text: str, where: str) -> tuple[Span, str]:
-    match item:
-        case {"start": int(start), "end": int(end), "type": str(label)}:
-            if not 0 <= start < end <= len(text):
-                raise PoolError(f"{where}: span {start}–{end} is not inside the text, which has {len(text)} characters")
-            surface = item.get("text", text[start:end])
-            if surface != text[start:end]:
-                raise PoolError(
-                    f"{where}: span {start}–{end} is {text[start:end]!r}, not {surface!r}; "
-                    "offsets are Unicode code points, end not included"
-                )
-            return Span(start, end, surface), label
-        case _:
-            raise PoolError(f'{where}: a span needs whole numbers "start" and "end" and a string "type", not {item!r}')
+def read_conll(path: Path, reading: Reading = _SHIPPED_READING) -> Iterator[PoolSentence]:
+    """Token and tag in the first and last column, a blank line between sentences; BIO, BIOES or BILOU.
 
-
-def read_conll(path: Path) -> Iterator[PoolSentence]:
-    """Token and tag in the first and last column, a blank line between sentences; BIO or BIOES, told apart by itself.
-
-    Tokens are joined to a text with spaces, but for punctuation: ``read_conll_tokens`` keeps them apart.
+    Raises:
+        PoolError: names file and line.
     """
-    for tokens, tags, where in read_conll_tokens(path):
-        text, offsets = join_tokens(tokens)
-        spans = []
-        for first, last, label in tag_spans(tags):
-            start, end = offsets[first][0], offsets[last][1]
-            spans.append((Span(start, end, text[start:end]), label))
-        yield PoolSentence(text, tuple(spans), where)
+    yield from _sorted_out(conll_items(path, reading), reading)[0]
 
 
-def read_conll_tokens(path: Path) -> Iterator[tuple[list[str], list[str], str]]:
-    """Sentences as tokens and tags, with ``file:line`` of the first token."""
-    tokens: list[str] = []
-    tags: list[str] = []
-    where = f"{path}:1"
-    number = 0
-    for number, line in enumerate(_lines(path), start=1):
-        if not line.strip() or line.startswith("-DOCSTART-"):
-            if tokens:
-                yield tokens, tags, where
-            tokens, tags = [], []
-            continue
-        columns = line.rstrip("\n").split("\t") if "\t" in line else line.split()
-        if len(columns) < 2 or not columns[0].strip():
-            raise PoolError(
-                f"{path}:{number}: needs a token and a tag, separated by a tab or spaces, not {line.strip()!r}"
-            )
-        tag = columns[-1].strip()
-        if not _TAG.match(tag):
-            raise PoolError(
-                f"{path}:{number}: {tag!r} is no BIO or BIOES tag such as O, B-person, I-person, E-person, S-person"
-            )
-        if not tokens:
-            where = f"{path}:{number}"
-        tokens.append(columns[0].strip())
-        tags.append(tag)
-    if tokens:
-        yield tokens, tags, where
+def read_sentences(
+    path: Path, reading: Reading = _SHIPPED_READING
+) -> tuple[tuple[PoolSentence, ...], tuple[LeftOut, ...]]:
+    """The labelled sentences of a file, JSON by its name or else CoNLL columns, and what was left out.
+
+    Raises:
+        PoolError: names file and line.
+    """
+    items = json_items if path.suffix.lower() in _JSON_SUFFIXES else conll_items
+    return _sorted_out(items(path, reading), reading)
 
 
-def tag_spans(tags: list[str]) -> list[tuple[int, int, str]]:
-    """First token, last token and label of each entity; an I or E that continues nothing begins one."""
-    spans: list[tuple[int, int, str]] = []
-    start: int | None = None
-    label = ""
-    for index, tag in enumerate([*tags, "O"]):
-        prefix, _, kind = tag.partition("-")
-        continues = start is not None and prefix in "IE" and kind == label
-        if start is not None and not continues:
-            spans.append((start, index - 1, label))
-            start = None
-        if prefix != "O" and start is None:
-            start, label = index, kind
-        if start is not None and prefix in "ES":
-            spans.append((start, index, label))
-            start = None
-    return spans
+def _sorted_out(
+    items: Iterable[Item], reading: Reading, types: Iterable[str] | None = None
+) -> tuple[tuple[PoolSentence, ...], tuple[LeftOut, ...]]:
+    declared = None if types is None else list(types)
+    sentences, left_out = [], []
+    for item in items:
+        if isinstance(item, PoolSentence) and (mistake := mistake_in(item, declared)):
+            item = LeftOut(item.where, mistake)
+        if isinstance(item, PoolSentence):
+            sentences.append(item)
+        elif item.mistake and reading.on_error == "stop":
+            raise PoolError(f"{item.where}: {item.reason}{item.advice}")
+        else:
+            left_out.append(item)
+    return tuple(sentences), tuple(left_out)
 
 
-def join_tokens(tokens: list[str]) -> tuple[str, list[tuple[int, int]]]:
-    """Tokens as one readable text, and each token's offsets in it."""
-    text = ""
-    offsets = []
-    for token in tokens:
-        glued = not text or token[0] in _NO_SPACE_BEFORE or text[-1] in _NO_SPACE_AFTER
-        start = len(text) + (0 if glued else 1)
-        text += ("" if glued else " ") + token
-        offsets.append((start, start + len(token)))
-    return text, offsets
+def _first(left_out: tuple[LeftOut, ...]) -> str:
+    if not left_out:
+        return ""
+    return f"; {len(left_out)} sentences were left out, the first at {left_out[0].where}: {left_out[0].reason}"
 
 
 def _locate(source: str) -> Path:
     shipped = source.removeprefix(SHIPPED)
-    if source.startswith(SHIPPED) or (source in shipped_pools() and not Path(source).exists()):
-        if shipped not in shipped_pools():
-            raise PoolError(f"there is no shipped pool {shipped!r}; there are: {', '.join(shipped_pools())}")
+    names = shipped_pools()
+    if source.startswith(SHIPPED) or (source in names and not Path(source).exists()):
+        if shipped not in names:
+            raise PoolError(f"there is no shipped pool {shipped!r}{_like(shipped, names)}; there are: {choices(names)}")
         return Path(str(resources.files("el4ner") / "pools" / shipped))
     path = Path(source).expanduser()
     if not path.exists():
         raise PoolError(
-            f"{path}: no such pool; name a file, a folder with a pool.toml, or one of: {', '.join(shipped_pools())}"
+            f"{path}: no such pool{_like(source, names)}; name a file, a folder with a pool.toml, or one of: "
+            f"{choices(names)}"
         )
     return path
 
 
-def _load_folder(folder: Path, name: str | None) -> Pool:
-    described = folder / "pool.toml"
-    if not described.is_file():
-        raise PoolError(f"{folder}: a pool's folder needs a pool.toml (name, text, [types])")
-    try:
-        meta: Mapping[str, Any] = tomllib.loads(described.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PoolError(f"{described}: is not valid TOML: {error}") from error
-    unknown = set(meta) - {"name", "text", "description", "types"}
-    if unknown:
-        raise PoolError(
-            f"{described}: there is no setting {sorted(unknown)[0]!r}; there are: name, text, description, types"
-        )
-    types = meta.get("types")
-    if not isinstance(types, Mapping) or not all(isinstance(line, str) for line in types.values()):
-        raise PoolError(f'{described}: needs a table [types] with lines such as person = "a named human being"')
-    kind = meta.get("text", "prose")
-    if kind not in ("prose", "log"):
-        raise PoolError(f'{described}: text is "prose" or "log", not {kind!r}')
-    files = sorted(file for file in folder.iterdir() if file.suffix == ".jsonl" or file.suffix in _CONLL_SUFFIXES)
+def _like(name: str, names: list[str]) -> str:
+    like = nearest(name, names)
+    return f"; nearest: {like!r}" if like is not None else ""
+
+
+def _load_folder(folder: Path, name: str | None, reading: Reading, on_error: OnError | None) -> Pool:
+    described = read_description(folder, reading)
+    reading = described.reading if on_error is None else replace(described.reading, on_error=on_error)
+    files = sorted(file for file in folder.iterdir() if file.is_file() and _is_labelled(file))
     if not files:
-        raise PoolError(f"{folder}: holds no .jsonl or CoNLL file with sentences")
+        raise PoolError(f"{folder}: holds no JSON or CoNLL file with sentences")
+    items = (item for file in files for item in _items(file, reading))
+    sentences, left_out = _sorted_out(items, reading, described.types)
+    if not sentences:
+        raise PoolError(f"{folder}: has no sentences{_first(left_out)}")
     return Pool(
-        name=name or str(meta.get("name", folder.name)),
-        types=dict(types),
-        sentences=tuple(sentence for file in files for sentence in _read_sentences(file)),
-        text_kind=cast(TextKind, kind),
+        name=name or described.name,
+        types=described.types,
+        sentences=sentences,
+        text_kind=described.text_kind,
+        left_out=left_out,
     )
 
 
-def _read_sentences(path: Path) -> Iterator[PoolSentence]:
-    if path.suffix == ".jsonl":
-        return read_jsonl(path)
-    if path.suffix in _CONLL_SUFFIXES:
-        return read_conll(path)
-    raise PoolError(f"{path}: neither JSON Lines (.jsonl) nor CoNLL ({', '.join(sorted(_CONLL_SUFFIXES))})")
+def _is_labelled(file: Path) -> bool:
+    """Whether a file of a folder is one of sentences; what would have to be converted is not passed over silently."""
+    suffix = file.suffix.lower()
+    return not file.name.startswith(".") and (suffix in _JSON_SUFFIXES | _CONLL_SUFFIXES | _NEVER_NOTES)
 
 
-def _lines(path: Path) -> Iterator[str]:
-    try:
-        with path.open("rb") as file:
-            for number, raw in enumerate(file, start=1):
-                try:
-                    yield raw.decode("utf-8")
-                except UnicodeDecodeError as error:
-                    raise PoolError(f"{path}:{number}: is not UTF-8: {error.reason} at byte {error.start}") from error
-    except OSError as error:
-        raise PoolError(f"{path}: cannot be read: {error.strerror}") from error
+def _items(path: Path, reading: Reading) -> Iterator[Item]:
+    suffix = path.suffix.lower()
+    if suffix in _JSON_SUFFIXES:
+        return json_items(path, reading)
+    if suffix in _CONLL_SUFFIXES:
+        return conll_items(path, reading)
+    if suffix in _CONVERTED:
+        raise PoolError(f"{path}: is not read, since it is {_CONVERTED[suffix]}")
+    raise PoolError(
+        f"{path}: neither JSON ({', '.join(sorted(_JSON_SUFFIXES))}) nor CoNLL ({', '.join(sorted(_CONLL_SUFFIXES))})"
+    )

@@ -25,7 +25,7 @@ from el4ner.evidence.encoders import EMBEDDER
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.weighing import Weighed, Weighing, covers
 from el4ner.models.prepare import default_cache_dir
-from el4ner.pools import Pool, load_pool
+from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
 from el4ner.stages.context import StageContext
 from el4ner.stages.deciding import by_majority, by_mean, judged
@@ -85,7 +85,7 @@ class Combiner:
         Raises:
             ConfigError, PoolError: what cannot be loaded, and how to mend it.
         """
-        pools = {name: load_pool(source, name=name) for name, source in settings.pools.paths.items()}
+        pools = load_pools(settings.pools)
         return cls(settings, pools, (cache_dir or default_cache_dir()) / FOLDER)
 
     def candidates(self, parts: Sequence[Part[DocumentCandidates]], expected: Sequence[str]) -> DocumentCandidates:

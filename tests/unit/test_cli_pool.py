@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from el4ner.pools import Pool, PoolSentence
+from el4ner.config import PoolsSettings
+from el4ner.pools import Pool, PoolSentence, load_pools
 from el4ner.pools.check import check_pool
 from el4ner.types import Span
 from tests.unit.test_cli import runner, undisturbed
@@ -94,3 +95,27 @@ def test_an_index_needs_retrieval_that_has_one(runner: CliRunner, tmp_path: Path
     result = runner.invoke(app, ["pool", "index", "--config", str(file)])
     assert result.exit_code == 2
     assert "retrieval.kind" in result.stderr
+
+
+def test_wrong_sentences_are_left_out_with_a_count_if_asked_for(runner: CliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "tweets.conll"
+    file.write_text("Ann\tB-person\nran\tO\n\n\u00a0\tO\nBo\tB-person\n", encoding="utf-8")
+    stopped = runner.invoke(app, ["pool", "check", str(file)])
+    assert stopped.exit_code == 1
+    assert f"error: {file}:4: the token has nothing to see: it is U+00A0" in stopped.stderr
+    skipped = runner.invoke(app, ["pool", "check", str(file), "--on-error", "skip"])
+    assert skipped.exit_code == 0
+    assert "left out: 1 sentences, 1 of them wrong" in skipped.stdout
+    assert f"warning: {file}:4: left out: the token has nothing to see" in skipped.stderr
+    configured = runner.invoke(
+        app, ["pool", "check", str(file), "--format", "json"], env={"EL4NER_POOLS__ON_ERROR": "skip"}
+    )
+    assert [out["where"] for out in json.loads(configured.stdout)["left_out"]] == [f"{file}:4"]
+
+
+def test_a_pool_that_stages_load_says_what_was_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "tweets.conll"
+    file.write_text("Ann\tB-person\n\n\u00a0\tO\n", encoding="utf-8")
+    settings = PoolsSettings(default="tweets", paths={"tweets": str(file)}, on_error="skip")
+    assert len(load_pools(settings)["tweets"].sentences) == 1
+    assert f"pool tweets: 1 sentences were left out, the first at {file}:3" in caplog.text

@@ -86,7 +86,7 @@ def evaluate(
     configure_cli_logging(ctx)
     from el4ner.evaluation import compare_with, load_dataset
 
-    loaded = load_dataset(dataset, split=split, limit=limit, seed=seed)
+    loaded = load_dataset(dataset, split=split, limit=limit, seed=seed, reading=settings.pools.reading)
     # Before any model is loaded: hours later would be late to learn that the file does not fit.
     other = None if compare is None else _other_run(compare, loaded)
     result = _run(_for_measuring(settings, dataset, loaded), loaded, batch, fresh=fresh)
@@ -132,14 +132,12 @@ def _write(result: EvaluationResult, report: Path | None, records: Path | None) 
 def _for_measuring(settings: Settings, folder: Path, dataset: Dataset) -> Settings:
     """With the train split as the only pool, and nothing taken over from sentences before: a figure must not depend on
     the order, nor on where an interrupted run went on."""
-    from el4ner.config import PoolsSettings
-
     # load_dataset has made sure that there is exactly one.
     train = next(file for file in sorted(folder.iterdir()) if file.stem == "train" and file.is_file())
     name = dataset.pool.name
     return settings.model_copy(
         update={
-            "pools": PoolsSettings(default=name, paths={name: str(train)}),
+            "pools": settings.pools.model_copy(update={"default": name, "paths": {name: str(train)}}),
             "method": settings.method.model_copy(update={"repeats": "off"}),
         }
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -28,20 +29,43 @@ app = typer.Typer(
 _SHOWN = 50
 
 
+class OnError(StrEnum):
+    """See ``pools.on_error``."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
 @app.command("check")
 def check(
-    pools: Annotated[list[str], typer.Argument(metavar="NAME|PATH...", help="A shipped name, a folder or a file.")],
+    ctx: typer.Context,
+    pools: Annotated[
+        list[str], typer.Argument(metavar="NAME|PATH...", help="A shipped or configured name, a folder or a file.")
+    ],
     *,
+    on_error: Annotated[
+        OnError | None,
+        typer.Option(
+            help="What a wrong sentence does: stop, or skip: leave it out and count it. (default: the file's)"
+        ),
+    ] = None,
     output: Annotated[OutputFormat, typer.Option("--format", help="text, or JSON Lines.")] = OutputFormat.TEXT,
+    config: ConfigOption = None,
 ) -> None:
-    """Read pools, count what is in them, and report what is wrong or odd, by file and line. Exit code 1 for errors."""
+    """Read pools, count what is in them, and report what is wrong or odd, by file and line. Exit code 1 for errors.
+
+    A path is read as [pools] of the configuration says, and as the folder's pool.toml does.
+    """
     from el4ner.pools import load_pool
     from el4ner.pools.check import check_pool
 
+    settings = method_settings(ctx, config).pools
+    reading = settings.reading
     errors = 0
     for source in pools:
         try:
-            report = check_pool(load_pool(source))
+            path = settings.paths.get(source, source)
+            report = check_pool(load_pool(path, reading=reading, on_error=None if on_error is None else on_error.value))
         except PoolError as error:
             errors += 1
             complain(str(error))
@@ -74,7 +98,8 @@ def index(
     from el4ner.pools import load_pool
 
     configured = settings.pools.paths
-    loaded = [load_pool(configured.get(name, name)) for name in pools or configured]
+    reading = settings.pools.reading
+    loaded = [load_pool(configured.get(name, name), reading=reading) for name in pools or configured]
     configure_cli_logging(ctx)
     work_offline_if_local(settings)
     from el4ner.retrieval import PoolIndex, SentenceTransformerEmbedder
@@ -109,6 +134,11 @@ def _show(report: PoolReport) -> None:
     for label, count in report.mentions.items():
         shown.add_row(label, str(count))
     console.print(shown)
+    if report.left_out:
+        mistakes = [sentence for sentence in report.left_out if sentence.mistake]
+        console.print(f"left out: {len(report.left_out)} sentences, {len(mistakes)} of them wrong")
+        for sentence in report.left_out[:_SHOWN]:
+            complain(f"{sentence.where}: left out: {sentence.reason}", severity="warning")
     for finding in report.findings[:_SHOWN]:
         complain(f"{finding.where}: {finding.message}", severity=finding.severity)
     if len(report.findings) > _SHOWN:

@@ -116,10 +116,8 @@ def with_only_pool(settings: Settings, pool: str | None) -> Settings:
 
     ``pool`` is a name from ``pools.paths``, a shipped name or a path. Every pool that is not loaded saves seconds.
     """
-    from el4ner.config import PoolsSettings
-
     name, source = _pool_source(settings, settings.pools.default if pool is None else pool)
-    return settings.model_copy(update={"pools": PoolsSettings(default=name, paths={name: source})})
+    return _with_paths(settings, name, {name: source})
 
 
 def with_pools(settings: Settings, pools: Sequence[str]) -> Settings:
@@ -128,7 +126,6 @@ def with_pools(settings: Settings, pools: Sequence[str]) -> Settings:
     Raises:
         ConfigError: two different ones would have the same name.
     """
-    from el4ner.config import PoolsSettings
     from el4ner.errors import ConfigError
 
     paths: dict[str, str] = {}
@@ -137,7 +134,7 @@ def with_pools(settings: Settings, pools: Sequence[str]) -> Settings:
             raise ConfigError(f"{paths[name]} and {source} would both be called {name!r}: name them one at a time")
     if not paths:
         return settings
-    return settings.model_copy(update={"pools": PoolsSettings(default=next(iter(paths)), paths=paths)})
+    return _with_paths(settings, next(iter(paths)), paths)
 
 
 def work_offline_if_local(settings: Settings) -> None:
@@ -147,6 +144,12 @@ def work_offline_if_local(settings: Settings) -> None:
         sources.append(settings.retrieval.embedder)
     if all(source.startswith(("packaged:", "quantized:", "/", ".", "~")) or source == "instant" for source in sources):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+
+def _with_paths(settings: Settings, default: str, paths: Mapping[str, str]) -> Settings:
+    """Other pools, read as the configuration says."""
+    pools = settings.pools.model_copy(update={"default": default, "paths": dict(paths)})
+    return settings.model_copy(update={"pools": pools})
 
 
 def _pool_source(settings: Settings, pool: str) -> tuple[str, str]:

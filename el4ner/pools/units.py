@@ -1,0 +1,113 @@
+"""In which unit an annotation tool counted: code points, as we do, or UTF-16 as browsers do (an emoji is two there)."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from el4ner.errors import PoolError
+from el4ner.pools.reading import Units
+from el4ner.text.scripts import is_unspaced
+
+__all__ = ["RawSpan", "agreed_units", "offsets_in", "units_of"]
+
+_READINGS: Final[tuple[Units, ...]] = ("code-points", "utf-16")
+
+
+@dataclass(frozen=True, slots=True)
+class RawSpan:
+    """A span as a file has it, in whatever unit. ``surface``: what the file says is there, if it does."""
+
+    start: int
+    end: int
+    label: str
+    surface: str | None = None
+
+
+def offsets_in(text: str, span: RawSpan, units: Units) -> tuple[int, int]:
+    """Start and end in code points.
+
+    Raises:
+        PoolError: outside the text, empty, or in the middle of a character.
+    """
+    length = len(text) if units != "utf-16" else len(text) + _astral(text)
+    if not 0 <= span.start < span.end <= length:
+        raise PoolError(f"span {span.start}–{span.end} is not inside the text, which has {length} characters")
+    if units != "utf-16" or length == len(text):
+        return span.start, span.end
+    places = {0: 0}
+    position = 0
+    for index, char in enumerate(text, 1):
+        position += 1 + (char > "\uffff")
+        places[position] = index
+    if span.start not in places or span.end not in places:
+        raise PoolError(f"span {span.start}–{span.end}, counted in UTF-16, begins or ends in the middle of an emoji")
+    return places[span.start], places[span.end]
+
+
+def units_of(text: str, spans: Sequence[RawSpan]) -> Units | None:
+    """The unit in which these spans make sense; ``auto`` where both say the same, None where it cannot be told.
+
+    A unit makes sense when every span is inside the text, is what the file says it is, and cuts no word.
+    """
+    if not _astral(text):
+        return "auto"
+    read = {units: _read(text, spans, units) for units in _READINGS}
+    possible = {units: places for units, places in read.items() if places is not None}
+    if len({tuple(places) for places in possible.values()}) <= 1 and len(possible) == len(_READINGS):
+        return "auto"
+    sensible = [units for units, places in possible.items() if all(_whole(text, *place) for place in places)]
+    if len(sensible) == 1:
+        return sensible[0]
+    return next(iter(possible)) if len(possible) == 1 else None
+
+
+def agreed_units(votes: Sequence[Units | None]) -> Units | None:
+    """The unit of those records of a file that leave no doubt; None where there are none, or they differ."""
+    clear = {units for units in votes if units not in (None, "auto")}
+    return clear.pop() if len(clear) == 1 else None
+
+
+def _read(text: str, spans: Sequence[RawSpan], units: Units) -> list[tuple[int, int]] | None:
+    places = []
+    for span in spans:
+        try:
+            start, end = offsets_in(text, span, units)
+        except PoolError:
+            return None
+        if span.surface is not None and not same_surface(text[start:end], span.surface):
+            return None
+        places.append((start, end))
+    return places
+
+
+def same_surface(left: str, right: str) -> bool:
+    """Whether two surfaces differ in white space at most: browsers show line breaks as spaces, or write ``\\\\n``."""
+    return _spaced(left) == _spaced(right)
+
+
+def _spaced(surface: str) -> str:
+    return re.sub(r"(?:\s|\\n)+", " ", surface).strip()
+
+
+def _astral(text: str) -> int:
+    return sum(char > "\uffff" for char in text)
+
+
+def _whole(text: str, start: int, end: int) -> bool:
+    """Whether no word is cut at either end, and no white space is included."""
+    if text[start].isspace() or text[end - 1].isspace():
+        return False
+    return not any(_inside_word(text, place) for place in (start, end))
+
+
+def _inside_word(text: str, place: int) -> bool:
+    if not 0 < place < len(text):
+        return False
+    before, after = text[place - 1], text[place]
+    if unicodedata.category(after).startswith("M"):
+        return True
+    return before.isalnum() and after.isalnum() and not (is_unspaced(before) or is_unspaced(after))
