@@ -128,7 +128,7 @@ def child(case: str) -> int:
     run.CLOSE_SECONDS = 0.3  # type: ignore[attr-defined]
     os.environ |= {"EL4NER_WORKER__SHUTDOWN_SECONDS": "0.4", "EL4NER_WORKER__LOG_FORMAT": "json"}
     os.environ |= {"EL4NER_REDIS__ENABLED": "false", "EL4NER_WORKER__WEB_PORT": "0"}
-    topics.check = lambda _: None
+    topics.check = lambda _: []
     hang = {place: HOW[how]} if how in HOW else {}
     tasks: list[asyncio.Future[None]] = []
 
@@ -155,7 +155,7 @@ def child(case: str) -> int:
         if why == "twice":
             threading.Timer(LATER_SECONDS, os.kill, [os.getpid(), signal.SIGINT]).start()
 
-    def build(stage: str, settings: Any, owner: Any, fatal: Callable[[BaseException], None], telemetry: Any) -> Worker:
+    def build(_stage: str, _settings: Any, _owner: Any, fatal: Callable[[BaseException], None], *_: Any) -> Worker:
         return Worker(App(hang, lambda: begin_with(fatal)))
 
     run._build = build  # type: ignore[assignment]

@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import pytest
 from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient
 
 from el4ner.errors import EngineError
 from el4ner.pipeline import Pipeline
@@ -22,7 +23,7 @@ from workers.app import StageApp
 from workers.headers import find
 from workers.messages import Outgoing
 from workers.run import WorkerCrashedError, serve_workers
-from workers.topics import Topic, changelog_name, transactional_id
+from workers.topics import Topic, app_id, changelog_name, transactional_id
 
 pytestmark = [
     pytest.mark.integration,
@@ -363,6 +364,61 @@ async def test_too_many_failures_stop_the_worker_before_it_gives_up_on_everythin
     )
 
 
+@pytest.mark.parametrize("how", ["crash", "stop"])
+@pytest.mark.parametrize(
+    # Nobody's session is over in this test: who has no members any more was left.
+    "stream",
+    [{"kafka": {"session_timeout_seconds": 45.0}, "worker": {"shutdown_seconds": 1.0}}],
+    indirect=True,
+)
+async def test_who_has_given_up_keeps_no_partition_though_its_end_hangs(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    stream.create_topics()
+    group = app_id(stream.settings.kafka, "aggregate")
+    aggregators: list[Aggregator] = []
+    build, release, end = run._build, Aggregator.release, asyncio.Event()
+
+    def noted(*args: Any, **options: Any) -> Any:
+        worker = build(*args, **options)
+        assert isinstance(worker, Aggregator)
+        aggregators.append(worker)
+        return worker
+
+    async def hangs(self: Aggregator) -> None:
+        while not end.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await end.wait()
+        await release(self)
+
+    def members() -> int:
+        with contextlib.closing(KafkaAdminClient(bootstrap_servers=stream.bootstrap)) as admin:
+            return len(admin.describe_groups([group])[group]["members"])
+
+    monkeypatch.setattr(run, "_build", noted)
+    stop, ready = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(serve_workers(stream.settings, ["aggregate"], stop=stop, ready=ready.set))
+    await until(lambda: task.done() or ready.is_set(), what="ready, or over")
+    assert not task.done(), task.exception()
+    assert await asyncio.to_thread(members) == 1
+    if how == "crash":
+        # Nothing after it comes to an end.
+        monkeypatch.setattr(Aggregator, "release", hangs)
+        aggregators[0].app.fail(RuntimeError("a bug"))
+    else:
+        # What can be cancelled is, when its time is over.
+        monkeypatch.setattr(StageApp, "stop", lambda _: asyncio.Event().wait())
+        stop.set()
+    await until(lambda: members() == 0, timeout=20, what="the group was left")
+    assert task.done() == (how == "stop")
+    monkeypatch.undo()
+    end.set()
+    await asyncio.wait([task], timeout=60)
+    assert isinstance(task.exception(), WorkerCrashedError) == (how == "crash")
+    # Its own end is over, but for what this test has held up.
+    await asyncio.wait_for(aggregators[0].app.stop(), 30)
+
+
 @pytest.mark.parametrize("stream", [{"worker": {"max_open_documents": 50}}], indirect=True)
 async def test_no_more_documents_are_opened_than_may_be_open(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
     stream.create_topics()
@@ -391,8 +447,6 @@ async def test_no_more_documents_are_opened_than_may_be_open(stream: Stream, mon
 
 
 def test_topics_that_do_not_fit_together_are_refused_with_names_and_counts(stream: Stream) -> None:
-    from kafka.admin import KafkaAdminClient
-
     with contextlib.closing(KafkaAdminClient(bootstrap_servers=stream.bootstrap)) as admin:
         admin.create_topics({stream.name(Topic.TYPED_ENTITIES): {"num_partitions": 3, "replication_factor": 1}})
     worker = stream.start("aggregate")

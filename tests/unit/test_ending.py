@@ -283,12 +283,12 @@ def app(monkeypatch: pytest.MonkeyPatch) -> App:
     """That of the worker which ``serve_workers`` runs; ``fatal`` is what crashes it."""
     app = App({}, lambda: None)
 
-    def build(stage: str, settings: Any, owner: Any, fatal: Callable[[BaseException], None], telemetry: Any) -> Worker:
+    def build(_stage: str, _settings: Any, _owner: Any, fatal: Callable[[BaseException], None], *_: Any) -> Worker:
         app.fatal = fatal  # type: ignore[attr-defined]
         return Worker(app)
 
     monkeypatch.setattr(run, "_build", build)
-    monkeypatch.setattr(topics, "check", lambda _: None)
+    monkeypatch.setattr(topics, "check", lambda _: [])
     return app
 
 
