@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from kafka.errors import KafkaError
+from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from el4ner.errors import El4nerError
 from el4ner.serialize import dumps, fingerprint
@@ -43,13 +43,19 @@ def produce_documents(
     documents: Iterable[NewDocument],
     *,
     delivered: Callable[[NewDocument], None] | None = None,
+    undelivered: Callable[[NewDocument], None] | None = None,
+    too_large: Callable[[NewDocument, str], None] | None = None,
     source: str = "produce",
     random: RandomBytes = os.urandom,
 ) -> Produced:
     """Send documents to the ``documents`` topic and wait until the broker has every one.
 
     ``documents`` may be endless: each is sent as it comes. ``delivered`` is called for each, in order, on this thread,
-    when its delivery is confirmed (at the latest when the next one comes, or the iterator ends).
+    when its delivery is confirmed (at the latest when the next one comes, or the iterator ends). Whatever is raised,
+    also by ``documents``: what is on its way is waited for and reported first, by ``delivered`` or, where the broker
+    has not confirmed it, by ``undelivered``.
+
+    ``too_large`` is told of a document whose message is larger than is allowed, and why; what it raises ends it all.
 
     Raises:
         ProduceError: no broker, or a document that it did not take; those that were reported are delivered.
@@ -57,30 +63,62 @@ def produce_documents(
     started = time.monotonic()
     name = topic_name(settings.kafka, Topic.DOCUMENTS)
     schema = schemas.schema_id(Topic.DOCUMENTS.value)
+
+    def failed(document: NewDocument, error: KafkaError) -> ProduceError | None:
+        if isinstance(error, MessageSizeTooLargeError) and too_large is not None:
+            too_large(document, _too_large(document, settings, f"the topic {name}"))
+            return None
+        return ProduceError(f"document {document.id!r} was not delivered to {name}: {error}")
+
     confirmed: Confirmed[NewDocument] = Confirmed(
         settings.kafka,
         most=_IN_FLIGHT,
         delivered=lambda document, _: None if delivered is None else delivered(document),
-        failed=lambda document, error: ProduceError(f"document {document.id!r} was not delivered to {name}: {error}"),
+        failed=failed,
     )
     size = settings.kafka.max_message_bytes
     with sending(settings.kafka, ProduceError, client_id="el4ner-produce", max_request_size=size) as producer:
-        for document in documents:
-            headers = cloud_event(
-                event_id=fingerprint(document.id, document.revision, "document", document.text, document.pool),
-                source=f"el4ner/{source}",
-                event_type="el4ner.documents.v1",
-                time_ms=time.time_ns() // 1_000_000,
-                subject=document.id,
-                schema=schema,
-                trace=next_trace((), random),
-            )
-            try:
-                future = producer.send(
-                    name, key=document.id.encode(), value=dumps(document.to_json()), headers=list(headers)
+        try:
+            for document in documents:
+                headers = cloud_event(
+                    event_id=fingerprint(document.id, document.revision, "document", document.text, document.pool),
+                    source=f"el4ner/{source}",
+                    event_type="el4ner.documents.v1",
+                    time_ms=time.time_ns() // 1_000_000,
+                    subject=document.id,
+                    schema=schema,
+                    trace=next_trace((), random),
                 )
-            except KafkaError as error:
-                raise ProduceError(f"document {document.id!r} cannot be sent to {name}: {error}") from error
-            confirmed.add(document, future)
-        confirmed.finish(producer)
+                try:
+                    future = producer.send(
+                        name, key=document.id.encode(), value=dumps(document.to_json()), headers=list(headers)
+                    )
+                except MessageSizeTooLargeError as error:
+                    reason = _too_large(document, settings, "kafka.max_message_bytes")
+                    if too_large is None:
+                        raise ProduceError(f"document {document.id!r} cannot be sent to {name}: {reason}") from error
+                    too_large(document, reason)
+                    continue
+                except KafkaError as error:
+                    _report([document], undelivered)
+                    raise ProduceError(f"document {document.id!r} cannot be sent to {name}: {error}") from error
+                confirmed.add(document, future)
+            confirmed.finish(producer)
+        except BaseException:
+            _report(confirmed.drain(producer), undelivered)
+            raise
     return Produced(confirmed.count, time.monotonic() - started)
+
+
+def _report(documents: Iterable[NewDocument], undelivered: Callable[[NewDocument], None] | None) -> None:
+    if undelivered is not None:
+        for document in documents:
+            undelivered(document)
+
+
+def _too_large(document: NewDocument, settings: StreamSettings, limit: str) -> str:
+    size = len(dumps(document.to_json()))
+    return (
+        f"is too large a message: {size:,} bytes and its headers are more than {limit} allows "
+        f"(kafka.max_message_bytes is {settings.kafka.max_message_bytes:,}): split the text, or raise both limits"
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Generic, TypeVar
 
 from kafka import KafkaProducer
@@ -44,7 +44,9 @@ def sending(
     except KafkaError as error:
         raise failure(f"producing to {settings.bootstrap_servers} failed: {error}") from error
     finally:
-        producer.close(timeout=settings.request_timeout_seconds)
+        # What was not confirmed is known by now, and said: that closing waits for it in vain is no news.
+        with suppress(KafkaError):
+            producer.close(timeout=settings.request_timeout_seconds)
 
 
 class Confirmed(Generic[T]):
@@ -54,7 +56,7 @@ class Confirmed(Generic[T]):
         settings: ``request_timeout_seconds`` is how long a confirmation is waited for.
         most: so many may be on their way.
         delivered: told of each, with where the broker has it now.
-        failed: makes the error of one that was not delivered.
+        failed: makes the error of one that was not delivered; None: that one was seen to, the others go on.
     """
 
     def __init__(
@@ -63,7 +65,7 @@ class Confirmed(Generic[T]):
         *,
         most: int,
         delivered: Callable[[T, Any], None],
-        failed: Callable[[T, KafkaError], El4nerError],
+        failed: Callable[[T, KafkaError], El4nerError | None],
     ) -> None:
         self.count = 0
         """How many the broker has confirmed."""
@@ -83,12 +85,35 @@ class Confirmed(Generic[T]):
         producer.flush(timeout=self._timeout)
         self._settle(0)
 
+    def drain(self, producer: Any) -> list[T]:
+        """After a failure: wait for what is on its way, report what the broker has, and return what it may not have.
+
+        The broker may have got one of those and not be able to say so any more.
+        """
+        with suppress(KafkaError):
+            producer.flush(timeout=self._timeout)
+        waiting, self._waiting = list(self._waiting), deque()
+        unknown = []
+        for item, future in waiting:
+            if future.succeeded():
+                self.count += 1
+                self._delivered(item, future.value)
+            else:
+                unknown.append(item)
+        return unknown
+
     def _settle(self, keep: int) -> None:
         while self._waiting and (len(self._waiting) > keep or self._waiting[0][1].is_done):
-            item, future = self._waiting.popleft()
+            item, future = self._waiting[0]
             try:
                 sent = future.get(timeout=self._timeout)
             except KafkaError as error:
-                raise self._failed(item, error) from error
+                # Still waiting: it is one of those that `drain` returns.
+                failure = self._failed(item, error)
+                if failure is not None:
+                    raise failure from error
+                self._waiting.popleft()
+                continue
+            self._waiting.popleft()
             self.count += 1
             self._delivered(item, sent)

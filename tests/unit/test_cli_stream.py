@@ -60,7 +60,7 @@ def test_csv_columns(runner: CliRunner, tmp_path: Path, sent: list[NewDocument])
     ("name", "content", "said"),
     [
         ("a.csv", "body\nx\n", "there is no column 'text'; there are: body"),
-        ("a.csv", "text,other\nx\n", "a.csv:2: expected 2 columns"),
+        ("a.csv", "text,id\nx\n", "a.csv:2: expected 2 columns"),
         ("a.jsonl", '{"text": "fine"}\nnot json\n', "a.jsonl:2: "),
         ("a.jsonl", '{"text": 7}\n', "a.jsonl:1: "),
     ],

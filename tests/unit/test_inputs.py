@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from workers import schemas
-from workers.inputs import InputError, InputFormat, NewDocument, derived_id, format_of, read_documents
+from workers.inputs import Decoder, Fields, InputError, InputFormat, NewDocument, derived_id, format_of, read_documents
 
 
 def read(path: Path | None, format: InputFormat, **options: Any) -> list[NewDocument]:  # noqa: A002
@@ -21,8 +21,10 @@ def read(path: Path | None, format: InputFormat, **options: Any) -> list[NewDocu
 def test_text_lines_are_documents_and_empty_ones_are_not(tmp_path: Path) -> None:
     path = tmp_path / "a.log"
     path.write_bytes("one Zürich\r\n\n  \n\xff two".encode("latin-1").replace(b"Z\xfc", "Zü".encode()))
-    texts = [document.text for document in read(path, InputFormat.TEXT)]
+    decoder = Decoder(replace=True)
+    texts = [document.text for document in read(path, InputFormat.TEXT, decoder=decoder)]
     assert texts == ["one Zürich", "\ufffd two"]
+    assert (decoder.replaced, decoder.lines, decoder.first) == (1, 1, f"{path}:4")
     assert [document.text for document in read(None, InputFormat.TEXT, stdin=io.BytesIO(b"x\ny"))] == ["x", "y"]
 
 
@@ -52,7 +54,7 @@ def test_json_lines_give_what_the_schema_has(tmp_path: Path) -> None:
 def test_csv_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('\ufeffid,body,lang\n7,"two\nlines, here",en\n,plain,de\n')
-    first, second = read(path, InputFormat.CSV, column="body", id_column="id")
+    first, second = read(path, InputFormat.CSV, fields=Fields("body", metadata=True))
     assert first == NewDocument("7", "two\nlines, here", metadata={"lang": "en"})
     assert (second.id, second.text) == (derived_id("plain"), "plain")
 
@@ -63,9 +65,9 @@ def test_csv_columns(tmp_path: Path) -> None:
         ("a.jsonl", b'{"text": "t"}\nrubbish\n', {}, r"a\.jsonl:2: "),
         ("a.jsonl", b'{"id": "x"}\n', {}, r"a\.jsonl:1: .*text"),
         ("a.jsonl", b'{"text": "\xff"}\n', {}, r"a\.jsonl:1: "),
-        ("a.csv", b"a,b\n1,2\n", {"column": "c"}, r"a\.csv: there is no column 'c'; there are: a, b"),
-        ("a.csv", b"text,b\n1\n", {}, r"a\.csv:2: expected 2 columns"),
-        ("a.csv", b"text,b\n1,2,3\n", {}, r"a\.csv:2: expected 2 columns"),
+        ("a.csv", b"a,b\n1,2\n", {"fields": Fields("c")}, r"a\.csv: there is no column 'c'; there are: a, b"),
+        ("a.csv", b"text,id\n1\n", {}, r"a\.csv:2: expected 2 columns"),
+        ("a.csv", b"text,id\n1,2,3\n", {}, r"a\.csv:2: expected 2 columns"),
         ("a.csv", b'text\n"open\n', {}, r"a\.csv:2: "),
         ("a.csv", b"text\n\xff\n", {}, r"a\.csv:2: is not UTF-8"),
         ("a.csv", b"", {}, r"a\.csv: there is no column"),

@@ -2,55 +2,72 @@
 
 from __future__ import annotations
 
+import io
 import queue
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from io import UnsupportedOperation
 from pathlib import Path
-from typing import IO, Final, TypeVar
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
 import typer
 
 from el4ner.errors import DocumentError
-from el4ner.types import Document
+from workers.input_formats import SUFFIXES, InputFormat, format_of
+
+if TYPE_CHECKING:
+    from workers.input_fields import Fields
+    from workers.input_lines import BadRecord, Decoder
+    from workers.inputs import NewDocument
 
 __all__ = ["as_they_come", "documents_of"]
 
-_FILE_SUFFIXES: Final = frozenset({".csv", ".jsonl", ".log", ".md", ".ndjson", ".txt"})
+_FILE_SUFFIXES: Final = frozenset({*SUFFIXES, ".log", ".md", ".txt"})
 
 T = TypeVar("T")
 
 
 def documents_of(
-    argument: str | None, *, lines: bool, unreadable: Callable[[DocumentError], None], stdin: IO[bytes] | None = None
-) -> Iterator[Document]:
-    """The documents that ``tag``'s argument means; what is no UTF-8 goes to ``unreadable``.
+    argument: str | None,
+    *,
+    lines: bool,
+    unreadable: Callable[[DocumentError], None],
+    format: InputFormat | None = None,  # noqa: A002  # what it is called everywhere else
+    fields: Fields | None = None,
+    encoding: str | None = None,
+    decoder: Decoder | None = None,
+    stdin: IO[bytes] | None = None,
+) -> Iterator[NewDocument]:
+    """The documents that ``tag``'s argument means; what is none goes to ``unreadable``.
 
-    An argument that is the name of a file means the file; ``-`` or none at all, standard input. Ids say where a
-    document was: ``text``, ``FILE``, ``FILE:LINE``.
+    An argument that is the name of a file means the file; ``-`` or none at all, standard input. What its records are is
+    told by ``format``, else by the file's name. Text is one document, or with ``lines`` one a line. An id that is not
+    given says where the document was: ``text``, ``FILE``, ``FILE:LINE``.
 
     Raises:
         typer.BadParameter: nothing to read, or a file that is not there.
+        InputError: the input cannot be read at all.
     """
+    from workers.inputs import NewDocument
+
+    source: Path | IO[bytes]
     if argument is None or argument == "-":
         source = _stdin() if stdin is None else stdin
         if argument is None and source.isatty():
             raise typer.BadParameter("give a text, a file, or - for standard input", param_hint="TEXT")
-        yield from _read(source, "stdin", lines, unreadable)
-        return
-    path = _file(argument)
-    if path is None:
+        name, own = "stdin", InputFormat.TEXT
+    elif (path := _file(argument)) is not None:
+        source, name, own = path, path.name, format_of(path)
+    elif format in (None, InputFormat.TEXT):
         texts = argument.splitlines() if lines else [argument]
         for number, text in enumerate(texts, 1):
             if text.strip() or not lines:
-                yield Document(f"text:{number}" if lines else "text", text)
+                yield NewDocument(f"text:{number}" if lines else "text", text)
         return
-    try:
-        with path.open("rb") as file:
-            yield from _read(file, path.name, lines, unreadable)
-    except OSError as error:
-        raise typer.BadParameter(f"{path}: cannot be read: {error.strerror}", param_hint="FILE") from error
+    else:
+        source, name, own = io.BytesIO(argument.encode("utf-8", "surrogateescape")), "text", InputFormat.TEXT
+    yield from _read(source, name, format or own, lines, unreadable, fields, encoding, decoder)
 
 
 def as_they_come(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -125,15 +142,29 @@ def _file(argument: str) -> Path | None:
     return None
 
 
-def _read(source: IO[bytes], name: str, lines: bool, unreadable: Callable[[DocumentError], None]) -> Iterator[Document]:
-    pieces = ((f"{name}:{number}", line) for number, line in enumerate(source, 1)) if lines else [(name, source.read())]
-    for where, raw in pieces:
-        try:
-            text = raw.decode("utf-8-sig" if where in (name, f"{name}:1") else "utf-8")
-        except UnicodeDecodeError as error:
-            unreadable(DocumentError(f"{where}: is not UTF-8: {error.reason} at byte {error.start}"))
-            continue
-        if lines:
-            text = text.rstrip("\r\n")
-        if text.strip() or not lines:
-            yield Document(where, text)
+def _read(
+    source: Path | IO[bytes],
+    name: str,
+    format: InputFormat,  # noqa: A002  # what it is called everywhere else
+    lines: bool,
+    unreadable: Callable[[DocumentError], None],
+    fields: Fields | None,
+    encoding: str | None,
+    decoder: Decoder | None,
+) -> Iterator[NewDocument]:
+    from workers.input_fields import Fields
+    from workers.input_lines import Decoder, lines_of, whole_text
+    from workers.input_records import RecordReader
+    from workers.inputs import NewDocument
+
+    def report(bad: BadRecord) -> None:
+        unreadable(DocumentError(str(bad)))
+
+    decoder = decoder or Decoder()
+    decoder.name = name
+    if format is InputFormat.TEXT and not lines:
+        yield NewDocument(name, whole_text(source, name, encoding, decoder))
+        return
+    reader = RecordReader(name, format, fields or Fields(), decoder, report)
+    for record in reader.records(lines_of(source, name, encoding)):
+        yield NewDocument.of(record, f"{name}:{record.line.number}")

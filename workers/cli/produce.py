@@ -2,52 +2,93 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from enum import StrEnum
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
-from workers.cli.interrupts import interruptible
+from workers.cli.input_options import (
+    DelimiterOption,
+    EncodingOption,
+    ErrorsOption,
+    IdFieldOption,
+    InputFormat,
+    MetadataOption,
+    TextFieldOption,
+    UnreadableBytes,
+    fields_of,
+    warn_of_replaced,
+)
+from workers.cli.interrupts import Interruptible
 from workers.cli.options import ConfigOption, examples
-from workers.cli.output import tell
+from workers.cli.output import complain, tell, told
 from workers.cli.progress import Counter
 from workers.cli.settings import configure_cli_logging, stream_settings
+from workers.input_formats import format_of
 from workers.pacing import at_rate
 
 if TYPE_CHECKING:
+    from workers.input_lines import BadRecord
     from workers.inputs import NewDocument
+    from workers.rejects import Rejects
 
-__all__ = ["EXAMPLES", "produce"]
+__all__ = ["EXAMPLES", "ProduceCommand", "produce"]
 
 EXAMPLES = examples(
     "el4ner produce articles.jsonl",
-    "el4ner produce tickets.csv --text-column body --id-column ticket --pool news",
+    "el4ner produce tickets.csv --text-field body --id-field ticket --metadata --pool news",
+    "el4ner produce articles.jsonl --on-error dead-letter bad.jsonl",
     "el4ner produce /var/log/app.log --follow --distinct --pool logs",
     "journalctl -f -o cat | el4ner produce - --distinct --pool logs",
 )
 
+_ON_ERROR = "--on-error"
+_SHOWN_REJECTS = 20
 
-class LineFormat(StrEnum):
-    """What a line of the input is."""
 
-    TEXT = "text"
-    JSONL = "jsonl"
-    CSV = "csv"
+class ProduceCommand(TyperCommand):
+    """Takes ``--on-error dead-letter FILE``, an option whose second value only one of its first ones has."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Make one value of the two."""
+        joined: list[str] = []
+        rest = iter(args)
+        for word in rest:
+            if word == _ON_ERROR and (mode := next(rest, None)) is not None:
+                word = f"{_ON_ERROR}={mode}"
+            joined.append(word)
+            if word == f"{_ON_ERROR}=dead-letter" and (file := next(rest, None)) is not None:
+                joined[-1] = f"{word}\n{file}"
+        return super().parse_args(ctx, joined)
 
 
 def produce(
     ctx: typer.Context,
     file: Annotated[str, typer.Argument(metavar="FILE|-", help="A file, or - for standard input.")],
     *,
-    line_format: Annotated[
-        LineFormat | None, typer.Option("--format", help="What a line is. (default: by the file's name, else text)")
+    input_format: Annotated[
+        InputFormat | None,
+        typer.Option(
+            "--input-format", "--format", help="What a record is. (default: by the file's name, else a line of text)"
+        ),
     ] = None,
-    text_column: Annotated[str, typer.Option(metavar="NAME", help="CSV: the column with the text.")] = "text",
-    id_column: Annotated[
-        str | None, typer.Option(metavar="NAME", help="CSV: the column with the id. (default: derived from the text)")
-    ] = None,
+    text_field: TextFieldOption = "text",
+    id_field: IdFieldOption = "id",
+    metadata: MetadataOption = False,
+    delimiter: DelimiterOption = ",",
+    encoding: EncodingOption = None,
+    errors: ErrorsOption = UnreadableBytes.STRICT,
+    on_error: Annotated[
+        str,
+        typer.Option(
+            _ON_ERROR,
+            metavar="stop|skip|dead-letter FILE",
+            help="A record that is no document: end there, leave it out, or write it to FILE (reasons beside it).",
+        ),
+    ] = "stop",
+    from_line: Annotated[int, typer.Option(min=1, metavar="N", help="Leave out what begins before line N.")] = 1,
     distinct: Annotated[
         bool,
         typer.Option("--distinct", help="Equal texts are different documents (a log's lines), not one sent twice."),
@@ -61,60 +102,149 @@ def produce(
     ] = None,
     config: ConfigOption = None,
 ) -> None:
-    """Send documents to the stream: text lines, JSON Lines ({"text": …, "id": …, "pool": …}) or CSV with a header.
+    """Send documents to the stream: text lines, JSON Lines ({"text": …, "id": …, "pool": …}), CSV or TSV with a header.
 
     Every document is confirmed by the broker before it counts. An id that is not given is derived from pool and text:
-    producing a file twice tags it once. Lines before a broken one have been sent when it is reported.
+    producing a file twice tags it once. Whatever ends it, it is said how many were sent, and from which line to go on.
+    Exit code 1 if a record was left out.
     """
     settings = stream_settings(ctx, config)
     path = None if file == "-" else Path(file).expanduser()
     if path is not None and not path.exists():
         raise typer.BadParameter(f"{path}: there is no such file", param_hint="FILE")
+    fields = fields_of(text_field, id_field, metadata, delimiter)
     configure_cli_logging(ctx)
-    from workers.inputs import InputFormat, format_of, read_documents
+    from workers.input_lines import Decoder
+    from workers.inputs import read_documents
     from workers.produce import produce_documents
 
-    if line_format is not None:
-        kind = InputFormat(line_format.value)
-    else:
-        kind = InputFormat.TEXT if path is None else format_of(path)
-    sent = 0
-    interrupted = False
+    kind = input_format or (InputFormat.TEXT if path is None else format_of(path))
+    rejects = _rejects(on_error, path)
+    decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
+    account = _Account()
+    with Interruptible[Any]() as interruptible:
 
-    def read(stop: Callable[[], bool]) -> Iterator[NewDocument]:
-        return read_documents(
+        def bad(record: BadRecord) -> None:
+            with interruptible.undisturbed():
+                rejects(record)
+
+        documents: Iterator[NewDocument] = read_documents(
             path,
             format=kind,
             pool=pool,
-            column=text_column,
-            id_column=id_column,
+            fields=fields,
+            encoding=encoding,
+            decoder=decoder,
+            from_line=from_line,
+            bad=bad,
             distinct=distinct,
             follow=follow,
-            stop=stop,
+            notice=lambda text: complain(text, severity="notice"),
+            stop=lambda: interruptible.number is not None,
         )
+        try:
+            with Counter("documents", _count(path, kind, follow) if told().is_terminal else None) as counter:
+
+                def delivered(document: NewDocument) -> None:
+                    account.delivered(document)
+                    counter.advance()
+
+                produced = produce_documents(
+                    settings,
+                    interruptible.until_stopped(at_rate(documents, rate)),
+                    delivered=delivered,
+                    undelivered=account.undelivered,
+                    too_large=lambda document, reason: rejects(account.too_large(document, file, reason)),
+                )
+        except BaseException as error:
+            tell(account.after(error))
+            raise
+        finally:
+            warn_of_replaced(decoder)
+            _sum_up(rejects)
+        stopped = interruptible.exit_status
+    tell(f"{produced.documents} documents sent in {produced.seconds:.1f} s{account.where_to_go_on(stopped)}")
+    if stopped is not None:
+        raise typer.Exit(stopped)
+    if rejects.count:
+        raise typer.Exit(1)
+
+
+class _Account:
+    """What was sent, and where it would have to go on."""
+
+    def __init__(self) -> None:
+        self._sent = 0
+        self._last: NewDocument | None = None
+        self._unknown: list[NewDocument] = []
+
+    def delivered(self, document: NewDocument) -> None:
+        self._sent += 1
+        self._last = document
+
+    def undelivered(self, document: NewDocument) -> None:
+        self._unknown.append(document)
+
+    def too_large(self, document: NewDocument, name: str, reason: str) -> BadRecord:
+        """The document as a record that cannot be sent."""
+        from workers.input_lines import BadRecord, RawLine
+
+        line = document.line or RawLine(0, 0, b"", "utf-8")
+        return BadRecord("standard input" if name == "-" else name, line, reason, prelude=document.prelude)
+
+    def after(self, error: BaseException) -> str:
+        """What is said when it has ended early."""
+        from workers.input_lines import BadRecord
+
+        unknown = f", {len(self._unknown)} are not confirmed" if self._unknown else ""
+        lines = [one.line.number for one in self._unknown if one.line is not None]
+        if isinstance(error, BadRecord):
+            lines.append(error.line.number)
+        elif not lines and self._last is not None:
+            lines = [self._next()]
+        go_on = f"; to go on: --from-line {min(lines)}{_HARMLESS}" if lines else ""
+        return f"{self._sent} documents were sent{unknown}{go_on}"
+
+    def where_to_go_on(self, stopped: int | None) -> str:
+        """The same where it was stopped in good order."""
+        return "" if stopped is None or self._last is None else f"; to go on: --from-line {self._next()}"
+
+    def _next(self) -> int:
+        return 1 if self._last is None or self._last.line is None else self._last.line.next_number
+
+
+_HARMLESS = " (what is sent twice is tagged once)"
+
+
+def _rejects(on_error: str, path: Path | None) -> Rejects:
+    from workers.rejects import Rejects, parse_on_error
+
+    shown = 0
+
+    def warn(text: str) -> None:
+        nonlocal shown
+        shown += 1
+        if shown <= _SHOWN_REJECTS:
+            complain(text, severity="warning")
+        elif shown == _SHOWN_REJECTS + 1:
+            complain("more are counted, and not shown", severity="warning")
 
     try:
-        with interruptible(follow) as stop, Counter("documents", _count(path, kind, follow)) as counter:
+        mode, dead_letters = parse_on_error(on_error.split("\n", 1))
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=_ON_ERROR) from error
+    return Rejects(mode, dead_letters, path, warn)
 
-            def delivered(_document: NewDocument) -> None:
-                nonlocal sent
-                sent += 1
-                counter.advance()
 
-            produced = produce_documents(settings, at_rate(read(stop), rate), delivered=delivered)
-            interrupted = stop()
-            seconds = produced.seconds
-    except BaseException:
-        tell(f"{sent} documents were sent")
-        raise
-    tell(f"{sent} documents sent in {seconds:.1f} s")
-    if interrupted:
-        raise typer.Exit(130)
+def _sum_up(rejects: Rejects) -> None:
+    if rejects.count:
+        kept = "" if rejects.file is None else f"; they are in {rejects.file}, reasons in {rejects.file}.reasons.jsonl"
+        complain(f"{rejects.count} records were left out{kept}", severity="warning")
 
 
 def _count(path: Path | None, kind: str, follow: bool) -> int | None:
     """How many documents a file has, if that is its number of lines; None: not known."""
-    if path is None or follow or kind == "csv" or not path.is_file():
+    if path is None or follow or kind in ("csv", "tsv") or not path.is_file():
         return None
     with path.open("rb") as file:
         return sum(1 for line in file if line.strip())

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 
 from el4ner.errors import DocumentError
-from el4ner.types import TaggedDocument
+from el4ner.types import Document, TaggedDocument
+from workers.cli.input_options import (
+    DelimiterOption,
+    EncodingOption,
+    ErrorsOption,
+    IdFieldOption,
+    InputFormat,
+    MetadataOption,
+    TextFieldOption,
+    UnreadableBytes,
+    fields_of,
+    warn_of_replaced,
+)
 from workers.cli.inputs import as_they_come, documents_of
 from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, OutputFormat, PoolOption, examples
 from workers.cli.output import Mark, complain, marked, results, results_file
@@ -25,6 +38,7 @@ __all__ = ["EXAMPLES", "tag"]
 EXAMPLES = examples(
     'el4ner tag "Ada Lovelace met Charles Babbage in London in 1833."',
     "el4ner tag article.txt --format json | jq '.entities[].text'",
+    "el4ner tag tickets.csv --text-field body --metadata --format json",
     "tail -n 20 app.log | el4ner tag --lines --pool logs",
 )
 
@@ -35,7 +49,19 @@ def tag(
         str | None, typer.Argument(metavar="[TEXT|FILE|-]", help="A text, a file, or - for standard input.")
     ] = None,
     *,
-    lines: Annotated[bool, typer.Option("--lines", help="Every line is a document, tagged as it comes.")] = False,
+    lines: Annotated[
+        bool, typer.Option("--lines", help="Every line of text is a document, tagged as it comes.")
+    ] = False,
+    input_format: Annotated[
+        InputFormat | None,
+        typer.Option(help="What the input's records are. (default: by the file's name, else text)"),
+    ] = None,
+    text_field: TextFieldOption = "text",
+    id_field: IdFieldOption = "id",
+    metadata: MetadataOption = False,
+    delimiter: DelimiterOption = ",",
+    encoding: EncodingOption = None,
+    errors: ErrorsOption = UnreadableBytes.STRICT,
     pool: PoolOption = None,
     ensemble: EnsembleOption = None,
     mode: ModeOption = None,
@@ -44,6 +70,8 @@ def tag(
     config: ConfigOption = None,
 ) -> None:
     """Mark the entities of a text, a file or standard input, in this process: no Kafka needed.
+
+    Every record of a .jsonl, .csv or .tsv file is a document, other files are one; `--input-format` says otherwise.
 
     On a terminal entities are coloured by type, elsewhere they read [Ada Lovelace|person]. A document that cannot be
     tagged is reported on standard error, the others go on, and the exit code is 1.
@@ -55,8 +83,20 @@ def tag(
         failures.append(error)
         complain(str(error))
 
+    from workers.input_lines import Decoder
+
+    decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
+    given = documents_of(
+        text,
+        lines=lines,
+        unreadable=report,
+        format=input_format,
+        fields=fields_of(text_field, id_field, metadata, delimiter),
+        encoding=encoding,
+        decoder=decoder,
+    )
     # The first document is read before any model is loaded: a misspelt file should say so at once.
-    batches = as_they_come(documents_of(text, lines=lines, unreadable=report), batch)
+    batches = as_they_come(given, batch)
     documents = next(batches, None)
     if documents is not None:
         configure_cli_logging(ctx)
@@ -65,24 +105,27 @@ def tag(
         from el4ner.tagger import Tagger
 
         with TerminalProgress() as progress:
-            pipeline = Pipeline.from_settings(settings, progress=progress)
+            pipeline = Pipeline.from_settings(settings, progress=progress, demonstrations="shown")
         with Tagger(pipeline) as tagger:
             while documents is not None:
-                for document, result in zip(documents, tagger.tag_or_error(documents, batch_size=batch), strict=True):
+                plain = [Document(one.id, one.text, one.pool, one.revision) for one in documents]
+                for document, result in zip(documents, tagger.tag_or_error(plain, batch_size=batch), strict=True):
                     if isinstance(result, DocumentError):
                         report(DocumentError(f"{document.id}: {result}", code=result.code))
                     else:
-                        _show(result, output)
+                        _show(result, document.metadata, output)
                 documents = next(batches, None)
+    warn_of_replaced(decoder)
     if failures:
         raise typer.Exit(1)
 
 
-def _show(tagged: TaggedDocument, output: OutputFormat) -> None:
+def _show(tagged: TaggedDocument, metadata: Mapping[str, Any] | None, output: OutputFormat) -> None:
     if output is OutputFormat.JSON:
         from el4ner.serialize import dumps, tagged_to_json
 
-        results_file().write(dumps(tagged_to_json(tagged)).decode() + "\n")
+        value = tagged_to_json(tagged) | ({} if metadata is None else {"metadata": metadata})
+        results_file().write(dumps(value).decode() + "\n")
         results_file().flush()
     else:
         console = results()
