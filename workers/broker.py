@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 import ssl
 from collections.abc import Mapping
@@ -19,9 +20,9 @@ from kafka.errors import KafkaError
 
 from el4ner.errors import El4nerError
 from workers import security
-from workers.config import KafkaSettings
+from workers.config import BOOTSTRAP_VARIABLES, KafkaSettings
 
-__all__ = ["connect"]
+__all__ = ["connect", "nobody_answers"]
 
 _CONNECT_SECONDS: Final = 3.0
 
@@ -34,7 +35,7 @@ def connect(settings: KafkaSettings, client: Any, failure: type[El4nerError], **
             user in.
         ConfigError: a file that the settings name cannot be used.
     """
-    nobody = f"no Kafka broker answers at {settings.bootstrap_servers}"
+    nobody = nobody_answers(settings)
     secure = security.kafka_python_options(settings)
     if settings.security_protocol == "PLAINTEXT":
         refusal = None if _accepts(settings) else nobody
@@ -53,7 +54,26 @@ def connect(settings: KafkaSettings, client: Any, failure: type[El4nerError], **
             **options,
         )
     except KafkaError as error:
-        raise failure(f"{nobody}: {error}{_is_it(settings)}") from error
+        raise failure(f"{nobody}\n{type(error).__name__}: {error}{_is_it(settings)}") from error
+
+
+def nobody_answers(settings: KafkaSettings, *, environ: Mapping[str, str] = os.environ) -> str:
+    """What is said where no broker answers: where one was looked for, why there, and what to do."""
+    return (
+        f"no Kafka broker answers at {settings.bootstrap_servers}: that is kafka.bootstrap_servers, "
+        f"{_where_from(settings, environ)}\n"
+        'start one on this machine with: eval "$(el4ner local up)"; '
+        "or set kafka.bootstrap_servers, or KAFKA_BOOTSTRAP_SERVERS, to where yours listens"
+    )
+
+
+def _where_from(settings: KafkaSettings, environ: Mapping[str, str]) -> str:
+    if "bootstrap_servers" not in settings.model_fields_set:
+        return "by default"
+    for name in BOOTSTRAP_VARIABLES:
+        if name in environ and [part.strip() for part in environ[name].split(",")] == settings.servers:
+            return f"from the variable {name}"
+    return "from the configuration"
 
 
 def _accepts(settings: KafkaSettings) -> bool:
@@ -72,7 +92,7 @@ async def _refusal(settings: KafkaSettings, secure: Mapping[str, Any]) -> str | 
     from aiokafka.errors import KafkaConnectionError
     from aiokafka.errors import KafkaError as AioKafkaError
 
-    refusal = f"no Kafka broker answers at {settings.bootstrap_servers}"
+    refusal = nobody_answers(settings)
     for server in settings.servers:
         host, port = _host_and_port(server)
         try:

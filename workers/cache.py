@@ -98,7 +98,11 @@ class RedisRetrievalCache:
             self.counters.errors += 1
             if self._away_until is None:
                 log.warning(
-                    "Redis is away: retrieval goes on without its cache (%s)", error, extra={"component": "cache"}
+                    "Redis is away: retrieval goes on without its cache, slower, with the same results (%s); redis.url, "
+                    "or REDIS_URL, is %s; redis.enabled = false does without",
+                    error,
+                    self._settings.url,
+                    extra={"component": "cache"},
                 )
             self._away_until = self._monotonic() + self._settings.retry_seconds
             return None

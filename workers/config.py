@@ -127,7 +127,7 @@ class KafkaSettings(TlsSection):
         for server in servers:
             host, colon, port = server.rpartition(":")
             if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
-                raise ValueError(f"expected host:port (several with commas), but {server!r} is none")
+                raise ValueError(f"{server!r} is not host:port; several servers have commas between them")
         return ",".join(servers)
 
     @model_validator(mode="after")
@@ -323,6 +323,10 @@ class StreamSettings(Settings):
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
+
+
+BOOTSTRAP_VARIABLES: Final = ("EL4NER_KAFKA__BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS")
+"""Variables that say where the broker is; the first one wins."""
 
 
 def load_stream_settings(

@@ -174,5 +174,8 @@ def test_no_broker_is_a_line(tmp_path: Path) -> None:
     for arguments in (["topics", "describe"], ["tail"], ["produce", "-"], ["worker", "aggregate"]):
         done = el4ner(*arguments, cwd=tmp_path, environ=environ, stdin="x\n", timeout=120)
         assert done.returncode == 1, arguments
-        assert done.stderr.splitlines()[-1].startswith("error: no Kafka broker answers at 127.0.0.1:1"), done.stderr
+        said, remedy = done.stderr.splitlines()[-2:]
+        assert said.startswith("error: no Kafka broker answers at 127.0.0.1:1"), done.stderr
+        assert "from the variable KAFKA_BOOTSTRAP_SERVERS" in said
+        assert "el4ner local up" in remedy
         assert "Traceback" not in done.stderr

@@ -465,7 +465,9 @@ def test_topics_that_do_not_fit_together_are_refused_with_names_and_counts(strea
 def test_without_a_broker_the_worker_says_so(stream: Stream) -> None:
     worker = stream.start("aggregate")
     assert worker.process.wait(timeout=60) == 2
-    assert worker.log.read_text().splitlines()[-1].startswith("no Kafka broker answers at 127.0.0.1:1")
+    said, remedy = worker.log.read_text().splitlines()[-2:]
+    assert said == "no Kafka broker answers at 127.0.0.1:1: that is kafka.bootstrap_servers, from the configuration"
+    assert "el4ner local up" in remedy
 
 
 async def test_health_is_progress(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
