@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
+from el4ner.config_errors import ENV_PREFIX, UNSHOWN_INPUT, Sources, explain, settings_of
 from el4ner.errors import ConfigError
 from el4ner.nearest import no_such
 from el4ner.types import Mode
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from el4ner.pools.reading import Reading
 
 __all__ = [
+    "UNSHOWN_INPUT",
     "Device",
     "EnsembleSettings",
     "ExllamaSettings",
@@ -39,13 +41,9 @@ __all__ = [
     "preset_names",
 ]
 
-ENV_PREFIX: Final = "EL4NER_"
 NON_SETTING_VARIABLES: Final = frozenset({"EL4NER_CONFIG", "EL4NER_CACHE_DIR"})
 STREAM_SECTIONS: Final = frozenset({"kafka", "redis", "worker"})
 """Sections of the same file that :mod:`workers.config` reads; the method alone passes them over."""
-
-UNSHOWN_INPUT: Final = "unshown_input"
-"""Type of a :class:`pydantic_core.PydanticCustomError` about a value that no message may show, such as a password."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
 
@@ -262,11 +260,13 @@ class Settings(Section):
 
     @model_validator(mode="after")
     def _members_are_models(self) -> Settings:
-        for name in (*self.ensemble.members, *([self.ensemble.verifier] if self.ensemble.verifier else [])):
+        for name in self.ensemble.members:
             if name not in self.models:
-                raise ValueError(f"ensemble names the model {name!r}, but there is no [models.{name}]")
-        if self.ensemble.verifier is not None and self.ensemble.verifier not in self.ensemble.members:
-            raise ValueError(f"ensemble.verifier {self.ensemble.verifier!r} is not one of ensemble.members")
+                hint = no_such("model", name, sorted(self.models))
+                raise ValueError(f"ensemble.members: there is no [models.{name}] for the member {name!r}: {hint}")
+        verifier, members = self.ensemble.verifier, self.ensemble.members
+        if verifier is not None and verifier not in members:
+            raise ValueError(f"ensemble.verifier: {no_such('member', verifier, members)} (ensemble.members)")
         return self
 
     @property
@@ -316,6 +316,7 @@ def load_settings(
         path = Path(environ["EL4NER_CONFIG"])
     in_file = _read_toml(path) if path is not None else {}
     in_environ = _from_environ(environ)
+    _refuse_single_underscores(environ, cls)
     given = dict(overrides or {})
     preset = "default"
     for source in (in_file, in_environ, given):
@@ -327,19 +328,22 @@ def load_settings(
         ensemble = source.get("ensemble")
         if isinstance(ensemble, Mapping) and "members" in ensemble:
             # Other members: the verifier that an earlier source chose among its own is not meant any more.
-            merged.get("ensemble", {}).pop("verifier", None)
+            chosen = merged.get("ensemble")
+            if isinstance(chosen, dict):
+                chosen.pop("verifier", None)
         merged = _merge(merged, source)
     merged = {key: value for key, value in merged.items() if key not in passed_over}
     try:
         return cls.model_validate(merged)
     except ValidationError as error:
-        raise ConfigError(_explain(error, path, in_file, in_environ)) from error
+        sources = Sources(path, in_file, in_environ)
+        raise ConfigError(explain(error, cls, sources, sorted(passed_over))) from error
 
 
 def _read_preset(name: str) -> dict[str, Any]:
     file = resources.files("el4ner") / "presets" / f"{name}.toml"
     if not file.is_file():
-        raise ConfigError(f"ensemble.preset: there is no preset {name!r}; there are: {', '.join(preset_names())}")
+        raise ConfigError(f"ensemble.preset: {no_such('preset', name, preset_names())}")
     loaded = tomllib.loads(file.read_text(encoding="utf-8"))
     loaded.setdefault("ensemble", {})["preset"] = name
     return loaded
@@ -347,7 +351,7 @@ def _read_preset(name: str) -> dict[str, Any]:
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -364,8 +368,23 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
         table = nested
         for parent in parents:
             table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ConfigError(f"{variable}: another variable sets {parent!r} to a value, so it has no settings")
         table[leaf] = _value(raw)
     return nested
+
+
+def _refuse_single_underscores(environ: Mapping[str, str], cls: type[Settings]) -> None:
+    """Say that ``EL4NER_METHOD_MODE`` sets nothing: its author thinks that it does."""
+    for variable in sorted(environ):
+        if not variable.startswith(ENV_PREFIX) or "__" in variable:
+            continue
+        words = variable.removeprefix(ENV_PREFIX).lower()
+        for section in cls.model_fields:
+            key = words.removeprefix(f"{section}_")
+            if key != words and key in settings_of(cls, (section,)):
+                meant = f"{ENV_PREFIX}{section}__{key}".upper()
+                raise ConfigError(f"{variable}: there is no such variable; nearest: {meant}, with two underscores")
 
 
 def _value(raw: str) -> Any:
@@ -381,34 +400,3 @@ def _merge(low: Mapping[str, Any], high: Mapping[str, Any]) -> dict[str, Any]:
         known = merged.get(key)
         merged[key] = _merge(known, value) if isinstance(known, Mapping) and isinstance(value, Mapping) else value
     return merged
-
-
-def _explain(
-    error: ValidationError, path: Path | None, in_file: Mapping[str, Any], in_environ: Mapping[str, Any]
-) -> str:
-    lines = []
-    for problem in error.errors(include_url=False):
-        name = ".".join(str(key) for key in problem["loc"]) or "configuration"
-        keys = [key for key in problem["loc"] if isinstance(key, str)]  # an item of a list is set with its list
-        if _holds(in_environ, keys):
-            source = f" (from {ENV_PREFIX}{'__'.join(keys).upper()})"
-        elif path is not None and _holds(in_file, keys):
-            source = f" (in {path})"
-        else:
-            source = ""
-        message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            message = "there is no such setting"
-        elif problem["type"] != UNSHOWN_INPUT and not isinstance(problem.get("input", {}), Mapping):
-            message += f", not {problem['input']!r}"
-        lines.append(f"{name}{source}: {message}")
-    return "\n".join(lines)
-
-
-def _holds(table: Mapping[str, Any], keys: list[str]) -> bool:
-    found: Any = table
-    for key in keys:
-        if not isinstance(found, Mapping) or key not in found:
-            return False
-        found = found[key]
-    return bool(keys)

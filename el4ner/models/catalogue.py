@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Final, Literal
 
 from el4ner.errors import ModelError
+from el4ner.nearest import no_such
 
 __all__ = ["CATALOGUE", "PREFIX", "PackagedModel", "packaged"]
 
@@ -110,5 +111,5 @@ def packaged(source: str) -> PackagedModel:
     """
     name = source.removeprefix(PREFIX)
     if name not in CATALOGUE:
-        raise ModelError(f"{source}: there is no packaged model {name!r}; there are: {', '.join(sorted(CATALOGUE))}")
+        raise ModelError(f"{source}: {no_such('packaged model', name, sorted(CATALOGUE))}")
     return CATALOGUE[name]

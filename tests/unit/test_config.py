@@ -64,6 +64,92 @@ def test_a_wrong_variable_is_named() -> None:
         load_settings(Settings, environ={"EL4NER_METHOD__PROPOSALS": '["chunks", "dice"]'})
 
 
+@pytest.mark.parametrize(
+    ("text", "environ", "message"),
+    [
+        (
+            '[methd]\nmode = "paper"',
+            {},
+            r"methd \(in .*\): there is no such setting; nearest: 'method'; there are: ens",
+        ),
+        ("[retrieval]\nkind_ = 1", {}, r"retrieval\.kind_ .*; nearest: 'kind'; there are: kind, k, embedder"),
+        ("[method]\nk = 3", {}, r"method\.k .*no such setting; there is retrieval\.k; there are: mode, "),
+        (
+            '[models.x]\nsource = "a"\n[models.x.exllama]\ncache_token = 3',
+            {},
+            r"models\.x\.exllama\.cache_token .*; nearest: 'cache_tokens'; there are: cache_tokens, cache_bits",
+        ),
+        ('[models.x]\nsorce = "a"', {}, r"models\.x\.source: is missing.*\nmodels\.x\.sorce .*; nearest: 'source'"),
+        ("", {"EL4NER_METHD__MODE": "x"}, r"methd \(from EL4NER_METHD__MODE\): .*nearest: 'method'"),
+        (
+            "",
+            {"EL4NER_METHOD__MDOE": "x"},
+            r"method\.mdoe \(from EL4NER_METHOD__MDOE\): .*nearest: 'mode'; there are: m",
+        ),
+        (
+            "",
+            {"EL4NER_METHOD_MODE": "paper"},
+            r"EL4NER_METHOD_MODE: .*; nearest: EL4NER_METHOD__MODE, with two underscores",
+        ),
+        ('[ensemble]\npreset = "defualt"', {}, r"no preset 'defualt'; nearest: 'default'; there are: default, gemma3"),
+        (
+            '[ensemble]\nmembers = ["smollm"]',
+            {},
+            r"^ensemble\.members: .*'smollm'; nearest: 'smollm2-135m'; there are: ",
+        ),
+        ('[pools]\ndefault = "new"', {}, r"nearest: 'news'; there are: logs, news"),
+    ],
+)
+def test_a_misspelt_name_is_named_with_the_nearest_and_all(
+    tmp_path: Path, text: str, environ: dict[str, str], message: str
+) -> None:
+    path = tmp_path / "el4ner.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_settings(Settings, path, environ=environ, passed_over=frozenset({"kafka"}))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("method = 3", r"method \(in .*\): has to be a table: \[method\] and its settings below it, not 3$"),
+        ("[retrieval]\nk = 'x'", r"has to be a whole number, not 'x'$"),
+        ("[retrieval]\nk = 1.5", r"has to be a whole number, not 1\.5$"),
+        ("[method]\nadaptive = 'maybe'", r"has to be true or false, not 'maybe'$"),
+        ("[method]\nproposals = 'chunks'", r"has to be a list, such as .*, not 'chunks'$"),
+        ("[method]\nproposals = []", r"needs at least 1 item, not \[\]$"),
+        ("[method]\nproposals = ['chunk']", r"^method\.proposals\.0 [^\n]*'models', not 'chunk'$"),
+        ("[method]\nvalidation = true", r"'hard', not true$"),
+        (f"[method]\nmode = '{'x' * 1_000}'", r"not 'x{199}…$"),
+    ],
+)
+def test_a_wrong_value_is_shown_once_beside_what_is_allowed(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "el4ner.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_settings(Settings, path, environ={})
+
+
+def test_variables_that_contradict_each_other_are_named() -> None:
+    with pytest.raises(ConfigError, match="EL4NER_RETRIEVAL__K__Z: another variable sets 'k' to a value"):
+        load_settings(Settings, environ={"EL4NER_RETRIEVAL__K": "3", "EL4NER_RETRIEVAL__K__Z": "1"})
+    environ = {"EL4NER_KAFKA_PORT": "9092", "EL4NER_GPU_SMALL": "x", "EL4NER_CACHE_DIR": "/tmp"}
+    assert load_settings(Settings, environ=environ).retrieval.k == 5
+
+
+def test_a_wrong_key_of_a_server_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_settings(Settings, environ={"EL4NER_MODELS__X__SERVER__API_KEY": "12345678"})
+    assert "api_key" in str(raised.value)
+    assert "12345678" not in str(raised.value)
+
+
+def test_a_byte_order_mark_before_the_file_is_no_part_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "el4ner.toml"
+    path.write_text("[retrieval]\nk = 3\n", encoding="utf-8-sig")
+    assert load_settings(Settings, path, environ={}).retrieval.k == 3
+
+
 def test_in_scored_mode_the_pool_decides_and_nobody_validates_unless_told_to() -> None:
     scored = load_settings(Settings, environ={}).method
     assert scored.proposals == ("chunks", "lexicon")

@@ -26,6 +26,23 @@ def test_the_method_shares_the_file(tmp_path: Path) -> None:
     assert (settings.method.mode, settings.kafka.partitions, settings.worker.batch_documents) == ("paper", 9, 2)
 
 
+@pytest.mark.parametrize("servers", ["nosuch", "a:1,nosuch"])
+def test_a_wrong_address_is_said_once(servers: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        load_stream_settings(environ={"KAFKA_BOOTSTRAP_SERVERS": servers})
+    assert str(raised.value) == (
+        "kafka.bootstrap_servers (from KAFKA_BOOTSTRAP_SERVERS): 'nosuch' is not host:port; "
+        "several servers have commas between them"
+    )
+
+
+def test_a_misspelt_setting_of_the_stream_is_named_with_the_nearest_and_all(tmp_path: Path) -> None:
+    path = tmp_path / "el4ner.toml"
+    path.write_text('[kafka]\nbootstrap_server = "a:1"\n')
+    with pytest.raises(ConfigError, match=r"nearest: 'bootstrap_servers'; there are: .*topic_prefix.*partitions"):
+        load_stream_settings(path, environ={})
+
+
 @pytest.mark.parametrize(
     ("environ", "words"),
     [
