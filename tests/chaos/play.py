@@ -23,7 +23,7 @@ from workers import schemas
 from workers.local.clients import connect
 from workers.topics import Topic, changelog_name
 
-__all__ = ["play"]
+__all__ = ["folder_of", "play"]
 
 log = logging.getLogger(__name__)
 
@@ -31,9 +31,14 @@ TRACED: Final = 20
 """So many lost or repeated documents are looked up in every topic."""
 
 
+def folder_of(scenario: str, seed: int, build: Path) -> Path:
+    """Where the logs of a scenario lie: the next seed does not take them away."""
+    return build / f"{scenario}-{seed}"
+
+
 def play(scenario: Scenario, world: World, *, seed: int, build: Path, keep: bool = False) -> tuple[Record, list[str]]:
-    """The record, and what was wrong. Logs stay in ``build/<scenario>`` if anything was, or with ``keep``."""
-    folder = build / scenario.name
+    """The record, and what was wrong. Logs stay in ``build/<scenario>-<seed>`` if anything was, or with ``keep``."""
+    folder = folder_of(scenario.name, seed, build)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     world.heal()
@@ -69,6 +74,7 @@ def play(scenario: Scenario, world: World, *, seed: int, build: Path, keep: bool
         duplicated=counted.duplicated,
         recovery_seconds=_rounded(recovery_seconds(run.faults, run.watch.emitted)),
         seed=seed,
+        status="failed" if problems else "ok",
     )
     if problems or keep:
         _trace(run, [*counted.lost, *counted.repeated][:TRACED])

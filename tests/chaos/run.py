@@ -43,12 +43,12 @@ class LateError(AssertionError):
 
 @dataclass
 class World:
-    """What all scenarios share: the cluster, who ends it all if the suite is killed, and when the suite is over (in
-    seconds of :func:`time.monotonic`)."""
+    """What all scenarios share: the cluster, who ends it all if the suite is killed, and how slow the machine is: all
+    time limits are for the reference machine (:mod:`tests.chaos.plan`) and are so many times longer here."""
 
     cluster: KafkaCluster
     reaper: Reaper
-    deadline: float
+    slowness: float = 1.0
 
     def start(self, *nodes: int) -> None:
         """Start the brokers that do not run (all of them, or ``nodes``), so that the reaper knows them."""
@@ -81,8 +81,8 @@ Check = Callable[[Outcome], None]
 class Scenario:
     """``act`` does everything up to the point where nothing is broken any more; what it returns is checked then.
 
-    ``seconds``: all of it has to be over by then. It is several times what it takes on a machine that has nothing else
-    to do; the suite as a whole has a bound too.
+    ``seconds``: all of it has to be over by then. It is several times what it takes on the reference machine when that
+    has nothing else to do.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Run:
         """Documents that may or may not have a result of the usual kind: the scenario's own check looks at them."""
         self._feeds: list[Feed] = []
         self._resources = contextlib.ExitStack()
-        self._deadline = min(time.monotonic() + scenario.seconds, world.deadline) - COUNTING_SECONDS
+        self._deadline = time.monotonic() + (scenario.seconds - COUNTING_SECONDS) * world.slowness
         sections = {name: dict(table) for name, table in scenario.sections.items()}
         sections["kafka"] = {"replication": len(world.cluster.nodes), **sections.get("kafka", {})}
         sections["redis"] = {"enabled": False, **sections.get("redis", {})}
@@ -169,7 +169,9 @@ class Run:
 
     def wait(self, condition: Callable[[], Any], what: str, *, seconds: float | None = None) -> None:
         """Until ``condition()``; fails after ``seconds``, or when the scenario's time is up."""
-        end = self._deadline if seconds is None else min(self._deadline, time.monotonic() + seconds)
+        end = self._deadline
+        if seconds is not None:
+            end = min(end, time.monotonic() + seconds * self.world.slowness)
         while not condition():
             if time.monotonic() > end:
                 raise LateError(f"waited for {what}")

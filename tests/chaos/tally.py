@@ -7,10 +7,12 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, Literal, Self
 
 __all__ = ["SILENCE_SECONDS", "Emitted", "Identity", "Record", "Tally", "recovery_seconds", "tally"]
 
+Status = Literal["ok", "failed", "not run"]
+"""``not run``: there was no time for it, which is neither a success nor a failure."""
 Identity = tuple[str, int]
 """A document's id and its revision."""
 
@@ -50,15 +52,21 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A line of the report."""
+    """A line of the report. What was not run, or broke down before it was counted, has no figures."""
 
     scenario: str
-    documents_in: int
-    documents_out: int
-    lost: int
-    duplicated: int
+    documents_in: int | None
+    documents_out: int | None
+    lost: int | None
+    duplicated: int | None
     recovery_seconds: float | None
     seed: int
+    status: Status
+
+    @classmethod
+    def without_figures(cls, scenario: str, seed: int, status: Status) -> Self:
+        """Of a scenario that was not counted."""
+        return cls(scenario, None, None, None, None, None, seed, status)
 
     def to_json(self) -> dict[str, Any]:
         """As ``build/chaos.json`` has it."""

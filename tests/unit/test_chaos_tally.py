@@ -81,7 +81,7 @@ def test_the_end_of_the_load_is_no_silence() -> None:
 
 
 def test_a_record_has_the_keys_of_the_report() -> None:
-    record = Record("kill-workers", 10, 10, 0, 0, None, 7)
+    record = Record("kill-workers", 10, 10, 0, 0, None, 7, "ok")
     assert list(record.to_json()) == [
         "scenario",
         "documents_in",
@@ -90,15 +90,23 @@ def test_a_record_has_the_keys_of_the_report() -> None:
         "duplicated",
         "recovery_seconds",
         "seed",
+        "status",
     ]
     assert record.to_json()["recovery_seconds"] is None
 
 
 def test_the_report_is_a_table_and_a_list(tmp_path: Path) -> None:
-    records = [Record("kill-workers", 20_000, 20_000, 0, 0, 7.25, 1), Record("redis", 5, 4, 1, 0, None, 1)]
-    head, good, bad = report.table([(records[0], []), (records[1], ["1 documents lost", "more"])])
+    records = [
+        Record("kill-workers", 20_000, 20_000, 0, 0, 7.25, 1, "ok"),
+        Record("redis", 5, 4, 1, 0, None, 1, "failed"),
+        Record.without_figures("scale", 1, "not run"),
+    ]
+    head, good, bad, not_run = report.table(
+        [(records[0], []), (records[1], ["1 documents lost", "more"]), (records[2], ["no time"])]
+    )
     assert head.split() == ["scenario", "in", "out", "lost", "duplicated", "recovery", "s", "seed"]
     assert good.split() == ["kill-workers", "20000", "20000", "0", "0", "7.2", "1", "ok"]
     assert bad.split("  ")[-1] == "FAILED: 1 documents lost"
+    assert not_run.split() == ["scale", "–", "–", "–", "–", "–", "1", "NOT", "RUN:", "no", "time"]
     report.write(tmp_path / "build" / "chaos.json", records)
     assert orjson.loads((tmp_path / "build" / "chaos.json").read_bytes()) == [record.to_json() for record in records]
