@@ -28,6 +28,7 @@ import numpy as np
 
 from el4ner.engines.vocabulary import TokenIds, Vocabulary
 from el4ner.errors import EngineError
+from el4ner.text.boundaries import boundaries
 
 __all__ = ["SpanLines", "State", "TokenMask", "TokenMasks", "gbnf"]
 
@@ -56,8 +57,10 @@ class _Stretch:
 
 def _stretches(text: str, unwritable: frozenset[int] = frozenset()) -> Iterator[_Stretch]:
     """The parts that hold a word. Every start has an end, and every end a start."""
-    word = [character.isalnum() for character in text]
+    whole = boundaries(text)
     breaks = [_breaks(character) or not unwritable.isdisjoint(character.encode()) for character in text]
+    for start, end in whole.overlong:
+        breaks[start:end] = [True] * (end - start)
     begin = 0
     while begin < len(text):
         if breaks[begin]:
@@ -66,22 +69,24 @@ def _stretches(text: str, unwritable: frozenset[int] = frozenset()) -> Iterator[
         end = begin
         while end < len(text) and not breaks[end]:
             end += 1
-        words = [at for at in range(begin, end) if word[at]]
-        if words:
-            yield _Stretch(
-                [
-                    at
-                    for at in range(begin, words[-1] + 1)
-                    if not text[at].isspace() and not (word[at] and at > begin and word[at - 1])
-                ],
-                [
-                    at
-                    for at in range(words[0] + 1, end + 1)
-                    if not text[at - 1].isspace() and not (word[at - 1] and at < end and word[at])
-                ],
-                words,
-            )
+        stretch = _stretch(text, begin, end, whole.inside)
+        if stretch is not None:
+            yield stretch
         begin = end
+
+
+def _stretch(text: str, begin: int, end: int, inside: frozenset[int]) -> _Stretch | None:
+    """``text[begin:end]``, where no surface begins or ends at ``inside``; None where no surface fits into it."""
+    words = [at for at in range(begin, end) if text[at].isalnum()]
+    ends = [at for at in range(begin + 1, end + 1) if at not in inside and not text[at - 1].isspace()]
+    if not words or not ends or words[0] >= ends[-1]:
+        return None
+    last_word = words[bisect_left(words, ends[-1]) - 1]
+    starts = [at for at in range(begin, last_word + 1) if at not in inside and not text[at].isspace()]
+    if not starts:
+        return None
+    first_word = words[bisect_left(words, starts[0])]
+    return _Stretch(starts, ends[bisect_right(ends, first_word) :], words)
 
 
 def _breaks(character: str) -> bool:
@@ -336,12 +341,13 @@ def gbnf(text: str, stop: Iterable[str] = ()) -> str:
         last = stretch.ends[-1]
         for index, start in enumerate(stretch.starts):
             starts.append(f"b{start}")
-            if start == stretch.word_behind(start):
-                end = stretch.ends[bisect_right(stretch.ends, start)]
-                rules.append(f"b{start} ::= {_quoted(text[start:end])}{_rule_behind(end, last)}")
-            else:  # no word yet: on to where the next surface begins
-                behind = stretch.starts[index + 1]
+            word = stretch.word_behind(start)
+            if index + 1 < len(stretch.starts) and (behind := stretch.starts[index + 1]) <= word:
+                # No word yet: on to where the next surface begins.
                 rules.append(f"b{start} ::= {_quoted(text[start:behind])} b{behind}")
+            else:
+                end = stretch.ends[bisect_right(stretch.ends, word)]
+                rules.append(f"b{start} ::= {_quoted(text[start:end])}{_rule_behind(end, last)}")
         for end, behind in pairwise(stretch.ends):
             rules.append(f"e{end} ::= ({_quoted(text[end:behind])}{_rule_behind(behind, last)})?")
     closings = [_quoted(one) for one in stop if one.startswith("\n")]

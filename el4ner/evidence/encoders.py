@@ -16,6 +16,7 @@ import numpy as np
 from el4ner.engines import checks
 from el4ner.engines.base import LAYERS, Prompt, StateEngine, StateRequest, States
 from el4ner.retrieval.embedder import SentenceTransformerEmbedder
+from el4ner.text.white_space import as_read
 from el4ner.types import Span, Usage
 
 __all__ = ["EMBEDDER", "EmbedderEncoder", "MemberEncoder", "SpanEncoder"]
@@ -65,7 +66,7 @@ class MemberEncoder:
         results = checks.states(
             self._engine,
             [
-                StateRequest(self._prompt(texts[index]), tuple(map(self._tail, names)))
+                StateRequest(self._prompt(texts[index]), tuple(self._tail(as_read(name)) for name in names))
                 for index, names in zip(asked, surfaces, strict=True)
             ],
         )

@@ -13,6 +13,7 @@ from el4ner.evidence.judges import Floats, log_softmax
 from el4ner.stages.answers import parse_typed_lines
 from el4ner.stages.context import STOP, StageContext
 from el4ner.stages.in_context import type_scores
+from el4ner.text.white_space import as_read
 from el4ner.types import Mode, SentenceAnswers, SentenceCandidates, Span, Usage
 
 __all__ = ["ask_members", "question", "scored", "written"]
@@ -108,7 +109,7 @@ def _said(batch: Sequence[SentenceCandidates], sources: Sequence[Source]) -> tup
 def _written(
     batch: Sequence[SentenceCandidates], engine: Engine, context: StageContext
 ) -> tuple[list[list[str | None]], Usage]:
-    surfaces = [list(dict.fromkeys(candidate.span.text for candidate in item.candidates)) for item in batch]
+    surfaces = [list(dict.fromkeys(as_read(candidate.span.text) for candidate in item.candidates)) for item in batch]
     # Every span is written again with its type: room for that, and no more than the model can read.
     room = [min(1024, 16 + sum(len(s.encode()) // 2 + 8 for s in names)) for names in surfaces]
     results = checks.generate(
@@ -133,5 +134,5 @@ def _written(
     answers: list[list[str | None]] = []
     for item, result in zip(batch, results, strict=True):
         lines = parse_typed_lines(f"-{result.text}", context.labels)
-        answers.append([lines.get(candidate.span.text) for candidate in item.candidates])
+        answers.append([lines.get(as_read(candidate.span.text)) for candidate in item.candidates])
     return answers, usage

@@ -14,6 +14,7 @@ from el4ner.pools.pool import Pool
 from el4ner.prompts import PromptSet
 from el4ner.text.atoms import AtomGate
 from el4ner.text.chunks import chunks
+from el4ner.text.white_space import as_read
 from el4ner.types import NONE_TYPE
 
 __all__ = ["STOP", "StageContext"]
@@ -106,7 +107,7 @@ class StageContext:
 
     def _demonstration(self, index: int) -> dict[str, Any]:
         sentence = self.pool.sentences[index]
-        gold = list(dict.fromkeys((span.text, label) for span, label in sentence.spans))
+        gold = list(dict.fromkeys((as_read(span.text), label) for span, label in sentence.spans))
         # In the order of the text, as a reader would label it: entities, and some spans that are none.
         taken = [(span.start, span.end) for span, _ in sentence.spans]
         gate = AtomGate(sentence.text, self.pool.divisible)
@@ -120,7 +121,7 @@ class StageContext:
         chosen = sorted(free, key=lambda chunk: not chunk.proper)[:MAX_NEGATIVES]
         lines = [(span.start, span.text, label) for span, label in sentence.spans]
         lines += [(chunk.span.start, chunk.span.text, NONE_TYPE) for chunk in chosen]
-        scored = list(dict.fromkeys((text, label) for _, text, label in sorted(lines)))
+        scored = list(dict.fromkeys((as_read(text), label) for _, text, label in sorted(lines)))
         return {"text": sentence.text, "gold": gold, "scored": scored, "statements": self._statements(index, gold)}
 
     def _statements(self, index: int, gold: list[tuple[str, str]]) -> list[tuple[str, str, bool]]:

@@ -7,19 +7,21 @@ is a substring of the input and costs nothing; the classifier's ``none`` does th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from el4ner.config import MethodSettings
 from el4ner.engines import checks
 from el4ner.engines.base import Engine, GenerateRequest
 from el4ner.errors import DocumentError
-from el4ner.pools.pool import PoolSentence
+from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.stages.answers import parse_spans
 from el4ner.stages.context import STOP, StageContext
 from el4ner.text.atoms import AtomGate
 from el4ner.text.chunks import chunks
+from el4ner.text.limits import admitted
 from el4ner.text.mentions import find_mentions
+from el4ner.text.white_space import as_read, comparable
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
 
 __all__ = ["CHUNKS", "LEXICON", "SentenceInput", "cheap_proposals", "check_spans", "extract", "propose"]
@@ -40,21 +42,18 @@ class SentenceInput:
 def extract(
     batch: Sequence[SentenceInput], engines: Sequence[Engine], context: StageContext
 ) -> tuple[list[SentenceCandidates], Usage]:
-    """Candidates of each sentence, in the batch's order; offsets are the document's. Nobody's proposal begins or ends
-    inside of an atom (:mod:`el4ner.text.atoms`), unless the pool labels parts of such."""
+    """Candidates of each sentence, in the batch's order; offsets are the document's."""
     proposals: list[dict[Span, list[str]]] = [{} for _ in batch]
     dropped = [0] * len(batch)
     usage = Usage()
     proposers = proposers_of(context)
-    gates = [AtomGate(item.sentence.text, context.pool.divisible) for item in batch]
-    for item, found, gate in zip(batch, proposals, gates, strict=True):
+    for item, proposed in zip(batch, proposals, strict=True):
         if CHUNKS in proposers:
             for chunk in chunks(item.sentence.text, context.pool.text_kind):
-                if gate.admits(chunk.span):
-                    found[_in_document(chunk.span, item.sentence)] = [CHUNKS]
+                proposed[chunk.span] = [CHUNKS]
         if LEXICON in proposers:
-            for span in filter(gate.admits, context.pool.lexicon.find(item.sentence.text)):
-                found.setdefault(_in_document(span, item.sentence), []).append(LEXICON)
+            for span in context.pool.lexicon.find(item.sentence.text):
+                proposed.setdefault(span, []).append(LEXICON)
     if "models" in proposers:
         for engine in engines:
             answers, used = _generate(batch, engine, context)
@@ -64,19 +63,30 @@ def extract(
                 for surface in surfaces:
                     mentions = find_mentions(surface, sentence.text)
                     dropped[index] += not mentions
-                    for span in filter(gates[index].admits, mentions):
-                        found_by = proposals[index].setdefault(_in_document(span, sentence), [])
-                        if engine.name not in found_by:
-                            found_by.append(engine.name)
+                    for span in mentions:
+                        proposed_by = proposals[index].setdefault(span, [])
+                        if engine.name not in proposed_by:
+                            proposed_by.append(engine.name)
     return [
         SentenceCandidates(
             sentence=item.sentence,
             demonstrations=item.demonstrations,
-            candidates=tuple(SpanCandidate(span, tuple(names)) for span, names in sorted(found.items())),
+            candidates=_candidates(item.sentence, proposed, context.pool),
             dropped=missed,
         )
-        for item, found, missed in zip(batch, proposals, dropped, strict=True)
+        for item, proposed, missed in zip(batch, proposals, dropped, strict=True)
     ], usage
+
+
+def _candidates(sentence: Sentence, proposed: Mapping[Span, list[str]], pool: Pool) -> tuple[SpanCandidate, ...]:
+    """What everybody proposed, by the document's offsets and within the limits; nothing that begins or ends inside of
+    an atom (:mod:`el4ner.text.atoms`), unless the pool labels parts of such. The chunker's are the first to go."""
+    gate = AtomGate(sentence.text, pool.divisible)
+    named = {span for span, names in proposed.items() if names != [CHUNKS]}
+    return tuple(
+        SpanCandidate(_in_document(span, sentence), tuple(proposed[span]))
+        for span in sorted(admitted(sentence.text, filter(gate.admits, proposed), first=named))
+    )
 
 
 def check_spans(count: int, method: MethodSettings) -> None:
@@ -105,23 +115,33 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
     proposers: list[str] = [name for name in context.settings.proposals if name != "models"] or [CHUNKS]
     surfaces: dict[str, set[str]] = {}
     for sentence in context.pool.sentences:
-        surfaces.setdefault(sentence.text, set()).update(span.text.strip() for span, _ in sentence.spans)
+        surfaces.setdefault(sentence.text, set()).update(
+            comparable(span.text.strip()).form for span, _ in sentence.spans
+        )
     seen = Counter(surface for own in surfaces.values() for surface in own)
 
     def of(sentence: PoolSentence) -> list[Span]:
-        found = [chunk.span for chunk in chunks(sentence.text, context.pool.text_kind)] if CHUNKS in proposers else []
+        proposed: set[Span] = set()
+        labelled: set[Span] = set()
+        if CHUNKS in proposers:
+            proposed.update(chunk.span for chunk in chunks(sentence.text, context.pool.text_kind))
         if LEXICON in proposers:
             own = surfaces[sentence.text]
             # Found as it is written, or by a surface in lower case, which is found in any.
-            found += [
+            labelled.update(
                 span
                 for span in context.pool.lexicon.find(sentence.text)
-                if any(seen[form] > (form in own) for form in (span.text, span.text.lower()))
-            ]
+                if any(seen[form] > (form in own) for form in _forms(span.text))
+            )
         gate = AtomGate(sentence.text, context.pool.divisible)
-        return [span for span in found if gate.admits(span)]
+        return sorted(admitted(sentence.text, filter(gate.admits, proposed | labelled), first=labelled))
 
     return of
+
+
+def _forms(surface: str) -> tuple[str, str]:
+    form = comparable(surface).form
+    return form, form.lower()
 
 
 def propose(
@@ -138,7 +158,7 @@ def propose(
                 ),
                 context.settings.max_new_tokens,
                 STOP,
-                spans_of=sentence.text if context.settings.constrain else None,
+                spans_of=as_read(sentence.text) if context.settings.constrain else None,
             )
             for sentence in sentences
         ]
@@ -166,7 +186,7 @@ def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageCont
                 ),
                 settings.max_new_tokens,
                 STOP,
-                spans_of=item.sentence.text if settings.constrain else None,
+                spans_of=as_read(item.sentence.text) if settings.constrain else None,
             )
             for item in batch
         ],

@@ -12,6 +12,7 @@ from el4ner.engines.base import Engine, ScoreItem, ScoreRequest
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.sources import Question
 from el4ner.stages.context import StageContext
+from el4ner.text.white_space import as_read
 from el4ner.types import NONE_TYPE, Usage
 
 __all__ = ["type_scores"]
@@ -27,7 +28,7 @@ def type_scores(questions: Sequence[Question], engine: Engine, context: StageCon
     for question in questions:
         names = list(dict.fromkeys(span.text for span in question.spans))
         surfaces.append(names)
-        tails = [context.prompts.block("scored", "item", surface=name) for name in names]
+        tails = [context.prompts.block("scored", "item", surface=as_read(name)) for name in names]
         reserve = max((len(tail.encode()) for tail in tails), default=0) + 64
         prompt = context.prompt(engine, "scored", question.demonstrations, reserve=reserve, sentence=question.text)
         requests.append(ScoreRequest(prompt, tuple(ScoreItem(tail, continuations) for tail in tails)))

@@ -12,6 +12,7 @@ from el4ner.engines import checks
 from el4ner.engines.base import Engine, GenerateRequest, ScoreItem, ScoreRequest
 from el4ner.stages.classify import softmax
 from el4ner.stages.context import StageContext
+from el4ner.text.white_space import as_read
 from el4ner.types import NONE_TYPE, Mode, SentenceEntities, SentenceTypes, TypedSpan, Usage, Verdict
 
 __all__ = ["UNVERIFIED", "validate"]
@@ -51,7 +52,7 @@ def _written(
                 item.demonstrations,
                 reserve=8,
                 sentence=item.sentence.text,
-                surface=span.candidate.span.text,
+                surface=as_read(span.candidate.span.text),
                 type=span.type,
             ),
             3,
@@ -76,7 +77,7 @@ def _scored(
     requests = []
     for item, spans in zip(batch, entities, strict=True):
         tails = [
-            context.prompts.block("scored", "verify", surface=span.candidate.span.text, type=span.type)
+            context.prompts.block("scored", "verify", surface=as_read(span.candidate.span.text), type=span.type)
             for span in spans
         ]
         prompt = context.prompt(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from el4ner.text.log_chunks import log_chunks
 from el4ner.text.prose_chunks import prose_chunks
-from el4ner.text.prose_words import is_proper, word_surfaces
+from el4ner.text.prose_words import is_function_word, is_proper, word_surfaces
 from el4ner.text.segment import TextKind
 from el4ner.text.words import Chunk, function_words
 from el4ner.types import Span
@@ -52,6 +52,6 @@ def outermost(found: Sequence[Chunk]) -> list[Span]:
 def span_weight(surface: str) -> float:
     """The weight of an input span in retrieval, judged by its form: proper, pronoun or common."""
     words = word_surfaces(surface)
-    if words and all(word.lower() in function_words() for word in words):
+    if words and all(is_function_word(word) for word in words):
         return PRONOUN_WEIGHT
     return PROPER_WEIGHT if any(is_proper(word) for word in words) else COMMON_WEIGHT

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
+import regex
+
+from el4ner.text.boundaries import WORD_CHARACTERS, boundaries
+from el4ner.text.mentions import fold
+from el4ner.text.scripts import is_unspaced
+from el4ner.text.white_space import comparable
 from el4ner.text.words import function_words
 from el4ner.types import Span
 
 __all__ = ["Lexicon"]
 
-# Words as str.isalnum sees them, and every other character on its own: a whole word begins and ends where one of these
-# does.
-_TOKEN = re.compile(r"[^\W_]+|.", re.DOTALL)
+# Words, and every other character on its own, those of scripts without spaces too: a whole word begins and ends where
+# one of these does.
+_TOKEN = regex.compile(rf"{WORD_CHARACTERS}|\X", regex.VERSION1)
+_ASCII_TOKEN = re.compile(r"[^\W_]+|.", re.DOTALL)  # the same, sooner
 
 
 class Lexicon:
@@ -20,7 +27,9 @@ class Lexicon:
 
     A surface with a capital in it is found as it is written; one without, in any letter case. Surfaces without a word
     that has a letter and is no function word are left out (a bare number would be found in every address and time), a
-    single lower-case letter too, and so is the white space around a surface.
+    single lower-case letter too, a single character of a script without spaces (it would be found in every word that
+    is written with it), and so is the white space around a surface. White space inside is any that may stand inside a
+    name, and letters with marks may be composed or not (:func:`~el4ner.text.white_space.comparable`).
 
     Making one takes time and memory in the number of words in all surfaces, finding takes time in the number of words
     of the text times those of the longest surface that begins as the text goes on.
@@ -41,8 +50,9 @@ class Lexicon:
 
     def find(self, text: str) -> list[Span]:
         """Every occurrence of a surface in ``text``, nested and overlapping ones too: by start, then longest first."""
-        tokens = [(found.start(), found.end(), found.group()) for found in _TOKEN.finditer(text)]
-        folded = [_fold(word) for _, _, word in tokens]
+        view = comparable(text)
+        tokens = list(_tokens(view.form))
+        folded = [fold(word) for _, _, word in tokens]
         spans: list[Span] = []
         for first, (start, _, word) in enumerate(tokens):
             if word.isspace():
@@ -56,17 +66,22 @@ class Lexicon:
                         break
                     if state in self._ends:
                         ends.add(tokens[index][1])
-            spans.extend(Span(start, end, text[start:end]) for end in sorted(ends, reverse=True))
+            places = (view.span(start, end) for end in sorted(ends, reverse=True))
+            spans.extend(Span(*place, text[slice(*place)]) for place in places if place is not None)
+        if spans and not text.isascii():
+            whole = boundaries(text)
+            spans = [span for span in spans if whole.allow(span.start, span.end)]
         return spans
 
     def _add(self, surface: str) -> None:
-        words = [found.group() for found in _TOKEN.finditer(surface)]
+        form = comparable(surface).form
+        words = [word for _, _, word in _tokens(form)]
         plain = [word for word in words if word[0].isalnum()]
         if not any(word.lower() not in function_words() and any(map(str.isalpha, word)) for word in plain):
             return
-        if len(surface) == 1 and surface.islower():
+        if len(words) == 1 and (is_unspaced(form[0]) or (len(form) == 1 and form.islower())):
             return
-        trie = self._folded if _fold(surface) == surface else self._exact
+        trie = self._folded if fold(form) == form else self._exact
         state = 0
         for word in words:
             following = trie.get((state, word))
@@ -77,8 +92,6 @@ class Lexicon:
         self._ends.add(state)
 
 
-def _fold(text: str) -> str:
-    """Lower case, one character at a time: lower-casing a whole string may change its length, or depend on context."""
-    if text.isascii():
-        return text.lower()
-    return "".join([lower if len(lower := character.lower()) == 1 else character for character in text])
+def _tokens(form: str) -> Iterator[tuple[int, int, str]]:
+    for match in (_ASCII_TOKEN if form.isascii() else _TOKEN).finditer(form):
+        yield match.start(), match.end(), match.group()

@@ -5,16 +5,34 @@ A part is proposed where it is often a name in its own right: the beginning and 
 *Winston Churchill* in *British Prime Minister Winston Churchill*), a name with the common words that end its phrase
 (*1979 United Kingdom general election*), a name with its article, and the shorter noun phrases inside a longer one.
 Not proposed is what costs more than it finds: each word of a two-word name, and any part of a run whatever.
+
+A script without capitals says nothing about which words are a name: there every stretch of a few words of a run is
+proposed (:data:`MAX_CASELESS_WORDS`).
+
+A name may go over the end of a line. Since a list has a name on each line, runs are taken line by line, and what goes
+over a line's end is proposed as well.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 
+import regex
+
+from el4ner.text.atoms import without_closing
 from el4ner.text.log_patterns import URL
-from el4ner.text.prose_words import BREAKING_JOINERS, JOINERS, Word, content_runs, proper_runs, words_of
+from el4ner.text.prose_words import (
+    BREAKING_JOINERS,
+    JOINERS,
+    Case,
+    Word,
+    caseless_runs,
+    content_runs,
+    lines_of,
+    proper_runs,
+    words_of,
+)
 from el4ner.text.words import Chunk
 from el4ner.types import Span
 
@@ -22,13 +40,19 @@ __all__ = ["prose_chunks"]
 
 MAX_WORDS = 8
 MAX_COMMON_WORDS = 4
+MAX_CASELESS_WORDS = 4
+"""The most words of a proposal in a script without capitals; ICU's words, where it has no spaces either."""
 MAX_TAIL = 3
 MAX_SIDES = 2 * MAX_WORDS
 """The most words of a run whose sides are proposed at every possessive: a line of nothing but possessives would be
 proposed hundreds of times over."""
 
 # What is marked off by signs: a quoted title, a hashtag with its sign, an address on the web.
-_MARKED_OFF = re.compile(rf"[\"“]\s?(?P<quoted>[^\"“”]{{1,60}}?)\s?[\"”]|(?P<tag>(?<!\w)#\w+)|(?P<url>{URL})")
+_MARKED_OFF = regex.compile(
+    r"[\"“]\s?(?P<quoted>[^\"“”]{1,60}?)\s?[\"”]|„\s?(?P<low>[^„“”]{1,60}?)\s?[“”]"
+    r"|[«‹「『《]\s?(?P<pointed>[^«»‹›「」『』《》]{1,60}?)\s?[»›」』》]"
+    rf"|(?P<tag>(?<!\w)#\w+)|(?P<url>{URL})"
+)
 
 
 def prose_chunks(text: str) -> list[Chunk]:
@@ -37,21 +61,38 @@ def prose_chunks(text: str) -> list[Chunk]:
     found: list[Chunk] = []
     place = {word.start: index for index, word in enumerate(words)}
     for run in proper_runs(text, words):
-        found.extend(_chunk(text, part, proper=True) for part in _run_and_parts(run))
-        before = words[max(place[run[0].start] - 1, 0)]
-        if before.text == "The" and text[before.end : run[0].start] == " ":
-            found.append(_chunk(text, [before, *run], proper=True))
+        for parts in _by_lines(lines_of(text, run), _proper_parts):
+            found.extend(_chunk(text, part, proper=True) for part in parts)
+        for line in lines_of(text, run):
+            before = words[max(place[line[0].start] - 1, 0)]
+            if before.text == "The" and text[before.end : line[0].start] == " ":
+                found.append(_chunk(text, [before, *line], proper=True))
     for run in content_runs(text, words):
-        found.extend(_common_parts(text, run))
+        for common in _by_lines(lines_of(text, run), _common_parts):
+            found.extend(_chunk(text, part, proper=any(word.proper for word in part)) for part in common)
+    for run in caseless_runs(text, words):
+        found.extend(_chunk(text, part, proper=False) for part in _caseless_parts(text, run))
     found.extend(_marked_off(text))
     return found
+
+
+def _by_lines(
+    lines: list[list[Word]], parts_of: Callable[[list[Word]], list[list[Word]]]
+) -> Iterator[list[list[Word]]]:
+    """The parts of each line, and of two lines those that go over the end of the first."""
+    for line in lines:
+        yield parts_of(line)
+    for line, following in pairwise(lines):
+        end = line[-1].end
+        both = [*line[-MAX_WORDS:], *following[:MAX_WORDS]]
+        yield [part for part in parts_of(both) if part[0].start < end < part[-1].end]
 
 
 def _marked_off(text: str) -> Iterator[Chunk]:
     for match in _MARKED_OFF.finditer(text):
         start, end = match.span(match.lastgroup or 0)
         if match.lastgroup == "url":
-            end = start + len(text[start:end].rstrip(".,;:!?)"))
+            end = without_closing(text, start, end)
         surface = text[start:end]
         if surface and surface == surface.strip() and len(surface.split()) <= MAX_WORDS:
             yield Chunk(Span(start, end, surface), proper=True)
@@ -60,6 +101,16 @@ def _marked_off(text: str) -> Iterator[Chunk]:
 def _chunk(text: str, words: list[Word], *, proper: bool) -> Chunk:
     start, end = words[0].start, words[-1].end
     return Chunk(Span(start, end, text[start:end]), proper)
+
+
+def _proper_parts(words: list[Word]) -> list[list[Word]]:
+    """Of a run, or of what is on one line of it: joiners may stand at the line's ends."""
+    first, last = 0, len(words)
+    while first < last and words[first].text in JOINERS:
+        first += 1
+    while last > first and words[last - 1].text in JOINERS:
+        last -= 1
+    return _run_and_parts(words[first:last]) if first < last else []
 
 
 def _run_and_parts(run: list[Word]) -> list[list[Word]]:
@@ -108,7 +159,7 @@ def _without_first(spans: list[list[Word]]) -> list[list[Word]]:
     return more
 
 
-def _common_parts(text: str, run: list[Word]) -> list[Chunk]:
+def _common_parts(run: list[Word]) -> list[list[Word]]:
     """A run of content words, each change between common words and names inside it, and the parts of such stretches."""
     spans = [run, run[-2:]] if len(run) >= 2 else [run]
     stretches: list[list[Word]] = []
@@ -121,10 +172,30 @@ def _common_parts(text: str, run: list[Word]) -> list[Chunk]:
     for stretch in stretches:
         if not stretch[0].proper:
             spans.extend(stretch[at : at + size] for size in (2, 3) for at in range(len(stretch) - size + 1))
-    found = [_chunk(text, part, proper=any(w.proper for w in part)) for part in spans if len(part) <= MAX_COMMON_WORDS]
+    parts = [part for part in spans if len(part) <= MAX_COMMON_WORDS]
     for name, common in pairwise(stretches):
         if name[0].proper and len(name) <= MAX_WORDS:
-            found.extend(
-                _chunk(text, [*name, *common[:size]], proper=True) for size in range(2, min(len(common), MAX_TAIL) + 1)
-            )
-    return found
+            parts.extend([*name, *common[:size]] for size in range(2, min(len(common), MAX_TAIL) + 1))
+    return parts
+
+
+def _caseless_parts(text: str, run: list[Word]) -> Iterator[list[Word]]:
+    """Every stretch of a few words that has one without capitals in it and goes over one line's end at most, and a
+    run that is not much longer. A number and the one character behind it (``3月``) count as one word."""
+    units: list[list[Word]] = []
+    for word in run:
+        counted = units and units[-1][-1].text.isdigit() and units[-1][-1].end == word.start
+        if counted and word.case is Case.UNSPACED and len(word.text) == 1:
+            units[-1].append(word)
+        else:
+            units.append([word])
+    if MAX_CASELESS_WORDS < len(units) <= MAX_WORDS:
+        yield run
+    for first in range(len(units)):
+        for last in range(first + 1, min(first + MAX_CASELESS_WORDS, len(units)) + 1):
+            part = [word for unit in units[first:last] for word in unit]
+            if all(word.case is Case.CASED for word in part):
+                continue
+            if len(lines_of(text, part)) > 2:
+                break
+            yield part

@@ -1,33 +1,81 @@
-"""Words of prose and the runs that they form: capitalised ones, and content words."""
+"""Words of prose and the runs that they form: capitalised ones, and content words.
+
+Words go by Unicode's rules (UAX 29): marks, vowel signs and joiners belong to the letter before them. Two things
+differ: some signs between letters join (``well-known``, ``AT&T``), and ``3,500`` is two words. Scripts without spaces
+are cut by ICU.
+"""
 
 from __future__ import annotations
 
 import re
+import unicodedata
+from collections.abc import Iterator
+from enum import Enum
+from itertools import pairwise
 from typing import NamedTuple
 
+import regex
+
+from el4ner.text.boundaries import CHARACTER, MARK, MAX_CLUSTER
+from el4ner.text.icu import unspaced_words
 from el4ner.text.log_patterns import URL
+from el4ner.text.scripts import UNSPACED
+from el4ner.text.white_space import LINE_BREAK
 from el4ner.text.words import function_words
 
 __all__ = [
     "BREAKING_JOINERS",
     "JOINERS",
+    "Case",
     "Word",
+    "caseless_runs",
     "content_runs",
+    "is_function_word",
     "is_proper",
+    "lines_of",
     "proper_runs",
     "word_surfaces",
     "words_of",
 ]
 
-# A word with its inner punctuation: O'Neil, U.S., well-known, 3.5, AT&T. A possessive ending is not part of it.
-_WORD = re.compile(r"[^\W_](?:[^\W_]|[_&.'’\-/](?=[^\W_]))*(?:(?<=\b[A-Z])\.)?")
-_POSSESSIVE = re.compile(r"['’]s$")
+# Signs inside a word: O'Neil, U.S., well-known, 3.5, AT&T; and what UAX 29 has between letters in other scripts (the
+# Catalan middle dot, Hebrew's maqaf, geresh, gershayim and quote, full-width forms).
+_INNER = (
+    r"(?:[_&.'’\-/·\u0387\u055f\u05be\u05f3\u05f4\u2010\u2011\u2024\u2027\ufe52＆＇－．／＿]"
+    r"|(?<=\p{Hebrew}\p{M}{0,4})\"(?=\p{Hebrew}))"
+)
+# A possessive ending is not part of a word. The full stop of an initial is.
+_SPACED = (
+    rf"{CHARACTER}(?:(?:\p{{WB=Format}}{{0,4}}+|{_INNER}){CHARACTER})*+"
+    rf"(?:\.(?<=\b\p{{Lu}}{MARK}{{0,{MAX_CLUSTER - 1}}}\.))?"
+)
+_UNSPACED = rf"(?:{UNSPACED}{MARK}{{0,{MAX_CLUSTER - 1}}}+(?!{MARK}))+"
+_WORD = regex.compile(rf"{_SPACED}|(?P<unspaced>{_UNSPACED})", regex.VERSION1)
+_POSSESSIVE = regex.compile(r"['’]s$")
+MAX_WORD_CHARS = 100
+"""What is longer is no word: an encoded file, a key."""
 JOINERS = frozenset(
     "of the de del della der den di da do dos du la le el al bin ibn van von zu y e for in on to at and".split()  # noqa: SIM905
 )
 BREAKING_JOINERS = frozenset({"and", "in", "on", "to", "at", "for"})
-_GAP_INSIDE_NAME = re.compile(r"^(?:['’]s)?[ \t\-–&]+$|^[-–&'’.]$")
+_GAP_INSIDE_NAME = regex.compile(
+    rf"(?:['’]s)?(?=.)[\p{{Zs}}\-–&]*+(?:{LINE_BREAK}[\p{{Zs}}\-–&]*+)?|[-–&'’.]", regex.DOTALL
+)
+_GAP_BETWEEN_CONTENT = regex.compile(rf"(?=.)[\p{{Zs}}\-]*+(?:{LINE_BREAK}[\p{{Zs}}\-]*+)?", regex.DOTALL)
+# Signs between the parts of a name: the middle dots of Japanese and Chinese, the dot between Tibetan syllables, and
+# joiners that are no part of a character.
+_GAP_BETWEEN_CASELESS = regex.compile(rf"[・･·‧་=＝\u200b\u2060]|[\p{{Zs}}\-－]*+(?:{LINE_BREAK}[\p{{Zs}}\-－]*+)?")
+_LINE_BREAK = regex.compile(LINE_BREAK)
 _URL = re.compile(URL)
+
+
+class Case(Enum):
+    """What a word's letters say about whether it is a name. ``LESS``: its script has no capitals; ``UNSPACED``: nor
+    spaces between words."""
+
+    CASED = "cased"
+    LESS = "caseless"
+    UNSPACED = "unspaced"
 
 
 class Word(NamedTuple):
@@ -38,6 +86,7 @@ class Word(NamedTuple):
     text: str
     function: bool
     proper: bool
+    case: Case = Case.CASED
 
 
 def is_proper(word: str) -> bool:
@@ -45,36 +94,70 @@ def is_proper(word: str) -> bool:
     return any(character.isupper() or character.isdigit() for character in word)
 
 
+def is_function_word(word: str) -> bool:
+    """Whether it is a closed-class word, however its marks are written."""
+    lower = word.lower()
+    return (lower if lower.isascii() else unicodedata.normalize("NFC", lower)) in function_words()
+
+
 def word_surfaces(text: str) -> list[str]:
     """The words of ``text``, each with the punctuation inside it."""
-    return [found.group() for found in _WORD.finditer(text)]
+    return [text[start:end] for start, end, _ in _words(text)]
 
 
 def words_of(text: str) -> list[Word]:
-    """The words of a text, without those inside a URL."""
+    """The words of a text, without those inside a URL and those of more than :data:`MAX_WORD_CHARS` characters."""
     words = []
     addresses = [found.span() for found in _URL.finditer(text)]
     all_shouted = text.isupper()
     address = 0
-    for found in _WORD.finditer(text):
-        while address < len(addresses) and addresses[address][1] <= found.start():
+    for start, end, unspaced in _words(text):
+        while address < len(addresses) and addresses[address][1] <= start:
             address += 1
-        if address < len(addresses) and addresses[address][0] <= found.start():
+        if end - start > MAX_WORD_CHARS or (address < len(addresses) and addresses[address][0] <= start):
             continue
-        surface = _POSSESSIVE.sub("", found.group())
-        lower = surface.lower()
+        surface = _POSSESSIVE.sub("", text[start:end])
         # "US", "IT", "WHO" in capitals are names, not pronouns, unless the whole text shouts.
         shouted = surface.isupper() and len(surface) > 1 and not all_shouted
         words.append(
             Word(
-                found.start(),
-                found.start() + len(surface),
+                start,
+                start + len(surface),
                 surface,
-                lower in function_words() and not shouted,
+                is_function_word(surface) and not shouted,
                 is_proper(surface),
+                Case.UNSPACED if unspaced else _case(surface),
             )
         )
     return words
+
+
+def _words(text: str) -> Iterator[tuple[int, int, bool]]:
+    """Start, end, and whether the word is of a script without spaces."""
+    for match in _WORD.finditer(text):
+        start, end = match.span()
+        if match.lastgroup is None:
+            yield start, end, False
+            continue
+        for first, last in unspaced_words(match.group()):
+            yield start + first, start + last, True
+
+
+def _case(surface: str) -> Case:
+    """A word without letters (a number) is like one in capitals."""
+    if surface.isascii() or not any(map(str.isalpha, surface)):
+        return Case.CASED
+    return Case.CASED if any(c.isupper() or c.islower() or c.istitle() for c in surface) else Case.LESS
+
+
+def lines_of(text: str, run: list[Word]) -> list[list[Word]]:
+    """The words of a run line by line, none of them empty."""
+    lines = [run[:1]]
+    for before, word in pairwise(run):
+        if _LINE_BREAK.search(text, before.end, word.start):
+            lines.append([])
+        lines[-1].append(word)
+    return lines
 
 
 def proper_runs(text: str, words: list[Word]) -> list[list[Word]]:
@@ -84,7 +167,7 @@ def proper_runs(text: str, words: list[Word]) -> list[list[Word]]:
     waiting: list[Word] = []  # joiners that belong to the run only if another name follows
     for word in words:
         last = (waiting or run)[-1] if run else None
-        broken = last is not None and not _GAP_INSIDE_NAME.match(text[last.end : word.start])
+        broken = last is not None and not _GAP_INSIDE_NAME.fullmatch(text, last.end, word.start)
         if broken:
             runs.append(run)
             run, waiting = [], []
@@ -102,11 +185,24 @@ def proper_runs(text: str, words: list[Word]) -> list[list[Word]]:
 
 
 def content_runs(text: str, words: list[Word]) -> list[list[Word]]:
-    """Maximal runs of words that are no function words, with nothing but space or a hyphen between them."""
+    """Maximal runs of words that are no function words, with nothing but space or a hyphen between them; of scripts
+    with capitals."""
+    return _runs(text, [word for word in words if word.case is Case.CASED], _GAP_BETWEEN_CONTENT)
+
+
+def caseless_runs(text: str, words: list[Word]) -> list[list[Word]]:
+    """As :func:`content_runs`, of all words, where a script without capitals has a part: such words follow one another
+    without a space, too, or behind a sign that their scripts join names by."""
+    if all(word.case is Case.CASED for word in words):
+        return []
+    return [run for run in _runs(text, words, _GAP_BETWEEN_CASELESS) if any(w.case is not Case.CASED for w in run)]
+
+
+def _runs(text: str, words: list[Word], gap: regex.Pattern[str]) -> list[list[Word]]:
     runs: list[list[Word]] = []
     run: list[Word] = []
     for word in words:
-        apart = run and not re.fullmatch(r"[ \t\-]+", text[run[-1].end : word.start])
+        apart = run and not gap.fullmatch(text, run[-1].end, word.start)
         if run and (apart or word.function):
             runs.append(run)
             run = []

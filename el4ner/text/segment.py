@@ -1,20 +1,27 @@
 """Documents into sentences, with offsets that stay exact.
 
 Prose is segmented by `sentencex`; a log document has one sentence a line, since a log line is a record and its dots and
-colons end nothing. Whatever is longer than a limit is split at white space, or inside a word where there is none: text
-is never dropped. Time is linear in the text, whatever the text is.
+colons end nothing. Whatever is longer than a limit is split at white space, behind a punctuation mark where there is
+none, else anywhere but inside a user-perceived character: text is never dropped. Time is linear in the text, whatever
+the text is.
+
+The signs that end a sentence in some script (``。``, ``।``, ``؟``) end one in every language that `sentencex` knows, so
+that nothing has to say which language a text is in.
 """
 
 from __future__ import annotations
 
 import re
+from bisect import bisect_left
 from typing import Final, Literal
 
+import regex
 import sentencex
 
+from el4ner.text.boundaries import MAX_CLUSTER, boundaries
 from el4ner.types import Sentence
 
-__all__ = ["TextKind", "segment", "split_long"]
+__all__ = ["BYTES_PER_CHAR", "TextKind", "segment", "split_long"]
 
 TextKind = Literal["prose", "log"]
 
@@ -24,24 +31,43 @@ full stops without spaces (200,000 characters: ten seconds)."""
 MARGIN: Final = 500
 """A boundary so close to a window's end is decided again, when what follows it is seen too."""
 
+BYTES_PER_CHAR: Final = 2
+"""A sentence has at most so many bytes of UTF-8 for each character that it may have: some tokenizers read a token for
+each byte of an emoji or of a script that they hardly know, and reading is slower the longer a sentence is."""
+
 _LINE = re.compile(r"[^\n\r]+")
 _SPACE = re.compile(r"\s+")
+_BEHIND_PUNCTUATION = regex.compile(r"(?<=\p{Terminal_Punctuation})(?!\p{P})")
 
 
 def segment(text: str, kind: TextKind = "prose", *, max_chars: int = 1_000, language: str = "en") -> list[Sentence]:
-    """The sentences of ``text`` in order: not empty, without white space around them, ``max_chars`` long at most.
+    """The sentences of ``text`` in order: not empty, without white space around them, at most ``max_chars`` characters
+    and ``BYTES_PER_CHAR`` times as many bytes of UTF-8, or one user-perceived character if that is longer.
 
-    Every character that is not white space is in exactly one sentence.
+    Every character that is not white space is in exactly one sentence, and no user-perceived character in two (but one
+    that is longer than both limits and than :data:`~el4ner.text.boundaries.MAX_CLUSTER`).
     """
     pieces = _lines(text) if kind == "log" else _boundaries(text, language)
+    cutting = _inside_characters(text)
+    if cutting:
+        pieces = _joined(pieces, cutting)
     sentences: list[Sentence] = []
     for start, end in pieces:
-        sentences.extend(split_long(text, start, end, max_chars))
+        sentences.extend(_split(text, start, end, max_chars, cutting))
     return sentences
 
 
 def split_long(text: str, start: int, end: int, max_chars: int) -> list[Sentence]:
-    """``text[start:end]`` as pieces of at most ``max_chars`` code points, cut at white space where there is some."""
+    """``text[start:end]`` as pieces that are as long as :func:`segment`'s may be."""
+    return _split(text, start, end, max_chars, _inside_characters(text))
+
+
+def _inside_characters(text: str) -> frozenset[int]:
+    """Where no sentence begins or ends."""
+    return boundaries(text, words=False).inside
+
+
+def _split(text: str, start: int, end: int, max_chars: int, cutting: frozenset[int]) -> list[Sentence]:
     if max_chars < 1:
         raise ValueError(f"max_chars must be at least 1, not {max_chars}")
     pieces: list[Sentence] = []
@@ -49,16 +75,55 @@ def split_long(text: str, start: int, end: int, max_chars: int) -> list[Sentence
         start, end = _stripped(text, start, end)
         if start >= end:
             return pieces
-        if end - start <= max_chars:
+        cut = _last_that_fits(text, start, end, max_chars, cutting)
+        if cut == end:
             pieces.append(Sentence(start, end, text[start:end]))
             return pieces
-        cut = start + max_chars
         if not text[cut].isspace():
-            spaces = [found.start() for found in _SPACE.finditer(text, start + 1, cut)]
-            cut = spaces[-1] if spaces else cut
+            cut = _better_cut(text, start, cut, cutting)
         piece_start, piece_end = _stripped(text, start, cut)
         pieces.append(Sentence(piece_start, piece_end, text[piece_start:piece_end]))
         start = cut
+
+
+def _last_that_fits(text: str, start: int, end: int, max_chars: int, cutting: frozenset[int]) -> int:
+    """The last place where a piece from ``start`` on may end, not before the end of its first character."""
+    fits = min(start + max_chars, end)
+    room = max_chars * BYTES_PER_CHAR
+    if _size(text[start:fits]) > room:
+        fits = start + bisect_left(range(start, fits), room + 1, key=lambda at: _size(text[start : at + 1]))
+    cut = fits
+    while cut > start and cut in cutting:
+        cut -= 1
+    if cut > start:
+        return cut
+    # One character that is too long. A piece of an overlong one has to look like one.
+    whole = next((at for at in range(start + 1, min(start + MAX_CLUSTER, end) + 1) if at not in cutting), None)
+    return min(max(fits, start + MAX_CLUSTER + 1), end) if whole is None else whole
+
+
+def _size(text: str) -> int:
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def _better_cut(text: str, start: int, cut: int, cutting: frozenset[int]) -> int:
+    """The last white space before ``cut``, the last place behind a punctuation mark in the second half, or ``cut``."""
+    for match in reversed([*_SPACE.finditer(text, start + 1, cut)]):
+        if match.start() not in cutting:
+            return match.start()
+    marks = [match.start() for match in _BEHIND_PUNCTUATION.finditer(text, (start + cut) // 2, cut)]
+    return next((at for at in reversed(marks) if at > start and at not in cutting), cut)
+
+
+def _joined(pieces: list[tuple[int, int]], cutting: frozenset[int]) -> list[tuple[int, int]]:
+    """Pieces between which a character would be cut, as one."""
+    joined: list[tuple[int, int]] = []
+    for start, end in pieces:
+        if joined and start in cutting and start == joined[-1][1]:
+            joined[-1] = joined[-1][0], end
+        else:
+            joined.append((start, end))
+    return joined
 
 
 def _lines(text: str) -> list[tuple[int, int]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from functools import cache
 from importlib import resources
 from typing import NamedTuple
@@ -20,6 +21,6 @@ class Chunk(NamedTuple):
 
 @cache
 def function_words() -> frozenset[str]:
-    """The closed-class words that bound a chunk, lower case."""
+    """The closed-class words that bound a chunk: lower case, composed (NFC)."""
     lines = (resources.files("el4ner.text") / "function_words.txt").read_text(encoding="utf-8").splitlines()
-    return frozenset(word for line in lines if not line.startswith("#") for word in line.split())
+    return frozenset(unicodedata.normalize("NFC", word) for line in lines if line[:1] != "#" for word in line.split())

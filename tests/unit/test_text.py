@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from el4ner.text.boundaries import MAX_CLUSTER, clusters
 from el4ner.text.chunks import COMMON_WEIGHT, PRONOUN_WEIGHT, PROPER_WEIGHT, chunks, span_weight
+from el4ner.text.icu import characters
 from el4ner.text.mentions import find_mentions
 from el4ner.text.overlaps import resolve_overlaps
-from el4ner.text.segment import segment
+from el4ner.text.segment import BYTES_PER_CHAR, segment
 from el4ner.types import Entity
 
 TEXTS = st.text(
@@ -27,12 +29,47 @@ def test_sentences_hold_every_character_that_is_not_space_exactly_once(text: str
     for sentence in sentences:
         assert text[sentence.start : sentence.end] == sentence.text
         assert sentence.text == sentence.text.strip()
-        assert 0 < len(sentence.text) <= limit
+        assert 0 < len(sentence.text) <= limit or len(characters(sentence.text)) == 1
+        assert len(sentence.text.encode()) <= BYTES_PER_CHAR * limit or len(characters(sentence.text)) == 1
+        assert not {sentence.start, sentence.end} & {place for a, b in clusters(text) for place in range(a + 1, b)}
 
 
 def test_prose_is_segmented_at_sentence_ends_but_not_after_titles() -> None:
     text = "Dr. Okafor 👍 flew to Lagos. She met Mr. Bello.  It rained."
     assert [s.text for s in segment(text)] == ["Dr. Okafor 👍 flew to Lagos.", "She met Mr. Bello.", "It rained."]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        ("张伟到了。李娜呢？她在上海！好", ["张伟到了。", "李娜呢？", "她在上海！", "好"]),
+        ("東京です。京都です。", ["東京です。", "京都です。"]),
+        ("राम आया। सीता गई। कब?", ["राम आया।", "सीता गई।", "कब?"]),
+        ("هل ذهب علي؟ نعم. هو في بغداد.", ["هل ذهب علي؟", "نعم.", "هو في بغداد."]),
+        ("He lives in New\nYork now. Next\n\nOther", ["He lives in New\nYork now.", "Next", "Other"]),
+    ],
+)
+def test_sentences_of_other_scripts_and_over_line_ends(text: str, sentences: list[str]) -> None:
+    assert [s.text for s in segment(text)] == sentences
+
+
+def test_a_sentence_is_never_cut_inside_a_character_whatever_its_length() -> None:
+    family = "👨\u200d👩\u200d👧"
+    assert [s.text for s in segment(family * 3, max_chars=4)] == [family] * 3
+    assert [s.text for s in segment("🇩🇪🇫🇷🇮🇹", max_chars=3)] == ["🇩🇪", "🇫🇷", "🇮🇹"]
+    zalgo = "a" + "\u0301" * 100
+    pieces = [s.text for s in segment(f"xyz {zalgo}b", max_chars=8)]
+    # An overlong character is cut, so that time is bounded; each piece but the last still looks like one.
+    assert "".join(pieces) == f"xyz{zalgo}b"
+    assert [len(piece) for piece in pieces[1:-1]] == [MAX_CLUSTER + 1] * 3
+
+
+def test_a_long_sentence_without_spaces_is_split_behind_punctuation() -> None:
+    text = "张伟到了北京，李娜到了上海，王芳到了广州，赵敏到了深圳"
+    assert [s.text for s in segment(text, max_chars=25)] == [
+        "张伟到了北京，李娜到了上海，",
+        "王芳到了广州，赵敏到了深圳",
+    ]
 
 
 def test_a_log_line_is_one_sentence_whatever_dots_it_has() -> None:
@@ -107,6 +144,13 @@ def test_every_mention_of_a_surface_is_found_with_its_own_text(text: str, data: 
         ("Paris", "London", []),
         ("", "London", []),
         ("istanbul", "İİ Istanbul", [(3, 11)]),
+        ("Andre", "Andre\u0301 met Andre", [(11, 16)]),
+        ("André", "Andre\u0301 met andre", [(0, 6)]),
+        ("New York", "New\u00a0York, New\n  York, New\tYork, New\n\nYork", [(0, 8), (10, 20)]),
+        ("上海", "iPhone在上海发布", [(7, 9)]),
+        ("王小明", "昨天王小明去了", [(2, 5)]),
+        ("ใจ", "ใจดี กำ", [(0, 2)]),
+        ("ก", "กำ", []),
     ],
 )
 def test_mentions(surface: str, text: str, expected: list[tuple[int, int]]) -> None:
