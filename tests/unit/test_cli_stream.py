@@ -1,5 +1,9 @@
 """The stream's commands, as far as they go without a broker."""
 
+import json
+import os
+import signal
+from collections.abc import Iterator
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ from tests.unit.test_cli import runner, undisturbed
 from workers.cli import produce
 from workers.cli.app import app
 from workers.cli.demo import _read
+from workers.cli.interrupts import Interruptible
 from workers.cli.tail import show_tagged
 from workers.inputs import InputError, NewDocument
 from workers.pacing import at_rate
@@ -74,6 +79,145 @@ def test_broken_input_names_file_and_line(
     assert f"{len(sent)} documents were sent" in result.stderr
     assert "error: " in result.stderr
     assert said in result.stderr
+
+
+BAD = '{"text": "one"}\n{"text": "two", "pol": "logs"}\n{"text": "three"}\nrubbish'
+
+
+def test_a_bad_record_ends_it_or_is_left_out_or_is_kept(
+    runner: CliRunner, tmp_path: Path, sent: list[NewDocument]
+) -> None:
+    file, letters = tmp_path / "a.jsonl", tmp_path / "bad.jsonl"
+    file.write_text(BAD)
+    stopped = runner.invoke(app, ["produce", str(file)])
+    assert (stopped.exit_code, [document.text for document in sent]) == (1, ["one"])
+    assert "1 documents were sent; to go on: --from-line 2" in stopped.stderr
+    assert "a.jsonl:2: there is no field 'pol'; nearest: 'pool'" in stopped.stderr
+    sent.clear()
+    skipped = runner.invoke(app, ["produce", str(file), "--on-error", "skip", "--from-line", "2"])
+    assert (skipped.exit_code, [document.text for document in sent]) == (1, ["three"])
+    assert "2 records were left out" in skipped.stderr
+    assert "a.jsonl:4: is no JSON" in skipped.stderr
+    sent.clear()
+    kept = runner.invoke(app, ["produce", "--on-error", "dead-letter", str(letters), str(file)])
+    assert (kept.exit_code, [document.text for document in sent]) == (1, ["one", "three"])
+    assert letters.read_text() == '{"text": "two", "pol": "logs"}\nrubbish\n'
+    reasons = [json.loads(line) for line in (tmp_path / "bad.jsonl.reasons.jsonl").read_text().splitlines()]
+    places = [(reason["file"], reason["line"], reason["byte"]) for reason in reasons]
+    assert places == [
+        (str(file), 2, 16),
+        (str(file), 4, 65),
+    ]
+    # Mended, it can be read again.
+    letters.write_text(letters.read_text().replace("pol", "pool").replace("rubbish", '{"text": "four"}'))
+    assert runner.invoke(app, ["produce", str(letters)]).exit_code == 0
+    assert [document.text for document in sent[2:]] == ["two", "four"]
+
+
+def test_kept_records_are_byte_for_byte_and_have_what_comes_before_them(
+    runner: CliRunner, tmp_path: Path, sent: list[NewDocument]
+) -> None:
+    file, letters = tmp_path / "a.csv", tmp_path / "bad.csv"
+    file.write_bytes('id,text\r\n1,"two\r\nM\xfcnchen"\r\n2,Ulm\r\n'.encode("latin-1"))
+    arguments = ["produce", str(file), "--on-error", "dead-letter", str(letters)]
+    for _ in range(2):
+        assert runner.invoke(app, arguments).exit_code == 1
+    record = b'1,"two\r\nM\xfcnchen"\r\n'
+    assert letters.read_bytes() == b"id,text\r\n" + 2 * record
+    assert runner.invoke(app, ["produce", str(letters), "--encoding", "latin-1"]).exit_code == 0
+    assert sent[-1].text == "two\r\nMünchen"
+    other = tmp_path / "b.csv"
+    other.write_bytes(b"text,id\n\xff,1\n")
+    mixed = runner.invoke(app, ["produce", str(other), "--on-error", "dead-letter", str(letters)])
+    assert mixed.exit_code == 1
+    assert "records of another kind" in mixed.stderr
+    wide = tmp_path / "w.jsonl"
+    wide.write_bytes('{"text": "Ċ"}\n{"text": 1}'.encode("utf-16"))
+    assert runner.invoke(app, ["produce", str(wide), "--on-error=dead-letter", str(tmp_path / "w.bad")]).exit_code == 1
+    assert (tmp_path / "w.bad").read_bytes().decode("utf-16") == '{"text": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["--on-error", "dead-letter"], 2, "none of: stop, skip, dead-letter FILE"),
+        (["--on-error", "foo"], 2, "none of: stop, skip, dead-letter FILE"),
+        (["--on-error"], 2, "requires an argument"),
+        (["--on-error", "dead-letter", "a.jsonl"], 1, "is the input"),
+        (["--on-error", "dead-letter", "nowhere/b.jsonl"], 1, "in a folder that is there"),
+        (["--encoding", "lattin-1"], 2, "nearest: 'latin-1'"),
+        (["--delimiter", ";;"], 2, "one character"),
+        (["--from-line", "9"], 1, "has 4 lines"),
+    ],
+)
+def test_what_cannot_be_meant(
+    runner: CliRunner,
+    tmp_path: Path,
+    sent: list[NewDocument],
+    monkeypatch: pytest.MonkeyPatch,
+    words: list[str],
+    code: int,
+    said: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("a.jsonl").write_text('{"text": "t"}\n' * 4)
+    result = runner.invoke(app, ["produce", "a.jsonl", *words])
+    assert result.exit_code == code
+    assert said in " ".join(result.stderr.replace("│", " ").split())
+    assert sent == [] or "--from-line" in words
+
+
+def test_text_in_another_encoding_is_an_error_unless_it_is_named_or_replaced(
+    runner: CliRunner, tmp_path: Path, sent: list[NewDocument]
+) -> None:
+    file = tmp_path / "latin1.txt"
+    file.write_bytes("Zürich\n".encode("latin-1"))
+    refused = runner.invoke(app, ["produce", str(file)])
+    assert (refused.exit_code, sent) == (1, [])
+    assert "latin1.txt:1: is not UTF-8: 0xFC at byte 1" in refused.stderr
+    piped = runner.invoke(app, ["produce", "-"], input=file.read_bytes())
+    assert (piped.exit_code, sent) == (1, [])
+    assert runner.invoke(app, ["produce", str(file), "--encoding", "latin-1"]).exit_code == 0
+    replaced = runner.invoke(app, ["produce", str(file), "--errors", "replace"])
+    assert replaced.exit_code == 0
+    assert "1 times bytes that are no text were read as U+FFFD, in 1 lines" in replaced.stderr
+    assert [document.text for document in sent] == ["Zürich", "Z\ufffdrich"]
+
+
+def test_a_signal_ends_the_waiting_and_nothing_else() -> None:
+    done: list[int] = []
+
+    def things() -> Iterator[int]:
+        yield 1
+        yield 2
+        os.kill(os.getpid(), signal.SIGINT)  # while the third is waited for
+        yield 3
+
+    with Interruptible[int]() as interruptible:
+        done += interruptible.until_stopped(things())
+    assert (done, interruptible.exit_status) == ([1, 2], 130)
+
+    done = []
+    with Interruptible[int]() as interruptible:
+        for number in interruptible.until_stopped(iter(range(10))):
+            if number == 4:
+                os.kill(os.getpid(), signal.SIGTERM)  # while one is worked on: that is done
+            done.append(number)
+    assert (done, interruptible.exit_status) == ([0, 1, 2, 3, 4], 143)
+
+
+def test_a_signal_waits_for_what_is_written_down() -> None:
+    kept: list[str] = []
+
+    def things() -> Iterator[int]:
+        with interruptible.undisturbed():
+            os.kill(os.getpid(), signal.SIGINT)
+            kept.append("whole")
+        yield 1
+
+    with Interruptible[int]() as interruptible:
+        assert list(interruptible.until_stopped(things())) == []
+    assert kept == ["whole"]
 
 
 def test_standard_input_cannot_be_followed(runner: CliRunner, sent: list[NewDocument]) -> None:

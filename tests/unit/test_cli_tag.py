@@ -16,6 +16,7 @@ from tests.unit.test_cli import runner, undisturbed
 from workers.cli.app import app
 from workers.cli.inputs import as_they_come, documents_of
 from workers.cli.output import Mark, colour_of, legible, marked, plainly_marked
+from workers.input_formats import InputFormat
 
 __all__ = ["runner", "undisturbed"]
 
@@ -46,6 +47,51 @@ def test_a_file_is_one_document_or_one_a_line(runner: CliRunner, tmp_path: Path)
     found = [json.loads(line) for line in lines.stdout.splitlines()]
     assert [document["id"] for document in found] == ["two.txt:1", "two.txt:3"]
     assert [document["text"] for document in found] == [TEXT, "In Paris it rained."]
+
+
+def test_records_are_documents(runner: CliRunner, tmp_path: Path) -> None:
+    """As ``produce`` reads them."""
+    contents = {
+        "x.jsonl": '\ufeff{"id": "a-1", "text": "Ada in Paris", "pool": "news"}\n{"text": "Bob"}\n',
+        "x.csv": '\ufeffid,text\r\na-1,Ada in Paris\r\n,"Bob"\r\n',
+        "x.tsv": "id\ttext\na-1\tAda in Paris\n\tBob\n",
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content.encode())
+        documents = list(documents_of(str(tmp_path / name), lines=False, unreadable=lambda _: None))
+        number = 2 if name == "x.jsonl" else 3
+        assert [(one.id, one.text) for one in documents] == [("a-1", "Ada in Paris"), (f"{name}:{number}", "Bob")]
+    piped = documents_of(
+        "-", lines=False, unreadable=lambda _: None, format=InputFormat.JSONL, stdin=BytesIO(b'{"text": "Eve"}')
+    )
+    assert [(one.id, one.text) for one in piped] == [("stdin:1", "Eve")]
+    source = documents_of(str(tmp_path / "x.csv"), lines=False, unreadable=lambda _: None, format=InputFormat.TEXT)
+    assert [one.text for one in source] == [contents["x.csv"].removeprefix("\ufeff")]
+
+
+def test_ids_and_metadata_come_out_and_bad_records_are_reported(runner: CliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"id": "a-1", "text": "Ada", "lang": "en"}\n{"text": 1}\n{"text": "Bob"}\n')
+    result = runner.invoke(app, ["tag", str(file), "--metadata", "--format", "json", *INSTANT])
+    assert result.exit_code == 1
+    first, second = [json.loads(line) for line in result.stdout.splitlines()]
+    assert (first["id"], first["text"], first["metadata"]) == ("a-1", "Ada", {"lang": "en"})
+    assert second["id"] == "x.jsonl:3"
+    assert "metadata" not in second
+    assert "error: x.jsonl:2: not a documents message: /text" in result.stderr
+
+
+def test_bytes_that_are_no_text(runner: CliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "latin1.txt"
+    file.write_bytes("gut\nZürich\n".encode("latin-1"))
+    refused = runner.invoke(app, ["tag", str(file), *INSTANT])
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "latin1.txt: is not UTF-8: 0xFC in line 2, byte 5 of the file" in refused.stderr
+    named = documents_of(str(file), lines=False, unreadable=lambda _: None, encoding="latin-1")
+    assert [one.text for one in named] == ["gut\nZürich\n"]
+    wide = tmp_path / "wide.txt"
+    wide.write_bytes("gut\nZürich\n".encode("utf-16"))
+    assert [one.text for one in documents_of(str(wide), lines=False, unreadable=lambda _: None)] == ["gut\nZürich\n"]
 
 
 @pytest.mark.parametrize("arguments", [["tag", "-"], ["tag"]])

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import io
+import itertools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from workers import schemas
-from workers.inputs import Decoder, Fields, InputError, InputFormat, NewDocument, derived_id, format_of, read_documents
+from workers import input_lines, inputs, schemas
+from workers.input_encodings import known_encoding
+from workers.input_lines import LineSplitter
+from workers.inputs import (
+    BadRecord,
+    Decoder,
+    Fields,
+    InputError,
+    InputFormat,
+    NewDocument,
+    derived_id,
+    format_of,
+    read_documents,
+)
 
 
 def read(path: Path | None, format: InputFormat, **options: Any) -> list[NewDocument]:  # noqa: A002
@@ -80,6 +98,247 @@ def test_errors_name_file_and_line(
     path.write_bytes(content)
     with pytest.raises(InputError, match=message):
         read(path, format_of(path), **options)
+
+
+EXCEL = 'id;text\r\n1;"Hallo; ""Welt"""\r\n2;"zwei\r\nZeilen"\r\n'
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32", "utf-16-le", "utf-16-be"])
+def test_a_byte_order_mark_is_no_part_of_the_text_and_tells_the_encoding(tmp_path: Path, encoding: str) -> None:
+    mark = "" if encoding in ("utf-8-sig", "utf-16", "utf-32") else "\ufeff"
+    contents = {
+        "a.csv": (mark + EXCEL, [("1", 'Hallo; "Welt"'), ("2", "zwei\r\nZeilen")]),
+        "a.jsonl": (
+            mark + '{"id": "1", "text": "ein Ċ"}\r\n{"id": "2", "text": "zwei"}',
+            [("1", "ein Ċ"), ("2", "zwei")],
+        ),
+        "a.txt": (mark + "Zürich\r\n\r\n東京", [(derived_id("Zürich"), "Zürich"), (derived_id("東京"), "東京")]),
+    }
+    for name, (content, expected) in contents.items():
+        path = tmp_path / name
+        path.write_bytes(content.encode(encoding))
+        documents = read(path, format_of(path), fields=Fields(delimiter=";"))
+        assert [(document.id, document.text) for document in documents] == expected
+
+
+def test_files_with_byte_order_marks_that_were_joined(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\n' * 2)
+    assert [document.text for document in read(path, InputFormat.JSONL)] == ["a", "a"]
+
+
+def test_bytes_that_are_no_text_are_named_by_line_and_byte(tmp_path: Path) -> None:
+    path = tmp_path / "latin1.txt"
+    path.write_bytes("gut\nStraße in München\n".encode("latin-1"))
+    with pytest.raises(BadRecord, match=r"latin1\.txt:2: is not UTF-8: 0xDF at byte 4 of the line, byte 8 of the file"):
+        read(path, InputFormat.TEXT)
+    assert read(path, InputFormat.TEXT, encoding="latin-1")[1].text == "Straße in München"
+    decoder = Decoder(replace=True)
+    assert read(path, InputFormat.TEXT, decoder=decoder)[1].text == "Stra\ufffde in M\ufffdnchen"
+    assert (decoder.replaced, decoder.lines, decoder.first) == (2, 1, f"{path}:2")
+
+
+def test_a_replacement_character_of_the_files_own_is_not_counted(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes("\ufffd".encode() + b" and \xff\n")
+    decoder = Decoder(replace=True)
+    assert read(path, InputFormat.TEXT, decoder=decoder)[0].text == "\ufffd and \ufffd"
+    assert decoder.replaced == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "message"),
+    [
+        (gzip.compress(b"text"), None, "is compressed by gzip"),
+        (b"PK\x03\x04rest", None, "zip archive"),
+        (b"%PDF-1.7\n", None, "is a PDF"),
+        ("Zürich ist gut\n".encode("utf-16-le"), None, "looks like UTF-16-LE without .*--encoding utf-16-le"),
+        ("Zürich ist gut\n".encode("utf-16-be"), None, "looks like UTF-16-BE without .*--encoding utf-16-be"),
+        ("gut\n".encode("utf-16-le"), "utf-16", "does not begin with a byte order mark.*utf-16-le or utf-16-be"),
+        ("gut\n".encode("utf-8-sig"), "latin-1", "begins with the byte order mark of UTF-8.*leave --encoding out"),
+    ],
+)
+def test_what_is_no_text_or_another_encoding_is_refused_as_a_whole(
+    tmp_path: Path, content: bytes, encoding: str | None, message: str
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_bytes(content)
+    bad: list[BadRecord] = []
+    with pytest.raises(InputError, match=message):
+        read(path, InputFormat.TEXT, encoding=encoding, bad=bad.append)
+    assert bad == []
+
+
+@pytest.mark.parametrize("name", ["lattin-1", "hex", "rot13", "unicode_escape", "idna", "no such", "\0"])
+def test_encodings_by_their_names(name: str) -> None:
+    with pytest.raises(ValueError, match="there is no encoding") as refused:
+        known_encoding(name)
+    assert "utf-16" in str(refused.value)
+    if name == "lattin-1":
+        assert "nearest: 'latin-1'" in str(refused.value)
+    assert (known_encoding("UTF8"), known_encoding("utf-8-sig"), known_encoding("cp1252")) == (
+        "utf-8",
+        "utf-8",
+        "cp1252",
+    )
+
+
+@given(
+    st.lists(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\n\ufeff"))),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32", "gb18030"]),
+    st.booleans(),
+    st.data(),
+)
+def test_lines_are_the_same_however_their_bytes_arrive(
+    lines: list[str], encoding: str, ended: bool, data: st.DataObject
+) -> None:
+    text = "\n".join(["beginning", *lines]) + ("\n" if ended else "")
+    raw = text.encode(encoding)
+    splitter = LineSplitter("a", encoding if encoding in ("utf-16-be", "gb18030") else None)
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(raw)), max_size=6)))
+    found = []
+    for start, end in itertools.pairwise([0, *cuts, len(raw)]):
+        found += splitter.feed(raw[start:end])
+    found += splitter.finish()
+    assert "".join(line.raw.decode(line.encoding) for line in found) == text
+    assert [line.number for line in found] == list(range(1, len(found) + 1))
+    assert all(raw[line.offset :].startswith(line.raw) for line in found)
+    assert all(line.raw.decode(line.encoding).count("\n") <= 1 for line in found)
+
+
+@given(st.lists(st.tuples(st.text(st.characters(exclude_categories=["Cs"]), min_size=1), st.text(), st.text())))
+def test_what_python_writes_as_csv_is_read_back(rows: list[tuple[str, str, str]]) -> None:
+    rows = [tuple(cell.encode("utf-8", "replace").decode().replace("\r", "") for cell in row) for row in rows]
+    out = io.StringIO(newline="")
+    writer = csv.writer(out)
+    writer.writerow(["text", "a", "b"])
+    writer.writerows(rows)
+    found = list(
+        read_documents(
+            None,
+            format=InputFormat.CSV,
+            fields=Fields(metadata=True),
+            stdin=io.BytesIO(out.getvalue().encode()),
+        )
+    )
+    assert [(one.text, *(one.metadata or {}).values()) for one in found] == rows
+
+
+def test_unknown_fields_are_errors_that_name_the_nearest_or_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "t", "pol": "logs", "metadata": {"a": 1}}\n')
+    with pytest.raises(BadRecord, match=r"a\.jsonl:1: there is no field 'pol'; nearest: 'pool'; .*--metadata"):
+        read(path, InputFormat.JSONL)
+    (document,) = read(path, InputFormat.JSONL, fields=Fields(metadata=True))
+    assert document.metadata == {"a": 1, "pol": "logs"}
+    path.write_text('{"text": "t", "a": 2, "metadata": {"a": 1}}\n')
+    with pytest.raises(BadRecord, match="'a' is in its metadata too"):
+        read(path, InputFormat.JSONL, fields=Fields(metadata=True))
+    path = tmp_path / "a.csv"
+    path.write_text(",Text,lang,pool\n0,Berlin,de,\n")
+    with pytest.raises(InputError, match=r"there is no column 'text'; nearest: 'Text'; .*--text-field 'Text'"):
+        read(path, InputFormat.CSV)
+    with pytest.raises(InputError, match=r"there is no column 'column 1'.*--metadata"):
+        read(path, InputFormat.CSV, fields=Fields("Text"))
+    (document,) = read(path, InputFormat.CSV, fields=Fields("Text", metadata=True), pool="news")
+    assert (document.pool, document.metadata) == ("news", {"column 1": "0", "lang": "de"})
+    path.write_text("id;text\n")
+    with pytest.raises(InputError, match=r"separated by ';'\? --delimiter"):
+        read(path, InputFormat.CSV)
+    path.write_text("text,id,id\n")
+    with pytest.raises(InputError, match="'id' is there twice"):
+        read(path, InputFormat.CSV)
+
+
+def test_the_same_ids_from_every_format(tmp_path: Path) -> None:
+    contents = {
+        "a.jsonl": '{"text": "t", "id": 7, "revision": 2}\n{"text": "u", "id": null, "pool": null}\n',
+        "a.json": '{"text": "t", "id": "7", "revision": 2}\n{"text": "u"}',
+        "a.csv": "id,text,revision\n7,t,2\n,u,\n",
+        "a.tsv": "id\ttext\trevision\n7\tt\t2\n\tu\t\n",
+    }
+    for name, content in contents.items():
+        path = tmp_path / name
+        path.write_text(content)
+        assert read(path, format_of(path)) == [NewDocument("7", "t", revision=2), NewDocument(derived_id("u"), "u")]
+
+
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ('{"text": "t", "id": true}', "/id"),
+        ('{"text": "t", "id": 1.5}', "/id"),
+        ('{"text": "t", "id": 123456789012345678901234567890}', "/id"),
+        ('{"text": "t", "id": ""}', "/id"),
+        ('{"text": "t", "revision": -1}', "/revision"),
+        ('{"text": "t", "metadata": 1}', "/metadata"),
+        ('{"text": null}', "/text"),
+        ('{"body": "t"}', "there is no field 'text'; there are: body: --text-field"),
+        ("[", "jq -c"),
+        ('[{"text": "t"}]', r"is an array, not a JSON object: .*jq -c '\.\[\]'"),
+        ('"t"', "is a string, not a JSON object"),
+        ('{"text": "\\ud800"}', "is no JSON"),
+    ],
+)
+def test_a_bad_record_says_why_and_the_others_are_read(line: str, reason: str) -> None:
+    bad: list[BadRecord] = []
+    content = f'{{"text": "before"}}\n{line}\n{{"text": "after"}}\n'.encode()
+    documents = read(None, InputFormat.JSONL, stdin=io.BytesIO(content), bad=bad.append)
+    assert [document.text for document in documents] == ["before", "after"]
+    (record,) = bad
+    assert (record.line.number, record.line.offset, record.line.raw) == (2, 19, line.encode() + b"\n")
+    assert re.search(reason, record.reason)
+
+
+def test_a_bad_record_of_csv_ends_where_it_ends() -> None:
+    content = b'id,text\n1,"two\n\xff lines"\n2,good\n3\n4,"also, good"\n5,a,b\nx"y,z"w\n6,"open\n7,eaten\n'
+    bad: list[BadRecord] = []
+    documents = read(None, InputFormat.CSV, stdin=io.BytesIO(content), bad=bad.append)
+    assert [document.id for document in documents] == ["2", "4", 'x"y']
+    assert [record.line.raw for record in bad] == [
+        b'1,"two\n\xff lines"\n',
+        b"3\n",
+        b"5,a,b\n",
+        b'6,"open\n7,eaten\n',
+    ]
+    assert [record.line.number for record in bad] == [2, 5, 7, 9]
+    assert {record.prelude for record in bad} == {b"id,text\n"}
+    assert "none closes it to the end of the file, line 10" in bad[-1].reason
+
+
+def test_the_same_id_with_another_text_is_refused_since_the_stream_would_leave_it_out() -> None:
+    content = b'{"id": "a", "text": "t"}\n{"id": "a", "text": "t"}\n{"id": "a", "text": "u"}\n'
+    content += b'{"id": "a", "text": "u", "revision": 1}\n'
+    bad: list[BadRecord] = []
+    documents = read(None, InputFormat.JSONL, stdin=io.BytesIO(content), bad=bad.append)
+    assert [(document.text, document.revision) for document in documents] == [("t", 0), ("t", 0), ("u", 1)]
+    assert [record.line.number for record in bad] == [3]
+    assert "is line 1's, with another text" in bad[0].reason
+
+
+@pytest.mark.parametrize("distinct", [False, True])
+def test_going_on_from_a_line_gives_the_same_ids(distinct: bool) -> None:
+    content = b"same\n\nother\nsame\nsame\n"
+    every = read(None, InputFormat.TEXT, stdin=io.BytesIO(content), distinct=distinct)
+    rest = read(None, InputFormat.TEXT, stdin=io.BytesIO(content), distinct=distinct, from_line=4)
+    assert rest == every[2:]
+    assert read(None, InputFormat.TEXT, stdin=io.BytesIO(content), from_line=6) == []
+    with pytest.raises(InputError, match="has 5 lines: there is no line 7"):
+        read(None, InputFormat.TEXT, stdin=io.BytesIO(content), from_line=7)
+
+
+def test_equal_texts_keep_ids_of_their_own_when_many_others_came_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inputs, "_REMEMBERED_TEXTS", 3)
+    content = b"a\nb\nc\na\nd\na\nb\ne\nf\na\n"
+    documents = read(None, InputFormat.TEXT, stdin=io.BytesIO(content), distinct=True)
+    assert len({document.id for document in documents}) == len(documents)
+    assert documents == read(None, InputFormat.TEXT, stdin=io.BytesIO(content), distinct=True)
+
+
+def test_a_line_without_an_end_in_sight_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(input_lines, "_MAX_LINE", 1 << 20)
+    with pytest.raises(InputError, match="standard input:1: is longer than 1 MiB"):
+        read(None, InputFormat.TEXT, stdin=io.BytesIO(b"x" * (2 << 20)))
 
 
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
