@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from el4ner.assemble import assemble_by
-from el4ner.errors import MessageError
+from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import dumps, entities_from_json, types_from_json
 from el4ner.types import TaggedDocument
 from workers import outputs
@@ -37,6 +37,7 @@ from workers.changelog import (
     read_changelog,
 )
 from workers.config import StreamSettings
+from workers.delivery import RefusedError
 from workers.headers import RandomBytes, Trace, find, next_trace
 from workers.join import Answer, Deletion, Join, Outcome, Part, event_id_of
 from workers.messages import (
@@ -111,14 +112,15 @@ def read_part(record: Record) -> Part | None:
     trace = None if traced is None else traced.decode("ascii", "replace")
     if record.value is None:
         return Deletion(document_id(record, None), origin, trace)
-    stage = _STAGE_OF[record.topic]
+    stage, place = _STAGE_OF[record.topic], (record.offset, record.timestamp_ms)
     subject, revision, status = (find(record.headers, name) for name in ("ce_subject", REVISION, STATUS))
     if subject and revision and revision.isdigit() and len(revision) <= 16 and status in (b"ok", b"failed"):
         document = subject.decode("utf-8", "replace")
-        return Answer(document, int(revision), stage, status == b"failed", record.value, origin, trace)
+        return Answer(document, int(revision), stage, status == b"failed", record.value, origin, trace, place, record)
     body = decode(record.topic, record.value)
     inner = body["document"]
-    return Answer(inner["id"], inner["revision"], stage, body["status"] == "failed", record.value, origin, trace)
+    failed = body["status"] == "failed"
+    return Answer(inner["id"], inner["revision"], stage, failed, record.value, origin, trace, place, record)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,9 +294,65 @@ class Aggregator:
     # --- what goes out ---
 
     async def _write_group(self, owned: _Owned) -> None:
-        began = self._clock_ms()
         group = owned.joins.take(_GROUP)
         letters, owned.letters = owned.letters, []
+        await self._write(owned, group, letters)
+
+    async def _write(self, owned: _Owned, group: Group[Ticket], letters: Sequence[_Letter]) -> None:
+        """Write a group in one transaction; where one of its messages is refused, each part in one of its own."""
+        try:
+            await self._commit(owned, group, letters)
+        except RefusedError as error:
+            parts = len(letters) + len(group.settled) + len(group.saved) + bool(group.forgets)
+            if parts > 1:
+                for letter in letters:
+                    await self._write(owned, Group(-1, [], [], [], []), [letter])
+                for part in owned.joins.split(group):
+                    await self._write(owned, part, [])
+            elif group.settled:
+                await self._write_refused(owned, group, error)
+            elif group.saved:
+                # It comes out with what there is, in a group of its own.
+                for ticket in owned.joins.give_up(group, error.of_the_document):
+                    self.app.positions.finish(ticket)
+                log.warning("a document that is open cannot be written down: %s", error, extra={"stage": "aggregate"})
+            else:
+                raise
+
+    async def _write_refused(self, owned: _Owned, group: Group[Ticket], error: RefusedError) -> None:
+        """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
+        (settled,) = group.settled
+        outcome, given_up = settled.outcome, error.of_the_document
+        letters = [] if outcome.answer is None else [self._letter_of(owned, outcome.answer, given_up)]
+        for other in outcome.refused(given_up):
+            owned.joins.replace(group, other)
+            try:
+                await self._commit(owned, group, letters)
+            except RefusedError as again:
+                error = again
+            else:
+                extra = {"stage": "aggregate", "document_id": outcome.id, "code": given_up.code}
+                log.warning("an outcome cannot be written: %s", given_up, extra=extra)
+                return
+        raise error
+
+    def _letter_of(self, owned: _Owned, answer: Answer, error: DocumentError) -> _Letter:
+        record = answer.record
+        if record is None:
+            # It has waited for others. Its headers were not kept; they are as far as the join needs them.
+            topic = STAGES[answer.stage].output
+            status = b"failed" if answer.failed else b"ok"
+            subject = (("ce_subject", answer.id.encode()), (REVISION, str(answer.revision).encode()), (STATUS, status))
+            name, headers = self.app.names[topic], subject + answer.origin.headers
+            key = answer.id.encode()
+            record = Record(topic, name, owned.partition, *answer.place, key, answer.value, headers)
+        letter = dead_letter(
+            record, stage="aggregate", error=error, document=answer.id, attempts=1, now_ms=self._clock_ms()
+        )
+        return _Letter(letter, error.code, None)
+
+    async def _commit(self, owned: _Owned, group: Group[Ticket], letters: Sequence[_Letter]) -> None:
+        began = self._clock_ms()
         traced = [(one, next_trace(outputs.parent(one.trace), self._random)) for one in group.outcomes]
         await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
         for ticket in owned.joins.committed(group, now=self._monotonic_ms()):
@@ -352,7 +410,12 @@ class Aggregator:
     async def _own(self, partition: int) -> _Owned:
         settings = self._settings
         writer = TransactionalWriter(
-            settings.kafka, self.app.names, partition, backoff=self.app.backoff, ended=self._telemetry.transaction
+            settings.kafka,
+            self.app.names,
+            partition,
+            limits=self.app.limits,
+            backoff=self.app.backoff,
+            ended=self._telemetry.transaction,
         )
         await writer.start()
         joins: PartitionJoin[Ticket] = PartitionJoin(

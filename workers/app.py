@@ -18,7 +18,8 @@ from faust.types import TP
 from workers import security
 from workers.backoff import Backoff
 from workers.config import StreamSettings
-from workers.delivery import deliver, send_all
+from workers.delivery import NO_LIMITS, RefusedError, deliver, refusal_of, send_all
+from workers.limits import SizeLimits
 from workers.messages import Outgoing, Record
 from workers.offsets import OffsetTracker, Ticket
 from workers.topics import Topic, app_id, topic_name
@@ -33,6 +34,7 @@ _LONGEST_WAIT_SECONDS: Final = 30.0
 
 class StageApp(faust.App):  # type: ignore[misc]
     """The Faust app of one stage. ``group``: what its consumer group is called, behind the prefix; the stage's name.
+    ``limits``: what may be sent where; without them nothing is refused before the broker does.
 
     ``fatal`` is called with what crashed the app, at most once and on any thread; nothing restarts inside.
     """
@@ -44,10 +46,13 @@ class StageApp(faust.App):  # type: ignore[misc]
         *,
         fatal: Callable[[BaseException], None],
         group: str | None = None,
+        limits: SizeLimits = NO_LIMITS,
     ) -> None:
         kafka, worker = settings.kafka, settings.worker
         self.stage = stage
         self.group = group or stage
+        self.limits = limits
+        """What the topics' sizes allow."""
         self.settings = settings
         self.ready = asyncio.Event()
         self.stopping = False
@@ -199,6 +204,7 @@ class StageApp(faust.App):  # type: ignore[misc]
         """Send and wait until every one is delivered; tries again as long as that may pass.
 
         Raises:
+            RefusedError: one can never be delivered as it is; some of the others may be. Others can be delivered.
             KafkaError, DeliveryError: one is not delivered, and never will be.
         """
         if not messages:
@@ -213,7 +219,11 @@ class StageApp(faust.App):  # type: ignore[misc]
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
         """Send and wait until every one is delivered, once."""
-        await send_all(self.producer.client, self.names, messages)
+        await send_all(self.producer.client, self.names, messages, self.limits)
+
+    def refusal(self, message: Outgoing) -> RefusedError | None:
+        """The error that :meth:`deliver` would raise of this message because of its size; None: none."""
+        return refusal_of(self.names, message, self.limits)
 
     def _create_directories(self) -> None:
         # Faust's are for tables on disk; there are none, and a full disk is no reason to stand still.

@@ -1,7 +1,9 @@
 """Which messages a process was working on when it died, so that a document that kills its worker costs only itself.
 
-Before each call of an engine the process notes, in a small file that it holds a lock on, which messages the call is
-about; afterwards it empties it. A process that died (killed, out of memory, crashed in native code, a bug, an engine
+Before each call of an engine, and before the answers are written down, the process notes, in a small file that it holds
+a lock on, which messages that is about; afterwards it empties it. While answers are on their way to the broker nothing
+is noted, since a process that is ended during an outage says nothing about them; but if it ends *because of* them, they
+are blamed (:meth:`AtWork.blame`). A process that died (killed, out of memory, crashed in native code, a bug, an engine
 that hung) leaves its note without a lock. Whoever works in the same folder next takes it over: those messages are
 *suspects* and are worked on one at a time. One that was in the note of several dead processes is given up.
 
@@ -17,7 +19,7 @@ import logging
 import os
 import secrets
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,12 +40,17 @@ Place = tuple[str, int, int]
 
 
 class AtWork:
-    """One process's note for one stage. :meth:`begin` and :meth:`end` are the engine thread's, the rest the loop's."""
+    """One process's note for one stage. :meth:`begin` and :meth:`end` are the engine thread's, the rest the loop's.
+
+    What is at the engine, what is answered and what is blamed are noted beside each other.
+    """
 
     def __init__(self, data_dir: Path, stage: str) -> None:
         self._folder = data_dir / _FOLDER
         self._stage = stage
         self._now: list[Place] = []
+        self._answering: list[Place] = []
+        self._blamed: list[Place] = []
         self._deaths: dict[Place, int] = {}
         self._path = self._folder
         self._file: int | None = None
@@ -84,6 +91,21 @@ class AtWork:
         self._now = []
         self._write()
 
+    @contextlib.contextmanager
+    def answering(self, records: Sequence[Record]) -> Iterator[None]:
+        """In the block these messages' answers are written down. What is raised there stays in the note: it is a bug
+        that ends the process."""
+        self._answering = [_place(record) for record in records]
+        self._write()
+        yield
+        self._answering = []
+        self._write()
+
+    def blame(self, records: Sequence[Record]) -> None:
+        """This process ends because the answers to these messages, or to one of them, cannot be delivered."""
+        self._blamed += [_place(record) for record in records]
+        self._write()
+
     def close(self) -> None:
         """This process ends in order: nobody has to know what it worked on."""
         with self._lock:
@@ -108,7 +130,7 @@ class AtWork:
         with self._lock:
             if self._file is None:
                 return
-            now, known = self._now, self._deaths
+            now, known = list(dict.fromkeys([*self._now, *self._answering, *self._blamed])), self._deaths
             note = {"now": now, "known": [[*place, deaths] for place, deaths in list(known.items())]}
             try:
                 os.ftruncate(self._file, 0)

@@ -98,8 +98,8 @@ class RedisRetrievalCache:
             self.counters.errors += 1
             if self._away_until is None:
                 log.warning(
-                    "Redis is away: retrieval goes on without its cache, slower, with the same results (%s); redis.url, "
-                    "or REDIS_URL, is %s; redis.enabled = false does without",
+                    "Redis is away: retrieval goes on without its cache, slower, with the same results (%s); "
+                    "redis.url, or REDIS_URL, is %s; redis.enabled = false does without",
                     error,
                     self._settings.url,
                     extra={"component": "cache"},

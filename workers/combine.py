@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,13 +22,15 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import answers_from_json, candidates_from_json, fingerprint
 from el4ner.types import DocumentCandidates, DocumentTypes
 from workers.app import StageApp
+from workers.delivery import RefusedError
 from workers.failure_limit import FailureLimit
 from workers.headers import RandomBytes, find
 from workers.isolation import Result
 from workers.member_join import MemberAnswer, MemberDeletion, MemberJoin, Settled
 from workers.members import COMBINE
-from workers.messages import Record, dead_letter, decode, document_id, origin_of, whose_answer
+from workers.messages import Outgoing, Record, dead_letter, decode, document_id, origin_of, peek, whose_answer
 from workers.offsets import Ticket
+from workers.refusals import deliver_answers, fitting
 from workers.stage import CLASSIFY, EXTRACT, STAGE, Answer, Deleted, Failure, Stage, Work
 from workers.telemetry import Telemetry
 from workers.topics import Topic
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     # At run time it takes numpy and scipy along.
     from el4ner.stages.combine import Combiner
 
-__all__ = ["CombineWorker", "build", "combined", "read_member_answer"]
+__all__ = ["CombineWorker", "build", "combined", "read_member_answer", "smaller"]
 
 log = logging.getLogger(__name__)
 
@@ -127,9 +129,15 @@ def _question(data: Mapping[str, Any]) -> str:
 
 
 def combined(
-    settled: Settled[Held], combiner: Combiner, *, now_ms: int, random: RandomBytes
+    settled: Settled[Held],
+    combiner: Combiner,
+    *,
+    now_ms: int,
+    random: RandomBytes,
+    refusal: Callable[[Outgoing], RefusedError | None] = lambda _: None,
 ) -> tuple[Answer, list[Answer]]:
-    """The stage's answer; and answers of members that cannot be read, with their dead letters.
+    """The stage's answer; and answers of members that cannot be read, with their dead letters. ``refusal``: why a
+    message cannot be sent, None if it can.
 
     Raises:
         ConfigError: nothing says how to weigh what they said.
@@ -158,12 +166,35 @@ def combined(
         combiner.candidates if stage is EXTRACT else combiner.types
     )
     try:
-        value = make(parts, settled.expected)
+        answer = stage.answer(work, Result(make(parts, settled.expected)), now_ms=now_ms, random=random)
+        if (refused := refusal(answer.messages[0])) is not None:
+            raise refused.of_the_document
     except DocumentError as error:
         # All that it was made of: sent again, they come to the same.
         broken += [_letter(other, settled, error, now_ms) for other, _ in kept[1:]]
         return stage.answer(work, Result(error), now_ms=now_ms, random=random), broken
-    return stage.answer(work, Result(value), now_ms=now_ms, random=random), broken
+    return answer, broken
+
+
+def smaller(answer: Answer, error: DocumentError, *, now_ms: int, random: RandomBytes) -> Iterator[Answer]:
+    """Answers in the place of one that is too large, as :meth:`workers.stage.Stage.smaller`: with the document's text,
+    without it, without what goes with it too. None for a deletion, and for a dead letter without an answer."""
+    data = peek(answer.record.value)
+    if answer.messages[-1].topic is Topic.DEAD_LETTERS or not isinstance(data, dict):
+        return
+    stage, document = _STAGES[data["stage"]], data["document"]
+    carried = _carried(data)
+    for text, more in ((document["text"], carried), (None, carried), (None, {})):
+        failure = Failure(
+            answer.record,
+            document["id"],
+            document["revision"],
+            text,
+            document["pool"],
+            answer.error or error,
+            carried=more,
+        )
+        yield stage.give_up(failure, now_ms=now_ms, random=random)
 
 
 def _failed(
@@ -330,9 +361,14 @@ class CombineWorker:
         # Numbers of large documents take their time, and the loop has heartbeats to send.
         for answer, broken in await asyncio.to_thread(self._combined, group):
             answers += [answer, *broken]
+        answers = fitting(answers, self.app.refusal, self._smaller)
         self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
-        messages = [message for answer in answers for message in answer.messages]
-        await self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery"))
+        answers = await deliver_answers(
+            answers,
+            lambda messages: self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery")),
+            self._smaller,
+            refused=lambda error: self._limit.amend(error.code),
+        )
         for _, ticket in letters:
             self.app.positions.finish(ticket)
         for settled in group:
@@ -340,9 +376,15 @@ class CombineWorker:
                 self.app.positions.finish(held.ticket)
         self._tell(group, answers, began)
 
+    def _smaller(self, answer: Answer, refused: RefusedError) -> Iterator[Answer]:
+        return smaller(answer, refused.of_the_document, now_ms=self._clock_ms(), random=self._random)
+
     def _combined(self, group: Sequence[Settled[Held]]) -> list[tuple[Answer, list[Answer]]]:
         now = self._clock_ms()
-        return [combined(settled, self._combiner, now_ms=now, random=self._random) for settled in group]
+        return [
+            combined(settled, self._combiner, now_ms=now, random=self._random, refusal=self.app.refusal)
+            for settled in group
+        ]
 
     def _tell(self, group: Sequence[Settled[Held]], answers: Sequence[Answer], began: int) -> None:
         self.documents += len(group)

@@ -53,13 +53,30 @@ class FailureLimit:
                 self._failed -= self._last[0]
             self._last.append(failed)
             self._failed += failed
-            if self._in_a_row >= self._run:
-                raise TooManyFailuresError(
-                    f"{self._in_a_row} documents in a row failed, the last one with code {code!r}: mend the cause and "
-                    "start the worker again (worker.max_failure_run is the limit); what was not told is tried again"
-                )
-            if len(self._last) == WINDOW and self._failed > self._share * WINDOW:
-                raise TooManyFailuresError(
-                    f"{self._failed} of the last {WINDOW} documents failed, the last one with code {code!r}: mend the "
-                    "cause and start the worker again (worker.max_failure_share is the limit)"
-                )
+            self._raise_above_the_limits(code)
+
+    def amend(self, code: str) -> None:
+        """A document that was counted as a result, not long ago, could not be told, and is a failure.
+
+        Raises:
+            TooManyFailuresError: it may not be told as one.
+        """
+        for index in reversed(range(len(self._last))):
+            if not self._last[index]:
+                self._last[index] = True
+                self._failed += 1
+                break
+        self._in_a_row += 1
+        self._raise_above_the_limits(code)
+
+    def _raise_above_the_limits(self, code: str | None) -> None:
+        if self._in_a_row >= self._run:
+            raise TooManyFailuresError(
+                f"{self._in_a_row} documents in a row failed, the last one with code {code!r}: mend the cause and "
+                "start the worker again (worker.max_failure_run is the limit); what was not told is tried again"
+            )
+        if len(self._last) == WINDOW and self._failed > self._share * WINDOW:
+            raise TooManyFailuresError(
+                f"{self._failed} of the last {WINDOW} documents failed, the last one with code {code!r}: mend the "
+                "cause and start the worker again (worker.max_failure_share is the limit)"
+            )

@@ -19,14 +19,14 @@ Times are milliseconds on a clock of the caller's, and passed in.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import entity_to_json, fingerprint
 from el4ner.types import TaggedDocument
-from workers.messages import UNKNOWN, Origin, error_json
+from workers.messages import UNKNOWN, Origin, Record, error_json
 
 __all__ = ["STAGE_NAMES", "Answer", "Closed", "Deletion", "Join", "Open", "Outcome", "Part", "State", "event_id_of"]
 
@@ -37,7 +37,9 @@ Status = Literal["complete", "partial", "failed", "deleted"]
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A stage's answer. ``value``: the message's bytes, which are read only if the outcome is made of them."""
+    """A stage's answer. ``value``: the message's bytes, which are read only if the outcome is made of them. ``place``:
+    offset and timestamp of the message, -1 where they are not known. ``record``: the message itself, while it is taken
+    in; it is not kept for an open document, whose headers would take as much memory as its value."""
 
     id: str
     revision: int
@@ -46,6 +48,8 @@ class Answer:
     value: bytes
     origin: Origin = UNKNOWN
     trace: str | None = None
+    place: tuple[int, int] = field(default=(-1, -1), compare=False)
+    record: Record | None = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +100,27 @@ State = Open | Closed
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What comes out. ``tagged``: the value of the tagged document; None deletes it."""
+    """What comes out. ``tagged``: the value of the tagged document; None deletes it. ``answer``: what it is made of."""
 
     id: str
     closed: Closed
     tagged: Mapping[str, Any] | None
     origin: Origin
     trace: str | None
+    answer: Answer | None = field(default=None, compare=False, repr=False)
+
+    def refused(self, error: DocumentError) -> Iterator[Outcome]:
+        """What comes out where it cannot be written: the document failed. Each is smaller than the one before: with the
+        document's text, without it, without its metadata and the manifests too. None for a deletion."""
+        if self.tagged is None:
+            return
+        stage = STAGE_NAMES[-1] if self.answer is None else self.answer.stage
+        whole = {**self.tagged, "status": "failed", "entities": [], "error": {"stage": stage, **error_json(error)}}
+        bare = {**whole, "text": None, "pool": None}
+        least = {name: value for name, value in bare.items() if name != "metadata"} | {"manifests": {}}
+        closed = replace(self.closed, status="failed")
+        for tagged in (whole, bare, least):
+            yield replace(self, tagged=tagged, closed=closed)
 
 
 Assemble = Callable[[str, Mapping[str, Any]], TaggedDocument]
@@ -143,11 +161,13 @@ class Join:
         if known is None:
             deleted = -1 if state is None else state.deleted
             known = Open(part.revision, part.origin, now, part.trace, deleted=deleted)
-        added = _add(known, part)
+        added = _add(known, replace(part, record=None))
         if added is known and known is state:
             return state, None
         if _is_settled(added):
             outcome = self._outcome(part.id, added, due=False)
+            if outcome.answer == part:
+                outcome = replace(outcome, answer=part)
             return outcome.closed, outcome
         return added, None
 
@@ -155,9 +175,9 @@ class Join:
         """When the document is emitted with what there is."""
         return state.since + self.deadline_ms
 
-    def expire(self, document: str, state: Open) -> Outcome:
-        """The outcome of a document whose time has come."""
-        return self._outcome(document, state, due=True)
+    def expire(self, document: str, state: Open, error: DocumentError | None = None) -> Outcome:
+        """The outcome of a document whose time has come, or that cannot wait any longer: ``error`` says why."""
+        return self._outcome(document, state, due=True, error=error)
 
     @staticmethod
     def _delete(state: State | None, part: Deletion) -> tuple[State | None, Outcome | None]:
@@ -173,18 +193,18 @@ class Join:
         closed = Closed(-1, last, 0, "deleted", last)
         return closed, Outcome(part.id, closed, None, part.origin, part.trace)
 
-    def _outcome(self, document: str, state: Open, *, due: bool) -> Outcome:
-        best, failed = state.best, state.failed
+    def _outcome(self, document: str, state: Open, *, due: bool, error: DocumentError | None = None) -> Outcome:
+        best, failed, reason = state.best, state.failed, error
         usable = self._read_usable(best, strict=failed is None and not due)
         failure: Mapping[str, Any] | None = None
-        error: dict[str, Any] | None = None
+        said: dict[str, Any] | None = None
         tagged: TaggedDocument | None = None
         if failed is not None:
             try:
                 failure = self.read(failed.stage, failed.value)
-                error = {"stage": failed.stage, **failure["error"]}
+                said = {"stage": failed.stage, **failure["error"]}
             except MessageError as unreadable:
-                error = {"stage": failed.stage, **error_json(unreadable)}
+                said = {"stage": failed.stage, **error_json(unreadable)}
         if usable is not None and best is not None and best.stage != "extract":
             try:
                 tagged = self.assemble(best.stage, usable)
@@ -200,10 +220,10 @@ class Join:
             manifests[best.stage] = usable["producer"]
         awaited = STAGE_NAMES if failed is None else STAGE_NAMES[: STAGE_NAMES.index(failed.stage)]
         missing = [name for name in awaited if name not in manifests]
-        if error is None and due and missing:
+        if said is None and due and missing:
             late = DocumentError(f"no answer within {self.deadline_ms / 1000:g} s", code="deadline")
-            error = {"stage": missing[0], **error_json(late)}
-        status: Status = "complete" if error is None else "failed" if tagged is None else "partial"
+            said = {"stage": missing[0], **error_json(reason or late)}
+        status: Status = "complete" if said is None else "failed" if tagged is None else "partial"
         source = next(
             (body["document"] for body in (usable, failure) if body is not None), {"text": None, "pool": None}
         )
@@ -215,8 +235,8 @@ class Join:
             "status": status,
             "entities": [] if tagged is None else [entity_to_json(entity) for entity in tagged.entities],
             "manifests": {name: manifests[name] for name in STAGE_NAMES if name in manifests},
-            "missing": missing if error is not None else [],
-            "error": error,
+            "missing": missing if said is not None else [],
+            "error": said,
         }
         metadata = next(
             (body["metadata"] for body in (usable, failure) if body is not None and "metadata" in body), None
@@ -227,7 +247,7 @@ class Join:
         last = failed or best
         # The span that the join's own follows on: that of the answer which settled it.
         trace = state.trace if last is None or last.trace is None else last.trace
-        return Outcome(document, closed, value, state.origin, trace)
+        return Outcome(document, closed, value, state.origin, trace, best or failed)
 
     def _read_usable(self, best: Answer | None, *, strict: bool) -> Mapping[str, Any] | None:
         if best is None:

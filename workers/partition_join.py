@@ -19,6 +19,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
+from el4ner.errors import DocumentError
 from workers.join import Closed, Join, Open, Outcome, Part, State
 
 __all__ = ["Group", "PartitionJoin"]
@@ -46,19 +47,33 @@ class _Settled(Generic[T]):
 
 
 @dataclass(slots=True)
+class _Saved(Generic[T]):
+    """A document that stays open and is written down. ``tickets``: of the answers that it is made of."""
+
+    document: str
+    state: Open
+    tickets: list[T]
+    entry: _Entry[T]
+
+
+@dataclass(slots=True)
 class Group(Generic[T]):
     """What is written in one transaction. ``number``: of the record of the outcomes, -1 if there are none.
 
-    ``saves``: documents that stay open. ``drops``: ids whose record of an open document is deleted. ``forgets``:
+    ``saved``: documents that stay open. ``drops``: ids whose record of an open document is deleted. ``forgets``:
     numbers of records of outcomes that are deleted.
     """
 
     number: int
     settled: list[_Settled[T]]
-    saves: list[tuple[str, Open]]
+    saved: list[_Saved[T]]
     drops: list[str]
     forgets: list[int]
-    tickets: list[T]
+
+    @property
+    def saves(self) -> list[tuple[str, Open]]:
+        """Documents that stay open."""
+        return [(one.document, one.state) for one in self.saved]
 
     @property
     def outcomes(self) -> list[Outcome]:
@@ -196,14 +211,12 @@ class PartitionJoin(Generic[T]):
     def take(self, most: int) -> Group[T]:
         """What is to be written next; at most ``most`` outcomes and as many documents that stay open."""
         settled = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
-        tickets: list[T] = []
-        saves: list[tuple[str, Open]] = []
+        saved: list[_Saved[T]] = []
         for document in list(self._to_save)[:most]:
             del self._to_save[document]
             entry = self._open.get(document)
             if entry is not None:
-                saves.append((document, entry.state))
-                tickets += entry.tickets
+                saved.append(_Saved(document, entry.state, entry.tickets, entry))
                 entry.tickets = []
                 self._records[document] = entry
         drops = []
@@ -216,11 +229,52 @@ class PartitionJoin(Generic[T]):
             number = self._next_number
             self._next_number += 1
         forgets, self._forgotten = self._forgotten, []
-        return Group(number, settled, saves, drops, forgets, tickets)
+        return Group(number, settled, saved, drops, forgets)
+
+    def split(self, group: Group[T]) -> list[Group[T]]:
+        """The same in as many groups as it has parts, in their order: one outcome or one open document in each."""
+        drops = set(group.drops)
+        parts: list[Group[T]] = []
+        for index, one in enumerate(group.settled):
+            number = group.number if index == 0 else self._next_number
+            self._next_number += index > 0
+            parts.append(Group(number, [one], [], [one.outcome.id] if one.outcome.id in drops else [], []))
+            drops.discard(one.outcome.id)
+        parts += [Group(-1, [], [one], [], []) for one in group.saved]
+        if group.forgets:
+            parts.append(Group(-1, [], [], [], group.forgets))
+        return parts
+
+    def replace(self, group: Group[T], outcome: Outcome) -> None:
+        """The one outcome of the group cannot be written; this one goes out in its place."""
+        (one,) = group.settled
+        known = self._closed.get(outcome.id)
+        if known is not None and known[0] is one.outcome.closed:
+            self._closed[outcome.id] = (outcome.closed, known[1])
+        one.outcome = outcome
+
+    def give_up(self, group: Group[T], error: DocumentError) -> list[T]:
+        """The one open document of the group cannot be written down: it comes out with what there is.
+
+        Returns tickets of answers that nothing is to be written of any more.
+        """
+        (one,) = group.saved
+        entry = self._open.get(one.document)
+        if entry is not None:
+            # Its answers, and those of a later revision that has come meanwhile, are acknowledged together.
+            entry.tickets = [*one.tickets, *entry.tickets]
+            if entry is one.entry:
+                self._settle(self._join.expire(one.document, entry.state, error), [], entry)
+            return []
+        on_its_way = self._on_its_way.get(one.document)
+        if on_its_way is not None:
+            on_its_way.tickets += one.tickets
+            return []
+        return one.tickets
 
     def committed(self, group: Group[T], *, now: int) -> list[T]:
         """The group is in Kafka. Returns the tickets of all answers that are now told or written down."""
-        tickets = group.tickets
+        tickets = [ticket for saved in group.saved for ticket in saved.tickets]
         for one in group.settled:
             tickets += one.tickets
             if self._on_its_way.get(one.outcome.id) is one:

@@ -28,6 +28,7 @@ from workers.config import StreamSettings
 from workers.end_signals import EndSignals
 from workers.ending import CLOSE_SECONDS, Ending
 from workers.health import Health, HealthServer, StageHealth, observe_stages
+from workers.limits import SizeLimits, shortage
 from workers.metrics import Metrics
 from workers.stage_worker import Owner, StageWorker
 from workers.stopping import stop_workers
@@ -110,25 +111,28 @@ async def serve_workers(
     if unknown or not stages or len(set(stages)) != len(stages):
         raise ConfigError(f"stages: expected some of {', '.join(ROLES)}, each once, not {list(stages)}")
     members.check(settings, stages)
-    await asyncio.to_thread(topics.check, settings)
+    reports = await asyncio.to_thread(topics.check, settings)
+    sizes = SizeLimits.of(settings.kafka, reports)
+    if (too_small := shortage(settings, sizes)) is not None:
+        log.warning("%s", too_small)
     if settings.kafka.security_protocol != "PLAINTEXT":
         await asyncio.to_thread(acls.check_rights, settings.kafka, stages)
     workers: list[Worker] = []
     telemetry = Telemetry.of(settings, stages)
     async with _web(settings, workers, telemetry, ending):
         with _engines(settings, stages) as (owner, cache):
-            if owner is not None:
-                started = time.monotonic()
-                # The first call's result is that of loading.
-                loading = asyncio.wrap_future(owner.submit_within(0, lambda _: None))
-                if not await _unless_stopped(loading, stop):
-                    ending.stop()
-                    ending.finished()
-                    return
-                log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - started, 2)})
             try:
+                if owner is not None:
+                    started = time.monotonic()
+                    # The first call's result is that of loading.
+                    loading = asyncio.wrap_future(owner.submit_within(0, lambda _: None))
+                    if not await _unless_stopped(loading, stop):
+                        ending.stop()
+                        ending.finished()
+                        return
+                    log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - started, 2)})
                 _observe(telemetry.metrics, owner, cache, workers)
-                await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending)
+                await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending, sizes)
             finally:
                 await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
                 if cache is not None:
@@ -292,6 +296,7 @@ async def _serve(
     workers: list[Worker],
     telemetry: Telemetry,
     ending: Ending,
+    sizes: SizeLimits,
 ) -> None:
     loop = asyncio.get_running_loop()
     crashed: asyncio.Future[BaseException] = loop.create_future()
@@ -306,7 +311,7 @@ async def _serve(
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(note, reason)
 
-    workers += [_build(stage, settings, owner, fatal, telemetry) for stage in stages]
+    workers += [_build(stage, settings, owner, fatal, telemetry, sizes) for stage in stages]
     ending.members([worker.app.leave for worker in workers])
     starting: asyncio.Future[Any] = asyncio.ensure_future(_start(workers, ready))
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
@@ -333,12 +338,14 @@ def _build(
     owner: Owner | None,
     fatal: Callable[[BaseException], None],
     telemetry: Telemetry,
+    sizes: SizeLimits,
 ) -> Worker:
     app = StageApp(
         stage,
         settings,
         fatal=fatal,
         group=members.group_of(stage, settings),
+        limits=sizes,
     )
     worker: Worker
     if stage in _JOINS:

@@ -8,8 +8,9 @@ alone: who produced the stages before (``manifests``), the document's ``metadata
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
 from el4ner.errors import DocumentError, MessageError
@@ -196,6 +197,23 @@ class Stage(Generic[T, R]):
             return Answer(failure.record, None, (letter,), failure.error)
         message = self.failed(failure.document, failure, now_ms=now_ms, random=random)
         return Answer(failure.record, failure.document, (letter, message), failure.error)
+
+    def smaller(self, record: Record, error: DocumentError, *, now_ms: int, random: RandomBytes) -> Iterator[Answer]:
+        """Answers that give up on a message because its own answer cannot be delivered, each smaller than the one
+        before: with the document's text, without it, without its metadata too. None for a deletion, which is as small
+        as can be.
+
+        What the message itself failed with, if it did, goes before ``error``.
+        """
+        item = self.read(record, max_document_chars=sys.maxsize)
+        if isinstance(item, Work):
+            document = item.document
+            item = Failure(
+                record, document.id, document.revision, document.text, document.pool, error, carried=item.carried
+            )
+        if isinstance(item, Failure):
+            for failure in (item, replace(item, text=None), replace(item, text=None, carried={})):
+                yield self.give_up(failure, now_ms=now_ms, random=random)
 
     def failed(self, document: str, failure: Failure, *, now_ms: int, random: RandomBytes) -> Outgoing:
         """The terminal answer about a document."""

@@ -4,10 +4,11 @@ What it keeps: a message is finished (may be committed) only when every message 
 are of three kinds:
 
 - *may pass* (no broker, no leader, an engine that is away or out of memory): tried again, with backoff, or in halves;
-- *cannot pass* (a document that cannot be read, or that an engine fails on alone): a dead letter and a failed answer,
-  at once; beyond a limit (:mod:`workers.failure_limit`) the worker stops instead;
+- *cannot pass* (a document that cannot be read, that an engine fails on alone, or whose answer no broker takes): a dead
+  letter and a failed answer, at once; beyond a limit (:mod:`workers.failure_limit`) the worker stops instead;
 - *bug*: anything else that is raised ends the worker, and the messages come again. So does an engine that hangs. A
-  document that does this to worker after worker is found out by the notes that they leave (:mod:`workers.at_work`).
+  document that does this to worker after worker, at the engine or when its answer is written down and delivered, is
+  found out by the notes that they leave (:mod:`workers.at_work`).
 
 Faust acknowledges in a ``finally``; its acknowledgements do not count (:mod:`workers.offsets`).
 """
@@ -18,7 +19,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, Final, Protocol
 
@@ -26,12 +27,14 @@ from el4ner.errors import DocumentError, El4nerError, EngineError
 from workers.app import StageApp
 from workers.at_work import AtWork
 from workers.batching import Batcher
+from workers.delivery import RefusedError, may_be_of_a_message
 from workers.failure_limit import FailureLimit
 from workers.headers import RandomBytes, parse_traceparent
 from workers.isolation import Isolation, Result
 from workers.members import notes_name
 from workers.messages import Record, coordinates
 from workers.offsets import Ticket
+from workers.refusals import deliver_answers, fitting
 from workers.stage import Answer, Deleted, Failure, Stage, Work
 from workers.telemetry import Telemetry
 
@@ -185,20 +188,12 @@ class StageWorker:
         given_up = {id(one): self._killer(one) for one, _ in read if isinstance(one, Work)}
         works = [one for one, _ in read if isinstance(one, Work) and given_up[id(one)] is None]
         results = await self._results(works) if works else {}
-        now, random = self._clock_ms(), self._random
-        answers = []
-        for one, _ in read:
-            if isinstance(one, Work):
-                killed = given_up[id(one)]
-                result = results[id(one)] if killed is None else killed
-                answers.append(self.stage.answer(one, result, now_ms=now, random=random))
-            elif isinstance(one, Failure):
-                answers.append(self.stage.give_up(one, now_ms=now, random=random))
-            elif isinstance(one, Deleted):
-                answers.append(self.stage.forward(one, now_ms=now, random=random))
-        self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
-        messages = [message for answer in answers for message in answer.messages]
-        await self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery"))
+        results.update((name, killed) for name, killed in given_up.items() if killed is not None)
+        items = [one for one, _ in read if one is not None]
+        # What may have killed a process is written down and delivered alone here, too: it may do it again.
+        suspects = [one for one in items if self._at_work.deaths(one.record)]
+        groups = [[one for one in items if not self._at_work.deaths(one.record)], *([one] for one in suspects)]
+        answers = [answer for group in groups if group for answer in await self._answer(group, results)]
         for _, ticket in read:
             self.app.positions.finish(ticket)
         for answer in answers:
@@ -211,13 +206,47 @@ class StageWorker:
                 _log_failure(self.stage.name, answer, answer.error)
         log.debug("%s answered", self.stage.name, extra={"stage": self.stage.name, "documents": len(answers)})
 
+    async def _answer(
+        self, items: Sequence[Work[Any] | Failure | Deleted], results: Mapping[int, Result[Any]]
+    ) -> list[Answer]:
+        """Write the answers down and deliver them; an answer that cannot be delivered fails its own document."""
+        records = [one.record for one in items]
+        with self._at_work.answering(records):
+            now, random = self._clock_ms(), self._random
+            answers = []
+            for one in items:
+                if isinstance(one, Work):
+                    answers.append(self.stage.answer(one, results[id(one)], now_ms=now, random=random))
+                elif isinstance(one, Failure):
+                    answers.append(self.stage.give_up(one, now_ms=now, random=random))
+                else:
+                    answers.append(self.stage.forward(one, now_ms=now, random=random))
+            answers = fitting(answers, self.app.refusal, self._smaller)
+        self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
+        try:
+            return await deliver_answers(
+                answers,
+                lambda messages: self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery")),
+                self._smaller,
+                refused=lambda error: self._limit.amend(error.code),
+            )
+        except Exception as error:
+            if may_be_of_a_message(error):
+                self._at_work.blame(records)
+            raise
+
+    def _smaller(self, answer: Answer, refused: RefusedError) -> Iterator[Answer]:
+        error = answer.error or refused.of_the_document
+        return self.stage.smaller(answer.record, error, now_ms=self._clock_ms(), random=self._random)
+
     def _killer(self, work: Work[Any]) -> Result[Any] | None:
         """The error of a document over which too many workers died."""
         deaths = self._at_work.deaths(work.record)
         if deaths < self._settings.worker.max_crashes:
             return None
         error = DocumentError(
-            f"{deaths} workers died while they worked on this document alone, or hung", code="worker-crash"
+            f"{deaths} workers died while they worked on this document alone, or told its answer, or hung",
+            code="worker-crash",
         )
         return Result(error, deaths)
 

@@ -23,6 +23,7 @@ from workers.config import KafkaSettings, StreamSettings
 
 __all__ = [
     "JOINED",
+    "LETTER_HEADERS_BYTES",
     "Topic",
     "TopicError",
     "TopicPlan",
@@ -38,6 +39,8 @@ __all__ = [
     "transactional_id",
 ]
 
+LETTER_HEADERS_BYTES: Final = 64 * 1024
+"""What a dead letter may be larger by than the message that it is about: its headers say why, when and where from."""
 TABLE_NAME: Final = "joins"
 _KNOWN_SECONDS: Final = 10.0
 
@@ -90,7 +93,10 @@ class TopicPlan:
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """A topic as it is, beside its plan. ``exists`` False leaves the rest empty; no ``problems``: it is as planned."""
+    """A topic as it is, beside its plan. ``exists`` False leaves the rest empty; no ``problems``: it is as planned.
+
+    ``max_message_bytes``: the largest message that it takes; None: the broker did not say.
+    """
 
     plan: TopicPlan
     exists: bool
@@ -98,6 +104,7 @@ class TopicReport:
     replication: int = 0
     configs: Mapping[str, str] | None = None
     problems: tuple[str, ...] = ()
+    max_message_bytes: int | None = None
 
 
 def topic_name(settings: KafkaSettings, topic: Topic) -> str:
@@ -128,6 +135,7 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
     # A stage message holds the document's text and what was found in it: more than the document, but not without bound.
     large = str(settings.max_message_bytes)
     larger = str(2 * settings.max_message_bytes)
+    letters = str(max(2 * settings.max_message_bytes, settings.max_message_bytes + LETTER_HEADERS_BYTES))
     deleted = {"cleanup.policy": "delete", "retention.ms": str(retention)}
     configs: dict[Topic, dict[str, str]] = {
         Topic.DOCUMENTS: {**deleted, "max.message.bytes": large},
@@ -137,7 +145,7 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
         Topic.TAGGED_DOCUMENTS: {**deleted, "max.message.bytes": larger},
         Topic.ENTITY_MENTIONS: {**deleted},
         # The value is the document's as it came, but the headers are longer.
-        Topic.DEAD_LETTERS: {**deleted, "retention.ms": str(4 * retention), "max.message.bytes": larger},
+        Topic.DEAD_LETTERS: {**deleted, "retention.ms": str(4 * retention), "max.message.bytes": letters},
         Topic.MEMBER_ANSWERS: {**deleted, "max.message.bytes": larger},
     }
     plans = [
@@ -213,8 +221,8 @@ def describe(settings: StreamSettings) -> list[TopicReport]:
         return _describe(admin, settings.kafka)
 
 
-def check(settings: StreamSettings) -> None:
-    """Refuse to go on unless every topic is there and the joined ones fit together.
+def check(settings: StreamSettings) -> list[TopicReport]:
+    """Refuse to go on unless every topic is there and the joined ones fit together. Returns :func:`describe`.
 
     Raises:
         TopicError: names every topic that is missing or wrong, and what is wrong with it.
@@ -225,6 +233,7 @@ def check(settings: StreamSettings) -> None:
         missing = any(not report.exists for report in reports)
         remedy = "\ncreate the topics with: el4ner topics create" if missing else ""
         raise TopicError("\n".join(problems) + remedy)
+    return reports
 
 
 def find_problems(
@@ -304,6 +313,9 @@ def _describe(admin: Any, settings: KafkaSettings) -> list[TopicReport]:
                 replication=replication,
                 configs={key: configs[name][key] for key in planned.configs if key in configs[name]},
                 problems=tuple(problems),
+                max_message_bytes=int(configs[name]["max.message.bytes"])
+                if "max.message.bytes" in configs[name]
+                else None,
             )
         )
     return reports

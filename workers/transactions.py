@@ -21,11 +21,20 @@ from el4ner.errors import El4nerError
 from workers import security
 from workers.backoff import Backoff
 from workers.config import KafkaSettings
-from workers.delivery import MAX_BATCH_BYTES, DeliveryError, deliver, is_transient, send_all
+from workers.delivery import (
+    MAX_BATCH_BYTES,
+    NO_LIMITS,
+    DeliveryError,
+    RefusedError,
+    deliver,
+    is_transient,
+    send_all,
+)
+from workers.limits import SizeLimits
 from workers.messages import Outgoing
 from workers.metrics import TransactionOutcome
 from workers.topics import Topic, transactional_id
-from workers.transport import outlast_outages
+from workers.transport import number_anew_after_refusals, outlast_outages
 
 __all__ = ["FencedError", "TransactionalWriter"]
 
@@ -49,25 +58,26 @@ class TransactionalWriter:
         names: Mapping[Topic, str],
         partition: int,
         *,
+        limits: SizeLimits = NO_LIMITS,
         backoff: Backoff,
         ended: Callable[[TransactionOutcome, float], None],
     ) -> None:
         self.id = transactional_id(settings, partition)
         self._ended = ended
         self._names = names
+        self._limits = limits
         self._backoff = backoff
-        self._producer: Any = outlast_outages(
-            AIOKafkaProducer(
-                bootstrap_servers=settings.servers,
-                transactional_id=self.id,
-                acks="all",
-                linger_ms=0,
-                max_batch_size=MAX_BATCH_BYTES,
-                max_request_size=4 * settings.max_message_bytes,
-                request_timeout_ms=int(settings.request_timeout_seconds * 1000),
-                **security.aiokafka_options(settings),
-            )
+        producer = AIOKafkaProducer(
+            bootstrap_servers=settings.servers,
+            transactional_id=self.id,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=MAX_BATCH_BYTES,
+            max_request_size=4 * settings.max_message_bytes,
+            request_timeout_ms=int(settings.request_timeout_seconds * 1000),
+            **security.aiokafka_options(settings),
         )
+        self._producer: Any = number_anew_after_refusals(outlast_outages(producer))
 
     async def start(self) -> None:
         """Fence off whoever wrote before; what it had begun is aborted when this returns."""
@@ -78,6 +88,7 @@ class TransactionalWriter:
 
         Raises:
             FencedError: somebody else writes now.
+            RefusedError: one message can never be written as it is; nothing was written. Others can be.
             KafkaError, DeliveryError: it cannot be written, or it is not known whether it was; the partition has to be
                 taken over anew, which settles that.
         """
@@ -109,7 +120,10 @@ class TransactionalWriter:
     async def _commit(self, messages: Sequence[Outgoing]) -> None:
         await self._producer.begin_transaction()
         try:
-            await send_all(self._producer, self._names, messages)
+            await send_all(self._producer, self._names, messages, self._limits)
+        except RefusedError:
+            await self._producer.abort_transaction()
+            raise
         except KafkaError as error:
             if is_transient(error):
                 await self._producer.abort_transaction()

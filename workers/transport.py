@@ -192,12 +192,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         fetch = asyncio.ensure_future(super()._getmany(wanted, timeout))
         self._fetches.add(fetch)
         try:
-            brought: Mapping[Any, Fetched] = await fetch
+            fetched_by: Mapping[Any, Fetched] = await fetch
         finally:
             self._fetches.discard(fetch)
-        if not self._reading:
-            # Begun before partitions were taken away: what it brings is from before the seek.
-            return {}
+        # Begun before partitions were taken away: what it brings is from before the seek.
+        brought = fetched_by if self._reading else {}
         for tp, fetched in brought.items():
             if not fetched.records:
                 self._moved(tp, fetched)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +20,7 @@ from tests.unit.answers import TIME, TRACE, deletions, journey, random
 from workers import outputs, schemas
 from workers.aggregate import Aggregator, join_of, read_part
 from workers.config import load_stream_settings
+from workers.delivery import RefusedError
 from workers.headers import Trace, find, parse_traceparent
 from workers.join import Answer, Deletion, Open
 from workers.messages import Origin, Outgoing, Record
@@ -107,13 +108,17 @@ def test_the_join_of_real_values_is_a_valid_document(result: DocumentEntities, b
 
 
 class Writer:
-    """What would be written, a list for each transaction."""
+    """What would be written, a list for each transaction. ``refuses``: says which messages the broker does not take."""
 
     def __init__(self) -> None:
         self.transactions: list[list[Outgoing]] = []
+        self.refuses: Callable[[Outgoing], bool] = lambda _: False
 
     async def write(self, messages: Sequence[Outgoing]) -> None:
-        self.transactions.append(list(messages))
+        messages = list(messages)
+        if any(map(self.refuses, messages)):
+            raise RefusedError("a message of 9 bytes is too large for 'p'", code="output-too-large", by_broker=True)
+        self.transactions.append(messages)
 
 
 class Partition:
@@ -186,6 +191,107 @@ async def test_an_unreadable_verdict_is_a_dead_letter_and_leaves_a_partial_docum
     assert (body["status"], body["error"]["stage"], body["error"]["code"]) == ("partial", "validate", "json")
     assert partition.letters == ["json"]
     assert partition.positions.in_flight == 0
+
+
+def emitted(partition: Partition) -> dict[str, Any]:
+    """The tagged documents that were written, by their id."""
+    written = [message for transaction in partition.writer.transactions for message in transaction]
+    bodies = [orjson.loads(one.value or b"") for one in written if one.topic is Topic.TAGGED_DOCUMENTS]
+    for body in bodies:
+        schemas.validate("tagged-documents", body)
+    assert len(bodies) == len({body["id"] for body in bodies})
+    return {body["id"]: body for body in bodies}
+
+
+@pytest.mark.parametrize("topic", [Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS])
+async def test_an_outcome_that_is_refused_fails_its_document_and_no_other(topic: Topic) -> None:
+    partition = Partition()
+    verdicts = {name: journey(name)["validate"] for name in ("a", "large", "b")}
+    for verdict in verdicts.values():
+        partition.handle(verdict)
+
+    def refuses(message: Outgoing) -> bool:
+        return message.topic is topic and b'"large"' in (message.value or b"") and b'"entities":[]' not in message.value
+
+    partition.writer.refuses = refuses
+    await partition.write()
+    tagged = emitted(partition)
+    assert {name: body["status"] for name, body in tagged.items()} == {
+        "a": "complete",
+        "large": "failed",
+        "b": "complete",
+    }
+    assert tagged["large"]["error"] == {
+        "stage": "validate",
+        "code": "output-too-large",
+        "message": "a message of 9 bytes is too large for 'p'",
+    }
+    assert tagged["large"]["text"] == tagged["a"]["text"]
+    (letter,) = [
+        message
+        for transaction in partition.writer.transactions
+        for message in transaction
+        if message.topic is Topic.DEAD_LETTERS
+    ]
+    original = verdicts["large"]
+    assert (letter.key, letter.value) == (original.key, original.value)
+    assert letter.headers[: len(original.headers)] == original.headers
+    assert find(letter.headers, "el4ner-error-code") == b"output-too-large"
+    assert partition.letters == ["output-too-large"]
+    assert partition.positions.in_flight == 0
+
+
+async def test_an_outcome_that_is_refused_again_becomes_smaller() -> None:
+    partition = Partition()
+    partition.handle(journey("large")["validate"])
+    partition.writer.refuses = lambda message: (
+        message.topic is Topic.TAGGED_DOCUMENTS and len(message.value or b"") > 400
+    )
+    await partition.write()
+    body = emitted(partition)["large"]
+    assert (body["status"], body["text"], "metadata" in body) == ("failed", None, False)
+    assert len([1 for transaction in partition.writer.transactions]) == 1
+
+
+async def test_an_open_document_that_cannot_be_written_down_comes_out_with_what_there_is() -> None:
+    partition = Partition()
+    for name in ("a", "large"):
+        partition.handle(journey(name)["classify"])
+    partition.owned.joins.tick(now=6_000)
+    partition.writer.refuses = lambda message: message.key == b"open:large" and message.value is not None
+    await partition.write()
+    assert emitted(partition) == {}
+    assert partition.owned.joins.open_documents == 1
+    await partition.write()
+    large = emitted(partition)["large"]
+    assert (large["status"], large["error"]["code"], large["missing"]) == ("partial", "output-too-large", ["validate"])
+    assert large["entities"]
+    assert partition.positions.in_flight == 0
+
+
+async def test_what_waited_is_a_dead_letter_too_with_the_place_where_it_lay() -> None:
+    partition = Partition()
+    told = journey("large", origin=Origin(41))
+    partition.handle(told["classify"])
+    partition.writer.refuses = lambda message: message.topic is Topic.ENTITY_MENTIONS
+    partition.owned.joins.tick(now=5_000 + 3_600_000)
+    await partition.write()
+    (letter,) = [one for one in partition.writer.transactions[-1] if one.topic is Topic.DEAD_LETTERS]
+    assert letter.value == told["classify"].value
+    assert find(letter.headers, "el4ner-topic") == b"typed-entities"
+    assert find(letter.headers, "el4ner-offset") == str(told["classify"].offset).encode()
+    # Sent again, it is the same answer to the join.
+    again = read_part(replace(told["classify"], headers=letter.headers))
+    assert again == replace(read_part(told["classify"]), trace=None)
+
+
+async def test_a_dead_letter_that_is_refused_ends_the_worker_for_it_must_not_be_lost() -> None:
+    partition = Partition()
+    partition.handle(record(VERDICTS, b"rubbish", key=None))
+    partition.writer.refuses = lambda _: True
+    with pytest.raises(RefusedError):
+        await partition.write()
+    assert partition.positions.in_flight == 1
 
 
 async def test_an_unreadable_verdict_of_nobody_is_a_dead_letter() -> None:

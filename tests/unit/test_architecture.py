@@ -51,7 +51,7 @@ def test_el4ner_imports_nothing_of_the_stream() -> None:
 
 
 def test_whoever_reads_a_topic_reads_what_is_committed() -> None:
-    """Also documents may come in transactions. Faust's consumers are made by workers/transport.py, which has its test."""
+    """Also documents may come in transactions. Faust's consumers have a test of their own (test_transport.py)."""
     root = STREAM_FOLDER.parent
     for _, place, node in nodes([*STREAM_FOLDER.rglob("*.py"), *root.glob("bench/*.py"), *root.glob("tests/**/*.py")]):
         if not isinstance(node, ast.Call):

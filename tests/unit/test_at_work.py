@@ -209,3 +209,27 @@ def test_a_disk_that_fills_up_ends_the_notes_not_the_work(
     made.end()
     (logged,) = caplog.records
     assert "No space left" in logged.getMessage()
+
+
+def test_what_is_at_the_engine_and_what_is_answered_are_noted_beside_each_other(tmp_path: Path) -> None:
+    dead = started(tmp_path)
+    dead.begin([record(1)])
+    with dead.answering([record(2), record(1)]):
+        pass
+    with pytest.raises(ZeroDivisionError), dead.answering([record(3)]):
+        _ = 1 // 0
+    die(dead)
+    after = started(tmp_path)
+    assert deaths(after, range(5)) == [0, 1, 0, 1, 0]
+
+
+def test_answers_that_end_a_process_are_blamed_and_those_on_their_way_are_not(tmp_path: Path) -> None:
+    dead = started(tmp_path)
+    with dead.answering([record(1), record(2)]):
+        pass
+    # On their way to the broker: it may be away for hours, whoever ends the process meanwhile.
+    dead.blame([record(2)])
+    dead.begin([record(3)])
+    dead.end()
+    die(dead)
+    assert deaths(started(tmp_path), range(4)) == [0, 0, 1, 0]

@@ -17,8 +17,9 @@ from el4ner.stages.combine import Combiner
 from el4ner.types import Document
 from tests.unit.answers import TIME, arrived, random, raw
 from workers import schemas
-from workers.combine import Held, combined, read_member_answer
+from workers.combine import Held, combined, read_member_answer, smaller
 from workers.config import StreamSettings, load_stream_settings
+from workers.delivery import RefusedError
 from workers.headers import find, parse_traceparent
 from workers.isolation import Result
 from workers.member_join import MemberAnswer, MemberDeletion, MemberJoin, Settled
@@ -278,3 +279,31 @@ def test_a_document_without_any_candidate_is_combined_too(processes: Processes) 
     parts = [([member], processes.parts[member].answer([found])[0]) for member in MEMBERS]
     assert not isinstance(whole, DocumentError)
     assert processes.combiner.types(parts, MEMBERS) == whole  # type: ignore[arg-type]
+
+
+# --- what is too large ---
+
+
+def test_an_answer_that_is_too_large_fails_and_every_part_of_it_is_a_dead_letter(
+    processes: Processes, candidates: Record
+) -> None:
+    said = [processes.member_answer(member, CLASSIFY, candidates) for member in MEMBERS]
+    join: MemberJoin[Held] = MemberJoin(deadline_ms=1, remember_ms=1, max_documents=9, max_bytes=1 << 20)
+    for record in said:
+        found = read_member_answer(record)
+        assert isinstance(found, MemberAnswer)
+        join.answer(found, Held(record, Ticket(("t", 0), record.offset, 1)), now=0)
+    (settled,) = join.take(9)
+    refused = RefusedError("too large for topic 'p.typed-entities'", code="output-too-large")
+    answer, others = combined(settled, processes.combiner, now_ms=TIME, random=random, refusal=lambda _: refused)
+    letters = [message for one in (answer, *others) for message in one.messages if message.topic is Topic.DEAD_LETTERS]
+    assert sorted(letter.value or b"" for letter in letters) == sorted(record.value or b"" for record in said)
+    failed = value_of(answer.messages[-1])
+    assert (failed["status"], failed["error"]["code"]) == ("failed", "output-too-large")
+    # If even that is too large, it becomes smaller, and says the same.
+    places = list(smaller(answer, DocumentError("another reason"), now_ms=TIME, random=random))
+    assert [value_of(one.messages[-1])["document"]["text"] for one in places] == [TEXT, None, None]
+    assert "metadata" not in value_of(places[-1].messages[-1])
+    for one in places:
+        assert value_of(one.messages[-1])["error"] == failed["error"]
+        schemas.validate("typed-entities", value_of(one.messages[-1]))

@@ -9,20 +9,38 @@ from typing import Any
 
 import pytest
 from aiokafka.errors import (
+    ClusterAuthorizationFailedError,
+    CorruptRecordException,
+    InvalidTimestampError,
     KafkaConnectionError,
     KafkaError,
     KafkaTimeoutError,
     MessageSizeTooLargeError,
     NotEnoughReplicasError,
+    PolicyViolationError,
+    ProducerFenced,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+    for_code,
 )
 from aiokafka.producer.message_accumulator import BatchBuilder
 from hypothesis import given
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2
 
-from workers.delivery import MAX_BATCH_BYTES, DeliveryError, deliver, is_transient, partition_of, send_all
+from workers.delivery import (
+    MAX_BATCH_BYTES,
+    DeliveryError,
+    RefusedError,
+    deliver,
+    is_transient,
+    partition_of,
+    refusal_of,
+    send_all,
+)
+from workers.limits import MAX_REQUEST_BYTES, SizeLimits, batch_bytes
 from workers.messages import Outgoing
-from workers.topics import Topic
+from workers.topics import LETTER_HEADERS_BYTES, Topic
 
 NAMES = {topic: f"p.{topic.value}" for topic in Topic}
 
@@ -165,9 +183,120 @@ async def test_an_error_is_raised_when_all_others_are_through() -> None:
         return MessageSizeTooLargeError("too large") if partition == 1 else None
 
     producer = Producer(fate=fate)
-    with pytest.raises(MessageSizeTooLargeError):
+    with pytest.raises(RefusedError):
         await send_all(producer, NAMES, [message(b"v", partition=partition) for partition in (1, 0, 2)])
     assert {sent.partition for sent in producer.sent} == {0, 1, 2}
+
+
+# --- what is refused for one message's sake ---
+
+
+@given(
+    st.none() | st.binary(max_size=300),
+    st.none() | st.binary(max_size=3_000),
+    st.lists(st.tuples(st.text(max_size=40), st.none() | st.binary(max_size=40)), max_size=5),
+)
+def test_the_size_of_a_message_is_what_the_client_would_send(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]]
+) -> None:
+    sized = Outgoing(Topic.TYPED_ENTITIES, key, value, tuple(headers), 0)  # type: ignore[arg-type]
+    batch = BatchBuilder(1, 0)
+    batch.append(timestamp=None, key=key, value=value, headers=headers)
+    size = batch.size()
+    assert batch_bytes(sized) == size == len(batch._build())
+    exact, less = (SizeLimits({"p.typed-entities": limit}) for limit in (size, size - 1))
+    assert refusal_of(NAMES, sized, exact) is None
+    refused = refusal_of(NAMES, sized, less)
+    assert refused is not None
+    assert refused.code == refused.of_the_document.code == "output-too-large"
+
+
+async def test_a_message_that_is_larger_than_its_topic_allows_is_refused_before_anything_is_sent() -> None:
+    producer = Producer()
+    limits = SizeLimits({"p.typed-entities": 5_000})
+    with pytest.raises(RefusedError) as refused:
+        await send_all(producer, NAMES, [message(b"small"), message(b"L" * 6_000)], limits)
+    said = str(refused.value)
+    for word in (
+        "6,0",
+        "'p.typed-entities'",
+        "max.message.bytes is 5,000",
+        "kafka.max_message_bytes",
+        "method.max_spans",
+    ):
+        assert word in said
+    assert not refused.value.by_broker
+    assert producer.sent == []
+
+
+def test_what_a_stage_reads_has_to_fit_into_the_dead_letters_too() -> None:
+    limits = SizeLimits(
+        {"p.typed-entities": 400_000, "p.dead-letters": 400_000, "p.tagged-documents": 400_000},
+        read=frozenset({"p.typed-entities"}),
+        letters="p.dead-letters",
+    )
+    assert limits.allowed("p.typed-entities") == 400_000 - LETTER_HEADERS_BYTES
+    assert limits.allowed("p.tagged-documents") == limits.allowed("p.dead-letters") == 400_000
+    refused = limits.refusal("p.typed-entities", message(b"L" * 399_000))
+    assert refused is not None
+    assert "'p.dead-letters'" in refused
+    assert "334,464" in refused
+
+
+def test_no_message_is_larger_than_what_a_broker_takes_in_one_request() -> None:
+    limits = SizeLimits({"p.typed-entities": 1 << 30})
+    assert limits.allowed("p.typed-entities") == limits.allowed("unknown") == MAX_REQUEST_BYTES
+    assert "one request" in (limits.too_large("p.typed-entities", 1 << 29))
+
+
+async def test_messages_together_are_no_larger_than_what_their_topic_allows() -> None:
+    producer = Producer()
+    values = [str(number).encode().rjust(100) for number in range(100)]
+    await send_all(producer, NAMES, [message(value) for value in values], SizeLimits({"p.typed-entities": 1_000}))
+    assert [value for sent in producer.sent for _, value, _ in sent.messages] == values
+    assert max(sent.size for sent in producer.sent) <= 1_000
+    assert len(producer.sent) < 30
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (MessageSizeTooLargeError(), "output-too-large"),
+        (RecordListTooLargeError(), "output-too-large"),
+        (InvalidTimestampError(), "undeliverable"),
+        (for_code(87)(), "undeliverable"),  # INVALID_RECORD
+        (CorruptRecordException(), "undeliverable"),
+        (PolicyViolationError(), "undeliverable"),
+    ],
+)
+async def test_what_a_broker_has_against_a_message_is_that_messages_failure(error: KafkaError, code: str) -> None:
+    with pytest.raises(RefusedError, match=r"'p\.typed-entities'") as refused:
+        await send_all(Producer(fate=lambda *_: error), NAMES, [message(b"v")])
+    assert (refused.value.code, refused.value.by_broker) == (code, True)
+
+
+@pytest.mark.parametrize(
+    "error", [TopicAuthorizationFailedError("t"), ProducerFenced(), ClusterAuthorizationFailedError()]
+)
+async def test_what_a_broker_has_against_everybody_is_not(error: KafkaError) -> None:
+    with pytest.raises(type(error)):
+        await send_all(Producer(fate=lambda *_: error), NAMES, [message(b"v")])
+
+
+@pytest.mark.parametrize(
+    "broken",
+    [
+        Outgoing(Topic.TYPED_ENTITIES, b"k", b"v", (("\ud800", b"1"),), 0),
+        Outgoing(Topic.TYPED_ENTITIES, "text", b"v", (), 0),  # type: ignore[arg-type]
+        Outgoing(Topic.TYPED_ENTITIES, b"k", b"v", (("h", "text"),), 0),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_the_client_cannot_write_down_is_that_messages_failure(broken: Outgoing) -> None:
+    with pytest.raises(RefusedError, match="cannot be written"):
+        await send_all(Producer(), NAMES, [broken])
+
+
+# --- trying again ---
 
 
 async def delivering(errors: list[KafkaError]) -> tuple[int, list[tuple[str, int]], list[int]]:

@@ -47,3 +47,17 @@ def test_what_is_long_ago_does_not_count() -> None:
     limit.check([FAILED, None] * (WINDOW // 2))
     limit.check([None] * WINDOW)
     limit.check([FAILED, None] * (WINDOW // 2))
+
+
+def test_results_that_could_not_be_told_count_as_failures() -> None:
+    limit = FailureLimit(run=10**6, share=0.5)
+    limit.check([None] * WINDOW)
+    with pytest.raises(TooManyFailuresError, match=r"251 of the last 500 .*'output-too-large'.*max_failure_share"):
+        for _ in range(251):
+            limit.amend("output-too-large")
+    run = FailureLimit(run=3, share=1.0)
+    run.check([None, None, None])
+    run.amend(FAILED)
+    run.amend(FAILED)
+    with pytest.raises(TooManyFailuresError, match="max_failure_run"):
+        run.amend(FAILED)

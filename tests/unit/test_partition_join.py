@@ -13,9 +13,10 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner.errors import MessageError
+from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import dumps
 from tests.unit.answers import deletions, journey
+from workers import schemas
 from workers.aggregate import join_of, read_part
 from workers.changelog import (
     Recovered,
@@ -35,6 +36,7 @@ from workers.partition_join import Group, PartitionJoin
 CHECKPOINT_MS = 10
 DEADLINE_MS = 1_000
 REMEMBER_MS = 1_000_000
+TOO_LARGE = DocumentError("a message of 9 bytes is too large", code="output-too-large")
 JOIN = join_of(load_stream_settings(environ={"EL4NER_WORKER__DEADLINE_SECONDS": str(DEADLINE_MS / 1000)}))
 
 Rank = tuple[int, int]
@@ -180,10 +182,27 @@ class World:
         group = self.joins.take(most)
         if crash == "before":
             raise CrashError
+        if crash in ("apart", "refused"):
+            # A message of the group was refused: each part is written alone, or turns out to be what is refused.
+            for part in self.joins.split(group):
+                self._write_part(part, refused=crash == "refused")
+            return
         self._commit_transaction(group)
         if crash == "after":
             raise CrashError
         for ticket in self.joins.committed(group, now=self.now):
+            self.positions.finish(ticket)
+
+    def _write_part(self, part: Group[Ticket], *, refused: bool) -> None:
+        if refused and part.saved:
+            for ticket in self.joins.give_up(part, TOO_LARGE):
+                self.positions.finish(ticket)
+            return
+        if refused and part.settled:
+            for other in part.outcomes[0].refused(TOO_LARGE):
+                self.joins.replace(part, other)
+        self._commit_transaction(part)
+        for ticket in self.joins.committed(part, now=self.now):
             self.positions.finish(ticket)
 
     def _commit_transaction(self, group: Group[Ticket]) -> None:
@@ -321,7 +340,7 @@ STEPS = st.one_of(
     st.tuples(st.just("deliver"), st.sampled_from(STAGE_NAMES)),
     st.tuples(st.just("deliver"), st.sampled_from(STAGE_NAMES)),
     st.tuples(st.just("pass"), st.sampled_from([1, CHECKPOINT_MS, DEADLINE_MS])),
-    st.tuples(st.just("write"), st.sampled_from(["", "", "", "before", "after"]), st.integers(1, 3)),
+    st.tuples(st.just("write"), st.sampled_from(["", "", "", "before", "after", "apart"]), st.integers(1, 3)),
     st.tuples(st.just("commit")),
     st.tuples(st.just("crash")),
 )
@@ -379,6 +398,29 @@ def test_what_comes_in_comes_out_once_whatever_happens(
     for document in "ab":
         _check_document(world, document, in_time=in_time)
     _check_the_end(world)
+
+
+@settings(max_examples=150, deadline=None)
+@given(messages_in(), st.lists(STEPS | st.tuples(st.just("write"), st.just("refused"), st.integers(1, 3)), max_size=40))
+def test_what_cannot_be_written_loses_nothing_else_and_holds_nothing_back(
+    messages: tuple[list[Raw], Logs], steps: Sequence[Sequence[Any]]
+) -> None:
+    world = World(*messages)
+    for step in steps:
+        run(world, step)
+        world.check()
+    finish(world)
+    world.pass_time(DEADLINE_MS)
+    finish(world)
+    assert world.positions.in_flight == 0
+    assert world.joins.open_documents == 0
+    for raw in world.raws:
+        if any(raw.answers().values()):
+            assert any(one.id == raw.id for one in world.tagged), "it came to nothing"
+    for one in world.tagged:
+        if one.tagged is not None:
+            assert one.tagged["status"] == one.status
+            schemas.validate("tagged-documents", one.tagged)
 
 
 def _check_document(world: World, document: str, *, in_time: bool) -> None:

@@ -12,6 +12,7 @@ from workers.cli.settings import configure_cli_logging, stream_settings
 
 if TYPE_CHECKING:
     from workers.acls import Role
+    from workers.config import StreamSettings
     from workers.topics import TopicReport
 
 __all__ = ["app"]
@@ -37,7 +38,7 @@ def create(ctx: typer.Context, *, output: FormatOption = OutputFormat.TEXT, conf
     configure_cli_logging(ctx)
     from workers import topics
 
-    _show(topics.create(settings), output)
+    _show(topics.create(settings), settings, output)
 
 
 @app.command("describe")
@@ -47,7 +48,7 @@ def describe(ctx: typer.Context, *, output: FormatOption = OutputFormat.TEXT, co
     configure_cli_logging(ctx)
     from workers import topics
 
-    _show(topics.describe(settings), output)
+    _show(topics.describe(settings), settings, output)
 
 
 @app.command("acls")
@@ -105,7 +106,7 @@ def _role(roles: type[Role], name: str, option: str) -> Role:
         raise typer.BadParameter(f"there is no role {name!r}; there are: {known}", param_hint=option) from None
 
 
-def _show(reports: list[TopicReport], output: OutputFormat) -> None:
+def _show(reports: list[TopicReport], settings: StreamSettings, output: OutputFormat) -> None:
     if output is OutputFormat.JSON:
         from el4ner.serialize import dumps
 
@@ -129,5 +130,9 @@ def _show(reports: list[TopicReport], output: OutputFormat) -> None:
     problems = [problem for report in reports for problem in report.problems]
     for problem in problems:
         complain(problem)
+    from workers.limits import SizeLimits, shortage
+
+    if (too_small := shortage(settings, SizeLimits.of(settings.kafka, reports))) is not None:
+        complain(too_small)
     if problems:
         raise typer.Exit(1)
