@@ -163,12 +163,19 @@ def child(case: str) -> int:
         NoSpans.close = lambda *_: time.sleep(EVER)  # type: ignore[method-assign]
     elif place == "web":
         HealthServer.stop = lambda _: stubborn()  # type: ignore[method-assign]
-    elif place == "engine":
+    elif place in ("engine", "load"):
         stages = ["extract"]
         fake: Any = types.ModuleType("el4ner.pipeline")
         fake.STAGES = ("extract",)
         engine = types.SimpleNamespace(close=sleep_for_ever)
-        fake.Pipeline = types.SimpleNamespace(from_settings=lambda *_, **__: engine)
+
+        def load(*_: Any, **__: Any) -> Any:
+            if place == "load":
+                threading.Timer(LATER_SECONDS, end_with, [fail_and_hang]).start()
+                time.sleep(EVER)
+            return engine
+
+        fake.Pipeline = types.SimpleNamespace(from_settings=load)
         sys.modules["el4ner.pipeline"] = fake
     elif place == "thread":
         threading.Thread(target=time.sleep, args=[EVER], name="left-behind").start()

@@ -34,6 +34,8 @@ BY_ITSELF: Final = {
     **{f"crash-{place}-waits": 1 for place in ("release", "stop", "leave")},
     "signal-engine-x": 0,
     "crash-engine-x": 1,
+    # models that take their time, and nobody needs them any more
+    "signal-load-x": 0,
 }
 ENDED: Final = {
     # what was begun is not known to be finished: 1
