@@ -13,6 +13,7 @@ from el4ner.serialize import dumps, fingerprint
 from el4ner.types import Document
 from workers import schemas
 from workers.headers import Headers, Trace, cloud_event, find
+from workers.payloads import describe, describe_json
 from workers.replays import REPLAY, read_replay
 from workers.topics import Topic
 
@@ -142,11 +143,16 @@ def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
         try:
             value.decode()
         except UnicodeDecodeError as broken:
-            raise MessageError(
-                f"the value is not UTF-8: {broken.reason} at byte {broken.start}", code="encoding"
-            ) from error
-        raise MessageError(f"the value is not JSON: {error}", code="json") from error
-    schemas.validate(topic.value, data)
+            reason = f"the value is not UTF-8 ({broken.reason} at byte {broken.start})"
+            raise MessageError(f"{reason}: {describe(value)}", code="encoding") from error
+        raise MessageError(f"the value is not JSON: {describe(value)} ({error})", code="json") from error
+    try:
+        schemas.validate(topic.value, data)
+    except MessageError as error:
+        seems = describe_json(data)
+        if seems is None:
+            raise
+        raise MessageError(f"{error}: {seems}", code=error.code) from error
     loaded: Mapping[str, Any] = data
     return loaded
 
