@@ -17,8 +17,8 @@ file that was rewritten with the same bytes at its beginning and before where th
 
 from __future__ import annotations
 
+import contextlib
 import errno
-import hashlib
 import os
 import stat
 import time
@@ -28,14 +28,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+from workers.follow_state import FollowState
 from workers.input_encodings import InputError
-from workers.input_lines import LineSplitter, RawLine
+from workers.input_lines import RawLine
+from workers.open_file import Notice, OpenFile
 
 __all__ = ["FollowedFile", "followed_lines"]
 
-_CHUNK: Final = 1 << 18
-_FINGERPRINT: Final = 4096
-"""Bytes at the beginning, and as many before the position, that are compared."""
 _QUIET_SECONDS: Final = 60.0
 """A file that was put away is closed when nothing has come for so long."""
 _UNFINISHED_SECONDS: Final = 5.0
@@ -43,26 +42,24 @@ _UNFINISHED_SECONDS: Final = 5.0
 _MOST_HELD: Final = 100_000
 """Lines of it that wait."""
 
-Identity = tuple[int, int]
-Notice = Callable[[str], None]
-
 
 def followed_lines(
     path: Path,
     *,
     encoding: str | None = None,
     notice: Notice = lambda _: None,
+    state: FollowState | None = None,
     stop: Callable[[], bool] = lambda: False,
     poll_seconds: float = 0.2,
     sleep: Callable[[float], None] = time.sleep,
     monotonic: Callable[[], float] = time.monotonic,
 ) -> Iterator[RawLine]:
-    """The lines of a file from its beginning, and those that come, until ``stop()``.
+    """The lines of a file from its beginning, or from where ``state`` has it, and those that come, until ``stop()``.
 
     Raises:
         InputError: there is no such file, it cannot be read, or is no text.
     """
-    with FollowedFile(path, encoding=encoding, notice=notice, monotonic=monotonic) as followed:
+    with FollowedFile(path, encoding=encoding, notice=notice, state=state, monotonic=monotonic) as followed:
         while True:
             # Asked before the look, so that the last look comes after what made it true.
             last = stop()
@@ -88,20 +85,24 @@ class FollowedFile:
         *,
         encoding: str | None = None,
         notice: Notice = lambda _: None,
+        state: FollowState | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = path
         self._encoding = encoding
         self._notice = notice
+        self._state = state
         self._monotonic = monotonic
         self._origins: Counter[str] = Counter()
-        self._put_away: list[_OpenFile] = []
+        self._put_away: list[OpenFile] = []
         self._held: list[RawLine] = []
         """Of the new file, while the end of the old one's last line is waited for."""
         if not path.is_file():
             raise InputError(f"{path}: there is no such file to follow")
         try:
-            self._current = self._open()
+            self._current = self._open(path)
+            if state is not None:
+                self._go_on(state)
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
 
@@ -168,7 +169,7 @@ class FollowedFile:
             if identity == self._current.identity:
                 return False
             again = next((one for one in self._put_away if one.identity == identity), None)
-            following = again or self._open()
+            following = again or self._open(self._path)
         except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError):
             # Between the old file's renaming and the new one's creation, and its being given to whom it belongs.
             return False
@@ -180,12 +181,43 @@ class FollowedFile:
         self._current = following
         return True
 
-    def _open(self) -> _OpenFile:
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    def _go_on(self, state: FollowState) -> None:
+        """From where an earlier process had come to, also in files that have been put away since."""
+        files = [self._current, *self._once_named()]
+        for point in state.points:
+            # The same first line may come again in a file that takes its place.
+            first, _, count = point.origin.rpartition("-")
+            self._origins[first] = max(self._origins[first], int(count) + 1)
+            file = next((one for one in files if one.holds(point)), None)
+            if file is not None:
+                file.go_on(point)
+                if file is not self._current and file not in self._put_away:
+                    file.put_away(self._monotonic())
+                    self._put_away.append(file)
+            elif point is state.points[-1]:
+                self._notice(
+                    f"{self._path}: the file that was read to byte {point.position} is gone, or was cut: what came "
+                    "into it after that is not read"
+                )
+        for file in files[1:]:
+            if file not in self._put_away:
+                file.close()
+
+    def _once_named(self) -> Iterator[OpenFile]:
+        """The other files beside it, one of which may have had its name."""
+        inodes = {point.inode for point in self._state.points} if self._state is not None else set()
+        for folder in {self._path.absolute().parent, self._path.resolve().parent}:
+            for path in folder.iterdir():
+                with contextlib.suppress(OSError):
+                    if path.lstat().st_ino in inodes - {self._current.identity[1]}:
+                        yield self._open(path)
+
+    def _open(self, path: Path) -> OpenFile:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise IsADirectoryError(errno.EISDIR, "is not a file", str(self._path))
-        return _OpenFile(descriptor, str(self._path), self._encoding, self._notice, self._origins)
+            raise IsADirectoryError(errno.EISDIR, "is not a file", str(path))
+        return OpenFile(descriptor, str(path), self._encoding, self._notice, self._origins, self._state)
 
     def __enter__(self) -> FollowedFile:
         return self
@@ -195,101 +227,3 @@ class FollowedFile:
     ) -> None:
         for file in (*self._put_away, self._current):
             file.close()
-
-
-class _OpenFile:
-    """An open file, how far it was read, and by what it would be known to have been cut."""
-
-    def __init__(self, descriptor: int, name: str, encoding: str | None, notice: Notice, origins: Counter[str]) -> None:
-        status = os.fstat(descriptor)
-        self.identity: Identity = (status.st_dev, status.st_ino)
-        self._descriptor = descriptor
-        self._name = name
-        self._encoding = encoding
-        self._notice = notice
-        self._origins = origins
-        self._changed: float | None = None
-        self._begin()
-
-    def _begin(self) -> None:
-        self._position = 0
-        self._head = b""
-        self._tail = b""
-        self._origin = ""
-        self._hole = False
-        self._splitter = LineSplitter(self._name, self._encoding)
-
-    @property
-    def unfinished(self) -> int:
-        """Bytes of its last line, if that has no end yet."""
-        return self._splitter.unfinished
-
-    def put_away(self, now: float) -> None:
-        """The name leads to another file from now on."""
-        self._changed = now
-
-    def quiet(self, now: float) -> float:
-        """Seconds since something was read last, or since it was put away."""
-        return 0.0 if self._changed is None else now - self._changed
-
-    def read(self, now: float) -> list[RawLine]:
-        """Some lines that are there; none: there are none yet."""
-        while True:
-            if not self._intact():
-                self._cut()
-            chunk = os.pread(self._descriptor, _CHUNK, self._position)
-            if not chunk:
-                return []
-            if not self._intact():
-                # Cut while it was read: nobody knows of which of the two files the bytes are.
-                continue
-            if self._changed is not None:
-                self._changed = now
-            if lines := self._take(chunk):
-                return lines
-
-    def finish(self) -> list[RawLine]:
-        """Its last line, if that has no end: nobody writes it any more."""
-        return self._known(self._splitter.finish())
-
-    def close(self) -> None:
-        """Done with it."""
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-            self._descriptor = -1
-
-    def _intact(self) -> bool:
-        """Whether what was read is still there."""
-        if os.fstat(self._descriptor).st_size < self._position:
-            return False
-        for expected, at in ((self._head, 0), (self._tail, self._position - len(self._tail))):
-            if expected and os.pread(self._descriptor, len(expected), at) != expected:
-                return False
-        return True
-
-    def _cut(self) -> None:
-        lost = f"; {self.unfinished} bytes of a line without an end are lost" if self.unfinished else ""
-        self._notice(f"{self._name}: was cut or written anew, and is read from its beginning{lost}")
-        self._begin()
-        # A program that goes on writing where it was leaves a hole before that, which reads as NULs.
-        self._hole = not (self._encoding or "").startswith(("utf-16", "utf-32"))
-
-    def _take(self, chunk: bytes) -> list[RawLine]:
-        self._position += len(chunk)
-        if len(self._head) < _FINGERPRINT:
-            self._head += chunk[: _FINGERPRINT - len(self._head)]
-        self._tail = (self._tail + chunk[-_FINGERPRINT:])[-_FINGERPRINT:]
-        if self._hole:
-            data = chunk.lstrip(b"\0")
-            self._splitter.skip(len(chunk) - len(data))
-            self._hole = not data
-            chunk = data
-        return self._known(self._splitter.feed(chunk))
-
-    def _known(self, lines: list[RawLine]) -> list[RawLine]:
-        if lines and not self._origin:
-            # The same after a restart, and another one for another file, unless that has the same first line and inode.
-            first = f"{self.identity[1]:x}-{hashlib.sha256(lines[0].raw).hexdigest()[:16]}"
-            self._origin = f"{first}-{self._origins[first]}"
-            self._origins[first] += 1
-        return [line._replace(origin=self._origin) for line in lines]

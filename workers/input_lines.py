@@ -90,6 +90,13 @@ class LineSplitter:
         """The file goes on ``count`` bytes further on."""
         self._offset += count
 
+    def go_on(self, encoding: str, number: int, offset: int) -> None:
+        """What comes begins there: with the line of that number, in a file whose first bytes are known."""
+        self._encoding = encoding
+        self._end = "\n".encode(encoding)
+        self._number = number - 1
+        self._offset = offset
+
     def feed(self, data: bytes) -> list[RawLine]:
         """The lines that ``data`` ends.
 

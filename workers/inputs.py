@@ -19,6 +19,7 @@ from typing import IO, Any, Final
 
 import orjson
 
+from workers.follow_state import FollowState
 from workers.following import followed_lines
 from workers.input_encodings import InputError
 from workers.input_fields import Fields
@@ -105,6 +106,7 @@ def read_documents(
     distinct: bool = False,
     follow: bool = False,
     notice: Callable[[str], None] = lambda _: None,
+    state: FollowState | None = None,
     stop: Callable[[], bool] = lambda: False,
     poll_seconds: float = 0.2,
     sleep: Callable[[float], None] = time.sleep,
@@ -122,7 +124,7 @@ def read_documents(
     document of the file has (among the latest 100,000 ids), with the same revision and another text: the stream would
     leave it out. Those that begin before ``from_line`` are read, since ids may depend on them, and left out.
 
-    ``follow`` reads a file from its beginning and goes on as it grows, until ``stop()``; see
+    ``follow`` reads a file from its beginning, or where ``state`` says, and goes on as it grows, until ``stop()``; see
     :mod:`workers.following` for files that are rotated or cut, of which ``notice`` is told.
 
     Raises:
@@ -136,6 +138,7 @@ def read_documents(
             source,
             encoding=encoding,
             notice=notice,
+            state=state,
             stop=stop,
             poll_seconds=poll_seconds,
             sleep=sleep,

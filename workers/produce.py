@@ -42,8 +42,8 @@ def produce_documents(
     settings: StreamSettings,
     documents: Iterable[NewDocument],
     *,
-    delivered: Callable[[NewDocument], None] | None = None,
-    undelivered: Callable[[NewDocument], None] | None = None,
+    delivered: Callable[[NewDocument], None] = lambda _: None,
+    undelivered: Callable[[NewDocument], None] = lambda _: None,
     too_large: Callable[[NewDocument, str], None] | None = None,
     source: str = "produce",
     random: RandomBytes = os.urandom,
@@ -52,8 +52,8 @@ def produce_documents(
 
     ``documents`` may be endless: each is sent as it comes. ``delivered`` is called for each, in order, on this thread,
     when its delivery is confirmed (at the latest when the next one comes, or the iterator ends). Whatever is raised,
-    also by ``documents``: what is on its way is waited for and reported first, by ``delivered`` or, where the broker
-    has not confirmed it, by ``undelivered``.
+    also by ``documents``: what is on its way is waited for and reported before, to ``undelivered`` what the broker has
+    not confirmed, then to ``delivered`` what it has.
 
     ``too_large`` is told of a document whose message is larger than is allowed, and why; what it raises ends it all.
 
@@ -73,7 +73,7 @@ def produce_documents(
     confirmed: Confirmed[NewDocument] = Confirmed(
         settings.kafka,
         most=_IN_FLIGHT,
-        delivered=lambda document, _: None if delivered is None else delivered(document),
+        delivered=lambda document, _: delivered(document),
         failed=failed,
     )
     size = settings.kafka.max_message_bytes
@@ -100,20 +100,14 @@ def produce_documents(
                     too_large(document, reason)
                     continue
                 except KafkaError as error:
-                    _report([document], undelivered)
+                    undelivered(document)
                     raise ProduceError(f"document {document.id!r} cannot be sent to {name}: {error}") from error
                 confirmed.add(document, future)
             confirmed.finish(producer)
         except BaseException:
-            _report(confirmed.drain(producer), undelivered)
+            confirmed.drain(producer, undelivered)
             raise
     return Produced(confirmed.count, time.monotonic() - started)
-
-
-def _report(documents: Iterable[NewDocument], undelivered: Callable[[NewDocument], None] | None) -> None:
-    if undelivered is not None:
-        for document in documents:
-            undelivered(document)
 
 
 def _too_large(document: NewDocument, settings: StreamSettings, limit: str) -> str:

@@ -85,22 +85,24 @@ class Confirmed(Generic[T]):
         producer.flush(timeout=self._timeout)
         self._settle(0)
 
-    def drain(self, producer: Any) -> list[T]:
-        """After a failure: wait for what is on its way, report what the broker has, and return what it may not have.
+    def drain(self, producer: Any, undelivered: Callable[[T], None]) -> None:
+        """After a failure: wait for what is on its way, and report what the broker has.
 
-        The broker may have got one of those and not be able to say so any more.
+        ``undelivered`` is told first, of each that the broker has not confirmed: it may have it and not be able to say
+        so any more.
         """
         with suppress(KafkaError):
             producer.flush(timeout=self._timeout)
-        waiting, self._waiting = list(self._waiting), deque()
-        unknown = []
-        for item, future in waiting:
-            if future.succeeded():
+        # A future may be done a moment later: each is asked once.
+        waiting = [(item, future, future.succeeded()) for item, future in self._waiting]
+        self._waiting.clear()
+        for item, _, arrived in waiting:
+            if not arrived:
+                undelivered(item)
+        for item, future, arrived in waiting:
+            if arrived:
                 self.count += 1
                 self._delivered(item, future.value)
-            else:
-                unknown.append(item)
-        return unknown
 
     def _settle(self, keep: int) -> None:
         while self._waiting and (len(self._waiting) > keep or self._waiting[0][1].is_done):

@@ -227,6 +227,38 @@ def test_standard_input_cannot_be_followed(runner: CliRunner, sent: list[NewDocu
     assert sent == []
 
 
+def test_a_followed_file_is_gone_on_with_where_ctrl_c_ended_it(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import workers.produce
+
+    sent: list[NewDocument] = []
+
+    def collect(_settings: Any, given: Any, *, delivered: Any, **_: Any) -> workers.produce.Produced:
+        before = len(sent)
+        for document in given:
+            sent.append(document)
+            delivered(document)
+            if len(sent) in (2, 4):
+                os.kill(os.getpid(), signal.SIGINT)
+        return workers.produce.Produced(len(sent) - before, 0.5)
+
+    monkeypatch.setattr(workers.produce, "produce_documents", collect)
+    file, state = tmp_path / "a.log", tmp_path / "state"
+    file.write_text("same\nsame\nsame\nlast\n")
+    for number in (2, 4):
+        result = runner.invoke(
+            app, ["produce", str(file), "--follow", "--distinct", "--state", str(state), "--pool", "logs"]
+        )
+        assert result.exit_code == 130
+        assert len(sent) == number
+        assert "2 documents sent" in result.stderr
+    assert [document.text for document in sent] == ["same", "same", "same", "last"]
+    assert len({document.id for document in sent}) == 4
+    for words in (["--state", "s"], ["--state", "s", "--follow", "--from-line", "2"]):
+        assert runner.invoke(app, ["produce", str(file), *words]).exit_code == 2
+
+
 def test_a_rate_is_kept_and_not_made_up_for() -> None:
     now = 0.0
     times = []

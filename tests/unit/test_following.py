@@ -13,8 +13,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from workers.follow_state import FollowState
 from workers.following import FollowedFile
 from workers.input_encodings import InputError
+from workers.input_lines import RawLine
 
 
 def texts(followed: FollowedFile) -> list[str]:
@@ -194,6 +196,93 @@ def test_what_cannot_be_followed(tmp_path: Path) -> None:
     path.write_bytes(b"\x1f\x8b\x08\x00rest")
     with FollowedFile(path) as followed, pytest.raises(InputError, match="compressed by gzip"):
         followed.poll()
+
+
+def send(followed: FollowedFile, state: FollowState, count: int | None = None) -> list[RawLine]:
+    """Read what is there; the first ``count`` lines are confirmed."""
+    lines: list[RawLine] = []
+    while more := followed.poll():
+        lines += more
+    for line in lines[:count]:
+        state.sent(line)
+    state.save()
+    return lines
+
+
+def test_a_restart_goes_on_behind_what_was_sent(tmp_path: Path) -> None:
+    path, kept = tmp_path / "a.log", tmp_path / "state"
+    path.write_text("one\ntwo\nthree\nfo")
+    with FollowedFile(path, state=(state := FollowState(kept))) as followed:
+        before = send(followed, state, 2)
+        assert len(before) == 3
+    append(path, "ur\n")
+    with FollowedFile(path, state=(state := FollowState(kept))) as followed:
+        after = send(followed, state)
+        assert [line.raw for line in after] == [b"three\n", b"four\n"]
+        # The same line in every respect: with --distinct its id depends on it.
+        assert after[0] == before[2]
+    with FollowedFile(path, state=FollowState(kept)) as followed:
+        assert texts(followed) == []
+        append(path, "five\n")
+        assert texts(followed) == ["five"]
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_restart_after_a_rotation_reads_the_rest_of_the_old_file_first(tmp_path: Path, linked: bool) -> None:
+    path, kept = tmp_path / "logs" / "a.log", tmp_path / "state"
+    path.parent.mkdir()
+    path.write_text("one\n")
+    name = path
+    if linked:
+        name = tmp_path / "link.log"
+        name.symlink_to(path)
+    with FollowedFile(name, state=(state := FollowState(kept))) as followed:
+        send(followed, state)
+    append(path, "two\n")
+    path.rename(path.with_name("a.log.1"))
+    path.write_text("new\n")
+    for _ in range(2):
+        with FollowedFile(name, state=(state := FollowState(kept))) as followed:
+            assert texts(followed) == ["two", "new"]
+            append(path.with_name("a.log.1"), "late\n")
+            assert texts(followed) == ["late"]
+            shutil.copy(path.with_name("a.log.1"), tmp_path / "copy")
+        with path.with_name("a.log.1").open("r+b") as file:
+            file.truncate(len("one\ntwo\n"))
+
+
+@pytest.mark.parametrize("how", ["cut", "gone", "shorter"])
+def test_a_restart_when_the_file_is_no_longer_the_one_that_was_read(tmp_path: Path, how: str) -> None:
+    path, kept = tmp_path / "a.log", tmp_path / "state"
+    path.write_text("start\ntwo\n")
+    with FollowedFile(path, state=(state := FollowState(kept))) as followed:
+        origin = send(followed, state)[0].origin
+    if how == "gone":
+        path.rename(tmp_path / "other")
+        path.write_text("start\nnew two, longer\n")
+        (tmp_path / "other").unlink()
+    else:
+        rewrite(path, "start\n" if how == "shorter" else "start\nnew two, longer\n")
+    notices: list[str] = []
+    with FollowedFile(path, state=(state := FollowState(kept)), notice=notices.append) as followed:
+        lines = send(followed, state)
+    assert lines[0].raw == b"start\n"
+    # Another file, whatever its first line is and whatever inode it got.
+    assert lines[0].origin != origin
+    assert len(notices) == 1
+    assert "read to byte 10 is gone, or was cut" in notices[0]
+    with FollowedFile(path, state=FollowState(kept)) as followed:
+        assert texts(followed) == []
+
+
+@pytest.mark.parametrize("content", ["rubbish", "[]", "{}", '{"points": [{"origin": "a"}]}', '{"points": [1]}'])
+def test_a_file_that_is_no_state_is_not_written_over(tmp_path: Path, content: str) -> None:
+    kept = tmp_path / "state"
+    kept.write_text(content)
+    with pytest.raises(InputError, match="does not hold the state of a followed file"):
+        FollowState(kept)
+    with pytest.raises(InputError, match="in a folder that is there"):
+        FollowState(tmp_path / "nowhere" / "state")
 
 
 class Log(RuleBasedStateMachine):

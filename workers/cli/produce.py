@@ -30,6 +30,7 @@ from workers.input_formats import format_of
 from workers.pacing import at_rate
 
 if TYPE_CHECKING:
+    from workers.follow_state import FollowState
     from workers.input_lines import BadRecord
     from workers.inputs import NewDocument
     from workers.rejects import Rejects
@@ -40,7 +41,7 @@ EXAMPLES = examples(
     "el4ner produce articles.jsonl",
     "el4ner produce tickets.csv --text-field body --id-field ticket --metadata --pool news",
     "el4ner produce articles.jsonl --on-error dead-letter bad.jsonl",
-    "el4ner produce /var/log/app.log --follow --distinct --pool logs",
+    "el4ner produce /var/log/app.log --follow --state app.state --distinct --pool logs",
     "journalctl -f -o cat | el4ner produce - --distinct --pool logs",
 )
 
@@ -97,6 +98,10 @@ def produce(
         str | None, typer.Option(metavar="NAME", help="Pool of documents that name none. (default: the worker's)")
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as the file grows, until Ctrl-C.")] = False,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="--follow: keep in FILE how far it has come, and go on from there."),
+    ] = None,
     rate: Annotated[
         float | None, typer.Option(min=0.001, metavar="N", help="At most N documents a second. (default: no limit)")
     ] = None,
@@ -112,8 +117,11 @@ def produce(
     path = None if file == "-" else Path(file).expanduser()
     if path is not None and not path.exists():
         raise typer.BadParameter(f"{path}: there is no such file", param_hint="FILE")
+    if state is not None and (not follow or from_line > 1):
+        raise typer.BadParameter("is for --follow, without --from-line", param_hint="--state")
     fields = fields_of(text_field, id_field, metadata, delimiter)
     configure_cli_logging(ctx)
+    from workers.follow_state import FollowState
     from workers.input_lines import Decoder
     from workers.inputs import read_documents
     from workers.produce import produce_documents
@@ -121,7 +129,8 @@ def produce(
     kind = input_format or (InputFormat.TEXT if path is None else format_of(path))
     rejects = _rejects(on_error, path)
     decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
-    account = _Account()
+    kept = None if state is None else FollowState(state)
+    account = _Account(kept)
     with Interruptible[Any]() as interruptible:
 
         def bad(record: BadRecord) -> None:
@@ -139,6 +148,7 @@ def produce(
             bad=bad,
             distinct=distinct,
             follow=follow,
+            state=kept,
             notice=lambda text: complain(text, severity="notice"),
             stop=lambda: interruptible.number is not None,
         )
@@ -160,6 +170,8 @@ def produce(
             tell(account.after(error))
             raise
         finally:
+            if kept is not None:
+                kept.save()
             warn_of_replaced(decoder)
             _sum_up(rejects)
         stopped = interruptible.exit_status
@@ -173,7 +185,8 @@ def produce(
 class _Account:
     """What was sent, and where it would have to go on."""
 
-    def __init__(self) -> None:
+    def __init__(self, state: FollowState | None) -> None:
+        self._state = state
         self._sent = 0
         self._last: NewDocument | None = None
         self._unknown: list[NewDocument] = []
@@ -181,6 +194,9 @@ class _Account:
     def delivered(self, document: NewDocument) -> None:
         self._sent += 1
         self._last = document
+        # Behind one that was not delivered nothing counts: it has to be sent again.
+        if self._state is not None and not self._unknown and document.line is not None:
+            self._state.sent(document.line)
 
     def undelivered(self, document: NewDocument) -> None:
         self._unknown.append(document)
