@@ -316,24 +316,6 @@ def test_overlaps_are_looked_for_near_by(monkeypatch: pytest.MonkeyPatch) -> Non
     assert compared <= 4 * 2 * len(entities)
 
 
-@given(
-    st.lists(
-        st.builds(
-            lambda start, length, kind, confidence: Entity(start, start + length, "x" * length, kind, confidence),
-            st.integers(0, 12), st.integers(0, 6), st.sampled_from("ab"), st.sampled_from([0.5, 0.7]),
-        ),
-        max_size=12,
-    ),
-    st.sampled_from(["flat", "nested"]),
-)  # fmt: skip
-def test_overlaps_near_by_are_all_there_are(entities: list[Entity], policy: Any) -> None:
-    kept: list[Entity] = []
-    for one in sorted(entities, key=lambda e: (-e.confidence, e.start - e.end, e.start, e.type)):
-        if not any(overlaps._conflict(one, other, policy) for other in kept):
-            kept.append(one)
-    assert sorted(resolve_overlaps(entities, policy), key=repr) == sorted(kept, key=repr)
-
-
 # --- what comes out ---------------------------------------------------------------------------------------------------
 
 

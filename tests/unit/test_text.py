@@ -1,7 +1,5 @@
 """Sentences, chunks, mentions, overlaps: offsets are exact whatever the text is."""
 
-import itertools
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,9 +8,7 @@ from el4ner.text.boundaries import MAX_CLUSTER, clusters
 from el4ner.text.chunks import COMMON_WEIGHT, PRONOUN_WEIGHT, PROPER_WEIGHT, chunks, span_weight
 from el4ner.text.icu import characters
 from el4ner.text.mentions import find_mentions
-from el4ner.text.overlaps import resolve_overlaps
 from el4ner.text.segment import BYTES_PER_CHAR, segment
-from el4ner.types import Entity
 
 TEXTS = st.text(
     alphabet=st.one_of(st.sampled_from("aB é\n.!?,'’-1/:👍İß中"), st.characters(codec="utf-8")), max_size=200
@@ -155,42 +151,3 @@ def test_every_mention_of_a_surface_is_found_with_its_own_text(text: str, data: 
 )
 def test_mentions(surface: str, text: str, expected: list[tuple[int, int]]) -> None:
     assert [(span.start, span.end) for span in find_mentions(surface, text)] == expected
-
-
-def entity(start: int, end: int, confidence: float, kind: str = "person") -> Entity:
-    return Entity(start, end, "x" * (end - start), kind, confidence)
-
-
-def test_flat_keeps_the_most_confident_of_those_that_overlap() -> None:
-    kept = resolve_overlaps([entity(0, 10, 0.5), entity(5, 12, 0.9), entity(20, 22, 0.1)], "flat")
-    assert [(e.start, e.end) for e in kept] == [(5, 12), (20, 22)]
-
-
-def test_nested_keeps_what_lies_inside_but_not_what_crosses() -> None:
-    kept = resolve_overlaps([entity(0, 10, 0.9), entity(0, 4, 0.5), entity(8, 12, 0.4)], "nested")
-    assert [(e.start, e.end) for e in kept] == [(0, 10), (0, 4)]
-
-
-ENTITIES = st.lists(
-    st.builds(
-        lambda start, length, confidence, kind: entity(start, start + length, confidence, kind),
-        st.integers(0, 20),
-        st.integers(1, 8),
-        st.sampled_from([0.2, 0.5, 0.9]),
-        st.sampled_from(["a", "b"]),
-    ),
-    max_size=12,
-)
-
-
-@given(ENTITIES, st.randoms(use_true_random=False), st.sampled_from(["flat", "nested"]))
-def test_the_order_of_entities_does_not_matter(entities: list[Entity], random: object, policy: str) -> None:
-    shuffled = list(entities)
-    random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert resolve_overlaps(entities, policy) == resolve_overlaps(shuffled, policy)  # type: ignore[arg-type]
-
-
-@given(ENTITIES)
-def test_flat_results_never_overlap(entities: list[Entity]) -> None:
-    kept = resolve_overlaps(entities, "flat")
-    assert all(one.end <= other.start for one, other in itertools.pairwise(kept))
