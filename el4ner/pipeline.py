@@ -34,6 +34,7 @@ from el4ner.stages import SentenceInput, StageContext, classify, extract, valida
 from el4ner.stages.asking import ask_members
 from el4ner.stages.evidence import make_evidence, make_sources
 from el4ner.stages.extract import check_spans, propose
+from el4ner.stages.slices import in_slices
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (
     answers_of,
@@ -101,6 +102,7 @@ class Pipeline:
             for name, pool in self.pools.items()
         }
         self._sources = sources
+        self._progressed: Callable[[], None] = lambda: None
         method = settings.method
         if sources is not None and method.repeats == "templates":
             # Each member would take over its own answers from other lines than the others do.
@@ -233,6 +235,12 @@ class Pipeline:
     ) -> None:
         self.close()
 
+    def report_progress(self, progress: Callable[[], None]) -> None:
+        """From now on ``progress`` is called whenever the engines have answered about a slice of a batch: a call of a
+        stage may take as long as its documents are, a slice never longer than
+        :data:`~el4ner.stages.slices.MOST_IN_A_SLICE` says."""
+        self._progressed = progress
+
     # --- the stages ---------------------------------------------------------------------------------------------
 
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
@@ -247,7 +255,9 @@ class Pipeline:
                 found, used = extract(inputs, list(self.engines.values()), context)
                 return found, usage + used
 
-            answered = self._memories.extract[context.pool.name].answer(sentences, ask)
+            answered = self._memories.extract[context.pool.name].answer(
+                sentences, lambda asked: in_slices(asked, ask, self._progressed)
+            )
             placed = [original_candidates(found, view) for found, view in zip(answered.answers, views, strict=True)]
             manifest = self.manifest("extract", context.pool.name)
             regrouped = _regrouped(replace(answered, answers=placed), [len(item.sentences) for item in batch])
@@ -266,7 +276,10 @@ class Pipeline:
         def work(items: Sequence[DocumentCandidates], context: StageContext) -> list[DocumentTypes]:
             flat = [sentence for item in items for sentence in item.sentences]
             answered = self._memories.classify[context.pool.name].answer(
-                _clean(items, clean_candidates), lambda asked: classify(asked, list(self.engines.values()), context)
+                _clean(items, clean_candidates),
+                lambda asked: in_slices(
+                    asked, lambda some: classify(some, list(self.engines.values()), context), self._progressed
+                ),
             )
             answered = replace(answered, answers=[*map(types_of, flat, answered.answers)])
             manifest = self.manifest("classify", context.pool.name)
@@ -288,7 +301,11 @@ class Pipeline:
             sources = by_pool.get(context.pool.name, ())
             answered = self._memories.answers[context.pool.name].answer(
                 _clean(items, clean_candidates),
-                lambda asked: ask_members(asked, list(self.engines.values()), sources, context),
+                lambda asked: in_slices(
+                    asked,
+                    lambda some: ask_members(some, list(self.engines.values()), sources, context),
+                    self._progressed,
+                ),
             )
             answered = replace(answered, answers=[*map(answers_of, flat, answered.answers)])
             manifest = self.manifest("classify", context.pool.name)
@@ -309,7 +326,8 @@ class Pipeline:
         def work(items: Sequence[DocumentTypes], context: StageContext) -> list[DocumentEntities]:
             flat = [sentence for item in items for sentence in item.sentences]
             answered = self._memories.validate[context.pool.name].answer(
-                _clean(items, clean_types), lambda asked: validate(asked, verifier, context)
+                _clean(items, clean_types),
+                lambda asked: in_slices(asked, lambda some: validate(some, verifier, context), self._progressed),
             )
             answered = replace(answered, answers=[*map(entities_of, flat, answered.answers)])
             manifest = self.manifest("validate", context.pool.name)

@@ -122,7 +122,7 @@ class StageWorker:
 
     @property
     def batch_seconds(self) -> float | None:
-        """For how long the engine has been at the call that it works on; None: at none."""
+        """For how long the engine has been at the slice of a call that it works on; None: at none."""
         called = self._called_at
         return None if called is None else time.monotonic() - called
 
@@ -286,10 +286,18 @@ class StageWorker:
             self._at_work.end()
             return values
 
+        report_progress = getattr(pipeline, "report_progress", None)
+        if report_progress is not None:
+            report_progress(self._engine_answered)
         began = time.monotonic()
         results = self._isolation.run(call, works)
         self._telemetry.batch(results, time.monotonic() - began)
         return results
+
+    def _engine_answered(self) -> None:
+        """On the engine's thread, within a call: about a part of it."""
+        if self._called_at is not None:
+            self._called_at = time.monotonic()
 
     def _on_engine_error(self, error: EngineError, documents: int) -> None:
         self._telemetry.retried(error.code)

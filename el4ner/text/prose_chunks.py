@@ -189,13 +189,14 @@ def _caseless_parts(text: str, run: list[Word]) -> Iterator[list[Word]]:
             units[-1].append(word)
         else:
             units.append([word])
-    if MAX_CASELESS_WORDS < len(units) <= MAX_WORDS:
+    if MAX_CASELESS_WORDS < len(units) <= MAX_WORDS and len(lines_of(text, run)) <= 2:
         yield run
+    line = {word.start: number for number, words in enumerate(lines_of(text, run)) for word in words}
     for first in range(len(units)):
-        for last in range(first + 1, min(first + MAX_CASELESS_WORDS, len(units)) + 1):
-            part = [word for unit in units[first:last] for word in unit]
-            if all(word.case is Case.CASED for word in part):
-                continue
-            if len(lines_of(text, part)) > 2:
+        part: list[Word] = []
+        for unit in units[first : first + MAX_CASELESS_WORDS]:
+            part = [*part, *unit]
+            if line[unit[0].start] > line[part[0].start] + 1:
                 break
-            yield part
+            if any(word.case is not Case.CASED for word in part):
+                yield part

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner.text.boundaries import MAX_CLUSTER, boundaries
@@ -41,6 +41,7 @@ def test_words(text: str, words: list[str]) -> None:
     assert word_surfaces(text) == words
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(["NFC", "NFD"]))
 def test_how_marks_are_written_makes_no_difference(text: str, form: str) -> None:
     normal = unicodedata.normalize("NFC", text)
@@ -48,6 +49,7 @@ def test_how_marks_are_written_makes_no_difference(text: str, form: str) -> None
     assert [unicodedata.normalize("NFC", word) for word in word_surfaces(written)] == word_surfaces(normal)
 
 
+@settings(deadline=None)
 @given(TEXTS, st.sampled_from(["prose", "log"]))
 def test_no_word_and_no_proposal_cuts_a_character_in_two(text: str, kind: str) -> None:
     edges = {0, *(end for _, end in characters(text))}
