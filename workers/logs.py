@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 import time
 from collections.abc import Callable
-from typing import IO
+from typing import IO, TextIO
 
 import structlog
 
 from workers.config import WorkerSettings
+from workers.printable import escaped
 
 __all__ = ["Throttle", "configure_logging"]
 
@@ -48,6 +50,23 @@ class Throttle(logging.Filter):
         return count < self._most
 
 
+def _escape(
+    logger: structlog.typing.WrappedLogger, name: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Names and texts from elsewhere do not command the terminal, nor do they begin a line that looks like a record."""
+    del logger, name
+    return {
+        key: escaped(value, lines=key in ("event", "exception", "stack")) if isinstance(value, str) else value
+        for key, value in event.items()
+    }
+
+
+def _escaped_traceback(out: TextIO, error: structlog.typing.ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, error)
+    out.write(escaped(text.getvalue()))
+
+
 def configure_logging(settings: WorkerSettings, *, stream: IO[str] | None = None) -> None:
     """Send every record to ``stream`` (standard error), in the format that ``worker.log_format`` names.
 
@@ -58,7 +77,7 @@ def configure_logging(settings: WorkerSettings, *, stream: IO[str] | None = None
     renderer: list[structlog.typing.Processor] = (
         [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
         if json
-        else [structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback)]
+        else [_escape, structlog.dev.ConsoleRenderer(colors=out.isatty(), exception_formatter=_escaped_traceback)]
     )
     handler = logging.StreamHandler(out)
     if settings.log_level != "debug":

@@ -15,11 +15,24 @@ from workers.cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, e
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
 from workers.cli.output import OutputError, complain, discard_results, flush_results, prepare_standard_streams
 from workers.cli.settings import GlobalOptions, prepare_process
+from workers.printable import escaped
 
 __all__ = ["app", "main"]
 
+_UsageError: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
+"""The base of what is raised about a wrong command line: click's, which newer versions of typer bring themselves."""
+
+
 class ErrorsAsLines(TyperGroup):
     """Says what went wrong in a line or a few, and ends with the exit code that fits. Only bugs show a traceback."""
+
+    def make_context(self, info_name: str | None, args: list[str], parent: Any = None, **extra: Any) -> Any:
+        """Read the command line."""
+        try:
+            return super().make_context(info_name, args, parent, **extra)
+        except _UsageError as error:
+            error.message = escaped(error.message)
+            raise
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command."""
@@ -28,6 +41,9 @@ class ErrorsAsLines(TyperGroup):
                 return super().invoke(ctx)
             finally:
                 flush_results()
+        except _UsageError as error:  # a wrong option or argument: what was typed is shown
+            error.message = escaped(error.message)
+            raise
         except OutputError as error:
             discard_results()
             complain(str(error))

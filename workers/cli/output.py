@@ -7,15 +7,17 @@ import io
 import os
 import sys
 import zlib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple, TextIO
+from typing import Any, Final, NamedTuple, TextIO, cast
 
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from el4ner.errors import El4nerError
+from workers.printable import escaped, legible
 
 __all__ = [
     "Mark",
@@ -148,8 +150,30 @@ def reserve_standard_output() -> None:
     os.dup2(2, 1)
 
 
+class _TerminalFile:
+    """Standard output that is a terminal, for lines that are written as they are: what a terminal would obey is written
+    as ``\\u009b``, which in JSON means the same. ``buffer`` takes bytes as they are, where somebody asked for them."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, text: str, /) -> int:
+        """As of any file."""
+        shown = "".join(char if legible(char) == char else f"\\u{ord(char):04x}" for char in text)
+        self._file.write(text if text.isprintable() else shown)
+        return len(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
 def results_file() -> TextIO:
     """Where results are written: standard output."""
+    file = _standard_output()
+    return cast(TextIO, _TerminalFile(file)) if file.isatty() else file
+
+
+def _standard_output() -> TextIO:
     return sys.stdout if _Standard.kept is None else _Standard.kept
 
 
@@ -160,12 +184,12 @@ def flush_results() -> None:
         BrokenPipeError: whoever read the results has gone.
         OutputError: the disk is full, or standard output was closed.
     """
-    results_file().flush()
+    _standard_output().flush()
 
 
 def discard_results() -> None:
     """Have what is still buffered go nowhere, so that Python does not try to write it once more when it ends."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), results_file().fileno())
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _standard_output().fileno())
 
 
 def writable(file: Path) -> Path:
@@ -176,6 +200,19 @@ def writable(file: Path) -> Path:
 
 
 class _Pipe(Console):
+    """A console on which nothing that is printed commands the terminal, but for what ``rich`` says itself.
+
+    Where results go to a file or a pipe, they are what they are.
+    """
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
+        """As of any console."""
+        for segment in super().render(renderable, options):
+            if segment.control or segment.text.isprintable() or not (self.stderr or self.is_terminal):
+                yield segment
+            else:
+                yield Segment(escaped(segment.text), segment.style)
+
     def on_broken_pipe(self) -> None:
         """Leave the exit code to the command line, which treats every way of writing alike."""
         raise BrokenPipeError
@@ -184,14 +221,14 @@ class _Pipe(Console):
 def results() -> Console:
     """Standard output. Made anew for each use: tests, and pipes, change what that is."""
     # A file has no width: a table in it is as wide as it needs to be.
-    file = results_file()
+    file = _standard_output()
     width = None if file.isatty() else 1_000
     return _Pipe(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, width=width)
 
 
 def told() -> Console:
     """Standard error."""
-    return _Pipe(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _Pipe(file=sys.stderr, stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def table(*columns: str, right: Collection[str] = ()) -> Table:
@@ -204,13 +241,13 @@ def table(*columns: str, right: Collection[str] = ()) -> Table:
 
 def tell(line: str) -> None:
     """A line about how it goes."""
-    told().print(line)
+    told().print(escaped(line))
 
 
 def complain(message: str, *, severity: str = "error") -> None:
     """``error: …`` on standard error."""
     colour = "bold red" if severity == "error" else "bold yellow"
-    told().print(Text.assemble((f"{severity}: ", colour), legible(message)))
+    told().print(Text.assemble((f"{severity}: ", colour), escaped(message)))
 
 
 def bold(console: Console) -> bool:
@@ -222,11 +259,6 @@ def colour_of(label: str) -> str:
     """The colour of an entity type: always the same one."""
     key = label.lower()
     return _FAMILIAR.get(key) or _OTHERS[zlib.crc32(key.encode()) % len(_OTHERS)]
-
-
-def legible(text: str) -> str:
-    """Text of unknown origin without control characters, which could command the terminal; same length."""
-    return "".join(char if char in "\n\t" or char.isprintable() or char == "\u00a0" else "\ufffd" for char in text)
 
 
 def marked(text: str, marks: Iterable[Mark], console: Console) -> Text:

@@ -60,6 +60,7 @@ def check(
     from el4ner.pools.check import check_pool
 
     settings = method_settings(ctx, config).pools
+    configure_cli_logging(ctx)
     reading = settings.reading
     errors = 0
     for source in pools:
