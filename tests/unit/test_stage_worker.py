@@ -16,6 +16,7 @@ from aiokafka.errors import TopicAuthorizationFailedError, UnknownError
 
 from el4ner.serialize import dumps
 from tests.unit.answers import RESULTS, TIME, random, raw
+from workers import stage_worker
 from workers.backoff import Backoff
 from workers.config import load_stream_settings
 from workers.delivery import RefusedError
@@ -196,3 +197,35 @@ async def test_where_everything_is_refused_the_worker_stops(tmp_path: Path) -> N
     with pytest.raises(TooManyFailuresError):
         await process.work(*BATCH)
     assert len([1 for message in process.delivered if message.topic is Topic.DEAD_LETTERS]) == 2
+
+
+async def test_a_long_batch_is_not_taken_for_an_engine_that_hangs_while_slices_are_answered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, ages = [0.0], []
+    monkeypatch.setattr(stage_worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    process = Process(tmp_path, lambda _: None)
+    worker = process.worker
+
+    class Pipeline:
+        def report_progress(self, progress: Callable[[], None]) -> None:
+            self.progress = progress
+
+    pipeline = Pipeline()
+
+    def call(_: Any, documents: Sequence[Any]) -> list[Any]:
+        for _ in range(3):
+            now[0] += 500
+            ages.append(worker.batch_seconds)
+            pipeline.progress()
+        return [RESULTS["extract"](document) for document in documents]
+
+    worker._call = call
+    owner: Any = Owner()
+    owner.submit_within = lambda _seconds, function, *args: Owner().submit_within(
+        None, lambda _none, *rest: function(pipeline, *rest), *args
+    )
+    worker._owner = owner
+    await process.work(*BATCH)
+    assert ages == [500.0, 500.0, 500.0]
+    assert worker.batch_seconds is None
