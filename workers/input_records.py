@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
@@ -18,6 +20,7 @@ __all__ = ["Record", "RecordReader"]
 
 _MAX_FIELD: Final = 1 << 24
 _BYTE_ORDER_MARK: Final = "\ufeff"
+_EXCEL: Final = re.compile(r"\ufeff?sep=(.)\r?\n")
 
 
 class Record(NamedTuple):
@@ -96,6 +99,10 @@ class RecordReader:
         csv.field_size_limit(_MAX_FIELD)
         delimiter = "\t" if self._format is InputFormat.TSV else self._fields.delimiter
         taken = _TakenLines(lines, self._decoder)
+        # Excel's own first line, which says by what the others are separated.
+        if (said := _EXCEL.fullmatch(taken.peek())) is not None:
+            next(taken)
+            delimiter = said[1]
         reader = csv.reader(taken, strict=True, delimiter=delimiter)
         header: RawLine | None = None
         columns: list[str] = []
@@ -187,7 +194,7 @@ class _TakenLines:
     def __init__(self, lines: Iterable[RawLine], decoder: Decoder) -> None:
         self.bad: BadRecord | None = None
         """The first of the record's lines that is no text."""
-        self._lines = iter(lines)
+        self._lines: Iterator[RawLine] = iter(lines)
         self._decoder = decoder
         self._taken: list[RawLine] = []
 
@@ -202,6 +209,14 @@ class _TakenLines:
         if len(self._taken) == 1:
             return first
         return first._replace(raw=b"".join(line.raw for line in self._taken))
+
+    def peek(self) -> str:
+        """The next line, which is still to come; "" at the end. Bytes that are no text are read as U+FFFD."""
+        line = next(self._lines, None)
+        if line is None:
+            return ""
+        self._lines = itertools.chain([line], self._lines)
+        return line.raw.decode(line.encoding, "replace")
 
     @property
     def last(self) -> int:

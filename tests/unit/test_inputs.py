@@ -121,6 +121,12 @@ def test_a_byte_order_mark_is_no_part_of_the_text_and_tells_the_encoding(tmp_pat
         assert [(document.id, document.text) for document in documents] == expected
 
 
+def test_what_excel_writes(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b'\xef\xbb\xbfsep=;\r\nid;text\r\n1;"a;b"\r\n')
+    assert read(path, InputFormat.CSV) == [NewDocument("1", "a;b")]
+
+
 def test_files_with_byte_order_marks_that_were_joined(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_bytes(b'\xef\xbb\xbf{"text": "a"}\n' * 2)

@@ -214,22 +214,27 @@ class _Account:
 
         unknown = f", {len(self._unknown)} are not confirmed" if self._unknown else ""
         lines = [one.line.number for one in self._unknown if one.line is not None]
+        skip = ""
         if isinstance(error, BadRecord):
             lines.append(error.line.number)
+            skip = "; --on-error skip leaves such records out"
         elif not lines and self._last is not None:
             lines = [self._next()]
-        go_on = f"; to go on: --from-line {min(lines)}{_HARMLESS}" if lines else ""
-        return f"{self._sent} documents were sent{unknown}{go_on}"
+        if not lines:
+            return f"{self._sent} documents were sent{unknown}"
+        how = f"--from-line {min(lines)} (what is sent twice is tagged once)"
+        if self._state is not None:
+            how = "the same command again"
+        return f"{self._sent} documents were sent{unknown}; to go on: {how}{skip}"
 
     def where_to_go_on(self, stopped: int | None) -> str:
         """The same where it was stopped in good order."""
-        return "" if stopped is None or self._last is None else f"; to go on: --from-line {self._next()}"
+        if stopped is None or self._last is None:
+            return ""
+        return f"; to go on: {f'--from-line {self._next()}' if self._state is None else 'the same command again'}"
 
     def _next(self) -> int:
         return 1 if self._last is None or self._last.line is None else self._last.line.next_number
-
-
-_HARMLESS = " (what is sent twice is tagged once)"
 
 
 def _rejects(on_error: str, path: Path | None) -> Rejects:
