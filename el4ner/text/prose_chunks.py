@@ -33,6 +33,7 @@ from el4ner.text.prose_words import (
     proper_runs,
     words_of,
 )
+from el4ner.text.white_space import is_gap, may_be_a_name
 from el4ner.text.words import Chunk
 from el4ner.types import Span
 
@@ -65,7 +66,7 @@ def prose_chunks(text: str) -> list[Chunk]:
             found.extend(_chunk(text, part, proper=True) for part in parts)
         for line in lines_of(text, run):
             before = words[max(place[line[0].start] - 1, 0)]
-            if before.text == "The" and text[before.end : line[0].start] == " ":
+            if before.text == "The" and is_gap(text[before.end : line[0].start]):
                 found.append(_chunk(text, [before, *line], proper=True))
     for run in content_runs(text, words):
         for common in _by_lines(lines_of(text, run), _common_parts):
@@ -94,7 +95,7 @@ def _marked_off(text: str) -> Iterator[Chunk]:
         if match.lastgroup == "url":
             end = without_closing(text, start, end)
         surface = text[start:end]
-        if surface and surface == surface.strip() and len(surface.split()) <= MAX_WORDS:
+        if surface and surface == surface.strip() and len(surface.split()) <= MAX_WORDS and may_be_a_name(surface):
             yield Chunk(Span(start, end, surface), proper=True)
 
 

@@ -17,11 +17,12 @@ import regex
 
 from el4ner.text.icu import characters
 
-__all__ = ["LINE_BREAK", "Comparable", "as_read", "comparable", "is_gap"]
+__all__ = ["LINE_BREAK", "Comparable", "as_read", "comparable", "is_gap", "may_be_a_name"]
 
 LINE_BREAK: Final = r"(?:\r\n|[\n\r\x85\u2028])"
 
 _STRETCH = regex.compile(r"\s+")
+_BREAK = regex.compile(LINE_BREAK)
 _GAP = regex.compile(rf"\p{{Zs}}*+(?:{LINE_BREAK}\p{{Zs}}*+)?")
 _UNLIKE_A_SPACE = regex.compile(rf"  |[\p{{Zs}}--[ ]]|{LINE_BREAK}", regex.VERSION1)
 """Where a text has nothing of this, its gaps are single spaces."""
@@ -30,6 +31,12 @@ _UNLIKE_A_SPACE = regex.compile(rf"  |[\p{{Zs}}--[ ]]|{LINE_BREAK}", regex.VERSI
 def is_gap(between: str) -> bool:
     """Whether this is white space that may stand between two words of one name."""
     return bool(between) and _GAP.fullmatch(between) is not None
+
+
+def may_be_a_name(surface: str) -> bool:
+    """Whether all white space in it may stand inside a name, with one line break at most."""
+    stretches = _STRETCH.findall(surface)
+    return all(map(is_gap, stretches)) and sum(_BREAK.search(stretch) is not None for stretch in stretches) <= 1
 
 
 @dataclass(frozen=True, slots=True, eq=False)
