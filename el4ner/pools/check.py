@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from el4ner.pools.pool import LeftOut, Pool, PoolSentence
+from el4ner.text.log_patterns import is_ipv6
 
 __all__ = ["Finding", "PoolReport", "check_pool"]
 
@@ -78,7 +79,10 @@ def _edges(sentence: PoolSentence) -> Iterator[Finding]:
 
 
 def _has_stray_edge(surface: str) -> bool:
-    """ "Inc.", "/etc" and "(500) Days" are as they should be; a comma, a quote or half of a bracket hardly ever is."""
+    """ "Inc.", "/etc", "::1" and "(500) Days" are as they should be; a comma, a quote or half of a bracket hardly ever
+    is."""
+    if is_ipv6(surface):
+        return False
     first, last = surface[0], surface[-1]
     if first in _NEVER or last in _NEVER:
         return True

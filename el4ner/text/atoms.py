@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple
 
@@ -58,6 +58,7 @@ _ATOM: Final = re.compile(
     rf"|(?P<ipv6>{IPV6_FORM})|(?P<windows>{WINDOWS_PATH}|(?<!\w)[A-Za-z]:/{_PATH_END}+|{_ROOTED})|(?P<path>{_POSIX})"
     rf"|(?P<domain>(?<![\w.@\-]){_DOMAIN})|(?P<hash>{_DIGEST})|(?P<handle>(?<![\w@.])@\w+(?:@[\w.\-]+)?)"
 )
+_DOMAIN_INSIDE: Final = re.compile(_DOMAIN)
 _CLOSING: Final = frozenset(".,;:!?*\u2026")
 # Where a text without spaces goes on behind an address.
 _GOES_ON: Final = re.compile(
@@ -150,7 +151,7 @@ class AtomGate:
 
     def __init__(self, text: str, divisible: Collection[AtomKind] = ()) -> None:
         self._text = text
-        self._atoms = [atom for atom in atoms(text) if atom.kind not in divisible]
+        self._atoms = list(_indivisible(text, divisible))
         self._starts = [atom.start for atom in self._atoms]
 
     def admits(self, span: Span) -> bool:
@@ -165,6 +166,16 @@ class AtomGate:
         return start < place and any(
             character.isalnum() or character in _BRACKETS for character in self._text[place:end]
         )
+
+
+def _indivisible(text: str, divisible: Collection[AtomKind]) -> Iterator[Atom]:
+    """Atoms that may not be entered, those inside of divisible ones too: the domain of an address is one token."""
+    for atom in atoms(text):
+        if atom.kind not in divisible:
+            yield atom
+        elif atom.kind != "domain" and "domain" not in divisible:
+            for match in _DOMAIN_INSIDE.finditer(text, atom.start, atom.end):
+                yield Atom(*match.span(), "domain")
 
 
 def divisible(sentences: Iterable[tuple[str, Iterable[Span]]]) -> frozenset[AtomKind]:

@@ -36,6 +36,9 @@ _NUMBERS = re.compile(r"[\d./:\-]+")
 _VERSION = re.compile(r"[vV]?\d[\w\-+]*(?:\.[\w\-+]+)+|latest")
 _CAPITALISED = re.compile(r"(?<![\w./\\\-])[A-Z][a-z]+(?: [A-Z][a-z]+)+(?![\w./\\\-])")
 
+# What no client of the protocol sent, written out: "\\x16\\x03\\x01".
+_BYTES = re.compile(r"^\\x[0-9A-Fa-f]{2}|(?:\\x[0-9A-Fa-f]{2}){2}")
+
 _EDGES = ".,:;!?*#&$%+-"
 MAX_QUOTED_WORDS = 4
 
@@ -141,6 +144,8 @@ class _Reader:
         elif "@" in surface[1:]:
             yield start, end
             yield from self.split("@", start, end)
+        elif _BYTES.search(surface):
+            return
         elif "\\" in surface:
             yield start, end
             yield from self.split("\\", start, end)

@@ -1,4 +1,5 @@
-"""The real ensemble with its members apart: bit by bit what one process with both says."""
+"""The real ensemble: what it makes of inputs that were wrong once, and that its members apart say bit by bit what one
+process with both says."""
 
 from __future__ import annotations
 
@@ -8,11 +9,13 @@ from typing import Any
 import orjson
 import pytest
 
+from el4ner.assemble import assemble
 from el4ner.config import Settings, load_settings
 from el4ner.errors import DocumentError
 from el4ner.pipeline import Pipeline
 from el4ner.serialize import answers_from_json, answers_to_json, dumps
 from el4ner.stages.combine import Combiner
+from el4ner.tagger import Tagger
 from el4ner.types import Document, DocumentAnswers
 
 pytestmark = [pytest.mark.models, pytest.mark.timeout(1200)]
@@ -45,3 +48,54 @@ def test_the_default_members_apart_decide_as_one_process() -> None:
         combined = combiner.types(parts[::-1], settings.ensemble.members)
         assert combined.manifest == expected.manifest
         assert combined.sentences == expected.sentences
+
+
+COLOURED = "\x1b[1mdb-3.example.org\x1b[0m from \x1b[33m10.2.3.4\x1b[0m as user root"
+LOGS: dict[str, set[tuple[str, str]]] = {
+    COLOURED: {("db-3.example.org", "host"), ("10.2.3.4", "ip-address"), ("root", "user")},
+    "dhcp 0c:9d:92:1f:77:a4 bound 10.0.0.17 lease 3f2a91c0-7d1e-4b52-9c3a-5f6e7d8c9b0a": {
+        ("0c:9d:92:1f:77:a4", "mac-address"),
+        ("3f2a91c0-7d1e-4b52-9c3a-5f6e7d8c9b0a", "uuid"),
+    },
+    **{
+        f"{address} - - [12/Nov/2026:08:01:02 +0100] {request} 157": {(address, "ip-address")}
+        for address, request in (
+            ("2001:db8::7", r'"\x16\x03" 400'),
+            ("2001:db8::7", '"GET /index.html HTTP/1.1" 200'),
+            ("fe80::1", '"-" 408'),
+            ("2a02:8109:9c00:1234::abcd", '"" 400'),
+            ("192.0.2.7", r'"\x00\x00\x00" 400'),
+            ("::ffff:192.0.2.128", '"quit" 400'),
+        )
+    },
+}
+NEWS = {
+    "The Sydney Opera House opened in 1973.": ("Sydney Opera House", "Sydney"),
+    "The Bank of England raised rates.": ("Bank of England", "England"),
+}
+
+
+def test_the_default_ensemble_tags_what_was_not_tagged_once() -> None:
+    settings = load_settings(Settings, environ={}, overrides={"ensemble": {"preset": "default"}})
+    with Tagger(Pipeline.from_settings(settings)) as tagger:
+        *tagged, plain = tagger.tag(
+            [Document(line, line, "logs") for line in (*LOGS, "db-3.example.org from 10.2.3.4 as user root")]
+        )
+        for document, expected in zip(tagged, LOGS.values(), strict=True):
+            assert expected <= {(entity.text, entity.type) for entity in document.entities}, document.text
+        assert [(e.text, e.type, e.confidence) for e in tagged[0].entities] == [
+            (e.text, e.type, e.confidence) for e in plain.entities
+        ]
+        assert all(COLOURED[entity.start : entity.end] == entity.text for entity in tagged[0].entities)
+        for document, (whole, part) in zip(
+            tagger.tag([Document(t, t, "news") for t in NEWS]), NEWS.values(), strict=True
+        ):
+            names = [entity.text for entity in document.entities]
+            assert whole in names
+            assert part not in names
+        candidates = tagger.pipeline.extract([Document("n", "The University of Lenz Press published it.", "news")])
+        nested = assemble(good(tagger.pipeline.classify([good(candidates[0])])[0]), overlaps="nested")
+        organizations = [entity.text for entity in nested.entities if entity.type == "organization"]
+        assert len(organizations) == 1
+        (document,) = tagger.tag([Document("u", "See https://example.org/Berlin/London?q=Paris now.", "news")])
+        assert not {entity.text for entity in document.entities} & {"Berlin", "London", "Paris"}

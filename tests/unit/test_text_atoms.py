@@ -168,3 +168,12 @@ def test_the_shipped_pools_have_no_label_that_is_refused() -> None:
             assert all(gate.admits(span) for span, _ in sentence.spans), sentence.where
     assert {"email", "bare-url"} <= load_pool("shipped:logs").divisible
     assert {"user", "root", "db-3"} <= surfaces(load_pool("shipped:logs"), "session of user@host for root@db-3 closed")
+
+
+def test_a_domain_stays_whole_where_the_address_around_it_may_be_entered() -> None:
+    text = "CONNECT mail.example.org:443 for ola@example.org"
+    gate = AtomGate(text, {"bare-url", "email"})
+    spans = {name: Span(text.index(name), text.index(name) + len(name), name) for name in ("mail.example.org", "ola")}
+    assert all(map(gate.admits, spans.values()))
+    assert not gate.admits(Span(13, 24, text[13:24]))  # example.org of mail.example.org
+    assert gate.admits(Span(37, 48, "example.org"))

@@ -87,6 +87,16 @@ def test_spans_are_exact_sorted_and_unique(line: str) -> None:
         ("node/worker-3 and web/api-2:80", {"worker-3", "node/worker-3", "api-2"}, {"node"}),
         ("now the Print Server has stopped", {"Print Server"}, {"stopped", "has"}),
         ("host relay/192.0.2.9:80", {"relay", "192.0.2.9", "80"}, {"relay/"}),
+        (
+            r'2001:db8::7 - - "\x16\x03\x01\x00" 400 0',
+            {"2001:db8::7", "400"},
+            {r"\x16\x03\x01\x00", "x16", "x03", "x00"},
+        ),
+        (r'::1 - - "\x80w\x01" 400 0', {"::1", "400"}, {"x80w", "x01"}),
+        (r"logon of CORP\xaver", {r"CORP\xaver", "xaver", "CORP"}, set()),
+        ("to 0c:9d:92:1f:77:a4 and 00-11-22-33-44-55", {"0c:9d:92:1f:77:a4", "00-11-22-33-44-55"}, {"92", "0c"}),
+        ("host 0c9d.921f.77a4 seen", {"0c9d.921f.77a4"}, set()),
+        ("id=3f2a91c0-7d1e-4b52-9c3a-5f6e7d8c9b0a;", {"3f2a91c0-7d1e-4b52-9c3a-5f6e7d8c9b0a"}, {"3f2a91c0", "7d1e"}),
     ],
 )
 def test_log_lines(line: str, expected: set[str], absent: set[str]) -> None:
