@@ -27,6 +27,7 @@ _TAG_COLUMNS: Final = frozenset({"NER", "NE", "BIO", "IOB", "IOB2"})
 _NER: Final = re.compile(r"(?:^|\|)NER=([^|]+)")
 _SPACE_AFTER: Final = re.compile(r"(?:^|\|)Spaces?After=")
 _CONTROLS: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
+_JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _SHORT: Final = 80
 _ADVICE: Final = (
     '; to leave out such sentences: on_error = "skip" in pool.toml or [pools], or pool check --on-error skip'
@@ -148,7 +149,8 @@ def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
             try:
                 sentence.add(line)
             except PoolError as error:
-                sentence.made.refuse(where, str(error))
+                hint = "; it looks like JSON: name the file .jsonl" if _JSON.match(line) else ""
+                sentence.made.refuse(where, f"{error}{hint}")
     if sentence is not None:
         yield sentence.made
 

@@ -67,7 +67,7 @@ def _parse(record: Record, layout: tuple[Layout, str] | None) -> LeftOut | tuple
         if layout is not None and own is not layout[0]:
             if not _is_plain(record.value):
                 return LeftOut(record.where, _another_layout(record.value, own, *layout))
-            if layout[0] is not PRODIGY:
+            if layout[0] is not PRODIGY or "spans" not in record.value:
                 return LeftOut(record.where, f"has no labels, not even an empty list of them as in {layout[0].name}")
         return record.where, own.parse(record.value)
     except PoolError as error:

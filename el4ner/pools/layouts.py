@@ -168,6 +168,8 @@ def _prodigy(record: Mapping[str, Any]) -> Labelled | Rejected:
     if record.get("_is_binary") is True:
         raise PoolError("is a yes to one span, by a binary recipe: what else the text names was not asked")
     text = text_in(record)
+    if "spans" not in record and "answer" not in record:
+        raise PoolError('has neither "spans" nor an "answer": nobody has annotated it')
     spans = []
     for item in list_in(record, "spans") if "spans" in record else ():
         known_span_keys(item, _PRODIGY_SPAN_KEYS, PRODIGY.name)

@@ -155,6 +155,7 @@ def test_among_good_lines_a_wrong_one_is_no_negative_example(tmp_path: Path, bad
         ({"text": "Ann", "spans": [], "answer": "maybe"}, "accept, reject or ignore, not 'maybe'"),
         ({"text": "Ann", "spans": [], "answer": "accept", "_is_binary": True}, "binary"),
         ({"text": "Ann", "label": "PER", "answer": "accept"}, "no key 'label'"),
+        ({"text": "Ann", "tokens": [{"text": "Ann"}], "_task_hash": 1}, "nobody has annotated it"),
     ],
 )
 def test_what_is_not_plain_is_named(tmp_path: Path, record: Any, message: str) -> None:
@@ -175,6 +176,18 @@ def test_sentences_that_an_annotator_did_not_accept_are_no_negative_examples(tmp
     skipped = label_studio(region, was_cancelled=True)
     pool = load_pool(write(tmp_path, [label_studio(region), skipped]))
     assert [out.reason for out in pool.left_out] == ["skipped in Label Studio"]
+
+
+def test_a_text_alone_has_labels_in_no_layout_but_ours(tmp_path: Path) -> None:
+    assert spans_of(load_pool(write(tmp_path, [OURS, {"text": "Nobody"}]))) == [[("Ann", "PER")], []]
+    for tool in ("doccano", "Prodigy", "Label Studio", "Hugging Face"):
+        with pytest.raises(PoolError, match=r"a\.jsonl:1: has no labels, not even an empty list"):
+            load_pool(write(tmp_path, [{"text": "Nobody"}, READ[tool]]))
+
+
+def test_json_under_the_name_of_a_conll_file_is_recognised(tmp_path: Path) -> None:
+    with pytest.raises(PoolError, match=r"a\.txt:1: .* it looks like JSON: name the file \.jsonl"):
+        load_pool(write(tmp_path, [READ["doccano"]], "a.txt"))
 
 
 def test_of_annotations_that_differ_the_ground_truth_counts(tmp_path: Path) -> None:

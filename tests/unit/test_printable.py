@@ -94,6 +94,10 @@ def test_a_pool_with_such_a_name_is_named_by_it(runner: CliRunner, tmp_path: Pat
     (tmp_path / name).write_text('{"text": 7}\n')
     result = runner.invoke(app, ["pool", "check", str(tmp_path / name)])
     assert "a\\x1b[2J\\xff.jsonl:1: needs an object" in result.stderr.replace("\n", "")
+    (tmp_path / name).write_text('{"text": "Ann", "label": [[0, 3, "PER"]]}\n')
+    result = runner.invoke(app, ["pool", "check", str(tmp_path / name)])
+    assert result.stdout.startswith("a\\x1b[2J\\xff (")
+    assert "\x1b" not in result.output
 
 
 class Terminal(io.StringIO):
@@ -139,12 +143,14 @@ def test_on_a_terminal_json_has_escapes_that_mean_the_same(monkeypatch: pytest.M
     assert json.loads(line) == value
 
 
-def test_in_a_pipe_results_are_what_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_in_a_pipe_what_is_for_people_is_harmless_and_what_is_for_programs_is_what_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     out = io.StringIO()
     monkeypatch.setattr(sys, "stdout", out)
     results().print("a\u202eb")
     results_file().write("a\x9bb\n")
-    assert out.getvalue() == "a\u202eb\na\x9bb\n"
+    assert out.getvalue() == "a\\u202eb\na\x9bb\n"
 
 
 def test_log_records_for_people_are_harmless(undisturbed: None) -> None:

@@ -202,13 +202,13 @@ def writable(file: Path) -> Path:
 class _Pipe(Console):
     """A console on which nothing that is printed commands the terminal, but for what ``rich`` says itself.
 
-    Where results go to a file or a pipe, they are what they are.
+    Not only where it is a terminal: what goes to a pipe or a file is often looked at on one. Programs read JSON.
     """
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
         """As of any console."""
         for segment in super().render(renderable, options):
-            if segment.control or segment.text.isprintable() or not (self.stderr or self.is_terminal):
+            if segment.control or segment.text.isprintable():
                 yield segment
             else:
                 yield Segment(escaped(segment.text), segment.style)
@@ -228,7 +228,7 @@ def results() -> Console:
 
 def told() -> Console:
     """Standard error."""
-    return _Pipe(file=sys.stderr, stderr=True, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    return _Pipe(file=sys.stderr, highlight=False, markup=False, emoji=False, soft_wrap=True)
 
 
 def table(*columns: str, right: Collection[str] = ()) -> Table:
