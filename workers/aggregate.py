@@ -17,33 +17,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from el4ner.assemble import assemble_by
-from el4ner.errors import DocumentError, MessageError
+from el4ner.errors import MessageError
 from el4ner.serialize import dumps, entities_from_json, types_from_json
 from el4ner.types import TaggedDocument
-from workers import outputs
 from workers.app import StageApp
-from workers.changelog import (
-    Recovered,
-    Remembered,
-    closed_record,
-    drop_record,
-    forget_record,
-    open_record,
-    read_changelog,
-)
+from workers.changelog import Recovered, read_changelog
 from workers.config import StreamSettings
-from workers.delivery import RefusedError
-from workers.headers import RandomBytes, Trace, find, next_trace
-from workers.join import Answer, Deletion, Join, Outcome, Part, event_id_of
+from workers.headers import RandomBytes, find
+from workers.join import Answer, Deletion, Join, Part
 from workers.messages import (
     REVISION,
     STATUS,
-    Outgoing,
     Record,
     coordinates,
     dead_letter,
@@ -55,7 +44,8 @@ from workers.messages import (
 )
 from workers.metrics import Metrics
 from workers.offsets import Ticket
-from workers.partition_join import Group, PartitionJoin
+from workers.outcome_writer import Letter, OutcomeWriter, Owned
+from workers.partition_join import PartitionJoin
 from workers.stage import STAGES
 from workers.telemetry import Telemetry
 from workers.topics import Topic, changelog_name, topic_name
@@ -69,8 +59,6 @@ log = logging.getLogger(__name__)
 GRACE_MS: Final = 30_000
 """A document that is open for long gets so much more after a restart, for answers that wait in the topics."""
 TICK_SECONDS: Final = 0.25
-_GROUP: Final = 250
-_MOST_SETTLED: Final = 1_000
 _YIELD_EVERY: Final = 50
 _STAGE_OF: Final = {stage.output: stage.name for stage in STAGES.values()}
 
@@ -123,34 +111,6 @@ def read_part(record: Record) -> Part | None:
     return Answer(inner["id"], inner["revision"], stage, failed, record.value, origin, trace, place, record)
 
 
-@dataclass(frozen=True, slots=True)
-class _Letter:
-    """A dead letter, and the ticket that is finished by it."""
-
-    message: Outgoing
-    code: str
-    ticket: Ticket | None
-
-
-@dataclass(eq=False, slots=True)
-class _Owned:
-    """A partition that this process owns."""
-
-    partition: int
-    writer: TransactionalWriter
-    joins: PartitionJoin[Ticket]
-    letters: list[_Letter] = field(default_factory=list)
-    writes: WriteLoop = field(init=False)
-    task: asyncio.Task[None] = field(init=False)
-
-    @property
-    def has_work(self) -> bool:
-        return self.joins.has_work or bool(self.letters)
-
-    def is_full(self) -> bool:
-        return self.joins.settled_documents >= _MOST_SETTLED
-
-
 class Aggregator:
     """The join's agent.
 
@@ -170,17 +130,17 @@ class Aggregator:
     ) -> None:
         settings = app.settings
         self.app = app
-        self.documents = 0
-        self.failures = 0
         self._settings = settings
         self._clock_ms = clock_ms
         self._monotonic_ms = monotonic_ms
-        self._random = random
         self._telemetry = telemetry.stage("aggregate", clock_ms=clock_ms, random=random)
+        self._outcomes = OutcomeWriter(
+            app, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=self._telemetry
+        )
         self._observe(telemetry.metrics)
         self._join = join_of(settings)
         self._changelog = changelog_name(settings.kafka)
-        self._owned: dict[int, _Owned] = {}
+        self._owned: dict[int, Owned] = {}
         self._changing = asyncio.Lock()
         topics = (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS)
         # What opens documents is held back when too many are open. A verdict only ever closes one.
@@ -193,6 +153,16 @@ class Aggregator:
 
     batch_seconds: Final = None
     """There is no engine."""
+
+    @property
+    def documents(self) -> int:
+        """Outcomes that were written."""
+        return self._outcomes.documents
+
+    @property
+    def failures(self) -> int:
+        """Those of documents that failed."""
+        return self._outcomes.failures
 
     @property
     def open_documents(self) -> int:
@@ -246,7 +216,7 @@ class Aggregator:
             self.app.fail(error)
             raise
 
-    def _handle(self, owned: _Owned, record: Record, ticket: Ticket) -> None:
+    def _handle(self, owned: Owned, record: Record, ticket: Ticket) -> None:
         """Take one message in. Its ticket is finished when what it led to is committed."""
         now = self._monotonic_ms()
         try:
@@ -259,7 +229,7 @@ class Aggregator:
                 self.app.positions.finish(free)
         owned.writes.wake()
 
-    def _refuse(self, owned: _Owned, record: Record, ticket: Ticket, error: MessageError) -> None:
+    def _refuse(self, owned: Owned, record: Record, ticket: Ticket, error: MessageError) -> None:
         """A message that cannot be read. The stage after it sends it to the dead letters; after the last one, we do."""
         stage = _STAGE_OF[record.topic]
         extra = {"stage": "aggregate", "source": coordinates(record)}
@@ -272,12 +242,12 @@ class Aggregator:
             record, stage="aggregate", error=error, document=whose, attempts=1, now_ms=self._clock_ms()
         )
         if whose is None:
-            owned.letters.append(_Letter(letter, error.code, ticket))
+            owned.letters.append(Letter(letter, error.code, ticket))
             return
         value = failed_value(stage, document=whose, revision=revision, text=None, pool=None, error=error, carried={})
         failed = Answer(whose, revision, stage, True, dumps(value), origin_of(record))
         free = owned.joins.apply(failed, ticket, now=self._monotonic_ms())
-        owned.letters.append(_Letter(letter, error.code, free))
+        owned.letters.append(Letter(letter, error.code, free))
 
     def _hold_back(self) -> None:
         worker = self._settings.worker
@@ -291,112 +261,12 @@ class Aggregator:
         elif full < 0.9 and self.is_holding_back:
             self.app.consumer.paused = frozenset()
 
-    # --- what goes out ---
-
-    async def _write_group(self, owned: _Owned) -> None:
-        group = owned.joins.take(_GROUP)
-        letters, owned.letters = owned.letters, []
-        await self._write(owned, group, letters)
-
-    async def _write(self, owned: _Owned, group: Group[Ticket], letters: Sequence[_Letter]) -> None:
-        """Write a group in one transaction; where one of its messages is refused, each part in one of its own."""
-        try:
-            await self._commit(owned, group, letters)
-        except RefusedError as error:
-            parts = len(letters) + len(group.settled) + len(group.saved) + bool(group.forgets)
-            if parts > 1:
-                for letter in letters:
-                    await self._write(owned, Group(-1, [], [], [], []), [letter])
-                for part in owned.joins.split(group):
-                    await self._write(owned, part, [])
-            elif group.settled:
-                await self._write_refused(owned, group, error)
-            elif group.saved:
-                # It comes out with what there is, in a group of its own.
-                for ticket in owned.joins.give_up(group, error.of_the_document):
-                    self.app.positions.finish(ticket)
-                log.warning("a document that is open cannot be written down: %s", error, extra={"stage": "aggregate"})
-            else:
-                raise
-
-    async def _write_refused(self, owned: _Owned, group: Group[Ticket], error: RefusedError) -> None:
-        """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
-        (settled,) = group.settled
-        outcome, given_up = settled.outcome, error.of_the_document
-        letters = [] if outcome.answer is None else [self._letter_of(owned, outcome.answer, given_up)]
-        for other in outcome.refused(given_up):
-            owned.joins.replace(group, other)
-            try:
-                await self._commit(owned, group, letters)
-            except RefusedError as again:
-                error = again
-            else:
-                extra = {"stage": "aggregate", "document_id": outcome.id, "code": given_up.code}
-                log.warning("an outcome cannot be written: %s", given_up, extra=extra)
-                return
-        raise error
-
-    def _letter_of(self, owned: _Owned, answer: Answer, error: DocumentError) -> _Letter:
-        record = answer.record
-        if record is None:
-            # It has waited for others. Its headers were not kept; they are as far as the join needs them.
-            topic = STAGES[answer.stage].output
-            status = b"failed" if answer.failed else b"ok"
-            subject = (("ce_subject", answer.id.encode()), (REVISION, str(answer.revision).encode()), (STATUS, status))
-            name, headers = self.app.names[topic], subject + answer.origin.headers
-            key = answer.id.encode()
-            record = Record(topic, name, owned.partition, *answer.place, key, answer.value, headers)
-        letter = dead_letter(
-            record, stage="aggregate", error=error, document=answer.id, attempts=1, now_ms=self._clock_ms()
-        )
-        return _Letter(letter, error.code, None)
-
-    async def _commit(self, owned: _Owned, group: Group[Ticket], letters: Sequence[_Letter]) -> None:
-        began = self._clock_ms()
-        traced = [(one, next_trace(outputs.parent(one.trace), self._random)) for one in group.outcomes]
-        await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
-        for ticket in owned.joins.committed(group, now=self._monotonic_ms()):
-            self.app.positions.finish(ticket)
-        for one in letters:
-            self._telemetry.letter(one.code)
-            if one.ticket is not None:
-                self.app.positions.finish(one.ticket)
-        self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
-        self.documents += len(traced)
-        for outcome, trace in traced:
-            self.failures += outcome.closed.status == "failed"
-            extra = {"stage": "aggregate", "document_id": outcome.id, "trace_id": trace.trace_id}
-            log.debug("document is %s", outcome.closed.status, extra=extra)
-
-    def _messages_of(
-        self, owned: _Owned, group: Group[Ticket], traced: Sequence[tuple[Outcome, Trace]]
-    ) -> Iterator[Outgoing]:
-        wall, now, partition = self._clock_ms(), self._monotonic_ms(), owned.partition
-        for outcome, trace in traced:
-            if outcome.tagged is None:
-                yield outputs.deletion(outcome.id, outcome.origin, partition=partition, trace=trace, now_ms=wall)
-                continue
-            tagged, event_id = outcome.tagged, event_id_of(outcome.tagged)
-            yield from outputs.mentions(tagged, event_id, trace=trace, now_ms=wall, random=self._random)
-            yield outputs.tagged_document(
-                tagged, event_id, outcome.origin, partition=partition, trace=trace, now_ms=wall
-            )
-        records = [open_record(document, state, since=wall - (now - state.since)) for document, state in group.saves]
-        records += [drop_record(document) for document in group.drops]
-        if group.number >= 0:
-            # By the wall clock: the monotonic one means nothing to whoever reads this.
-            until = wall + owned.joins.until(now=now) - now
-            documents = tuple((outcome.id, outcome.closed) for outcome in group.outcomes)
-            records.append(closed_record(Remembered(group.number, until, documents)))
-        records += [forget_record(number) for number in group.forgets]
-        for key, value in records:
-            yield Outgoing(self._changelog, key, value, (), partition)
-
     # --- partitions come and go ---
 
     async def take_over(self) -> None:
         """Own the partitions that were assigned: fence, then read the changelog. Nothing else is read meanwhile."""
         self._telemetry.assigned()
+        await asyncio.to_thread(self._outcomes.take_over)
         async with self._changing:
             await self._let_go()
             partitions = sorted({tp.partition for tp in self.app.consumer.assignment()})
@@ -407,7 +277,7 @@ class Aggregator:
                 one.task.add_done_callback(self._done)
                 one.writes.wake()
 
-    async def _own(self, partition: int) -> _Owned:
+    async def _own(self, partition: int) -> Owned:
         settings = self._settings
         writer = TransactionalWriter(
             settings.kafka,
@@ -437,9 +307,9 @@ class Aggregator:
             )
         return self._owned_by(partition, writer, joins)
 
-    def _owned_by(self, partition: int, writer: TransactionalWriter, joins: PartitionJoin[Ticket]) -> _Owned:
-        owned = _Owned(partition, writer, joins)
-        owned.writes = WriteLoop(lambda: owned.has_work, lambda: self._write_group(owned))
+    def _owned_by(self, partition: int, writer: TransactionalWriter, joins: PartitionJoin[Ticket]) -> Owned:
+        owned = Owned(partition, writer, joins)
+        owned.writes = WriteLoop(lambda: owned.has_work, lambda: self._outcomes.write_group(owned))
         return owned
 
     def _restore(self, joins: PartitionJoin[Ticket], recovered: Recovered) -> None:
@@ -464,12 +334,14 @@ class Aggregator:
                 # Harmless: the next owner fences what is still on its way, and does it again.
                 log.warning("outcomes are left to the next owner", extra={"stage": "aggregate"})
                 break
-        await self.release()
-
-    async def release(self) -> None:
-        """Own nothing any more."""
         async with self._changing:
             await self._let_go()
+
+    async def release(self) -> None:
+        """Own nothing any more, for good."""
+        async with self._changing:
+            await self._let_go()
+        self._outcomes.close()
 
     async def _let_go(self) -> None:
         owned, self._owned = list(self._owned.values()), {}

@@ -69,6 +69,11 @@ class AtWork:
                 if path != self._path:
                     self._take(path)
 
+    @property
+    def has_suspects(self) -> bool:
+        """Whether there is any message that :meth:`deaths` knows of."""
+        return bool(self._deaths)
+
     def deaths(self, record: Record) -> int:
         """How many processes died while they worked on this message."""
         return self._deaths.get(_place(record), 0)

@@ -95,7 +95,7 @@ CATALOGUE: Final = (
     MetricSpec(
         "el4ner_consumer_lag_messages",
         "gauge",
-        "Messages in a partition that the stage has not finished yet.",
+        "Messages in a partition, up to its last stable offset, that the stage has not finished yet.",
         "Grows: more comes in than the stage can do; start more of it, up to the partitions.",
         labels=("stage", "topic", "partition"),
         unit="messages",

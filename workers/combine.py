@@ -22,7 +22,8 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import answers_from_json, candidates_from_json, fingerprint
 from el4ner.types import DocumentCandidates, DocumentTypes
 from workers.app import StageApp
-from workers.delivery import RefusedError
+from workers.at_work import AtWork
+from workers.delivery import RefusedError, may_be_of_a_message
 from workers.failure_limit import FailureLimit
 from workers.headers import RandomBytes, find
 from workers.isolation import Result
@@ -274,6 +275,8 @@ class CombineWorker:
             max_bytes=worker.max_open_mb << 20,
         )
         self._letters: list[tuple[Answer, Ticket]] = []
+        self._at_work = AtWork(worker.data_dir, COMBINE)
+        self._crashed = False
         self._writes = WriteLoop(lambda: self._has_work, self._write_group)
         telemetry.metrics.observe("el4ner_partial_answers", self.partial_answers)
         app.agent(app.raw_topic(Topic.MEMBER_ANSWERS), name=f"el4ner-{COMBINE}", concurrency=1)(self.run)
@@ -361,20 +364,44 @@ class CombineWorker:
         # Numbers of large documents take their time, and the loop has heartbeats to send.
         for answer, broken in await asyncio.to_thread(self._combined, group):
             answers += [answer, *broken]
-        answers = fitting(answers, self.app.refusal, self._smaller)
+        answers = fitting([self._unless_it_kills(one) for one in answers], self.app.refusal, self._smaller)
         self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
-        answers = await deliver_answers(
-            answers,
-            lambda messages: self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery")),
-            self._smaller,
-            refused=lambda error: self._limit.amend(error.code),
-        )
+        # What may have killed a process is delivered alone: it may do it again.
+        suspects = [one for one in answers if self._at_work.deaths(one.record)]
+        together = [one for one in answers if not self._at_work.deaths(one.record)]
+        answers = [one for some in (together, *([one] for one in suspects)) for one in await self._deliver(some)]
         for _, ticket in letters:
             self.app.positions.finish(ticket)
         for settled in group:
             for held in self._join.delivered(settled, now=self._monotonic_ms()):
                 self.app.positions.finish(held.ticket)
         self._tell(group, answers, began)
+
+    async def _deliver(self, answers: Sequence[Answer]) -> list[Answer]:
+        """Deliver answers; what is refused fails its own document."""
+        try:
+            delivered = await deliver_answers(
+                answers,
+                lambda messages: self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery")),
+                self._smaller,
+                refused=lambda error: self._limit.amend(error.code),
+            )
+        except Exception as error:
+            if may_be_of_a_message(error):
+                self._at_work.blame([answer.record for answer in answers])
+                self._crashed = True
+            raise
+        for answer in answers:
+            self._at_work.settled(answer.record, given_up=answer.error is not None)
+        return delivered
+
+    def _unless_it_kills(self, answer: Answer) -> Answer:
+        """The answer, or the failure of a document over which too many workers died."""
+        deaths = self._at_work.deaths(answer.record)
+        if deaths < self._settings.worker.max_crashes:
+            return answer
+        error = RefusedError(f"{deaths} workers died when they told this answer alone", code="worker-crash")
+        return next(self._smaller(answer, error), answer)
 
     def _smaller(self, answer: Answer, refused: RefusedError) -> Iterator[Answer]:
         return smaller(answer, refused.of_the_document, now_ms=self._clock_ms(), random=self._random)
@@ -414,13 +441,16 @@ class CombineWorker:
         self._telemetry.assigned()
         self._join.reset()
         self._letters.clear()
+        await asyncio.to_thread(self._at_work.take_over)
 
     async def drain(self) -> None:
         """Tell what is settled, within ``worker.shutdown_seconds``. What is open comes again, here or elsewhere."""
         await self._writes.drain(asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds)
 
     async def release(self) -> None:
-        """There is nothing to let go of."""
+        """Stop for good, in order unless a process has to be told what this one died of."""
+        if not self._crashed:
+            self._at_work.close()
 
     async def _tick(self) -> None:
         while not self.app.should_stop:

@@ -153,8 +153,8 @@ def _registry(value: bytes) -> Payload | None:
     if value[0] == 1 and len(value) > 17 and (guid := _guid(value[1:17])) is not None:
         return Payload(f"a schema registry's wire format (schema {guid}), {_body(value[17:])}", _REGISTRY)
     if value[0] == 3 and value[1:2] in (b"\x00", b"\x05") and len(value) > 18 and (guid := _guid(value[2:18])):
-        body = _body(value[18:]) if value[1] == 0 else "compressed"
-        return Payload(f"the wire format of AWS Glue's schema registry (schema version {guid}), {body}", _REGISTRY)
+        rest = _body(value[18:]) if value[1] == 0 else "compressed"
+        return Payload(f"the wire format of AWS Glue's schema registry (schema version {guid}), {rest}", _REGISTRY)
     return None
 
 

@@ -20,8 +20,14 @@ class StoppableWorker(Protocol):
     """A stage's worker: :mod:`workers.stage_worker`, :mod:`workers.aggregate`, :mod:`workers.combine`."""
 
     app: Any
-    documents: int
-    failures: int
+
+    @property
+    def documents(self) -> int:
+        """What it has answered."""
+
+    @property
+    def failures(self) -> int:
+        """What it has given up on."""
 
     async def drain(self) -> None:
         """Finish what was begun."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,10 +124,10 @@ class Writer:
 
 
 class Partition:
-    """An aggregator that owns one partition, with neither Kafka nor Faust around it."""
+    """An aggregator that owns one partition, with neither Kafka nor Faust around it. ``folder``: for its notes."""
 
-    def __init__(self) -> None:
-        settings = load_stream_settings(environ={})
+    def __init__(self, folder: Path = Path("/dev/null")) -> None:
+        settings = load_stream_settings(environ={}, overrides={"worker": {"data_dir": str(folder)}})
         self.positions = OffsetTracker(lambda: 0.0)
         self.positions.open(1)
         self.letters: list[str] = []
@@ -157,7 +159,7 @@ class Partition:
 
     async def write(self) -> list[Outgoing]:
         """The messages of the next transaction."""
-        await self.aggregator._write_group(self.owned)
+        await self.aggregator._outcomes.write_group(self.owned)
         return self.writer.transactions[-1]
 
 
@@ -292,6 +294,46 @@ async def test_a_dead_letter_that_is_refused_ends_the_worker_for_it_must_not_be_
     with pytest.raises(RefusedError):
         await partition.write()
     assert partition.positions.in_flight == 1
+
+
+async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Path) -> None:
+    verdicts = [journey(name)["validate"] for name in ("a", "poison", "b")]
+    verdicts = [replace(verdict, offset=offset) for offset, verdict in enumerate(verdicts)]
+    done: dict[str, Any] = {}
+
+    async def process() -> Partition:
+        partition = Partition(tmp_path)
+        partition.aggregator._outcomes._at_work.take_over()
+        for verdict in verdicts:
+            if (verdict.key or b"").decode() not in done:
+                partition.handle(verdict)
+
+        def bug(message: Outgoing) -> bool:
+            if b'"poison"' in (message.value or b"") and message.topic is Topic.ENTITY_MENTIONS:
+                raise ZeroDivisionError("a bug")
+            return False
+
+        partition.writer.refuses = bug
+        return partition
+
+    for _ in range(3):
+        partition = await process()
+        with pytest.raises(ZeroDivisionError):
+            await partition.write()
+        done |= emitted(partition)
+        file, partition.aggregator._outcomes._at_work._file = partition.aggregator._outcomes._at_work._file, None
+        assert file is not None
+        os.close(file)
+    # From the second time on each is written alone.
+    assert set(done) == {"a"}
+    partition = await process()
+    await partition.write()
+    tagged = emitted(partition)
+    assert {name: body["status"] for name, body in tagged.items()} == {"poison": "failed", "b": "complete"}
+    assert tagged["poison"]["error"]["code"] == "worker-crash"
+    assert partition.letters == ["worker-crash"]
+    assert not partition.aggregator._outcomes._at_work.has_suspects
+    partition.aggregator._outcomes._at_work.close()
 
 
 async def test_an_unreadable_verdict_of_nobody_is_a_dead_letter() -> None:

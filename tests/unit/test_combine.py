@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import orjson
@@ -17,7 +19,7 @@ from el4ner.stages.combine import Combiner
 from el4ner.types import Document
 from tests.unit.answers import TIME, arrived, random, raw
 from workers import schemas
-from workers.combine import Held, combined, read_member_answer, smaller
+from workers.combine import CombineWorker, Held, combined, read_member_answer, smaller
 from workers.config import StreamSettings, load_stream_settings
 from workers.delivery import RefusedError
 from workers.headers import find, parse_traceparent
@@ -307,3 +309,45 @@ def test_an_answer_that_is_too_large_fails_and_every_part_of_it_is_a_dead_letter
     for one in places:
         assert value_of(one.messages[-1])["error"] == failed["error"]
         schemas.validate("typed-entities", value_of(one.messages[-1]))
+
+
+async def test_an_answer_that_ends_process_after_process_is_given_up(
+    processes: Processes, candidates: Record, tmp_path: Path
+) -> None:
+    said = [processes.member_answer(member, CLASSIFY, candidates) for member in MEMBERS]
+    answer, _ = processes.combine(*said)
+    settings = load_stream_settings(environ={}, overrides={"worker": {"data_dir": str(tmp_path), "max_crashes": 2}})
+
+    async def bug(_: object, **__: object) -> None:
+        raise RuntimeError("a bug")
+
+    def process() -> CombineWorker:
+        app: Any = SimpleNamespace(
+            settings=settings,
+            deliver=bug,
+            agent=lambda *_, **__: lambda function: function,
+            raw_topic=lambda *_: None,
+            task=lambda function: function,
+        )
+        told: Any = SimpleNamespace(metrics=SimpleNamespace(observe=lambda *_: None), stage=lambda *_, **__: None)
+        clock: Any = lambda: TIME  # noqa: E731
+        worker = CombineWorker(
+            app, processes.combiner, clock_ms=clock, monotonic_ms=clock, random=random, telemetry=told
+        )
+        worker._at_work.take_over()
+        return worker
+
+    for _ in range(2):
+        worker = process()
+        assert worker._unless_it_kills(answer) is answer
+        with pytest.raises(RuntimeError):
+            await worker._deliver([answer])
+        file, worker._at_work._file = worker._at_work._file, None
+        assert file is not None
+        os.close(file)
+    last = process()
+    given_up = last._unless_it_kills(answer)
+    assert given_up.error is not None
+    assert given_up.error.code == "worker-crash"
+    assert [message.topic for message in given_up.messages] == [Topic.DEAD_LETTERS, Topic.TYPED_ENTITIES]
+    await last.release()
