@@ -17,6 +17,7 @@ What counts:
 from __future__ import annotations
 
 import re
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -77,15 +78,19 @@ def separators(text: str) -> list[tuple[int, int, bool]]:
 
 
 def _residue(text: str, runs: list[tuple[int, int, bool]]) -> Iterable[tuple[int, int, bool]]:
-    """Colours whose ESC was lost, in lines with a reset: ``[5m`` alone may be five minutes."""
+    """Colours whose ESC was lost, in lines with a reset that lost its own: ``[5m`` alone may be five minutes."""
     starts = [start for start, _, _ in runs]
+
+    def is_apart(place: int) -> bool:
+        before = bisect_left(starts, place + 1) - 1
+        return before < 0 or runs[before][1] <= place
+
     for line in _LINE.finditer(text):
         if text.find(_RESET, *line.span()) < 0:
             continue
-        for match in _RESIDUE.finditer(text, *line.span()):
-            before = bisect_left(starts, match.start() + 1) - 1
-            if before < 0 or runs[before][1] <= match.start():
-                yield *match.span(), True
+        found = [match for match in _RESIDUE.finditer(text, *line.span()) if is_apart(match.start())]
+        if any(match.group() == _RESET for match in found):
+            yield from ((*match.span(), True) for match in found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +102,7 @@ class CleanText:
 
     original: str
     text: str
-    _places: tuple[int, ...] | None
+    _places: array[int] | None
     """For each character of ``text`` where it is in ``original``; None where they are the same text."""
     _runs: tuple[tuple[int, int, bool], ...]
 
@@ -108,17 +113,17 @@ class CleanText:
         if not runs:
             return cls(original, original, None, ())
         parts: list[str] = []
-        places: list[int] = []
+        places = array("L")
         done = 0
         for start, end, shown in [*runs, (len(original), len(original), True)]:
             parts.append(original[done:start])
-            places += range(done, start)
+            places.extend(range(done, start))
             before, after = original[start - 1 : start], original[end : end + 1]
             if start > done and after and _apart(before, after, shown=shown):
                 parts.append(" ")
                 places.append(start)
             done = end
-        return cls(original, "".join(parts), tuple(places), tuple(runs))
+        return cls(original, "".join(parts), places, tuple(runs))
 
     @property
     def is_original(self) -> bool:

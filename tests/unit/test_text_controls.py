@@ -74,6 +74,7 @@ def test_a_control_character_separates_two_words(control: str) -> None:
         ("\x1b[32mINFO\x1b[0m[0000] up", "INFO[0000] up"),  # as its plain twin
         ("[32mINFO[0m up [5m]", "INFO up [5m]"),  # the ESC was lost
         ("rate(up[5m]) [1m", "rate(up[5m]) [1m"),  # minutes
+        ("\x1b[31mlate\x1b[0m by [5m 3s]", "late by [5m 3s]"),
         ("exam\x1b[31mple\x1b[0m.org", "exam ple.org"),
         ("10.2.3.4\x1b[0m:80", "10.2.3.4:80"),
         ("\u0915\u094d\u200d\u0937 \u0645\u06cc\u200c\u062e", "\u0915\u094d\u200d\u0937 \u0645\u06cc\u200c\u062e"),
