@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.hanging_end import PATIENCE_SECONDS, App, Worker, waits
+from tests.hanging_end import App, Worker, waits
 from workers import run, topics
 from workers.config import load_stream_settings
 from workers.ending import MARGIN_SECONDS, Ending
@@ -82,7 +82,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int | None
         cwd=ROOT,
         capture_output=True,
         check=True,
-        timeout=8 * PATIENCE_SECONDS,
+        timeout=400,
     )
     return json.loads(done.stdout), folder
 
