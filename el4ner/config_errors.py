@@ -9,7 +9,7 @@ from typing import Any, Final, get_args, get_origin
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_core import ErrorDetails
 
-from el4ner.nearest import choices, nearest
+from el4ner.nearest import choices, nearest_hint
 
 __all__ = ["ENV_PREFIX", "UNSHOWN_INPUT", "Sources", "explain", "settings_of"]
 
@@ -135,9 +135,7 @@ def _no_such_setting(place: Sequence[str | int], model: type[BaseModel], further
     elsewhere = [
         ".".join([*path, key]) for path in _tables(model) if list(path) != parents and key in settings_of(model, path)
     ]
-    like = nearest(key, known)
-    hint = f"; nearest: {like!r}" if like is not None else ""
-    hint += f"; there is {' and '.join(elsewhere)}" if elsewhere and like is None else ""
+    hint = nearest_hint(key, known) or (f"; there is {' and '.join(elsewhere)}" if elsewhere else "")
     return f"there is no such setting{hint}; there are: {choices(known)}"
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["choices", "nearest", "no_such"]
+__all__ = ["choices", "nearest", "nearest_hint", "no_such"]
 
 _MOST_NAMES: Final = 24
 _MOST_CHARS: Final = 600
@@ -29,6 +29,12 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return plain[close[0]] if close else None
 
 
+def nearest_hint(name: str, known: Iterable[str]) -> str:
+    """``; nearest: 'LIKE IT'``, for the middle of an error; nothing where none is like it."""
+    like = nearest(name, known)
+    return "" if like is None else f"; nearest: {like!r}"
+
+
 def choices(known: Iterable[str]) -> str:
     """The names in their order with commas; of a long list its beginning, and how many more there are."""
     names = list(known)
@@ -44,10 +50,8 @@ def choices(known: Iterable[str]) -> str:
 def no_such(kind: str, name: str, known: Iterable[str]) -> str:
     """``there is no KIND 'NAME'; nearest: 'LIKE IT'; there are: A, B, C``, for the end of an error."""
     names = list(known)
-    like = nearest(name, names)
-    hint = f"; nearest: {like!r}" if like is not None else ""
     shown = name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
-    return f"there is no {kind} {shown!r}{hint}; there are: {choices(names)}"
+    return f"there is no {kind} {shown!r}{nearest_hint(name, names)}; there are: {choices(names)}"
 
 
 def _plain(name: str) -> str:

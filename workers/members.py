@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from el4ner.errors import ConfigError
+from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import STAGES, Stage, is_split
 from el4ner.serialize import answers_to_json, fingerprint
 from el4ner.types import Mode
@@ -49,7 +50,8 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
     unknown = [name for name in worker.members or () if name not in members]
     if unknown:
         raise ConfigError(
-            f"worker.members: the ensemble has no member {unknown[0]!r}; its members are: {', '.join(members)}"
+            f"worker.members: the ensemble has no member {unknown[0]!r}; its members are: {choices(members)}"
+            f"{nearest_hint(unknown[0], members)}"
         )
     own, split = hosted(settings), split_stages(settings, stages)
     asks_verifier = "validate" in stages and method.validation_kind != "off"

@@ -10,7 +10,7 @@ from functools import cached_property
 import orjson
 
 from el4ner.errors import PoolError
-from el4ner.nearest import choices, nearest
+from el4ner.nearest import choices, nearest_hint
 from el4ner.text.atoms import AtomKind, divisible
 from el4ner.text.controls import CleanText
 from el4ner.text.lexicon import Lexicon
@@ -115,9 +115,7 @@ def mistake_in(sentence: PoolSentence, types: Iterable[str] | None = None) -> st
     declared = None if types is None else list(types)
     for span, label in sentence.spans:
         if declared is not None and label not in declared:
-            like = nearest(label, declared)
-            hint = f"; nearest: {like!r}" if like is not None else ""
-            return f"type {label!r} is not declared{hint}; there are: {choices(declared)}"
+            return f"type {label!r} is not declared{nearest_hint(label, declared)}; there are: {choices(declared)}"
         if not span.text or sentence.text[span.start : span.end] != span.text:
             actual = sentence.text[span.start : span.end]
             return f"span {span.start}–{span.end} is {actual!r}, not {span.text!r}"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from el4ner.errors import PoolError
-from el4ner.nearest import choices, nearest
+from el4ner.nearest import choices, nearest_hint, no_such
 from el4ner.pools.conll import conll_items, tag_spans
 from el4ner.pools.description import read_description
 from el4ner.pools.joining import join_tokens
@@ -177,20 +177,15 @@ def _locate(source: str) -> Path:
     names = shipped_pools()
     if source.startswith(SHIPPED) or (source in names and not Path(source).exists()):
         if shipped not in names:
-            raise PoolError(f"there is no shipped pool {shipped!r}{_like(shipped, names)}; there are: {choices(names)}")
+            raise PoolError(no_such("shipped pool", shipped, names))
         return Path(str(resources.files("el4ner") / "pools" / shipped))
     path = Path(source).expanduser()
     if not path.exists():
         raise PoolError(
-            f"{path}: no such pool{_like(source, names)}; name a file, a folder with a pool.toml, or one of: "
+            f"{path}: no such pool{nearest_hint(source, names)}; name a file, a folder with a pool.toml, or one of: "
             f"{choices(names)}"
         )
     return path
-
-
-def _like(name: str, names: list[str]) -> str:
-    like = nearest(name, names)
-    return f"; nearest: {like!r}" if like is not None else ""
 
 
 def _load_folder(folder: Path, name: str | None, reading: Reading, on_error: OnError | None) -> Pool:

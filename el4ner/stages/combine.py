@@ -25,6 +25,7 @@ from el4ner.evidence.encoders import EMBEDDER
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.weighing import Weighed, Weighing, covers
 from el4ner.models.prepare import default_cache_dir
+from el4ner.nearest import choices, nearest_hint
 from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
 from el4ner.stages.context import StageContext
@@ -144,7 +145,8 @@ class Combiner:
         context = self._contexts.get(manifest.pool)
         if context is None:
             raise DocumentError(
-                f"no pool {manifest.pool!r} is hosted here; there are: {', '.join(sorted(self._contexts))}",
+                f"no pool {manifest.pool!r} is hosted here{nearest_hint(manifest.pool, self._contexts)}; "
+                f"there are: {choices(sorted(self._contexts))}",
                 code="unknown-pool",
             )
         if manifest.pool_fingerprint != context.pool.fingerprint:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from el4ner.config_errors import settings_of
 from el4ner.errors import ConfigError
-from workers.config import load_stream_settings
+from workers.config import StreamSettings, load_stream_settings
 
 
 def test_the_usual_variables_are_read_and_ours_win() -> None:
@@ -24,6 +29,31 @@ def test_the_method_shares_the_file(tmp_path: Path) -> None:
     path.write_text('[method]\nmode = "paper"\n[kafka]\npartitions = 9\n[worker]\nbatch_documents = 2\n')
     settings = load_stream_settings(path, environ={})
     assert (settings.method.mode, settings.kafka.partitions, settings.worker.batch_documents) == ("paper", 9, 2)
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.sampled_from(["default", "a:1"]),
+    lambda values: st.lists(values, max_size=2) | st.dictionaries(st.sampled_from(["x", "source", "server"]), values),
+    max_leaves=6,
+)
+
+
+SETTINGS = [(name, key) for name in StreamSettings.model_fields for key in (*settings_of(StreamSettings, [name]), "x")]
+
+
+@given(st.sampled_from(SETTINGS), VALUES, VALUES)
+def test_any_value_is_a_setting_or_an_error_in_our_words(setting: tuple[str, str], value: Any, section: Any) -> None:
+    for overrides in ({setting[0]: {setting[1]: value}}, {setting[0]: section}):
+        said = error_of(overrides)
+        assert not re.search("Input should|String should|Field required|valid dictionary", said)
+
+
+def error_of(overrides: dict[str, Any]) -> str:
+    try:
+        load_stream_settings(overrides=overrides, environ={})
+    except ConfigError as error:
+        return str(error)
+    return ""
 
 
 @pytest.mark.parametrize("servers", ["nosuch", "a:1,nosuch"])

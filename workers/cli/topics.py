@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from el4ner.nearest import no_such
 from workers.cli.options import ConfigOption, OutputFormat, examples
 from workers.cli.output import complain, results, results_file, table
 from workers.cli.settings import configure_cli_logging, stream_settings
@@ -102,8 +103,7 @@ def _role(roles: type[Role], name: str, option: str) -> Role:
     try:
         return roles(name)
     except ValueError:
-        known = ", ".join(role.value for role in roles)
-        raise typer.BadParameter(f"there is no role {name!r}; there are: {known}", param_hint=option) from None
+        raise typer.BadParameter(no_such("role", name, (role.value for role in roles)), param_hint=option) from None
 
 
 def _show(reports: list[TopicReport], settings: StreamSettings, output: OutputFormat) -> None:
