@@ -86,6 +86,7 @@ class App:
             await self.hang[place]()
 
     async def start(self) -> None:
+        await self.at("start")
         self.ready.set()
         asyncio.get_running_loop().call_later(LATER_SECONDS, self.begin)
 
@@ -137,6 +138,8 @@ def child(case: str) -> int:
     os.environ |= {"EL4NER_REDIS__ENABLED": "false", "EL4NER_WORKER__WEB_PORT": "0"}
     topics.check = lambda _: []
     hang = {place: HOW[how]} if how in HOW else {}
+    if why == "start" and place == "stop":
+        hang["start"] = fails
     tasks: list[asyncio.Future[None]] = []
 
     def begin_with(fatal: Callable[[BaseException], None]) -> None:
@@ -205,6 +208,11 @@ def child(case: str) -> int:
 def sleep_for_ever() -> None:
     """What an engine does that cannot be closed, or a library at the interpreter's exit."""
     time.sleep(EVER)
+
+
+async def fails() -> None:
+    """A worker that cannot start."""
+    raise topics.TopicError("no such group")
 
 
 def fail_and_hang(_: Any) -> None:

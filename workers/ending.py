@@ -110,7 +110,7 @@ class Ending:
             self._watchdog.settle(0)
 
     def crash(self, error: BaseException) -> None:
-        """A worker cannot go on: it leaves its group at once, before anything else that may hang."""
+        """A worker cannot go on, or not start: all leave their groups at once, before anything else that may hang."""
         with self._lock:
             if self._crash is not None:
                 return
@@ -119,7 +119,7 @@ class Ending:
         self.leave_groups()
 
     def fail(self, error: BaseException) -> None:
-        """The program ends with an error, of a worker or of the start."""
+        """The program ends with an error, and there are no workers (any more)."""
         if self._crash is None:
             self._give_up(error)
 
@@ -134,7 +134,7 @@ class Ending:
     def problem(self) -> str | None:
         """Why the process is not worth keeping, for probes: it has given up, or its time to stop is over."""
         if self._crash is not None:
-            return f"a worker has crashed, and the process ends: {type(self._crash).__name__}: {self._crash}"[:500]
+            return f"it has given up, and ends: {type(self._crash).__name__}: {self._crash}"[:500]
         if self._stop_at is not None and (late := self._monotonic() - self._stop_at) > 0:
             return (
                 f"it was to stop {self.shutdown_seconds + late:.0f} s ago and has not"

@@ -322,6 +322,9 @@ async def _serve(
             # Raises what start-up raised.
             starting.result()
             await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    except Exception as error:
+        ending.crash(error)
+        raise
     finally:
         for task in (starting, stopping):
             task.cancel()

@@ -49,6 +49,8 @@ ENDED: Final = {
     **{f"crash-{place}-x": 1 for place in ("task", "spans", "web", "executor", "thread", "atexit", "lock", "pipe")},
     # the command's own: it cannot start; Ctrl-C for the second time
     "start-check-x": 2,
+    "start-stop-stubborn": 2,
+    "start-stop-blocks": 2,
     "twice-drain-stubborn": 130,
     "twice-drain-blocks": 130,
 }
@@ -127,7 +129,9 @@ def test_a_process_ends_also_where_no_python_can_run_any_more(
         assert "hanging_end.py" in (folder / f"{case}.log").read_text()
 
 
-@pytest.mark.parametrize("case", [case for case in (*BY_ITSELF, *ENDED) if case.startswith("crash")])
+@pytest.mark.parametrize(
+    "case", [case for case in (*BY_ITSELF, *ENDED) if case.startswith(("crash", "start-stop")) and "pipe" not in case]
+)
 def test_who_crashes_leaves_its_group_before_anything_else(ends: tuple[dict[str, int | None], Path], case: str) -> None:
     written = (ends[1] / f"{case}.log").read_text(errors="replace")
     assert "LEFT" in written
@@ -234,7 +238,7 @@ def test_probes_hear_of_a_crash_at_once_and_of_a_stop_when_its_time_is_over() ->
     clock.now += 5
     assert ending.problem() == "it was to stop 35 s ago and has not (worker.shutdown_seconds is 30)"
     ending.crash(ValueError("no"))
-    assert ending.problem() == "a worker has crashed, and the process ends: ValueError: no"
+    assert ending.problem() == "it has given up, and ends: ValueError: no"
 
 
 def test_a_watchdog_that_is_disarmed_ends_nothing() -> None:
@@ -332,7 +336,7 @@ async def test_livez_fails_from_the_moment_that_a_worker_gives_up_though_its_end
         status, details = await livez(ports[0])
         assert (status, details["problems"]) == (
             503,
-            ["a worker has crashed, and the process ends: RuntimeError: a bug"],
+            ["it has given up, and ends: RuntimeError: a bug"],
         )
         end.set()
         with pytest.raises(WorkerCrashedError, match="a bug"):
