@@ -9,7 +9,7 @@ from pathlib import Path
 from el4ner.errors import PoolError
 from el4ner.evaluation.records import Labelled
 from el4ner.pools.pool import Pool, PoolSentence
-from el4ner.pools.readers import describe, read_sentences
+from el4ner.pools.readers import describe, read_sentences, warn_of_left_out
 from el4ner.pools.reading import Reading
 
 __all__ = ["Dataset", "LabelledSentence", "gold_of", "load_dataset"]
@@ -68,4 +68,6 @@ def _sentences(folder: Path, split: str, reading: Reading) -> list[PoolSentence]
     if len(files) != 1:
         found = ", ".join(file.name for file in files) or "none"
         raise PoolError(f"{folder}: needs exactly one {split} file ({split}.conll, {split}.txt, …); found: {found}")
-    return list(read_sentences(files[0], reading)[0])
+    sentences, left_out = read_sentences(files[0], reading)
+    warn_of_left_out(f"split {split}", left_out)
+    return list(sentences)

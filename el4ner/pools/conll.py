@@ -29,9 +29,7 @@ _SPACE_AFTER: Final = re.compile(r"(?:^|\|)Spaces?After=")
 _CONTROLS: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 _JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _SHORT: Final = 80
-_ADVICE: Final = (
-    '; to leave out such sentences: on_error = "skip" in pool.toml or [pools], or pool check --on-error skip'
-)
+_ADVICE: Final = '; to leave out such sentences: on_error = "skip" in pool.toml or [pools], or --on-error skip'
 
 
 @dataclass

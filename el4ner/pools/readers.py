@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -35,6 +35,7 @@ __all__ = [
     "read_sentences",
     "shipped_pools",
     "tag_spans",
+    "warn_of_left_out",
 ]
 
 _log = logging.getLogger(__name__)
@@ -99,16 +100,21 @@ def load_pools(settings: PoolsSettings) -> dict[str, Pool]:
     """
     pools = {name: load_pool(source, name=name, reading=settings.reading) for name, source in settings.paths.items()}
     for name, pool in pools.items():
-        mistakes = [sentence for sentence in pool.left_out if sentence.mistake]
-        if mistakes:
-            _log.warning(
-                "pool %s: %d sentences were left out, the first at %s: %s",
-                name,
-                len(mistakes),
-                mistakes[0].where,
-                mistakes[0].reason,
-            )
+        warn_of_left_out(f"pool {name}", pool.left_out)
     return pools
+
+
+def warn_of_left_out(what: str, left_out: Sequence[LeftOut]) -> None:
+    """A log record of how many sentences are missing since they are wrong, if there are any."""
+    mistakes = [sentence for sentence in left_out if sentence.mistake]
+    if mistakes:
+        _log.warning(
+            "%s: %d sentences were left out, the first at %s: %s",
+            what,
+            len(mistakes),
+            mistakes[0].where,
+            mistakes[0].reason,
+        )
 
 
 def describe(label: str) -> str:

@@ -135,3 +135,15 @@ def _records(data: Path, *arguments: str) -> Path:
     file = data.parent / f"other{len(list(data.parent.glob('other*')))}.jsonl"
     assert invoke(data, "--records", file, *arguments).exit_code == 0
     return file
+
+
+def test_sentences_that_are_wrong_are_left_out_if_asked_for(data: Path) -> None:
+    for split in ("train", "test"):
+        with (data / f"{split}.conll").open("a", encoding="utf-8") as file:
+            file.write("\n\u00a0\tO\nBo\tB-person\n")
+    refused = invoke(data)
+    assert refused.exit_code == 2
+    assert "train.conll:12: the token has nothing to see: it is U+00A0" in refused.stderr
+    result = invoke(data, "--on-error", "skip", "--json", "-")
+    assert json.loads(result.stdout)["sentences"] == 3
+    assert "split test: 1 sentences were left out, the first at" in result.stderr

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, examples, json_file, refuse_unwritable
+from workers.cli.options import (
+    ConfigOption,
+    EnsembleOption,
+    ModeOption,
+    PoolErrorsOption,
+    examples,
+    json_file,
+    refuse_unwritable,
+)
 from workers.cli.output import results, results_file, table, tell, writable
 from workers.cli.progress import Counter, TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, overrides_of, work_offline_if_local
@@ -51,6 +59,7 @@ def evaluate(
     ensemble: EnsembleOption = None,
     k: Annotated[int | None, typer.Option("--k", "-k", min=1, help="Demonstrations a sentence. (default: 5)")] = None,
     retrieval: Annotated[Retrieval | None, typer.Option(help="How they are found. (default: the file's)")] = None,
+    on_error: PoolErrorsOption = None,
     batch: Annotated[int, typer.Option(min=1, help="Sentences that are tagged at a time.")] = 8,
     json: Annotated[
         str | None, typer.Option("--json", metavar="OUT", help="Write the figures there as JSON; - writes only that.")
@@ -82,6 +91,8 @@ def evaluate(
     overrides = overrides_of(ensemble=ensemble, mode=mode)
     chosen = {"k": k, "kind": retrieval and retrieval.value}
     overrides["retrieval"] = {key: value for key, value in chosen.items() if value is not None}
+    if on_error is not None:
+        overrides["pools"] = {"on_error": on_error.value}
     settings = method_settings(ctx, config, overrides)
     configure_cli_logging(ctx)
     from el4ner.evaluation import compare_with, load_dataset

@@ -17,6 +17,8 @@ __all__ = [
     "LogLevel",
     "ModeOption",
     "OutputFormat",
+    "PoolErrors",
+    "PoolErrorsOption",
     "PoolOption",
     "examples",
     "json_file",
@@ -48,6 +50,13 @@ class OutputFormat(StrEnum):
     JSON = "json"
 
 
+class PoolErrors(StrEnum):
+    """See ``pools.on_error``."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
 ConfigOption = Annotated[
     Path | None,
     typer.Option(metavar="FILE", help="Configuration file (TOML). (default: the variable EL4NER_CONFIG, else none)"),
@@ -61,6 +70,15 @@ ModeOption = Annotated[
 PoolOption = Annotated[
     str | None,
     typer.Option(metavar="NAME|PATH", help="Demonstration pool: a shipped or configured name, a folder or a file."),
+]
+
+
+PoolErrorsOption = Annotated[
+    PoolErrors | None,
+    typer.Option(
+        "--on-error",
+        help="What a wrong labelled sentence does: stop, or skip: leave it out. (default: the file's, or stop)",
+    ),
 ]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from el4ner.errors import ConfigError, PoolError
-from workers.cli.options import ConfigOption, OutputFormat, examples
+from workers.cli.options import ConfigOption, OutputFormat, PoolErrorsOption, examples
 from workers.cli.output import complain, results, results_file, table
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, work_offline_if_local
@@ -29,13 +28,6 @@ app = typer.Typer(
 _SHOWN = 50
 
 
-class OnError(StrEnum):
-    """See ``pools.on_error``."""
-
-    STOP = "stop"
-    SKIP = "skip"
-
-
 @app.command("check")
 def check(
     ctx: typer.Context,
@@ -43,12 +35,7 @@ def check(
         list[str], typer.Argument(metavar="NAME|PATH...", help="A shipped or configured name, a folder or a file.")
     ],
     *,
-    on_error: Annotated[
-        OnError | None,
-        typer.Option(
-            help="What a wrong sentence does: stop, or skip: leave it out and count it. (default: the file's)"
-        ),
-    ] = None,
+    on_error: PoolErrorsOption = None,
     output: Annotated[OutputFormat, typer.Option("--format", help="text, or JSON Lines.")] = OutputFormat.TEXT,
     config: ConfigOption = None,
 ) -> None:
