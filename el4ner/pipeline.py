@@ -13,7 +13,7 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from el4ner.config import Settings
 from el4ner.engines.base import Engine, Interruptible
@@ -25,14 +25,15 @@ from el4ner.evidence.calibration import FOLDER
 from el4ner.evidence.sources import described
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import STAGES, Stage, asks_models_for_query_spans, engines_for
-from el4ner.pools import Pool, load_pool
+from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
 from el4ner.repeats import Answered, Memories, RepeatCounts
 from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
 from el4ner.stages.asking import ask_members
-from el4ner.stages.evidence import make_evidence, make_sources
+from el4ner.stages.evidence import make_evidence, make_sources, shows_demonstrations
 from el4ner.stages.extract import check_spans, propose
 from el4ner.stages.slices import in_slices
 from el4ner.stages.verification import VerifiedPool, verify_pool
@@ -80,6 +81,7 @@ class Pipeline:
             members' answers in context.
         sources: of a pipeline with a part of the ensemble: what its members answer :meth:`answer` by, by the pool's
             name. It cannot :meth:`classify`, and what it extracts is its members' part.
+        retrieves: False: extraction retrieves no demonstrations, since nobody will read them.
     """
 
     def __init__(
@@ -90,8 +92,11 @@ class Pipeline:
         retrievers: Mapping[str, Retriever],
         evidence: Mapping[str, Evidence] | None = None,
         sources: Mapping[str, Sequence[Source]] | None = None,
+        *,
+        retrieves: bool = True,
     ) -> None:
         self.settings = settings
+        self._retrieves = retrieves
         self.engines = dict(engines)
         self.pools = dict(pools)
         self._retrievers = dict(retrievers)
@@ -120,6 +125,7 @@ class Pipeline:
         calibrate_anew: bool = False,
         stages: Collection[Stage] = STAGES,
         members: Collection[str] | None = None,
+        demonstrations: Literal["all", "shown"] = "all",
     ) -> Pipeline:
         """Load everything that ``settings`` names: models (prepared where they are not yet), pools and their indexes.
 
@@ -127,12 +133,14 @@ class Pipeline:
         ``calibrate_anew``: the evidence is weighed in any case. ``stages``: those that will be asked for; models that
         they do not need are not loaded, and without ``classify`` no evidence is read. ``members``: the part of the
         ensemble that this process hosts, where the others are elsewhere; None: there is only this one.
+        ``demonstrations``: ``all``: every sentence gets its own, as other processes may read them; ``shown``: only
+        where this pipeline's own prompts show them, so that most often no embedder is loaded.
 
         Raises:
             ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
         """
         folder = cache_dir or default_cache_dir()
-        pools = {name: load_pool(source, name=name) for name, source in settings.pools.paths.items()}
+        pools = load_pools(settings.pools)
         embedder = None
         if settings.needs_embedder:
             embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, folder, progress))
@@ -152,6 +160,7 @@ class Pipeline:
                 calibrate_anew=calibrate_anew,
                 stages=stages,
                 is_part=members is not None,
+                demonstrations=demonstrations,
             )
         except BaseException:
             for engine in engines.values():
@@ -172,11 +181,16 @@ class Pipeline:
         calibrate_anew: bool = False,
         stages: Collection[Stage] = STAGES,
         is_part: bool = False,
+        demonstrations: Literal["all", "shown"] = "all",
     ) -> Pipeline:
         """As :meth:`from_settings`, from models and pools that are there already: pools' indexes and evidence are read
         from ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where
         ``settings.needs_embedder`` is False. ``is_part``: the engines are a part of the ensemble."""
         retrieval = settings.retrieval
+        shown = demonstrations == "all" or shows_demonstrations(settings, engines.values())
+        retrieves = shown and "extract" in stages
+        if embedder is not None and (retrieves or settings.method.encoder == "embedder"):
+            embedder.load()
         retrievers = {
             name: make_retriever(
                 retrieval.kind,
@@ -187,6 +201,7 @@ class Pipeline:
                 index_dir=cache_dir / "index",
                 cache=cache,
                 progress=progress,
+                at_first_use=not retrieves,
             )
             for name, pool in pools.items()
         }
@@ -213,7 +228,7 @@ class Pipeline:
                 progress=progress,
                 fresh=calibrate_anew,
             )
-        return cls(settings, engines, pools, retrievers, evidence, sources)
+        return cls(settings, engines, pools, retrievers, evidence, sources, retrieves=retrieves)
 
     def close(self) -> None:
         """Close the engines."""
@@ -251,7 +266,7 @@ class Pipeline:
             views = [item.view for item in batch for _ in item.sentences]
 
             def ask(asked: list[Sentence]) -> tuple[list[SentenceCandidates], Usage]:
-                inputs, usage = self._with_demonstrations(asked, context)
+                inputs, usage = self._with_demonstrations(asked, context) if self._retrieves else _bare(asked)
                 found, used = extract(inputs, list(self.engines.values()), context)
                 return found, usage + used
 
@@ -428,7 +443,9 @@ class Pipeline:
         pool = self.pools.get(name)
         if pool is None:
             raise DocumentError(
-                f"no pool {name!r} is hosted here; there are: {', '.join(sorted(self.pools))}", code="unknown-pool"
+                f"no pool {name!r} is hosted here{nearest_hint(name, self.pools)}; there are: "
+                f"{choices(sorted(self.pools))}",
+                code="unknown-pool",
             )
         return pool
 
@@ -539,6 +556,11 @@ _Out = TypeVar("_Out")
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 _Judgeable = TypeVar("_Judgeable", DocumentCandidates, DocumentTypes)
+
+
+def _bare(sentences: Sequence[Sentence]) -> tuple[list[SentenceInput], Usage]:
+    """Without demonstrations."""
+    return [SentenceInput(sentence, ()) for sentence in sentences], Usage()
 
 
 def _regrouped(answered: Answered[_Result], sizes: Sequence[int]) -> list[tuple[tuple[_Result, ...], Usage]]:

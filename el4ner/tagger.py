@@ -54,7 +54,11 @@ class Tagger:
             overrides=overrides,
             passed_over=STREAM_SECTIONS,
         )
-        return cls(Pipeline.from_settings(settings, cache=cache, cache_dir=cache_dir, progress=progress))
+        return cls(
+            Pipeline.from_settings(
+                settings, cache=cache, cache_dir=cache_dir, progress=progress, demonstrations="shown"
+            )
+        )
 
     def tag(self, texts: Iterable[str | Document], *, batch_size: int = 16) -> Iterator[TaggedDocument]:
         """Tag documents, in order. A plain string gets its position as its id.

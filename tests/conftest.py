@@ -1,6 +1,7 @@
 """For all tests."""
 
-from workers.threads import wait_passively
+import os
 
-# Before any test imports torch: the suite runs brokers and models side by side.
-wait_passively()
+# Before any test imports torch: the suite runs brokers and models side by side. The library does the same when it loads
+# a model (el4ner.engines.waiting), but many tests import torch themselves.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

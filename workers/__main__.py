@@ -7,11 +7,12 @@ import logging
 import sys
 from pathlib import Path
 
+from el4ner.engines.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
 from workers.config import load_stream_settings
 from workers.logs import configure_logging
+from workers.printable import escaped
 from workers.run import ROLES, STAGES, WorkerCrashedError, run_workers
-from workers.threads import wait_passively
 from workers.watchdog import Watchdog
 
 
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
     options = parser.parse_args(arguments)
     stages = STAGES if "all" in options.stages else tuple(options.stages)
-    wait_passively()
+    leave_out_unused_parts()
     try:
         settings = load_stream_settings(options.config)
         configure_logging(settings.worker)
@@ -32,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
         logging.getLogger(__name__).exception("the workers end", extra={"code": error.code})
         return _status_of(error)
     except El4nerError as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{escaped(str(error))}\n")
         return _status_of(error)
     return 0
 

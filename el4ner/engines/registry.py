@@ -7,6 +7,8 @@ from typing import assert_never
 
 from el4ner.config import ModelSettings
 from el4ner.engines.base import Engine
+from el4ner.engines.lean_transformers import import_transformers
+from el4ner.engines.waiting import import_torch
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 
@@ -26,6 +28,8 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
 
             return InstantEngine(name)
         case "transformers":
+            import_torch()
+            import_transformers()
             from el4ner.engines.transformers_engine import TransformersEngine
 
             return TransformersEngine.load(
@@ -39,6 +43,7 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
                 cache_dir=cache_dir,
             )
         case "exllamav2" | "exllamav3":
+            import_torch()
             from el4ner.engines.exllama.loading import load
 
             path = prepare(settings.source, cache_dir, progress or NO_PROGRESS)

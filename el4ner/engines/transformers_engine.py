@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property, wraps
+from functools import cache, cached_property, wraps
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
@@ -17,7 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM
+from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
 
 from el4ner.engines.base import (
@@ -33,16 +34,21 @@ from el4ner.engines.base import (
 )
 from el4ner.engines.constraint import TokenMask, TokenMasks
 from el4ner.engines.decode_graphs import Recorder
+from el4ner.engines.lean_transformers import without_compiler
+from el4ner.engines.meta_init import SkipMetaInit
 from el4ner.engines.packed_model import IMPLEMENTATION, Attend, PackedModel
 from el4ner.engines.packing import Planted, Question, plant
 from el4ner.engines.prefix_cache import PrefixCache
 from el4ner.engines.reading import Part, Reader, Row
 from el4ner.engines.rendering import Renderer
 from el4ner.engines.vocabulary import Vocabulary
+from el4ner.engines.waiting import import_torch
 from el4ner.errors import EngineError, EngineOutOfMemoryError, ModelError
 from el4ner.models.digest import remembered_sha256, sha256_of
 from el4ner.models.prepare import default_cache_dir, weights_digest
 from el4ner.models.safety import check_folder
+from el4ner.models.self_checks import check_key, has_passed, processor, remember_passed, source_digest
+from el4ner.models.tokenizers import load_tokenizer
 from el4ner.types import Usage
 
 __all__ = ["TransformersEngine"]
@@ -60,6 +66,18 @@ DECODED_TOGETHER: Final = 8
 TREE_NODES: Final = 2048
 """The most nodes of one tree of questions, if a single question has no more: a mask grows with their square."""
 LEAST_PASS: Final = 1024
+_CHECKED_MODULES: Final = (
+    "attention_plans",
+    "capturing",
+    "decode_graphs",
+    "device_copies",
+    "joint_attention",
+    "packed_model",
+    "packing",
+    "sdpa",
+    "transformers_engine",
+)
+"""What a self-check depends on of this package: a change to one of them has every model checked again."""
 OF_FREE_MEMORY: Final = 0.4
 """What the states of rows that are decoded together may take of a GPU."""
 PASS_OF_FREE_MEMORY: Final = 0.25
@@ -141,7 +159,8 @@ class TransformersEngine:
         attend: Attend | None = None,
         recorder: Recorder | None = None,
     ) -> TransformersEngine:
-        """Load a folder of safetensors, and check that packed passes agree with plain ones.
+        """Load a folder of safetensors, and check that packed passes agree with plain ones, unless they did before on
+        this machine (:mod:`el4ner.models.self_checks`).
 
         Args:
             name: the member's name.
@@ -152,7 +171,7 @@ class TransformersEngine:
             max_batch_tokens: the most tokens that one forward pass reads; None: 4,096, on a GPU up to 16,384, by its
                 free memory.
             prefix_cache_bytes: for key-value states of prompts read before.
-            cache_dir: remembers digests of weights; None takes the user's.
+            cache_dir: remembers digests of weights and passed checks; None takes the user's.
             attend: how the rows of a pass attend; None: ``together`` on a GPU, ``rows`` elsewhere.
             recorder: of decoding steps; None: CUDA graphs on a GPU where rows attend together, none elsewhere.
 
@@ -160,13 +179,16 @@ class TransformersEngine:
             ModelError: the folder cannot be loaded or holds what is refused (:mod:`el4ner.models.safety`), or its
                 architecture fails the self-check; or there is no such device.
         """
+        import_torch()  # that is done; its threads are made to wait asleep
+        folder = cache_dir or default_cache_dir()
         place = _device(name, device)
         on_gpu = place.type == "cuda"
         use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (on_gpu or _fast_bfloat16()))
         try:
             check_folder(path, shared=True)
             with _no_progress_bars():
-                tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+                tokenizer = load_tokenizer(path)
+            with _no_progress_bars(), without_compiler(), SkipMetaInit():
                 model = AutoModelForCausalLM.from_pretrained(
                     path,
                     dtype=torch.bfloat16 if use_bfloat16 else torch.float32,
@@ -179,14 +201,14 @@ class TransformersEngine:
                 name,
                 model.to(place),
                 tokenizer,
-                fingerprint=_digest(path, cache_dir or default_cache_dir()),
+                fingerprint=_digest(path, folder),
                 threads=threads,
                 max_batch_tokens=max_batch_tokens,
                 prefix_cache_bytes=prefix_cache_bytes,
                 attend=attend,
                 recorder=recorder,
             )
-            engine._check()
+            engine._check_once(folder)
         except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError, EngineError) as error:
             raise ModelError(f"{path}: cannot be loaded: {error}") from error
         return engine
@@ -428,6 +450,22 @@ class TransformersEngine:
             self._model.release()
             del self._model, self._reader
 
+    def _check_once(self, cache_dir: Path) -> None:
+        """The self-check, if this model has not passed it here before."""
+        device = self._model.device
+        key = check_key(
+            self._fingerprint,
+            self._model.attend,
+            torch.__version__,
+            transformers_version,
+            _own_code(),
+            processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+            torch.version.cuda if device.type == "cuda" else "",
+        )
+        if not has_passed(key, cache_dir):
+            self._check()
+            remember_passed(key, cache_dir)
+
     @_engine_errors
     def _check(self) -> None:
         self._ready()
@@ -583,6 +621,13 @@ def _device(name: str, wanted: str) -> torch.device:
             f"{name}: device {wanted!r} is not there: torch {there}; set models.{name}.device to another, or to auto"
         )
     return place
+
+
+@cache
+def _own_code() -> str:
+    """Of the modules that read packed passes: what a self-check checks."""
+    here = Path(__file__).parent
+    return source_digest(here / f"{name}.py" for name in _CHECKED_MODULES)
 
 
 def _fast_bfloat16() -> bool:

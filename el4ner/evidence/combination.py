@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.optimize import minimize
 
 from el4ner.evidence.judges import Floats, Ints, log_softmax
 
@@ -67,6 +67,13 @@ class Combination:
         return found
 
 
+def _minimize(*arguments: Any, **options: Any) -> Any:
+    """:func:`scipy.optimize.minimize`, imported here: it takes a second, and mostly the weights are in a file."""
+    from scipy.optimize import minimize
+
+    return minimize(*arguments, **options)
+
+
 def _logit(probability: Floats) -> Floats:
     inside = np.clip(probability, 1e-6, 1 - 1e-6)
     found: Floats = np.log(inside) - np.log1p(-inside)
@@ -82,7 +89,7 @@ def fit_confidence(combination: Combination, probability: Floats, right: npt.NDA
         errors = np.logaddexp(0.0, signs * (values[0] * logits + values[1])).sum()
         return float(errors + (values[0] - 1.0) ** 2 + values[1] ** 2)
 
-    slope, offset = minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(0.05, None), (None, None)]).x
+    slope, offset = _minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(0.05, None), (None, None)]).x
     return replace(combination, slope=round(float(slope), 4), offset=round(float(offset), 4))
 
 
@@ -121,5 +128,5 @@ def fit(evidence: Floats, labels: Ints) -> Combination:
 
     start = np.append(np.full(features, 1.0 / features), 0.0)
     bounds = [(0.0, None)] * features + [(None, None)]
-    found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    found = _minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
     return Combination(tuple(round(float(w), 4) for w in found[:features]), round(float(found[features]), 4))

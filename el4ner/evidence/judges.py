@@ -87,8 +87,7 @@ class Prototypes:
         if not len(known):
             return cls(np.zeros((dimensions, kinds), np.float32), np.zeros(kinds, np.float32))
         overall = known.mean(axis=0)
-        sums = np.zeros((kinds, dimensions), dtype=np.float64)
-        np.add.at(sums, labels, known)
+        sums = np.stack([known[labels == kind].sum(axis=0, dtype=np.float64) for kind in range(kinds)])
         means = (sums + overall) / (counts[:, None] + 1)  # one span's worth of the mean of all: rare types are unsure
         apart = known - means[labels].astype(np.float32)
         covariance = apart.T @ apart / len(known)

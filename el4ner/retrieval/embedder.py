@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from el4ner.engines.waiting import import_torch
 from el4ner.errors import ModelError
 from el4ner.models.safety import check_folder
 
@@ -32,30 +34,48 @@ class Embedder(Protocol):
 class SentenceTransformerEmbedder:
     """A sentence-transformers model from a local folder, on the CPU unless told otherwise.
 
+    The model is loaded when the first text is embedded, or by :meth:`load`: importing sentence-transformers takes
+    seconds, and where nothing is compared, or vectors come from files, the fingerprint is enough.
+
     Raises:
-        ModelError: the folder is no such model, or holds what is refused (:mod:`el4ner.models.safety`).
+        ModelError: the folder holds what is refused (:mod:`el4ner.models.safety`), or no weights. That it is no
+            sentence-transformers model is raised when it is loaded.
     """
 
     def __init__(self, folder: Path, *, device: str = "cpu", batch_size: int = 64) -> None:
-        # Imported here: it takes seconds, and `el4ner --help` does not need it.
+        check_folder(folder, shared=True)
+        self._folder = folder
+        self._device = device
+        self._fingerprint = _digest(folder)
+        self._batch_size = batch_size
+
+    def load(self) -> None:
+        """Load the model now, if it is not yet.
+
+        Raises:
+            ModelError: the folder is no sentence-transformers model.
+        """
+        assert self._model is not None
+
+    @cached_property
+    def _model(self) -> Any:
+        import_torch()
         from safetensors import SafetensorError
         from sentence_transformers import SentenceTransformer
 
-        check_folder(folder, shared=True)
-        self._fingerprint = _digest(folder)
         try:
-            self._model: Any = SentenceTransformer(
-                str(folder),
-                device=device,
+            model = SentenceTransformer(
+                str(self._folder),
+                device=self._device,
                 local_files_only=True,
                 trust_remote_code=False,
                 model_kwargs={"use_safetensors": True},
             )
         except (OSError, ValueError, SafetensorError) as error:
-            raise ModelError(f"{folder}: is no sentence-transformers model: {error}") from error
+            raise ModelError(f"{self._folder}: is no sentence-transformers model: {error}") from error
         # A text's [SEP] is four characters of it, and no end of the text.
-        self._model.tokenizer.split_special_tokens = True
-        self._batch_size = batch_size
+        model.tokenizer.split_special_tokens = True
+        return model
 
     @property
     def fingerprint(self) -> str:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -39,14 +40,24 @@ class _Similarity:
     """Span-level or sentence-level: the k largest similarities, ties by the pool's order."""
 
     def __init__(
-        self, kind: Literal["span", "sentence"], k: int, pool: Pool, embedder: Embedder, index: PoolIndex
+        self,
+        kind: Literal["span", "sentence"],
+        k: int,
+        pool: Pool,
+        embedder: Embedder,
+        open_index: Callable[[], PoolIndex],
     ) -> None:
         self._kind = kind
         self._k = k
         self._pool = pool
         self._embedder = embedder
-        self._index = index
+        self._open_index = open_index
         self.fingerprint = f"{kind}-{k}-{embedder.fingerprint}"
+
+    @cached_property
+    def index(self) -> PoolIndex:
+        """Opened when it is first used."""
+        return self._open_index()
 
     def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
         queries = [list(spans) if self._kind == "span" else [] for spans in query_spans]
@@ -60,8 +71,8 @@ class _Similarity:
             weights = np.asarray([span_weight(surface) for surface in spans], dtype=np.float32)
             inputs.append((vectors[row : row + len(spans)], weights))
             row += len(spans)
-        by_spans = iter(self._index.span_similarities(inputs))
-        by_sentence = iter(self._index.sentences @ vector for vector in vectors[row:])
+        by_spans = iter(self.index.span_similarities(inputs))
+        by_sentence = iter(self.index.sentences @ vector for vector in vectors[row:])
         return [
             self._best(next(by_spans if spans else by_sentence), sentence)
             for sentence, spans in zip(sentences, queries, strict=True)
@@ -176,16 +187,23 @@ def make_retriever(
     index_dir: Path | None = None,
     cache: RetrievalCache | None = None,
     progress: Progress = NO_PROGRESS,
+    at_first_use: bool = False,
 ) -> Retriever:
     """The retriever of one pool. ``span`` and ``sentence`` need ``embedder`` and ``index_dir``; ``progress`` is told
-    how far the index is, where it has to be made."""
+    how far the index is, where it has to be made: now, or ``at_first_use``."""
     if kind == "none":
         return _None()
     if kind == "random":
         return _Random(k, pool, seed)
     if embedder is None or index_dir is None:
         raise ValueError(f"{kind} retrieval needs an embedder and a folder for its index")
-    index = PoolIndex.open(pool, embedder, index_dir, progress=_Told(pool, progress))
-    progress.done()
-    retriever = _Similarity(kind, k, pool, embedder, index)
+
+    def open_index() -> PoolIndex:
+        index = PoolIndex.open(pool, embedder, index_dir, progress=_Told(pool, progress))
+        progress.done()
+        return index
+
+    retriever = _Similarity(kind, k, pool, embedder, open_index)
+    if not at_first_use:
+        assert retriever.index is not None
     return CachedRetriever(retriever, pool, cache, k=k) if cache is not None else retriever

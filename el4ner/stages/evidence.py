@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from el4ner.config import MethodSettings, Settings
@@ -22,7 +22,7 @@ from el4ner.stages.extract import cheap_proposals
 from el4ner.stages.in_context import type_scores
 from el4ner.types import Mode
 
-__all__ = ["goes_by_mean", "make_evidence", "make_sources", "pool_spans"]
+__all__ = ["goes_by_mean", "make_evidence", "make_sources", "pool_spans", "shows_demonstrations"]
 
 log = logging.getLogger(__name__)
 
@@ -128,12 +128,27 @@ def _sources(
         label = f"reading the spans of pool {pool.name} with {encoder.name}"
         memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
         sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states))
-    spoken_for = set(members) if method.encoder == "members" else set(engines)
     for name, engine in engines.items():
-        if "in_context" in method.evidence or not (by_states and name in spoken_for):
+        if _speaks_in_context(method, engine):
             fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
             sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
     return sources
+
+
+def shows_demonstrations(settings: Settings, engines: Collection[Engine]) -> bool:
+    """Whether any prompt of these engines shows demonstrations. Where none does, nothing need be retrieved."""
+    method = settings.method
+    if method.mode is Mode.PAPER or "models" in method.proposals or method.validation_kind != "off":
+        return True
+    by_mean = goes_by_mean(method, shows_states=any(isinstance(engine, StateEngine) for engine in engines))
+    return by_mean or any(_speaks_in_context(method, engine) for engine in engines)
+
+
+def _speaks_in_context(method: MethodSettings, engine: Engine) -> bool:
+    """Whether a member's answers behind demonstrations are among the evidence: they are asked for, or there is nothing
+    that speaks for it by states."""
+    spoken_for = method.encoder == "embedder" or isinstance(engine, StateEngine)
+    return "in_context" in method.evidence or not (_state_kinds(method) and spoken_for)
 
 
 def pool_spans(context: StageContext) -> PoolSpans:

@@ -41,6 +41,9 @@ class HashEmbedder:
     def __init__(self, _folder: Path) -> None:
         pass
 
+    def load(self) -> None:
+        """See :class:`~el4ner.retrieval.SentenceTransformerEmbedder`."""
+
     def embed(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Any:
         """See :class:`~el4ner.retrieval.embedder.Embedder`."""
         if progress is not None:

@@ -9,17 +9,21 @@ from pathlib import Path
 from types import MappingProxyType
 
 import numpy as np
+import orjson
 import pytest
 import torch
 from safetensors.torch import load_file
 from tokenizers import pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from el4ner.engines.rendering import Renderer
 from el4ner.errors import ModelError
 from el4ner.models.convert import convert
 from el4ner.models.gguf_file import GgufFile
 from el4ner.models.gguf_tokenizer import build_tokenizer
+from el4ner.models.manifest import write_manifest
 from el4ner.models.progress import NO_PROGRESS
+from el4ner.models.tokenizers import PreparedTokenizer, load_tokenizer
 
 gguf = pytest.importorskip("gguf")
 
@@ -143,6 +147,47 @@ def test_a_converted_model_loads_and_has_the_weights(tmp_path: Path, random: np.
     assert tokenizer.chat_template == "{{ messages[0]['content'] }}"
     assert tokenizer.tokenize("a a12<|im_end|>") == ["a", "Ġa", "1", "2", "<|im_end|>"]
     assert model(torch.tensor([tokenizer("a a")["input_ids"]])).logits.isfinite().all()
+
+
+def test_a_converted_models_tokenizer_is_read_as_transformers_reads_it(
+    tmp_path: Path, random: np.random.Generator
+) -> None:
+    write_llama(tmp_path / "tiny.gguf", random)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    convert(tmp_path / "tiny.gguf", folder, NO_PROGRESS)
+    assert not isinstance(load_tokenizer(folder), PreparedTokenizer), "nobody says that the converter wrote it"
+    write_manifest(folder, {"format": 1})
+    ours, theirs = load_tokenizer(folder), AutoTokenizer.from_pretrained(folder)
+    assert isinstance(ours, PreparedTokenizer)
+    assert (ours.bos_token_id, ours.eos_token_id) == (theirs.bos_token_id, theirs.eos_token_id)
+    assert ours("a a12")["input_ids"] == theirs("a a12")["input_ids"]
+    assert {number: str(token) for number, token in ours.added_tokens_decoder.items()} == {
+        number: str(token) for number, token in theirs.added_tokens_decoder.items()
+    }
+    mine, other = Renderer(ours), Renderer(theirs)
+    assert (mine.template, mine.end_tokens) == (other.template, other.end_tokens)
+    for text in ("a a12", "<|im_end|>", " ", "a\n\na1<|im_start|>2"):
+        assert mine.encode(text) == other.encode(text)
+        assert mine.encode_prompt(text, text) == other.encode_prompt(text, text)
+        assert mine.decode(list(mine.encode(text))) == other.decode(list(other.encode(text)))
+    settings = orjson.loads((folder / "tokenizer_config.json").read_bytes())
+    (folder / "tokenizer_config.json").write_bytes(orjson.dumps({**settings, "add_bos_token": True}))
+    assert not isinstance(load_tokenizer(folder), PreparedTokenizer), "a setting that changes what tokenizer.json does"
+
+
+@pytest.mark.parametrize("content", [b"{", b"{}", b""])
+def test_a_damaged_tokenizer_is_an_error_and_no_crash(
+    tmp_path: Path, random: np.random.Generator, content: bytes
+) -> None:
+    write_llama(tmp_path / "tiny.gguf", random)
+    folder = tmp_path / "model"
+    folder.mkdir()
+    convert(tmp_path / "tiny.gguf", folder, NO_PROGRESS)
+    write_manifest(folder, {"format": 1})
+    (folder / "tokenizer.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"tokenizer\.json"):
+        load_tokenizer(folder)
 
 
 @pytest.mark.parametrize("output", [False, True])

@@ -12,13 +12,14 @@ from doubles import ScriptedEngine, ScriptedStateEngine, states_by_type
 
 from el4ner.config import Settings, load_settings
 from el4ner.engines.base import Engine, Prompt, States
+from el4ner.errors import DocumentError
 from el4ner.models.progress import NO_PROGRESS
-from el4ner.pipeline import Pipeline
+from el4ner.pipeline import STAGES, Pipeline
 from el4ner.pools import Pool, PoolSentence
 from el4ner.retrieval import make_retriever
 from el4ner.stages.evidence import make_evidence
 from el4ner.tagger import Tagger
-from el4ner.types import Document, DocumentTypes, Entity, Span
+from el4ner.types import Document, DocumentTypes, Entity, Mode, Span
 
 NAMES = ("Anderson", "Benson", "Carlson", "Davidson", "Ericson", "Ferguson", "Gibson", "Hobson")
 TOWNS = ("Augsburg", "Bamberg", "Coburg", "Duisburg", "Edinburg", "Freiburg")
@@ -302,6 +303,77 @@ def test_paper_mode_and_no_kind_of_evidence_read_nothing(tmp_path: Path, method:
     assert made.manifest("classify", "p").evidence is None
     assert engine.shown == []
     assert list(tmp_path.iterdir()) == []
+
+
+class CountingEmbedder(FakeEmbedder):
+    """Counts how often it is loaded, and texts that are embedded."""
+
+    fingerprint = "counting"
+
+    def __init__(self) -> None:
+        self.loaded = self.embedded = 0
+
+    def load(self) -> None:
+        self.loaded += 1
+
+    def embed(self, texts: Sequence[str], *, progress: object = None) -> States:
+        self.embedded += len(texts)
+        return super().embed(texts)
+
+
+@pytest.mark.parametrize(
+    ("method", "members", "stages", "demonstrations", "read"),
+    [
+        ({}, (reader("a"), reader("b")), STAGES, "shown", False),
+        ({}, (reader("a"), reader("b")), STAGES, "all", True),
+        ({}, (reader("a"), answerer("b")), STAGES, "shown", True),
+        ({}, (answerer("a"),), STAGES, "shown", True),
+        ({"evidence": ["neighbours", "in_context"]}, (reader("a"),), STAGES, "shown", True),
+        ({"evidence": []}, (reader("a"),), STAGES, "shown", True),
+        ({"proposals": ["chunks", "models"]}, (reader("a"),), STAGES, "shown", True),
+        ({"validation": "soft"}, (reader("a"),), STAGES, "shown", True),
+        ({"mode": "paper"}, (answerer("a"),), STAGES, "shown", True),
+        ({}, (reader("a"),), ["classify"], "all", False),
+        ({}, (reader("a"),), ["extract"], "all", True),
+    ],
+)
+def test_an_embedder_is_loaded_only_where_somebody_reads_what_is_retrieved(
+    tmp_path: Path,
+    method: dict[str, Any],
+    members: tuple[Engine, ...],
+    stages: Sequence[Any],
+    demonstrations: Any,
+    read: bool,
+) -> None:
+    names = [member.name for member in members]
+    settings = load_settings(
+        Settings,
+        environ={},
+        overrides={
+            "ensemble": {"members": names},
+            "models": {name: {"source": "none", "engine": "instant"} for name in names},
+            "pools": {"default": "p", "paths": {"p": "none"}},
+            "method": {"repeats": "off", **method},
+        },
+    )
+    embedder: Any = CountingEmbedder()
+    made = Pipeline.from_parts(
+        settings,
+        {member.name: member for member in members},
+        {"p": pool()},
+        embedder,
+        cache_dir=tmp_path,
+        stages=stages,
+        demonstrations=demonstrations,
+    )
+    assert (embedder.loaded > 0) is read
+    if "extract" in stages and settings.method.mode is not Mode.PAPER:
+        (extracted,) = made.extract([DOCUMENT])
+        assert not isinstance(extracted, DocumentError)
+        assert any(sentence.demonstrations for sentence in extracted.sentences) is read
+        assert (embedder.embedded > 0) is read
+        # Who reads it is another matter than who decides: the manifest names the retriever all the same.
+        assert extracted.manifest.retriever.startswith("span-")
 
 
 def test_only_types_are_found_by_evidence_and_say_so(tmp_path: Path) -> None:

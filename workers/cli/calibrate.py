@@ -75,7 +75,7 @@ def calibrate(
     before = _written(folder)
     found = []
     with TerminalProgress() as progress:
-        pipeline = Pipeline.from_settings(settings, progress=progress, calibrate_anew=fresh)
+        pipeline = Pipeline.from_settings(settings, progress=progress, calibrate_anew=fresh, demonstrations="shown")
     with pipeline:
         for pool in settings.pools.paths:
             evidence = _evidence(pipeline, pool)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from el4ner.engines.lean_transformers import leave_out_unused_parts
 from el4ner.types import Mode
 from workers.cli.options import LogFormat, LogLevel
 from workers.cli.output import reserve_standard_output
-from workers.threads import wait_passively
 
 if TYPE_CHECKING:
     from el4ner.config import Settings
@@ -46,8 +46,9 @@ class GlobalOptions:
 
 
 def prepare_process() -> None:
-    """Have the model libraries keep their bars and hints to themselves, and not spin; before they are imported."""
-    wait_passively()
+    """Have the model libraries keep their bars and hints to themselves, and load no more than models need; before they
+    are imported."""
+    leave_out_unused_parts()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -32,7 +32,7 @@ from el4ner.engines.served.transport import Ask, Line, Transport
 from el4ner.errors import EngineError, ModelError
 from el4ner.models.digest import sha256_of
 from el4ner.models.folder import listed_end_tokens
-from el4ner.models.tokenizers import tokenizer_folder
+from el4ner.models.tokenizers import load_tokenizer, tokenizer_folder
 from el4ner.types import Usage
 
 __all__ = ["ServedEngine"]
@@ -94,13 +94,11 @@ class ServedEngine:
             ConfigError: an address or the certificates cannot be read.
             ModelError: a server is of no known kind, the servers differ, or ``source`` names another tokenizer.
         """
-        from transformers import AutoTokenizer
-
         if settings.server is None:
             raise ModelError(f'models.{name}: engine "server" needs a table [models.{name}.server] with urls')
         folder = tokenizer_folder(settings.source, cache_dir)
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            tokenizer = load_tokenizer(folder)
         except (OSError, ValueError, KeyError) as error:
             raise ModelError(f"{folder}: holds no tokenizer that can be read: {error}") from error
         transport = Transport(name, settings.server)
