@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from el4ner.text.controls import CleanText
+from el4ner.text.words import function_words
 from el4ner.types import (
     NONE_TYPE,
     Sentence,
@@ -23,14 +24,17 @@ __all__ = ["answers_of", "clean_candidates", "clean_types", "entities_of", "orig
 
 
 def original_candidates(found: SentenceCandidates, view: CleanText) -> SentenceCandidates:
-    """What was extracted from the clean text, in the original. A candidate with a separator inside becomes the pieces
+    """What was extracted from the clean text, in the original. A candidate with a separator inside becomes the words
     between separators: no span holds one."""
     if view.is_original:
         return found
     proposed: dict[Span, dict[str, None]] = {}
     for candidate in found.candidates:
-        for start, end in view.stretches(candidate.span.start, candidate.span.end):
+        stretches = view.stretches(candidate.span.start, candidate.span.end)
+        for start, end in stretches:
             span = Span(start, end, view.original[start:end])
+            if len(stretches) > 1 and span.text.lower() in function_words():
+                continue
             proposed.setdefault(span, {}).update(dict.fromkeys(candidate.proposed_by))
     return replace(
         found,

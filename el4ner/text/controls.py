@@ -144,20 +144,30 @@ class CleanText:
         return bisect_left(self._places, start), bisect_left(self._places, end)
 
     def stretches(self, start: int, end: int) -> list[tuple[int, int]]:
-        """``text[start:end]`` in the original, cut at the separators inside; each stretch begins and ends with what a
-        name may begin and end with where it was cut, and has a letter or digit."""
+        """``text[start:end]`` in the original, cut at the separators inside, as the words between them: without
+        punctuation where it was cut, and without the pieces of a word that a separator cuts in two."""
         first, last = self.outside(start, end)
         index = bisect_left(self._ends, first + 1)
         if index == len(self._runs) or self._runs[index][0] >= last:
             return [(first, last)]
         found = []
+        whole = True
         while index < len(self._runs) and self._runs[index][0] < last:
-            found.append((first, self._runs[index][0]))
-            first = self._runs[index][1]
+            cut, following, _ = self._runs[index]
+            between = self._is_between_words(following)
+            if whole and between:
+                found.append((first, cut))
+            whole, first = between, following
             index += 1
-        found.append((first, last))
+        if whole:
+            found.append((first, last))
         trimmed = (_trimmed(self.original, *stretch) for stretch in found)
         return [(at, to) for at, to in trimmed if any(map(str.isalnum, self.original[at:to]))]
+
+    def _is_between_words(self, place: int) -> bool:
+        """Whether the clean text has white space where a separator that ends at ``place`` was."""
+        index, _ = self.inside(place, place)
+        return any(character.isspace() for character in self.text[max(0, index - 1) : index + 1])
 
     @cached_property
     def _ends(self) -> list[int]:

@@ -6,7 +6,7 @@ import unicodedata
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner.config import Settings, load_settings
@@ -35,7 +35,7 @@ CONTROLS = [chr(code) for code in (*range(0x20), 0x7F, *range(0x80, 0xA0)) if ch
 
 
 def tagger(pool: str = "logs", **method: Any) -> Tagger:
-    settings = load_settings(
+    configured = load_settings(
         Settings,
         environ={},
         overrides={
@@ -45,8 +45,8 @@ def tagger(pool: str = "logs", **method: Any) -> Tagger:
         },
     )
     pools = {pool: load_pool(f"shipped:{pool}", name=pool)}
-    engines = {name: InstantEngine(name) for name in settings.ensemble.members}
-    return Tagger(Pipeline(settings, engines, pools, {pool: make_retriever("random", pools[pool], k=2)}))
+    engines = {name: InstantEngine(name) for name in configured.ensemble.members}
+    return Tagger(Pipeline(configured, engines, pools, {pool: make_retriever("random", pools[pool], k=2)}))
 
 
 def found(document: TaggedDocument) -> list[tuple[str, str, float]]:
@@ -157,6 +157,7 @@ def test_lines_of_a_template_are_alike_with_and_without_colours() -> None:
 
 
 @pytest.mark.parametrize("pool", ["logs", "news"])
+@settings(deadline=None, max_examples=50)
 @given(text=parts.map("".join))
 def test_no_entity_holds_a_separator(pool: str, text: str) -> None:
     made = TAGGERS[pool]
@@ -175,6 +176,22 @@ def test_words_on_both_sides_of_a_colour_are_candidates_of_their_own() -> None:
     assert not isinstance(document, Exception)
     surfaces = {candidate.span.text for sentence in document.sentences for candidate in sentence.candidates}
     assert {"Ola", "Renn", "Kiel"} <= surfaces
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("\x1b[1mOla\x1b[0m Renn", ["Ola", "Renn"]),
+        ("Ola\x1b[1mRenn", ["Ola", "Renn"]),
+        ("\x1b[1mOla,\x1b[0m Renn", ["Ola", "Renn"]),
+        ("db-3\x1b[0m.example", []),  # a part of a word is no name
+        ("Ola db-3\x1b[0m.example\x1b[1m Renn", ["Renn"]),
+        ("Ola\x00 \x00Renn", ["Ola", "Renn"]),
+    ],
+)
+def test_a_span_is_cut_between_words_alone(text: str, words: list[str]) -> None:
+    view = CleanText.of(text)
+    assert [text[start:end] for start, end in view.stretches(0, len(view.text))] == words
 
 
 def test_a_pool_labelled_in_coloured_lines_is_the_pool_of_the_plain_ones() -> None:
