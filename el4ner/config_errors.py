@@ -46,9 +46,9 @@ class Sources:
 
     def of(self, keys: Sequence[str]) -> str:
         """`` (in FILE)`` or `` (from VARIABLE)``, whichever counts; nothing where neither has the setting."""
-        held = _at(self._in_environ, keys)
-        if held is not None:
-            return f" (from {ENV_PREFIX}{'__'.join([*keys, *_way_to_a_leaf(held)]).upper()})"
+        value = _at(self._in_environ, keys)
+        if value is not None:
+            return f" (from {ENV_PREFIX}{'__'.join([*keys, *_way_to_a_leaf(value)]).upper()})"
         if self._path is not None and _at(self._in_file, keys) is not None:
             return f" (in {self._path})"
         return ""
@@ -65,8 +65,8 @@ def explain(error: ValidationError, model: type[BaseModel], sources: Sources, fu
             continue  # of a list whose items were refused
         keys = [key for key in place if isinstance(key, str)]  # an item of a list is set with its list
         name = ".".join(map(str, place))
-        said = _said(problem, model, further)
-        lines.append(f"{name}{sources.of(keys)}: {said}" if name else said)
+        description = _description(problem, model, further)
+        lines.append(f"{name}{sources.of(keys)}: {description}" if name else description)
     return "\n".join(lines)
 
 
@@ -95,7 +95,7 @@ def _is_secret(model: type[BaseModel], place: Sequence[str | int]) -> bool:
     return isinstance(kind, type) and issubclass(kind, SecretStr)
 
 
-def _said(problem: ErrorDetails, model: type[BaseModel], further: Sequence[str]) -> str:
+def _description(problem: ErrorDetails, model: type[BaseModel], further: Sequence[str]) -> str:
     kind, message = problem["type"], problem["msg"].removeprefix("Value error, ")
     place = problem["loc"]
     if kind == "extra_forbidden":
@@ -104,13 +104,13 @@ def _said(problem: ErrorDetails, model: type[BaseModel], further: Sequence[str])
         return "is missing, and has no default"
     if kind == UNSHOWN_INPUT:
         return message
-    said = _demand(problem, message)
+    demand = _demand(problem, message)
     value = problem.get("input")
     # A check of our own that does not begin so has said what the value is, or is of several settings.
     unshown = kind == "value_error" and not message.startswith("expected")
     if unshown or _is_secret(model, place) or (isinstance(value, Mapping) and kind not in _EXPECTED):
-        return said
-    return f"{said}, not {_shown(value)}"
+        return demand
+    return f"{demand}, not {_shown(value)}"
 
 
 def _demand(problem: ErrorDetails, message: str) -> str:
@@ -162,17 +162,17 @@ def _shown(value: Any) -> str:
 def _at(table: Mapping[str, Any], keys: Sequence[str]) -> Any:
     if not keys:
         return None
-    held: Any = table
+    value: Any = table
     for key in keys:
-        if not isinstance(held, Mapping) or key not in held:
+        if not isinstance(value, Mapping) or key not in value:
             return None
-        held = held[key]
-    return held
+        value = value[key]
+    return value
 
 
-def _way_to_a_leaf(held: Any) -> Iterator[str]:
+def _way_to_a_leaf(value: Any) -> Iterator[str]:
     """The keys from a table to the first value in it."""
-    while isinstance(held, Mapping) and held:
-        key = next(iter(held))
+    while isinstance(value, Mapping) and value:
+        key = next(iter(value))
         yield key
-        held = held[key]
+        value = value[key]

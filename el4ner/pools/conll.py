@@ -131,12 +131,12 @@ def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
         where = f"{path}:{number}"
         if isinstance(line, UnicodeDecodeError):
             sentence = sentence or _Sentence(where, columns, reading.join, comments.get("text"))
-            sentence.made.refuse(where, f"is not UTF-8: {line.reason} at byte {line.start}")
+            sentence.result.refuse(where, f"is not UTF-8: {line.reason} at byte {line.start}")
             continue
         line = line.rstrip("\r\n")
         if _is_boundary(line):
             if sentence is not None:
-                yield sentence.made
+                yield sentence.result
             sentence, comments = None, {}
         elif sentence is None and _is_comment(line):
             key, _, value = line.lstrip("# ").partition("=")
@@ -148,16 +148,16 @@ def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
                 sentence.add(line)
             except PoolError as error:
                 hint = "; it looks like JSON: name the file .jsonl" if _JSON.match(line) else ""
-                sentence.made.refuse(where, f"{error}{hint}")
+                sentence.result.refuse(where, f"{error}{hint}")
     if sentence is not None:
-        yield sentence.made
+        yield sentence.result
 
 
 class _Sentence:
     """Adds one line after the other. What is wrong with a line is raised without its place."""
 
     def __init__(self, where: str, columns: Sequence[str], join: str, text: str | None) -> None:
-        self.made = Tokens(where, text=text)
+        self.result = Tokens(where, text=text)
         self._columns = list(columns)
         self._join = join
         self._space_before = True
@@ -191,7 +191,7 @@ class _Sentence:
         first, _, last = number.partition("-")
         if not last and first.isdecimal() and int(first) <= self._range_end:
             if self._range_untagged and tag is not None:
-                self.made.tags[-1] = tag
+                self.result.tags[-1] = tag
                 self._range_untagged = False
             return
         if last:
@@ -204,9 +204,9 @@ class _Sentence:
         token = token if self._join == "none" else token.strip(" ")
         if mistake := token_error(token, self._join) or wrong_tag(tag):
             raise PoolError(mistake)
-        self.made.glued.append(not self._space_before)
-        self.made.tokens.append(token)
-        self.made.tags.append(tag)
+        self.result.glued.append(not self._space_before)
+        self.result.tokens.append(token)
+        self.result.tags.append(tag)
         self._space_before = space_after
 
 

@@ -59,25 +59,28 @@ def json_items(path: Path, reading: Reading) -> Iterator[Item]:
                 yield sentence_of(sentence, join)
 
 
-def _parse(record: Record, layout: tuple[Layout, str] | None) -> LeftOut | tuple[str, Parsed]:
+def _parse(record: Record, file_layout: tuple[Layout, str] | None) -> LeftOut | tuple[str, Parsed]:
+    """What a record says. ``file_layout`` is the layout of the file's first record that has one, and its place."""
     try:
-        own = layout_of(record.value)
-        if layout is not None and own is OURS and layout[0].strict and "spans" not in record.value:
-            own = layout[0] if not _is_plain(record.value) else own  # a stray key, which the file's layout names better
-        if layout is not None and own is not layout[0]:
-            if not _is_plain(record.value):
-                return LeftOut(record.where, _another_layout(record.value, own, *layout))
-            if layout[0] is not PRODIGY or "spans" not in record.value:
-                return LeftOut(record.where, f"has no labels, not even an empty list of them as in {layout[0].name}")
-        return record.where, own.parse(record.value)
+        layout = layout_of(record.value)
+        if file_layout is not None:
+            expected, where = file_layout
+            plain = _is_plain(record.value)
+            if layout is OURS and not plain and expected.strict and "spans" not in record.value:
+                layout = expected  # a key that is nobody's: the file's layout names the nearest one better
+            if layout is not expected and not plain:
+                return LeftOut(record.where, _another_layout(record.value, layout, expected, where))
+            if layout is not expected and (expected is not PRODIGY or "spans" not in record.value):
+                return LeftOut(record.where, f"has no labels, not even an empty list of them as in {expected.name}")
+        return record.where, layout.parse(record.value)
     except PoolError as error:
         return LeftOut(record.where, str(error))
 
 
-def _another_layout(value: Any, own: Layout, first: Layout, where: str) -> str:
+def _another_layout(value: Any, layout: Layout, first: Layout, where: str) -> str:
     keys = [key for key in value if key not in _PLAIN_KEYS] if isinstance(value, dict) else []
     named = f" (key {quoted(keys[0])})" if keys else ""
-    return f"is in {own.name}{named}, but {where} is in {first.name}: a file has one layout, so move one of them"
+    return f"is in {layout.name}{named}, but {where} is in {first.name}: a file has one layout, so move one of them"
 
 
 def _is_plain(value: Any) -> bool:

@@ -202,17 +202,17 @@ def _spacy_training(record: Mapping[str, Any]) -> list[Tokens]:
     ]
 
 
-def _spacy_sentence(sentence: Any) -> Tokens:
-    made = Tokens("")
+def _spacy_sentence(record: Any) -> Tokens:
+    sentence = Tokens("")
     space = ""
-    for token in list_in(_with(sentence, "tokens"), "tokens"):
+    for token in list_in(_with(record, "tokens"), "tokens"):
         tag = _with(token, "ner")["ner"]
         if tag == "-":
             raise PoolError('a token\'s "ner" is "-": nobody has said whether it belongs to an entity')
-        made.glued.append(bool(made.tokens) and space == "")
+        sentence.glued.append(bool(sentence.tokens) and space == "")
         space = token.get("space", " ")
-        _append(made, token.get("orth"), tag)
-    return made
+        _append(sentence, token.get("orth"), tag)
+    return sentence
 
 
 _TAG_KEYS: Final = ("ner_tags", "tags", "labels")
@@ -235,22 +235,22 @@ def _hugging_face(record: Mapping[str, Any]) -> Tokens:
         raise PoolError(f'has {len(tokens)} "tokens" and {len(tags)} "{key}"')
     if not tokens:
         raise PoolError('"tokens" is empty')
-    made = Tokens("")
+    sentence = Tokens("")
     for token, tag in zip(tokens, tags, strict=True):
-        made.glued.append(False)
-        _append(made, token, tag)
+        sentence.glued.append(False)
+        _append(sentence, token, tag)
     text = record.get("text")
-    made.text = text if isinstance(text, str) else None
-    return made
+    sentence.text = text if isinstance(text, str) else None
+    return sentence
 
 
-def _append(made: Tokens, token: Any, tag: Any) -> None:
+def _append(sentence: Tokens, token: Any, tag: Any) -> None:
     if not isinstance(token, str) or not isinstance(tag, str):
         raise PoolError(f"a token and its tag have to be texts, not {quoted(token)} and {quoted(tag)}")
     if mistake := token_error(token, "script") or wrong_tag(tag):
         raise PoolError(mistake)
-    made.tokens.append(token)
-    made.tags.append(tag)
+    sentence.tokens.append(token)
+    sentence.tags.append(tag)
 
 
 def _with(value: Any, key: str) -> Mapping[str, Any]:
