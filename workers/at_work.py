@@ -98,16 +98,21 @@ class AtWork:
 
     @contextlib.contextmanager
     def answering(self, records: Sequence[Record]) -> Iterator[None]:
-        """In the block these messages' answers are written down. What is raised there stays in the note: it is a bug
+        """In the block these messages' answers are written down. What is raised there is blamed on them: it is a bug
         that ends the process."""
         self._answering = [_place(record) for record in records]
         self._write()
-        yield
+        try:
+            yield
+        except Exception:
+            self.blame(records)
+            raise
         self._answering = []
         self._write()
 
     def blame(self, records: Sequence[Record]) -> None:
-        """This process ends because the answers to these messages, or to one of them, cannot be delivered."""
+        """This process ends because of these messages, or of one of them. That stays in the note, whatever else is
+        worked on until it has ended."""
         self._blamed += [_place(record) for record in records]
         self._write()
 

@@ -279,10 +279,13 @@ class StageWorker:
             except EngineError:
                 self._at_work.end()
                 raise
+            except Exception:
+                # A bug: this process ends, and the next one has to know, whatever other batches do until then.
+                self._at_work.blame([work.record for work in some])
+                raise
             finally:
                 self._telemetry.called(time.monotonic() - called)
                 self._called_at = None
-            # After anything else that is raised the note stays: this process ends, and the next one has to know.
             self._at_work.end()
             return values
 

@@ -218,6 +218,9 @@ def test_what_is_at_the_engine_and_what_is_answered_are_noted_beside_each_other(
         pass
     with pytest.raises(ZeroDivisionError), dead.answering([record(3)]):
         _ = 1 // 0
+    # Other batches go on until the process has ended.
+    with dead.answering([record(4)]):
+        pass
     die(dead)
     after = started(tmp_path)
     assert deaths(after, range(5)) == [0, 1, 0, 1, 0]

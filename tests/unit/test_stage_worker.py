@@ -229,3 +229,21 @@ async def test_a_long_batch_is_not_taken_for_an_engine_that_hangs_while_slices_a
     await process.work(*BATCH)
     assert ages == [500.0, 500.0, 500.0]
     assert worker.batch_seconds is None
+
+
+async def test_a_bug_at_the_engine_is_not_forgotten_when_other_batches_go_on(tmp_path: Path) -> None:
+    process = Process(tmp_path, lambda _: None)
+    call = process.worker._call
+
+    def with_a_bug(pipeline: Any, documents: Sequence[Any]) -> list[Any]:
+        if any(one.id == "poison" for one in documents):
+            raise ZeroDivisionError("a bug")
+        return call(pipeline, documents)
+
+    process.worker._call = with_a_bug
+    with pytest.raises(ZeroDivisionError):
+        await process.work(BATCH[1])
+    await process.work(BATCH[2])
+    process.die()
+    after = Process(tmp_path, lambda _: None)
+    assert [after.worker._at_work.deaths(record) for record in BATCH] == [0, 1, 0]
