@@ -19,7 +19,7 @@ MAX_SPAN_CHARS: Final = 500
 """The most code points of a proposal: a long URL."""
 OVERHEAD: Final = 4
 """Tokens that a proposal costs beside its own: the line that it stands on."""
-MAX_COST: Final = 8
+MAX_COST: Final = 6
 FREE_COST: Final = 256
 """A sentence's proposals may cost ``FREE_COST + MAX_COST * bytes``. English prose costs 2 a byte, and 5 at most in
 sentences of some words; scripts without capitals, whose every stretch of some words is proposed, come near to it."""

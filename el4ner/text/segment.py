@@ -21,7 +21,7 @@ import sentencex
 from el4ner.text.boundaries import MAX_CLUSTER, boundaries
 from el4ner.types import Sentence
 
-__all__ = ["BYTES_PER_CHAR", "TextKind", "segment", "split_long"]
+__all__ = ["TextKind", "segment", "split_long"]
 
 TextKind = Literal["prose", "log"]
 
@@ -31,18 +31,17 @@ full stops without spaces (200,000 characters: ten seconds)."""
 MARGIN: Final = 500
 """A boundary so close to a window's end is decided again, when what follows it is seen too."""
 
-BYTES_PER_CHAR: Final = 2
-"""A sentence has at most so many bytes of UTF-8 for each character that it may have: some tokenizers read a token for
-each byte of an emoji or of a script that they hardly know, and reading is slower the longer a sentence is."""
-
 _LINE = re.compile(r"[^\n\r]+")
 _SPACE = re.compile(r"\s+")
 _BEHIND_PUNCTUATION = regex.compile(r"(?<=\p{Terminal_Punctuation})(?!\p{P})")
 
 
 def segment(text: str, kind: TextKind = "prose", *, max_chars: int = 1_000, language: str = "en") -> list[Sentence]:
-    """The sentences of ``text`` in order: not empty, without white space around them, at most ``max_chars`` characters
-    and ``BYTES_PER_CHAR`` times as many bytes of UTF-8, or one user-perceived character if that is longer.
+    """The sentences of ``text`` in order: not empty, without white space around them, at most ``max_chars`` bytes of
+    UTF-8 long, or one user-perceived character if that is longer.
+
+    Bytes, since some tokenizers read a token for each byte of an emoji or of a script that they hardly know, and the
+    time that a sentence takes grows with the square of its tokens and those of its proposals.
 
     Every character that is not white space is in exactly one sentence, and no user-perceived character in two (but one
     that is longer than both limits and than :data:`~el4ner.text.boundaries.MAX_CLUSTER`).
@@ -89,9 +88,8 @@ def _split(text: str, start: int, end: int, max_chars: int, cutting: frozenset[i
 def _last_that_fits(text: str, start: int, end: int, max_chars: int, cutting: frozenset[int]) -> int:
     """The last place where a piece from ``start`` on may end, not before the end of its first character."""
     fits = min(start + max_chars, end)
-    room = max_chars * BYTES_PER_CHAR
-    if _size(text[start:fits]) > room:
-        fits = start + bisect_left(range(start, fits), room + 1, key=lambda at: _size(text[start : at + 1]))
+    if _size(text[start:fits]) > max_chars:
+        fits = start + bisect_left(range(start, fits), max_chars + 1, key=lambda at: _size(text[start : at + 1]))
     cut = fits
     while cut > start and cut in cutting:
         cut -= 1
