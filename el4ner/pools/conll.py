@@ -29,7 +29,10 @@ _SPACE_AFTER: Final = re.compile(r"(?:^|\|)Spaces?After=")
 _CONTROLS: Final = frozenset({"Cc", "Cf", "Zs", "Zl", "Zp"})
 _JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _SHORT: Final = 80
-_ADVICE: Final = '; to leave out such sentences: on_error = "skip" in pool.toml or [pools], or --on-error skip'
+_ADVICE: Final = (
+    '; to leave out such sentences: on_error = "skip" in pool.toml or [pools], the variable '
+    "EL4NER_POOLS__ON_ERROR=skip, or --on-error skip of pool check and eval"
+)
 
 
 @dataclass
