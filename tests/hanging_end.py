@@ -80,6 +80,7 @@ class App:
         self.positions = Positions()
         self.lags: dict[tuple[str, int], int] = {}
         self.consumer = self
+        self.consumer_loop = asyncio.get_running_loop()
 
     async def at(self, place: str) -> None:
         if place in self.hang:

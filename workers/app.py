@@ -117,6 +117,12 @@ class StageApp(faust.App):  # type: ignore[misc]
         if fatal is not None:
             fatal(reason)
 
+    @property
+    def consumer_loop(self) -> asyncio.AbstractEventLoop:
+        """Where the consumer's own tasks run, heartbeats among them: on a thread beside the app's loop."""
+        loop: asyncio.AbstractEventLoop = self.consumer._thread.thread_loop
+        return loop
+
     def leave(self) -> Future[None]:
         """Leave the group now, from any thread: see :meth:`workers.transport.Consumer.leave`."""
         left: Future[None] = self.consumer.leave()

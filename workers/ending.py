@@ -66,7 +66,7 @@ class Ending:
 
     def watch(self, loop: asyncio.AbstractEventLoop) -> None:
         """The watchdog tells where the tasks of this loop stood."""
-        if self._watchdog is not None:
+        if self._watchdog is not None and loop not in self._watchdog.loops:
             self._watchdog.loops.append(loop)
 
     def members(self, leavers: Sequence[Callable[[], Future[None]]]) -> None:

@@ -313,6 +313,8 @@ async def _serve(
 
     workers += [_build(stage, settings, owner, fatal, telemetry, sizes) for stage in stages]
     ending.members([worker.app.leave for worker in workers])
+    for worker in workers:
+        ending.watch(worker.app.consumer_loop)
     starting: asyncio.Future[Any] = asyncio.ensure_future(_start(workers, ready))
     stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
     ends: list[asyncio.Future[Any]] = [stopping, crashed]

@@ -285,7 +285,7 @@ async def test_positions_are_bounded_and_name_the_innermost_call_first() -> None
 
 
 @pytest.fixture
-def app(monkeypatch: pytest.MonkeyPatch) -> App:
+async def app(monkeypatch: pytest.MonkeyPatch) -> App:
     """That of the worker which ``serve_workers`` runs; ``fatal`` is what crashes it."""
     app = App({}, lambda: None)
 
