@@ -105,8 +105,11 @@ def _kind(match: re.Match[str]) -> AtomKind | None:
             top = surface.rpartition(".")[2]
             spelt = surface.islower() or (surface.count(".") > 1 and top.islower()) or top in ("com", "org", "net")
             return "domain" if spelt else None
-        case "windows" | "path":
+        case "windows":
             return "path"
+        case "path":
+            # Java writes addresses with a slash in front: /10.2.3.4:9092.
+            return "path" if any(map(str.isalpha, surface)) else None
         case "hash":
             return "hash" if _looks_random(surface) else None
         case "handle":

@@ -212,7 +212,7 @@ def test_of_two_entities_that_overlap_one_is_kept() -> None:
     text = "Bank of England"
     manifest = Manifest(Mode.SCORED, {}, "v1", "made", "f", "r")
     document, piece = Document("d", text), Sentence(0, 15, text)
-    whole = TypedSpan(SpanCandidate(Span(0, 15, text), ("chunks",)), "place", 0.9)
+    whole = TypedSpan(SpanCandidate(Span(0, 15, text), ("chunks",)), "bank", 0.9)
     part = TypedSpan(SpanCandidate(Span(8, 15, "England"), ("lexicon",)), "place", 0.5)
     nothing = TypedSpan(SpanCandidate(Span(0, 4, "Bank"), ("chunks",)), "none", 0.5)
     asked = Verdict(True, 1.0, "instant-b")
