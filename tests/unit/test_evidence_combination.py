@@ -160,13 +160,13 @@ def test_where_nothing_was_reported_confidences_stay_what_they_were() -> None:
 
 def test_scores_by_hand() -> None:
     """Of two spans that overlap the likelier is reported; an entity that nobody proposed is missed."""
-    places = [(0, 0, 3), (0, 0, 9), (0, 10, 14), (1, 0, 5), (1, 2, 4), (2, 0, 2)]
+    places = [(0, 0, 3), (0, 0, 9), (0, 10, 14), (1, 0, 5), (1, 3, 8), (2, 0, 2)]
     labels = np.asarray([0, NONE, 1, 0, NONE, NONE])
     chosen = np.asarray([0, 0, 0, 0, 1, 1])
     confidence = np.asarray([0.9, 0.6, 0.8, 0.5, 0.7, 0.4])
     decisions = Decisions(chosen, confidence, confidence)
     asked = Sample(places, labels, gold=5)
-    # Reported: (0, 0–3) right; (0, 10–14) of the wrong type; (1, 2–4) wrong, in front of the right one; (2, 0–2) wrong.
+    # Reported: (0, 0–3) right; (0, 10–14) of the wrong type; (1, 3–8) wrong, in front of the right one; (2, 0–2) wrong.
     assert sorted(asked.entities(decisions, NONE)) == [0, 2, 4, 5]
     assert asked.figures(decisions, NONE) == Figures(precision=1 / 4, recall=1 / 5, f1=2 / 9)
 
