@@ -7,7 +7,7 @@ from typing import assert_never
 
 from el4ner.config import ModelSettings
 from el4ner.engines.base import Engine
-from el4ner.engines.lean_transformers import import_transformers
+from el4ner.engines.lean_transformers import collection_paused, import_transformers
 from el4ner.engines.waiting import import_torch
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -28,9 +28,10 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
 
             return InstantEngine(name)
         case "transformers":
-            import_torch()
-            import_transformers()
-            from el4ner.engines.transformers_engine import TransformersEngine
+            with collection_paused():
+                import_torch()
+                import_transformers()
+                from el4ner.engines.transformers_engine import TransformersEngine
 
             return TransformersEngine.load(
                 name,
