@@ -90,6 +90,10 @@ class Secured:
         """A kafka-python client as the user of ``role``."""
         return broker.connect(self.settings(role).kafka, kind, TopicError, **options)
 
+    def reader(self, role: Role, group: str | None = None) -> Any:
+        """A consumer as the user of ``role``."""
+        return self.client(KafkaConsumer, role, group_id=group, isolation_level="read_committed")
+
     def settings(self, role: Role | None = None, **kafka: Any) -> StreamSettings:
         overrides = self.sections(role, **kafka)
         overrides["kafka"] = {key: value for key, value in overrides["kafka"].items() if value is not None}
@@ -197,7 +201,7 @@ def test_nobody_writes_what_is_not_theirs(secured: Secured, role: Role, topic: T
 )
 def test_nobody_reads_what_is_not_theirs(secured: Secured, role: Role, topic: Topic) -> None:
     name = topic_name(secured.settings().kafka, topic)
-    with contextlib.closing(secured.client(KafkaConsumer, role, group_id=None)) as consumer:
+    with contextlib.closing(secured.reader(role)) as consumer:
         consumer.assign([TopicPartition(name, 0)])
         with pytest.raises(TopicAuthorizationFailedError):
             _poll(consumer)
@@ -211,14 +215,14 @@ def test_nobody_reads_what_is_not_theirs(secured: Secured, role: Role, topic: To
     ],
 )
 def test_who_is_outside_sees_nothing_of_the_inside(secured: Secured, role: Role, seen: set[Topic]) -> None:
-    with contextlib.closing(secured.client(KafkaConsumer, role, group_id=None)) as consumer:
+    with contextlib.closing(secured.reader(role)) as consumer:
         assert consumer.topics() == {topic_name(secured.settings().kafka, topic) for topic in seen}
 
 
 @pytest.mark.parametrize(("group", "welcome"), [(READERS, True), (f"{PREFIX}el4ner-aggregate", False)])
 def test_readers_read_results_in_their_own_group_only(secured: Secured, group: str, welcome: bool) -> None:
     name = topic_name(secured.settings().kafka, Topic.TAGGED_DOCUMENTS)
-    with contextlib.closing(secured.client(KafkaConsumer, Role.READER, group_id=group)) as consumer:
+    with contextlib.closing(secured.reader(Role.READER, group)) as consumer:
         consumer.subscribe([name])
         if welcome:
             wait_until(lambda: consumer.poll(timeout_ms=100) or consumer.assignment(), timeout=20, what="partitions")
