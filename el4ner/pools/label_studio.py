@@ -48,7 +48,7 @@ def parse_task(task: Mapping[str, Any]) -> Labelled | Rejected:
     if not kept:
         raise PoolError("nobody has annotated this task (predictions do not count): leave it out of the export")
     chosen = [annotation for annotation in kept if annotation.get("ground_truth") is True] or kept
-    regions = [_regions(list_in(annotation, "result") if "result" in annotation else []) for annotation in chosen]
+    regions = [_regions(_results(annotation)) for annotation in chosen]
     if any(set(other) != set(regions[0]) for other in regions[1:]):
         raise PoolError(f"has {len(chosen)} annotations that differ: mark one of them as ground truth")
     return Labelled(_text(task["data"], frozenset()), tuple(regions[0]), "auto")
@@ -73,8 +73,14 @@ def _region_keys(record: Mapping[str, Any]) -> list[str]:
         for key, value in record.items()
         if isinstance(value, list)
         and value
-        and all(isinstance(item, Mapping) and "labels" in item and "start" in item for item in value)
+        and all(isinstance(item, Mapping) for item in value)
+        and any(_is_region(item, unlabelled="annotation_id" in record) for item in value)
     ]
+
+
+def _is_region(item: Mapping[str, Any], *, unlabelled: bool) -> bool:
+    """Whether it looks like a region: of any labelling tag, or (if ``unlabelled``) one that was given no label."""
+    return any(key.endswith("labels") for key in item) or (unlabelled and "start" in item)
 
 
 def _text(data: Any, passed_over: frozenset[str]) -> str:
@@ -89,19 +95,37 @@ def _text(data: Any, passed_over: frozenset[str]) -> str:
     return text_in(data)
 
 
+def _results(annotation: Mapping[str, Any]) -> list[Any]:
+    if "result" not in annotation:
+        raise PoolError('an annotation has no "result", not even an empty list: export the tasks as JSON once more')
+    return list_in(annotation, "result")
+
+
 def _regions(results: Sequence[Any]) -> list[RawSpan]:
     spans = []
     for result in results:
         if not isinstance(result, Mapping):
             raise PoolError(f"a result has to be an object, not {quoted(result)}")
-        if result.get("type") == "hypertextlabels":
-            raise PoolError("has labels of a HyperText tag: their offsets are places in HTML, not in a text")
-        if result.get("type", "labels") == "labels":  # others are choices, relations, comments, ratings
+        kind = result.get("type", "labels")
+        if kind == "labels":
             spans.append(_region(result.get("value")))
+        elif isinstance(kind, str) and kind.endswith("labels"):
+            raise PoolError(_other_labels(kind))
+        # Others are choices, relations, comments, ratings: they say nothing about entities.
     return spans
 
 
+def _other_labels(kind: str) -> str:
+    if kind == "hypertextlabels":
+        return "has labels of a HyperText tag: their offsets are places in HTML, not in a text"
+    return f'has {quoted(kind)}: only labels of a Text tag are places in a text (type "labels")'
+
+
 def _region(value: Any) -> RawSpan:
+    if isinstance(value, Mapping) and "labels" not in value:
+        for kind in value:
+            if kind.endswith("labels"):
+                raise PoolError(_other_labels(kind))
     labels = value.get("labels") if isinstance(value, Mapping) else None
     if not isinstance(labels, list) or len(labels) != 1:
         raise PoolError(f'a region needs "start", "end" and exactly one of "labels", not {quoted(value)}')

@@ -170,6 +170,8 @@ def _prodigy(record: Mapping[str, Any]) -> Labelled | Rejected:
     text = text_in(record)
     if "spans" not in record and "answer" not in record:
         raise PoolError('has neither "spans" nor an "answer": nobody has annotated it')
+    if "spans" not in record and ("options" in record or "accept" in record):
+        raise PoolError('has "options" and no "spans": choices about a whole text, nobody was asked for its entities')
     spans = []
     for item in list_in(record, "spans") if "spans" in record else ():
         known_span_keys(item, _PRODIGY_SPAN_KEYS, PRODIGY.name)
@@ -189,6 +191,8 @@ def _spacy_pair(pair: Any) -> Labelled:
 
 
 def _spacy_doc(record: Mapping[str, Any]) -> Labelled:
+    if record.get("spans") and not record["ents"]:
+        raise PoolError('has "spans" and no "ents": only entities are read: set doc.ents from doc.spans first')
     spans = tuple(replace(span_of(item), surface=None) for item in list_in(record, "ents"))
     return Labelled(text_in(record), spans)
 

@@ -30,11 +30,19 @@ def spans_of(pool: Pool) -> list[list[tuple[str, str]]]:
     return [[(span.text, label) for span, label in sentence.spans] for sentence in pool.sentences]
 
 
-def label_studio(value: dict[str, Any], *, text: str = "Ann is here", **more: Any) -> dict[str, Any]:
-    result = {"type": "labels", "from_name": "label", "to_name": "text", "value": value}
+def label_studio(
+    value: dict[str, Any], kind: str = "labels", *, text: str = "Ann is here", **more: Any
+) -> dict[str, Any]:
+    result = {"type": kind, "from_name": "label", "to_name": "text", "value": value}
     return {"id": 1, "data": {"text": text}, "annotations": [{"result": [result], **more}], "predictions": []}
 
 
+MINIMAL: dict[str, Any] = {
+    "id": 1,
+    "text": "Ann is here",
+    "label": [{"start": 0, "end": 3, "text": "Ann", "labels": ["PER"]}],
+    "annotation_id": 4,
+}
 TOKEN = {"space": " ", "ner": "O"}
 READ: dict[str, Any] = {
     "doccano": {"id": 1, "text": "Ann is here", "label": [[0, 3, "PER"]], "Comments": []},
@@ -151,7 +159,20 @@ def test_among_good_lines_a_wrong_one_is_no_negative_example(tmp_path: Path, bad
         (label_studio({"start": 0, "end": 3, "labels": ["PER", "ORG"]}), 'exactly one of "labels"'),
         (label_studio({"start": 0, "end": 3, "text": "Bob", "labels": ["PER"]}), "is 'Ann', not 'Bob'"),
         ({"data": {"text": "Ann"}, "annotations": [], "predictions": [{}]}, "nobody has annotated this task"),
+        ({"data": {"text": "Ann"}, "annotations": [{"id": 3}]}, 'an annotation has no "result"'),
+        ({"data": {"text": "Ann"}, "annotations": [{"result": None}]}, '"result" has to be a list'),
+        (
+            label_studio({"start": "0", "end": "0", "paragraphlabels": ["PER"]}, "paragraphlabels"),
+            "only labels of a Text",
+        ),
+        (label_studio({"x": 1, "rectanglelabels": ["PER"]}, "rectanglelabels"), "has 'rectanglelabels'"),
+        (label_studio({"start": "/p[1]", "end": "/p[1]", "hypertextlabels": ["PER"]}, "hypertextlabels"), "HyperText"),
+        ({**MINIMAL, "label": [{"start": 0, "end": 3, "hypertextlabels": ["PER"]}]}, "HyperText"),
+        ({**MINIMAL, "label": [{"x": 1.5, "rectanglelabels": ["PER"]}]}, "only labels of a Text"),
+        ({**MINIMAL, "label": [*MINIMAL["label"], {"start": 4, "end": 6, "text": "is"}]}, 'exactly one of "labels"'),
         (["Ann", {"entitis": []}], "no key 'entitis'; nearest: 'entities'"),
+        ({"text": "Ann", "ents": [], "spans": {"sc": [{"start": 0, "end": 3, "label": "PER"}]}}, "set doc.ents"),
+        ({"text": "Ann", "options": [{"id": "A"}], "accept": ["A"], "answer": "accept"}, "about a whole text"),
         ({"text": "Ann", "spans": [], "answer": "maybe"}, "accept, reject or ignore, not 'maybe'"),
         ({"text": "Ann", "spans": [], "answer": "accept", "_is_binary": True}, "binary"),
         ({"text": "Ann", "label": "PER", "answer": "accept"}, "no key 'label'"),
