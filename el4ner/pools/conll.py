@@ -168,6 +168,8 @@ class _Sentence:
         self._range_untagged = False
 
     def add(self, line: str) -> None:
+        if "\r" in line:
+            raise PoolError("holds a carriage return without a line feed: `tr '\\r' '\\n'` mends the file")
         cells = _cells(line)
         numbered = len(cells) == _CONLLU_COLUMNS and _WORD_ID.fullmatch(cells[0]) is not None and "\t" in line
         if numbered or "FORM" in self._columns:

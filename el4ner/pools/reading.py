@@ -34,6 +34,8 @@ OFFSETS: Final[tuple[Units, ...]] = ("auto", "code-points", "utf-16")
 ON_ERROR: Final[tuple[OnError, ...]] = ("stop", "skip")
 
 _BYTE_ORDER_MARK: Final = "\ufeff"
+_COMPRESSED: Final = (b"\x1f\x8b", b"PK\x03\x04", b"BZh", b"\xfd7zXZ", b"\x28\xb5\x2f\xfd")
+"""How files of gzip, zip, bzip2, xz and Zstandard begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +62,15 @@ def lines_of(path: Path) -> Iterator[str | UnicodeDecodeError]:
     Files that were put together with ``cat`` have a mark in front of lines other than the first, too.
 
     Raises:
-        PoolError: the file cannot be read, or is UTF-16.
+        PoolError: the file cannot be read, is UTF-16, or compressed.
     """
     try:
         with path.open("rb") as file:
             for number, raw in enumerate(file):
                 if number == 0 and raw.startswith((b"\xff\xfe", b"\xfe\xff")):
                     raise PoolError(f"{path}: is UTF-16, not UTF-8: save it as UTF-8 (iconv -f UTF-16 -t UTF-8)")
+                if number == 0 and raw.startswith(_COMPRESSED):
+                    raise PoolError(f"{path}: is compressed, or an archive: unpack it first")
                 try:
                     yield raw.decode("utf-8").removeprefix(_BYTE_ORDER_MARK)
                 except UnicodeDecodeError as error:

@@ -40,6 +40,10 @@ def json_records(path: Path) -> Iterator[Record | LeftOut]:
     if document is not None:
         yield from _elements(path, *document)
         return
+    if (broken := _broken_document(lines)) is not None:
+        number, reason = broken
+        yield LeftOut(f"{path}:{number}", reason)
+        return
     for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         if isinstance(line, UnicodeDecodeError):
@@ -53,8 +57,8 @@ def json_records(path: Path) -> Iterator[Record | LeftOut]:
 
 def _document(lines: list[str | UnicodeDecodeError]) -> tuple[str, Any] | None:
     """The text and the value of a file that is one array or object over several lines, or an array of objects."""
-    first = next((line for line in lines if isinstance(line, UnicodeDecodeError) or line.strip()), None)
-    if not isinstance(first, str) or first.lstrip()[0] not in "[{":
+    first = _first(lines)
+    if first is None:
         return None
     alone = _parsed(first)
     if alone is not None and not _is_document(alone):
@@ -62,6 +66,27 @@ def _document(lines: list[str | UnicodeDecodeError]) -> tuple[str, Any] | None:
     text = "".join(line for line in lines if isinstance(line, str))
     value = _parsed(text) if all(isinstance(line, str) for line in lines) else None
     return None if value is None else (text, value)
+
+
+def _first(lines: list[str | UnicodeDecodeError]) -> str | None:
+    """The first line that is not blank, if it opens an array or an object."""
+    first = next((line for line in lines if isinstance(line, UnicodeDecodeError) or line.strip()), None)
+    return first if isinstance(first, str) and first.lstrip()[0] in "[{" else None
+
+
+def _broken_document(lines: list[str | UnicodeDecodeError]) -> tuple[int, str] | None:
+    """Line and reason, where one value goes over several lines and is no JSON: no line would make sense by itself."""
+    first = _first(lines)
+    if first is None or first.rstrip()[-1] not in "[{,":
+        return None
+    text = "".join(line for line in lines if isinstance(line, str))
+    try:
+        orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        objects = error.msg.startswith("unexpected content after document")
+        advice = ": `jq -c .` makes a line of each object" if objects else ""
+        return error.lineno, f"is not JSON: {error.msg}, character {error.colno}{advice}"
+    return None  # it is, but for the bytes of some lines
 
 
 def _parsed(text: str) -> Any:

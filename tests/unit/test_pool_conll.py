@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 from pathlib import Path
 
@@ -146,6 +147,20 @@ def test_bytes_that_are_not_utf8_leave_their_sentence_out(tmp_path: Path) -> Non
     path.write_bytes("Ann\tB-X\n".encode("utf-16"))
     with pytest.raises(PoolError, match="is UTF-16, not UTF-8: save it as UTF-8"):
         load_pool(path)
+
+
+def test_lines_that_end_with_carriage_returns_alone_are_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "a.conll"
+    path.write_bytes(b"Ann\tB-X\rran\tO\r\rBo\tB-X\r")
+    with pytest.raises(PoolError, match=r"a\.conll:1: holds a carriage return without a line feed: `tr "):
+        load_pool(path)
+
+
+def test_a_compressed_file_is_named(tmp_path: Path) -> None:
+    for name, data in {"a.conll": gzip.compress(b"Ann\tB-X\n"), "a.jsonl": b"PK\x03\x04\x14\n"}.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(PoolError, match="is compressed, or an archive: unpack it first"):
+            load_pool(tmp_path / name, reading=Reading(on_error="skip"))
 
 
 def test_a_byte_order_mark_is_no_part_of_the_first_entity(tmp_path: Path) -> None:

@@ -280,6 +280,19 @@ def test_records_of_an_array_are_named_by_their_lines(tmp_path: Path) -> None:
         load_pool(write(tmp_path, text, "a.json"))
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"text": "Ann", "spans": []},\n{"text": "Bo", "spans": []},\n]', r"a\.json:2: is not JSON: trailing comma"),
+        ('{\n"text": "Ann"\n}\n{\n"text": "Bo"\n}\n', r"a\.json:4: is not JSON: .*: `jq -c \.` makes a line of each"),
+        ('[\n{"text": "Ann" "spans": []}\n]\n', r"a\.json:2: is not JSON"),
+    ],
+)
+def test_of_an_array_that_is_no_json_the_right_line_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(PoolError, match=message):
+        load_pool(write(tmp_path, text, "a.json"))
+
+
 def test_what_is_wrong_is_left_out_if_asked_for(tmp_path: Path) -> None:
     path = write(tmp_path, f"{json.dumps(OURS)}\n{{\n{json.dumps({**OURS, 'url': 1})}\n")
     pool = load_pool(path, reading=Reading(on_error="skip"))
