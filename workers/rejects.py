@@ -12,6 +12,7 @@ from typing import Final
 
 import orjson
 
+from el4ner.nearest import nearest_hint
 from workers.input_encodings import InputError
 from workers.input_lines import BadRecord
 
@@ -28,8 +29,11 @@ def parse_on_error(words: Sequence[str]) -> tuple[str, Path | None]:
         ValueError: it is none of these.
     """
     mode, *rest = words
+    if mode == DEAD_LETTER and not rest:
+        raise ValueError("dead-letter needs a file behind it: dead-letter FILE")
     if mode not in ON_ERROR or len(rest) != (mode == DEAD_LETTER):
-        raise ValueError(f"{' '.join(words)!r} is none of: stop, skip, dead-letter FILE")
+        hint = nearest_hint(mode, ON_ERROR) if mode not in ON_ERROR else ""
+        raise ValueError(f"{' '.join(words)!r} is none of: stop, skip, dead-letter FILE{hint}")
     return mode, Path(rest[0]).expanduser() if rest else None
 
 

@@ -140,8 +140,13 @@ def test_kept_records_are_byte_for_byte_and_have_what_comes_before_them(
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["--on-error", "dead-letter"], 2, "none of: stop, skip, dead-letter FILE"),
+        (["--on-error", "dead-letter"], 2, "dead-letter needs a file behind it"),
         (["--on-error", "foo"], 2, "none of: stop, skip, dead-letter FILE"),
+        (["--on-error", "dead-leter", "b.jsonl"], 2, "nearest: 'dead-letter'"),
+        (["--on-error", "dead-letters", "b.jsonl"], 2, "nearest: 'dead-letter'"),
+        (["--on-error", "dead-letter", "--rate", "5"], 2, "dead-letter needs a file behind it"),
+        (["--on-error=skp"], 2, "nearest: 'skip'"),
+        (["--follow", "--state", "a.jsonl"], 2, "is the file that is followed"),
         (["--on-error"], 2, "requires an argument"),
         (["--on-error", "dead-letter", "a.jsonl"], 1, "is the input"),
         (["--on-error", "dead-letter", "nowhere/b.jsonl"], 1, "in a folder that is there"),

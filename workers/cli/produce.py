@@ -60,8 +60,14 @@ class ProduceCommand(TyperCommand):
             if word == _ON_ERROR and (mode := next(rest, None)) is not None:
                 word = f"{_ON_ERROR}={mode}"
             joined.append(word)
-            if word == f"{_ON_ERROR}=dead-letter" and (file := next(rest, None)) is not None:
+            if not word.startswith(f"{_ON_ERROR}="):
+                continue
+            mode = word.removeprefix(f"{_ON_ERROR}=")
+            if mode == "dead-letter" and not (file := next(rest, "-")).startswith("-"):
                 joined[-1] = f"{word}\n{file}"
+            else:
+                # At once: what stands behind a misspelt mode would be blamed for being an argument too many.
+                _parse_on_error(mode)
         return super().parse_args(ctx, joined)
 
 
@@ -119,6 +125,8 @@ def produce(
         raise typer.BadParameter(f"{path}: there is no such file", param_hint="FILE")
     if state is not None and (not follow or from_line > 1):
         raise typer.BadParameter("is for --follow, without --from-line", param_hint="--state")
+    if state is not None and path is not None and state.exists() and state.samefile(path):
+        raise typer.BadParameter(f"{state}: is the file that is followed: name another one", param_hint="--state")
     fields = fields_of(text_field, id_field, metadata, delimiter)
     configure_cli_logging(ctx)
     from workers.follow_state import FollowState
@@ -238,7 +246,7 @@ class _Account:
 
 
 def _rejects(on_error: str, path: Path | None) -> Rejects:
-    from workers.rejects import Rejects, parse_on_error
+    from workers.rejects import Rejects
 
     shown = 0
 
@@ -250,11 +258,17 @@ def _rejects(on_error: str, path: Path | None) -> Rejects:
         elif shown == _SHOWN_REJECTS + 1:
             complain("more are counted, and not shown", severity="warning")
 
+    mode, dead_letters = _parse_on_error(on_error)
+    return Rejects(mode, dead_letters, path, warn)
+
+
+def _parse_on_error(value: str) -> tuple[str, Path | None]:
+    from workers.rejects import parse_on_error
+
     try:
-        mode, dead_letters = parse_on_error(on_error.split("\n", 1))
+        return parse_on_error(value.split("\n", 1))
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint=_ON_ERROR) from error
-    return Rejects(mode, dead_letters, path, warn)
 
 
 def _sum_up(rejects: Rejects) -> None:
