@@ -14,6 +14,16 @@ __all__ = ["OPTIONAL", "Fields"]
 
 OPTIONAL: Final = ("pool", "revision", "metadata")
 
+_NEEDED: Final[Mapping[str, str]] = {
+    "text": "a string",
+    "id": "a string of 1 to 1,024 characters, or a whole number (of more than 64 bits: in quotes)",
+    "pool": "a name of 1 to 255 characters",
+    "revision": "a whole number from 0 to 9007199254740991",
+    "metadata": "an object",
+}
+_KINDS: Final[Mapping[type, str]] = {bool: "a boolean", type(None): "null", list: "an array", dict: "an object"}
+_LONGEST_SHOWN: Final = 40
+
 
 @dataclass(frozen=True, slots=True)
 class Fields:
@@ -58,8 +68,17 @@ class Fields:
         try:
             schemas.validate("documents", document)
         except MessageError as error:
-            raise ValueError(str(error)) from error
+            raise ValueError(self._wrong_value(document, kind) or str(error)) from error
         return document
+
+    def _wrong_value(self, document: Mapping[str, Any], kind: str) -> str | None:
+        """What to say of the first value that a document cannot have, under the name that its file gives it."""
+        for name, needed in _NEEDED.items():
+            value = document.get(name)
+            if name in document and not _is_valid(name, value):
+                own = {"text": self.text, "id": self.id}.get(name, name)
+                return f"the {kind} {own!r} has to be {needed}, not {_described(value)}"
+        return None
 
     def no_text(self, names: Iterable[str], kind: str) -> str:
         """What to say where the text is missing."""
@@ -72,3 +91,18 @@ class Fields:
     def no_field(self, name: str, kind: str) -> str:
         """What to say of a field without a meaning."""
         return f"{no_such(kind, name, self.known)}; --metadata hands unknown ones on as metadata"
+
+
+def _is_valid(name: str, value: Any) -> bool:
+    try:
+        schemas.validate("documents", {"text": "", name: value})
+    except MessageError:
+        return False
+    return True
+
+
+def _described(value: Any) -> str:
+    """What a value is, for a message: somebody's document does not belong there, a short value does."""
+    if isinstance(value, str):
+        return f"{len(value)} characters" if len(value) > _LONGEST_SHOWN else repr(value)
+    return _KINDS.get(type(value), f"the number {value!r}")

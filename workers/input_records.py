@@ -249,7 +249,8 @@ def _object(text: str) -> Mapping[str, Any]:
         hint = ""
         if text.strip() in ("{", "["):
             hint = ": one object a line is needed: `jq -c .` (of an array: `jq -c '.[]'`) makes lines of such a file"
-        raise ValueError(f"is no JSON: {error}{hint}") from error
+        place = f"at character {error.pos + 1} of the line" if error.pos < len(text.rstrip()) else "at the line's end"
+        raise ValueError(f"is no JSON: {error.msg}, {place}{hint}") from error
     if isinstance(row, Mapping):
         return row
     kind = {list: "an array", str: "a string", bool: "a boolean", type(None): "null"}.get(type(row), "a number")

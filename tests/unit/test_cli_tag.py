@@ -78,7 +78,7 @@ def test_ids_and_metadata_come_out_and_bad_records_are_reported(runner: CliRunne
     assert (first["id"], first["text"], first["metadata"]) == ("a-1", "Ada", {"lang": "en"})
     assert second["id"] == "x.jsonl:3"
     assert "metadata" not in second
-    assert "error: x.jsonl:2: not a documents message: /text" in result.stderr
+    assert "error: x.jsonl:2: the field 'text' has to be a string, not the number 1\n" in result.stderr
 
 
 def test_bytes_that_are_no_text(runner: CliRunner, tmp_path: Path) -> None:

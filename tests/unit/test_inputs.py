@@ -69,6 +69,37 @@ def test_json_lines_give_what_the_schema_has(tmp_path: Path) -> None:
         schemas.validate("documents", orjson.loads(orjson.dumps(document.to_json())))
 
 
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ('"body": null', "the field 'body' has to be a string, not null"),
+        ('"body": ["a"]', "the field 'body' has to be a string, not an array"),
+        ('"body": "a", "ticket": 1.5', "'ticket' has to be a string of 1 to 1,024 characters, or a whole number"),
+        ('"body": "a", "ticket": ""', "not ''"),
+        ('"body": "a", "ticket": true', "not a boolean"),
+        ('"body": "a", "ticket": 12345678901234567890123', "(of more than 64 bits: in quotes), not the number 1.23"),
+        ('"body": "a", "ticket": "' + "x" * 1025 + '"', "not 1025 characters"),
+        ('"body": "a", "pool": ""', "the field 'pool' has to be a name of 1 to 255 characters, not ''"),
+        ('"body": "a", "pool": 5', "not the number 5"),
+        ('"body": "a", "revision": "2"', "the field 'revision' has to be a whole number from 0 to 9007199254740991"),
+        ('"body": "a", "revision": -1', "not the number -1"),
+        ('"body": "a", "metadata": [1]', "the field 'metadata' has to be an object, not an array"),
+        ('"body": "a"', None),
+        ('"body": "a" "pool": 1', "is no JSON: unexpected character, expected ',' or '}', at character"),
+        ('"body": "a', "at the line's end"),
+    ],
+)
+def test_a_wrong_value_is_described_in_the_words_of_its_file(tmp_path: Path, fields: str, said: str | None) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text("{" + fields + ("\n" if said == "at the line's end" else "}\n"))
+    bad: list[BadRecord] = []
+    documents = read(path, InputFormat.JSONL, fields=Fields("body", "ticket"), bad=bad.append)
+    assert (len(documents), len(bad)) == ((1, 0) if said is None else (0, 1))
+    for record in bad:
+        assert said is not None
+        assert said in str(record)
+
+
 def test_csv_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('\ufeffid,body,lang\n7,"two\nlines, here",en\n,plain,de\n')
@@ -272,13 +303,13 @@ def test_the_same_ids_from_every_format(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "reason"),
     [
-        ('{"text": "t", "id": true}', "/id"),
-        ('{"text": "t", "id": 1.5}', "/id"),
-        ('{"text": "t", "id": 123456789012345678901234567890}', "/id"),
-        ('{"text": "t", "id": ""}', "/id"),
-        ('{"text": "t", "revision": -1}', "/revision"),
-        ('{"text": "t", "metadata": 1}', "/metadata"),
-        ('{"text": null}', "/text"),
+        ('{"text": "t", "id": true}', "the field 'id' has to be a string"),
+        ('{"text": "t", "id": 1.5}', "the field 'id' has to be a string"),
+        ('{"text": "t", "id": 123456789012345678901234567890}', "the field 'id' has to be a string"),
+        ('{"text": "t", "id": ""}', "the field 'id' has to be a string"),
+        ('{"text": "t", "revision": -1}', "the field 'revision' has to be a whole number"),
+        ('{"text": "t", "metadata": 1}', "the field 'metadata' has to be an object"),
+        ('{"text": null}', "the field 'text' has to be a string, not null"),
         ('{"body": "t"}', "there is no field 'text'; there are: body: --text-field"),
         ("[", "jq -c"),
         ('[{"text": "t"}]', r"is an array, not a JSON object: .*jq -c '\.\[\]'"),
