@@ -8,6 +8,8 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local --extra otel
 RUN := .venv/bin
+# Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help env demo test test-fast test-gpu test-chaos lint format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
