@@ -39,11 +39,13 @@ class _Entry(Generic[T]):
 
 @dataclass(slots=True)
 class _Settled(Generic[T]):
-    """An outcome on its way out. ``entry``: what it was made of, if the document was open before."""
+    """An outcome on its way out. ``entry``: what it was made of, if the document was open before. ``has_record``: what
+    the changelog says of the document is about that entry, as far as everything before this group goes."""
 
     outcome: Outcome
     tickets: list[T]
     entry: _Entry[T] | None
+    has_record: bool = False
 
 
 @dataclass(slots=True)
@@ -211,6 +213,8 @@ class PartitionJoin(Generic[T]):
     def take(self, most: int) -> Group[T]:
         """What is to be written next; at most ``most`` outcomes and as many documents that stay open."""
         settled = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
+        for one in settled:
+            one.has_record = one.entry is not None and self._records.get(one.outcome.id) is one.entry
         saved: list[_Saved[T]] = []
         for document in list(self._to_save)[:most]:
             del self._to_save[document]
@@ -221,7 +225,8 @@ class PartitionJoin(Generic[T]):
                 self._records[document] = entry
         drops = []
         for one in settled:
-            if one.entry is not None and self._records.get(one.outcome.id) is one.entry:
+            # Not where a newer revision is written down in its place, in this group.
+            if one.has_record and self._records.get(one.outcome.id) is one.entry:
                 del self._records[one.outcome.id]
                 drops.append(one.outcome.id)
         number = -1
@@ -232,14 +237,16 @@ class PartitionJoin(Generic[T]):
         return Group(number, settled, saved, drops, forgets)
 
     def split(self, group: Group[T]) -> list[Group[T]]:
-        """The same in as many groups as it has parts, in their order: one outcome or one open document in each."""
-        drops = set(group.drops)
+        """The same in as many groups as it has parts, in their order: one outcome or one open document in each.
+
+        Between two parts the process may die. So an outcome takes the document's record along if that is about it, and
+        no other outcome of the document does.
+        """
         parts: list[Group[T]] = []
         for index, one in enumerate(group.settled):
             number = group.number if index == 0 else self._next_number
             self._next_number += index > 0
-            parts.append(Group(number, [one], [], [one.outcome.id] if one.outcome.id in drops else [], []))
-            drops.discard(one.outcome.id)
+            parts.append(Group(number, [one], [], [one.outcome.id] if one.has_record else [], []))
         parts += [Group(-1, [], [one], [], []) for one in group.saved]
         if group.forgets:
             parts.append(Group(-1, [], [], [], group.forgets))

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -178,7 +179,8 @@ class World:
         self.joins.tick(now=self.now)
 
     def write(self, most: int, *, crash: str = "") -> None:
-        """One transaction. The process may crash before it knows of it: ``before`` it is committed, or ``after``."""
+        """One transaction. The process may crash before it knows of it: ``before`` it is committed, or ``after``; or
+        ``between`` the first of its parts, each written alone, and the second."""
         group = self.joins.take(most)
         if crash == "before":
             raise CrashError
@@ -187,6 +189,10 @@ class World:
             for part in self.joins.split(group):
                 self._write_part(part, refused=crash == "refused")
             return
+        if crash == "between":
+            for part in self.joins.split(group)[:1]:
+                self._write_part(part, refused=False)
+            raise CrashError
         self._commit_transaction(group)
         if crash == "after":
             raise CrashError
@@ -340,7 +346,9 @@ STEPS = st.one_of(
     st.tuples(st.just("deliver"), st.sampled_from(STAGE_NAMES)),
     st.tuples(st.just("deliver"), st.sampled_from(STAGE_NAMES)),
     st.tuples(st.just("pass"), st.sampled_from([1, CHECKPOINT_MS, DEADLINE_MS])),
-    st.tuples(st.just("write"), st.sampled_from(["", "", "", "before", "after", "apart"]), st.integers(1, 3)),
+    st.tuples(
+        st.just("write"), st.sampled_from(["", "", "", "before", "after", "apart", "between"]), st.integers(1, 3)
+    ),
     st.tuples(st.just("commit")),
     st.tuples(st.just("crash")),
 )
@@ -493,6 +501,51 @@ def test_a_record_of_a_newer_revision_outlives_the_outcome_of_the_one_before() -
     world.pass_time(DEADLINE_MS)
     finish(world)
     assert [(one.id, world.rank(one.position)) for one in world.tagged] == [("b", (0, 0)), ("a", (0, 0)), ("a", (0, 1))]
+
+
+def test_a_record_outlives_the_older_outcome_also_where_each_is_written_alone() -> None:
+    """Both outcomes are in one group that is taken apart, and the process dies between them."""
+    raws = [
+        Raw("a", 0, (0, 0), fate="fails", stage="classify"),
+        Raw("b", 1, (0, 0)),
+        Raw("a", 2, (0, 1), fate="lost", stage="classify"),
+    ]
+    world = World(raws, {"extract": [(0, 0), (1, 0), (2, 0)], "classify": [(0, 0)], "validate": [(1, 0)]})
+    for stage in ("extract", "validate", "classify", "extract", "extract"):
+        world.deliver(stage)
+    world.pass_time(CHECKPOINT_MS)
+    world.write(1)
+    world.commit()
+    world.pass_time(DEADLINE_MS)
+    with pytest.raises(CrashError):
+        world.write(2, crash="between")
+    world.check()
+    world.start()
+    finish(world)
+    world.pass_time(DEADLINE_MS)
+    finish(world)
+    assert [(one.id, world.rank(one.position)) for one in world.tagged] == [("b", (0, 0)), ("a", (0, 0)), ("a", (0, 1))]
+
+
+def test_an_outcome_that_is_written_alone_takes_its_record_along_though_a_newer_one_follows() -> None:
+    """Otherwise the older document would be open again after a crash, and come out twice."""
+    raws = [Raw("a", 0, (0, 0), fate="fails", stage="classify"), Raw("a", 1, (0, 1), fate="lost", stage="classify")]
+    world = World(raws, {"extract": [(0, 0), (1, 0)], "classify": [(0, 0)], "validate": []})
+    world.deliver("extract")
+    world.pass_time(CHECKPOINT_MS)
+    world.write(1)
+    world.deliver("classify")
+    world.deliver("extract")
+    world.pass_time(CHECKPOINT_MS)
+    with pytest.raises(CrashError):
+        world.write(2, crash="between")
+    world.check()
+    world.start()
+    world.deliver("classify")
+    finish(world)
+    world.pass_time(DEADLINE_MS)
+    finish(world)
+    assert [(one.id, world.rank(one.position)) for one in world.tagged] == [("a", (0, 0)), ("a", (0, 1))]
 
 
 # --- one by one ---
