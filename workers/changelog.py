@@ -178,7 +178,7 @@ def _answer_to_json(answer: Answer | None) -> dict[str, Any] | None:
         value = answer.value.decode()
     except UnicodeDecodeError:
         value = ""  # no stage message either: nothing can be made of it now, and nothing shall be later
-    return {"stage": answer.stage, "value": value}
+    return {"stage": answer.stage, "value": value, "place": answer.place}
 
 
 def _open_from_json(document: str, data: Mapping[str, Any]) -> Open:
@@ -192,7 +192,10 @@ def _open_from_json(document: str, data: Mapping[str, Any]) -> Open:
             return None
         if found["stage"] not in STAGE_NAMES:
             raise ValueError(f"stage {found['stage']!r}")
-        return Answer(document, revision, found["stage"], failed, found["value"].encode(), origin, data["trace"])
+        # Who wrote it before there were places did not say where the message lies.
+        offset, timestamp = map(int, found.get("place", (-1, -1)))
+        value, place = found["value"].encode(), (offset, timestamp)
+        return Answer(document, revision, found["stage"], failed, value, origin, data["trace"], place)
 
     return Open(
         revision,

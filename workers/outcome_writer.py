@@ -116,22 +116,25 @@ class OutcomeWriter:
         """
         group = owned.joins.take(_GROUP)
         letters, owned.letters = owned.letters, []
-        if self._at_work.has_suspects and any(self._deaths(owned, one) for one in group.outcomes):
+        if self._deaths(owned, group):
             await self._write_apart(owned, group, letters)
         else:
             await self._write(owned, group, letters)
 
     async def _write_apart(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
-        """Each part in a transaction of its own; an outcome over which too many workers died is given up."""
+        """Each part in a transaction of its own; a document over which too many workers died is given up."""
         for letter in letters:
             await self._write(owned, Group(-1, [], [], [], []), [letter])
         for part in owned.joins.split(group):
-            deaths = max((self._deaths(owned, one) for one in part.outcomes), default=0)
-            if deaths >= self._settings.worker.max_crashes:
-                error = RefusedError(f"{deaths} workers died when they wrote this outcome alone", code="worker-crash")
+            deaths = self._deaths(owned, part)
+            if deaths < self._settings.worker.max_crashes:
+                await self._write(owned, part, [])
+                continue
+            error = RefusedError(f"{deaths} workers died when they wrote this document alone", code="worker-crash")
+            if part.settled:
                 await self._write_refused(owned, part, error)
             else:
-                await self._write(owned, part, [])
+                self._give_up(owned, part, error)
 
     async def _write(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
         """Write a group in one transaction; where one of its messages is refused, each part in one of its own."""
@@ -144,26 +147,32 @@ class OutcomeWriter:
             elif group.settled:
                 await self._write_refused(owned, group, error)
             elif group.saved:
-                # It comes out with what there is, in a group of its own.
-                for ticket in owned.joins.give_up(group, error.of_the_document):
-                    self.app.positions.finish(ticket)
-                log.warning("a document that is open cannot be written down: %s", error, extra={"stage": "aggregate"})
+                self._give_up(owned, group, error)
             else:
                 raise
         except Exception as error:
             if may_be_of_a_message(error):
-                self._at_work.blame([record for one in group.outcomes if (record := self._suspect(owned, one))])
+                self._at_work.blame(self._suspects(owned, group))
                 self._crashed = True
             raise
 
-    def _deaths(self, owned: Owned, outcome: Outcome) -> int:
-        record = self._suspect(owned, outcome)
-        return 0 if record is None else self._at_work.deaths(record)
+    def _deaths(self, owned: Owned, group: Group[Ticket]) -> int:
+        """How many workers died over the document of the group over which most did."""
+        if not self._at_work.has_suspects:
+            return 0
+        return max((self._at_work.deaths(record) for record in self._suspects(owned, group)), default=0)
 
-    def _suspect(self, owned: Owned, outcome: Outcome) -> Record | None:
-        """The message by which an outcome is known again; None: nobody knows where it lies."""
-        answer = outcome.answer
-        return None if answer is None or answer.place[0] < 0 else self._record_of(owned, answer)
+    def _suspects(self, owned: Owned, group: Group[Ticket]) -> list[Record]:
+        """The messages by which the documents of a group are known again, of those where it is known where they lie."""
+        answers = [outcome.answer for outcome in group.outcomes]
+        answers += [state.best or state.failed for _, state in group.saves]
+        return [self._record_of(owned, answer) for answer in answers if answer is not None and answer.place[0] >= 0]
+
+    def _give_up(self, owned: Owned, group: Group[Ticket], error: RefusedError) -> None:
+        """A document that is open cannot be written down: it comes out with what there is, in a group of its own."""
+        for ticket in owned.joins.give_up(group, error.of_the_document):
+            self.app.positions.finish(ticket)
+        log.warning("a document that is open cannot be written down: %s", error, extra={"stage": "aggregate"})
 
     async def _write_refused(self, owned: Owned, group: Group[Ticket], error: RefusedError) -> None:
         """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
@@ -210,9 +219,10 @@ class OutcomeWriter:
                 self.app.positions.finish(one.ticket)
         self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
         self.documents += len(traced)
-        for outcome, trace in traced:
-            if self._at_work.has_suspects and (record := self._suspect(owned, outcome)) is not None:
+        if self._at_work.has_suspects:
+            for record in self._suspects(owned, group):
                 self._at_work.settled(record)
+        for outcome, trace in traced:
             self.failures += outcome.closed.status == "failed"
             extra = {"stage": "aggregate", "document_id": outcome.id, "trace_id": trace.trace_id}
             log.debug("document is %s", outcome.closed.status, extra=extra)

@@ -194,7 +194,8 @@ def open_documents(draw: st.DrawFn) -> Open:
             error = {"code": "engine", "message": draw(texts)}
             valid = {"stage": stage, "status": "failed", "document": valid["document"], "error": error}
         value = draw(st.just(dumps(valid)) | (st.just(b"{}") if failed else st.binary(max_size=20)))
-        return Answer(name, revision, stage, failed, value, origin, trace)
+        place = draw(st.just((-1, -1)) | st.tuples(st.integers(0, 10**9), st.integers(-1, 2**41)))
+        return Answer(name, revision, stage, failed, value, origin, trace, place)
 
     best = answer(failed=False) if draw(st.booleans()) else None
     failed = answer(failed=True) if draw(st.booleans()) else None

@@ -21,6 +21,7 @@ from tests.unit import strategies
 from tests.unit.answers import TIME, TRACE, deletions, journey, random
 from workers import outputs, schemas
 from workers.aggregate import Aggregator, join_of, read_part
+from workers.changelog import Recovered, _take_in, open_record
 from workers.config import load_stream_settings
 from workers.delivery import RefusedError
 from workers.headers import Trace, find, parse_traceparent
@@ -334,6 +335,54 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
     assert partition.letters == ["worker-crash"]
     assert not partition.aggregator._outcomes._at_work.has_suspects
     partition.aggregator._outcomes._at_work.close()
+
+
+@pytest.mark.parametrize("open_before", [False, True])
+async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_path: Path, open_before: bool) -> None:
+    """Also one that was written down before, and is read from the changelog by each worker."""
+    answer = replace(journey("poison")["classify"], offset=41, timestamp_ms=TIME)
+    part = read_part(answer)
+    assert isinstance(part, Answer)
+    state, _ = join_of(load_stream_settings(environ={})).apply(None, part, now=0)
+    assert isinstance(state, Open)
+
+    def bug(message: Outgoing) -> bool:
+        is_mention = message.topic is Topic.ENTITY_MENTIONS and b"poison" in (message.value or b"")
+        if is_mention if open_before else (message.key == b"open:poison" and message.value is not None):
+            raise ZeroDivisionError("a bug")
+        return False
+
+    async def process() -> Partition:
+        partition = Partition(tmp_path)
+        partition.aggregator._outcomes.take_over()
+        if open_before:
+            found = Recovered()
+            _take_in(found, *open_record("poison", state, since=TIME), "changelog")
+            partition.owned.joins.restore_open("poison", replace(found.open["poison"], since=0))
+        else:
+            partition.handle(answer)
+        partition.owned.joins.tick(now=3_600_000 if open_before else 6_000)
+        partition.writer.refuses = bug
+        return partition
+
+    for _ in range(3):
+        partition = await process()
+        with pytest.raises(ZeroDivisionError):
+            await partition.write()
+        notes = partition.aggregator._outcomes._at_work
+        file, notes._file = notes._file, None
+        assert file is not None
+        os.close(file)
+    partition = await process()
+    await partition.aggregator._outcomes.write_group(partition.owned)
+    if not open_before:
+        await partition.aggregator._outcomes.write_group(partition.owned)
+    body = emitted(partition)["poison"]
+    assert (body["status"], body["error"]["code"]) == ("failed", "worker-crash")
+    (letter,) = [one for one in partition.writer.transactions[-1] if one.topic is Topic.DEAD_LETTERS]
+    assert (letter.value, find(letter.headers, "el4ner-offset")) == (answer.value, b"41")
+    assert partition.positions.in_flight == 0
+    partition.aggregator._outcomes.close()
 
 
 async def test_an_unreadable_verdict_of_nobody_is_a_dead_letter() -> None:

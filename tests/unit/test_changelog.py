@@ -50,6 +50,8 @@ def test_an_open_document_is_read_as_it_was_but_for_the_clock(name: str, state: 
         state.trace,
         state.deleted,
     )
+    for read, written in ((found.best, state.best), (found.failed, state.failed)):
+        assert (None if read is None else read.place) == (None if written is None else written.place)
     join = join_of(load_stream_settings(environ={}))
     assert join.expire(name, found).tagged == join.expire(name, state).tagged
 
