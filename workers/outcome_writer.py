@@ -20,6 +20,7 @@ from workers.app import StageApp
 from workers.at_work import AtWork
 from workers.changelog import Remembered, closed_record, drop_record, forget_record, open_record
 from workers.delivery import RefusedError, may_be_of_a_message
+from workers.failure_limit import FailureLimit
 from workers.headers import RandomBytes, Trace, next_trace
 from workers.join import Answer, Outcome, event_id_of
 from workers.messages import REVISION, STATUS, Outgoing, Record, dead_letter
@@ -96,6 +97,8 @@ class OutcomeWriter:
         self._telemetry = telemetry
         self._changelog = changelog_name(app.settings.kafka)
         self._at_work = AtWork(app.settings.worker.data_dir, "aggregate")
+        worker = app.settings.worker
+        self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         self._crashed = False
 
     def take_over(self) -> None:
@@ -112,6 +115,7 @@ class OutcomeWriter:
 
         Raises:
             RefusedError: not even a dead letter is taken.
+            TooManyFailuresError: so many outcomes cannot be written that it is not their fault.
             FencedError, KafkaError, DeliveryError: as :meth:`workers.transactions.TransactionalWriter.write`.
         """
         group = owned.joins.take(_GROUP)
@@ -155,6 +159,8 @@ class OutcomeWriter:
                 self._at_work.blame(self._suspects(owned, group))
                 self._crashed = True
             raise
+        else:
+            self._limit.check([None for _ in group.outcomes])
 
     def _deaths(self, owned: Owned, group: Group[Ticket]) -> int:
         """How many workers died over the document of the group over which most did."""
@@ -178,6 +184,7 @@ class OutcomeWriter:
         """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
         (settled,) = group.settled
         outcome, given_up = settled.outcome, error.of_the_document
+        self._limit.check([given_up.code])
         letters = [] if outcome.answer is None else [self._letter_of(owned, outcome.answer, given_up)]
         for other in outcome.refused(given_up):
             owned.joins.replace(group, other)

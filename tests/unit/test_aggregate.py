@@ -24,6 +24,7 @@ from workers.aggregate import Aggregator, join_of, read_part
 from workers.changelog import Recovered, _take_in, open_record
 from workers.config import load_stream_settings
 from workers.delivery import RefusedError
+from workers.failure_limit import TooManyFailuresError
 from workers.headers import Trace, find, parse_traceparent
 from workers.join import Answer, Deletion, Open
 from workers.messages import Origin, Outgoing, Record
@@ -125,10 +126,11 @@ class Writer:
 
 
 class Partition:
-    """An aggregator that owns one partition, with neither Kafka nor Faust around it. ``folder``: for its notes."""
+    """An aggregator that owns one partition, with neither Kafka nor Faust around it. ``folder``: for its notes.
+    ``worker``: settings."""
 
-    def __init__(self, folder: Path = Path("/dev/null")) -> None:
-        settings = load_stream_settings(environ={}, overrides={"worker": {"data_dir": str(folder)}})
+    def __init__(self, folder: Path = Path("/dev/null"), **worker: Any) -> None:
+        settings = load_stream_settings(environ={}, overrides={"worker": {"data_dir": str(folder), **worker}})
         self.positions = OffsetTracker(lambda: 0.0)
         self.positions.open(1)
         self.letters: list[str] = []
@@ -242,6 +244,27 @@ async def test_an_outcome_that_is_refused_fails_its_document_and_no_other(topic:
     assert find(letter.headers, "el4ner-error-code") == b"output-too-large"
     assert partition.letters == ["output-too-large"]
     assert partition.positions.in_flight == 0
+
+
+async def test_where_no_outcome_can_be_written_the_worker_ends_before_it_gives_up_on_all() -> None:
+    """A topic that was set wrong is not the documents' fault."""
+    partition = Partition(max_failure_run=3)
+    refused = False
+    partition.writer.refuses = lambda message: refused and message.topic is Topic.ENTITY_MENTIONS
+    for name in ("a", "b", "c", "d", "e", "f"):
+        if name == "c":
+            await partition.write()
+            refused = True
+        partition.handle(journey(name)["validate"])
+    with pytest.raises(TooManyFailuresError, match="'output-too-large'"):
+        await partition.write()
+    assert {name: body["status"] for name, body in emitted(partition).items()} == {
+        "a": "complete",
+        "b": "complete",
+        "c": "failed",
+        "d": "failed",
+    }
+    assert partition.positions.in_flight == 2
 
 
 async def test_an_outcome_that_is_refused_again_becomes_smaller() -> None:
