@@ -34,7 +34,7 @@ from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbed
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
 from el4ner.stages.asking import ask_members
 from el4ner.stages.evidence import make_evidence, make_sources, shows_demonstrations
-from el4ner.stages.extract import check_spans, propose
+from el4ner.stages.extract import check_spans, propose, without_parts_of_atoms
 from el4ner.stages.slices import in_slices
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (
@@ -273,7 +273,8 @@ class Pipeline:
             answered = self._memories.extract[context.pool.name].answer(
                 sentences, lambda asked: in_slices(asked, ask, self._progressed)
             )
-            placed = [original_candidates(found, view) for found, view in zip(answered.answers, views, strict=True)]
+            whole = without_parts_of_atoms(answered.answers, [view.text for view in views], context.pool)
+            placed = [original_candidates(found, view) for found, view in zip(whole, views, strict=True)]
             manifest = self.manifest("extract", context.pool.name)
             regrouped = _regrouped(replace(answered, answers=placed), [len(item.sentences) for item in batch])
             return [

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from el4ner.config import MethodSettings
 from el4ner.engines import checks
@@ -24,7 +24,16 @@ from el4ner.text.mentions import find_mentions
 from el4ner.text.white_space import as_read, comparable
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
 
-__all__ = ["CHUNKS", "LEXICON", "SentenceInput", "cheap_proposals", "check_spans", "extract", "propose"]
+__all__ = [
+    "CHUNKS",
+    "LEXICON",
+    "SentenceInput",
+    "cheap_proposals",
+    "check_spans",
+    "extract",
+    "propose",
+    "without_parts_of_atoms",
+]
 
 CHUNKS = "chunks"
 LEXICON = "lexicon"
@@ -87,6 +96,25 @@ def _candidates(sentence: Sentence, proposed: Mapping[Span, list[str]], pool: Po
         SpanCandidate(_in_document(span, sentence), tuple(proposed[span]))
         for span in sorted(admitted(sentence.text, filter(gate.admits, proposed), first=named))
     )
+
+
+def without_parts_of_atoms(
+    answers: Sequence[SentenceCandidates], texts: Sequence[str], pool: Pool
+) -> list[SentenceCandidates]:
+    """The answers without candidates inside of an atom that is longer than a sentence may be, so that it was cut in
+    two: a piece of it does not look like one. ``texts`` has each answer's document, to which offsets refer."""
+    checked = list(answers)
+    gates: dict[int, AtomGate] = {}
+    for index in range(1, len(answers)):
+        before, after = answers[index - 1].sentence, answers[index].sentence
+        if texts[index - 1] is not texts[index] or before.end != after.start:
+            continue
+        text = texts[index]
+        gate = gates.get(id(text)) or gates.setdefault(id(text), AtomGate(text, pool.divisible))
+        for at in (index - 1, index):
+            kept = tuple(candidate for candidate in checked[at].candidates if gate.admits(candidate.span))
+            checked[at] = replace(checked[at], candidates=kept)
+    return checked
 
 
 def check_spans(count: int, method: MethodSettings) -> None:

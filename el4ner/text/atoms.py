@@ -17,7 +17,7 @@ from typing import Final, Literal, NamedTuple
 from el4ner.text.log_patterns import IPV6_FORM, MAC, URL, UUID, WINDOWS_PATH, is_ipv6
 from el4ner.types import Span
 
-__all__ = ["Atom", "AtomGate", "AtomKind", "atoms", "divisible", "without_closing"]
+__all__ = ["Atom", "AtomGate", "AtomKind", "address_end", "atoms", "divisible", "without_closing"]
 
 AtomKind = Literal["url", "bare-url", "email", "domain", "path", "handle", "hash", "id"]
 """``bare-url``: a domain with a path and no scheme, which in logs may be a host and something else."""
@@ -38,6 +38,11 @@ _TOP = (
 _DOMAIN = rf"(?:{_LABEL}\.){{1,8}}{_TOP}(?![\w\-]|\.\w)"
 _QUOTES = r"\"'`\u00ab\u00bb\u2018-\u201f\u2039\u203a"
 _NO_SPACE = rf"[^\s{_QUOTES}<>{{}}|\\^]"
+# Identifiers without "//" (RFC 3986), of which a text may be full.
+_OPAQUE = (
+    rf"(?<![\w+.\-])(?:mailto:|data:\w+/[\w.+\-]+[;,]|urn:\w[\w\-]*:|magnet:\?|(?:sips?|xmpp|im):(?={_NO_SPACE}*@)|tel:[+\d]"
+    rf"|doi:10\.|arn:\w[\w\-]*:){_NO_SPACE}+"
+)
 _EMAIL = rf"(?<![\w.+\-%@/])(?:mailto:)?[\w.+\-%]{{1,64}}@(?:{_LABEL}\.?){{1,8}}"
 _WEB = rf"(?<![\w.@\-])(?:www\.(?:{_LABEL}\.){{1,8}}\w{{2,}}|{_DOMAIN}(?=[:/?#]))(?::\d{{1,5}})?(?:[/?#]{_NO_SPACE}*)?"
 _PATH_END = rf"[^\s{_QUOTES}<>|:;,()\[\]{{}}]"
@@ -54,7 +59,7 @@ _DIGEST = (
     r"|(?<![\w+/=.\-])[A-Za-z0-9+/_\-]{16,}={0,2}(?![\w+/=\-])"
 )
 _ATOM: Final = re.compile(
-    rf"(?P<url>(?<![\w+.\-])mailto:{_NO_SPACE}+|{URL})|(?P<web>{_WEB})|(?P<email>{_EMAIL})|(?P<uuid>{UUID})|(?P<mac>{MAC})"
+    rf"(?P<url>{_OPAQUE}|{URL})|(?P<web>{_WEB})|(?P<email>{_EMAIL})|(?P<uuid>{UUID})|(?P<mac>{MAC})"
     rf"|(?P<ipv6>{IPV6_FORM})|(?P<windows>{WINDOWS_PATH}|(?<!\w)[A-Za-z]:/{_PATH_END}+|{_ROOTED})|(?P<path>{_POSIX})"
     rf"|(?P<domain>(?<![\w.@\-]){_DOMAIN})|(?P<hash>{_DIGEST})|(?P<handle>(?<![\w@.])@\w+(?:@[\w.\-]+)?)"
 )
@@ -62,8 +67,11 @@ _DOMAIN_INSIDE: Final = re.compile(_DOMAIN)
 _CLOSING: Final = frozenset(".,;:!?*\u2026")
 # Where a text without spaces goes on behind an address.
 _GOES_ON: Final = re.compile(
-    r"[\u3000-\u303f\uff00-\uff20\uff3b-\uff40\uff5b-\uff65]|(?<=[A-Za-z0-9])[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+    # Signs that end a sentence or a clause elsewhere, and letters behind a Latin one.
+    r"[\u0589\u060c\u061b\u061f\u06d4\u0964\u0965\u104a\u104b\u1362\u17d4\u17d5\u3000-\u303f\uff00-\uff20\uff3b-\uff40\uff5b-\uff65]"
+    r"|(?<=[A-Za-z0-9])[\u0e00-\u0eff\u1000-\u109f\u1780-\u17d3\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
 )
+_ADDRESSES: Final = frozenset({"url", "bare-url", "email"})
 _BRACKETS: Final = {")": "(", "]": "[", "}": "{"}
 
 
@@ -83,13 +91,17 @@ def atoms(text: str) -> list[Atom]:
         kind = _kind(match)
         if kind is None:
             continue
-        if kind in ("url", "bare-url", "email"):
-            goes_on = _GOES_ON.search(text, start + 1, end)
-            end = goes_on.start() if goes_on else end
-        end = without_closing(text, start, end)
+        end = address_end(text, start, end) if kind in _ADDRESSES else without_closing(text, start, end)
         if end > start:
             found.append(Atom(start, end, kind))
     return found
+
+
+def address_end(text: str, start: int, end: int) -> int:
+    """The end of the address that ``text[start:end]``, which holds no white space, begins with: a text without spaces
+    may go on behind it, and the punctuation at its end is the sentence's."""
+    goes_on = _GOES_ON.search(text, start + 1, end)
+    return without_closing(text, start, goes_on.start() if goes_on else end)
 
 
 def _kind(match: re.Match[str]) -> AtomKind | None:
@@ -153,9 +165,9 @@ class AtomGate:
     """
 
     def __init__(self, text: str, divisible: Collection[AtomKind] = ()) -> None:
-        self._text = text
-        self._atoms = list(_indivisible(text, divisible))
-        self._starts = [atom.start for atom in self._atoms]
+        atoms_ = list(_indivisible(text, divisible))
+        self._starts = [atom.start for atom in atoms_]
+        self._closings = [_closing(text, atom) for atom in atoms_]
 
     def admits(self, span: Span) -> bool:
         """Whether ``span`` neither begins nor ends inside of an atom; punctuation at an atom's end may be left out."""
@@ -163,12 +175,15 @@ class AtomGate:
 
     def _is_inside(self, place: int) -> bool:
         index = bisect_right(self._starts, place) - 1
-        if index < 0:
-            return False
-        start, end, _ = self._atoms[index]
-        return start < place and any(
-            character.isalnum() or character in _BRACKETS for character in self._text[place:end]
-        )
+        return index >= 0 and self._starts[index] < place < self._closings[index]
+
+
+def _closing(text: str, atom: Atom) -> int:
+    """Where the punctuation at an atom's end begins."""
+    end = atom.end
+    while end > atom.start and not (text[end - 1].isalnum() or text[end - 1] in _BRACKETS):
+        end -= 1
+    return end
 
 
 def _indivisible(text: str, divisible: Collection[AtomKind]) -> Iterator[Atom]:

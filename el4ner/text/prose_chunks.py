@@ -20,7 +20,7 @@ from itertools import pairwise
 
 import regex
 
-from el4ner.text.atoms import without_closing
+from el4ner.text.atoms import address_end
 from el4ner.text.log_patterns import URL
 from el4ner.text.prose_words import (
     BREAKING_JOINERS,
@@ -93,7 +93,7 @@ def _marked_off(text: str) -> Iterator[Chunk]:
     for match in _MARKED_OFF.finditer(text):
         start, end = match.span(match.lastgroup or 0)
         if match.lastgroup == "url":
-            end = without_closing(text, start, end)
+            end = address_end(text, start, end)
         surface = text[start:end]
         if surface and surface == surface.strip() and len(surface.split()) <= MAX_WORDS and may_be_a_name(surface):
             yield Chunk(Span(start, end, surface), proper=True)

@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 import regex
 
+from el4ner.text.atoms import address_end
 from el4ner.text.boundaries import CHARACTER, MARK, MAX_CLUSTER
 from el4ner.text.icu import unspaced_words
 from el4ner.text.log_patterns import URL
@@ -108,7 +109,7 @@ def word_surfaces(text: str) -> list[str]:
 def words_of(text: str) -> list[Word]:
     """The words of a text, without those inside a URL and those of more than :data:`MAX_WORD_CHARS` characters."""
     words = []
-    addresses = [found.span() for found in _URL.finditer(text)]
+    addresses = [(match.start(), address_end(text, *match.span())) for match in _URL.finditer(text)]
     all_shouted = text.isupper()
     address = 0
     for start, end, unspaced in _words(text):

@@ -2,8 +2,9 @@
 
 Prose is segmented by `sentencex`; a log document has one sentence a line, since a log line is a record and its dots and
 colons end nothing. Whatever is longer than a limit is split at white space, behind a punctuation mark where there is
-none, else anywhere but inside a user-perceived character: text is never dropped. Time is linear in the text, whatever
-the text is.
+none, else anywhere but inside a user-perceived character: text is never dropped. No sentence ends inside an address, a
+path or a hash (:mod:`el4ner.text.atoms`) that is not longer than the limit. Time is linear in the text, whatever the
+text is.
 
 The signs that end a sentence in some script (``。``, ``।``, ``؟``) end one in every language that `sentencex` knows, so
 that nothing has to say which language a text is in.
@@ -12,12 +13,14 @@ that nothing has to say which language a text is in.
 from __future__ import annotations
 
 import re
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
 from typing import Final, Literal
 
 import regex
 import sentencex
 
+from el4ner.text.atoms import atoms
 from el4ner.text.boundaries import MAX_CLUSTER, boundaries
 from el4ner.types import Sentence
 
@@ -48,17 +51,32 @@ def segment(text: str, kind: TextKind = "prose", *, max_chars: int = 1_000, lang
     """
     pieces = _lines(text) if kind == "log" else _boundaries(text, language)
     cutting = _inside_characters(text)
-    if cutting:
-        pieces = _joined(pieces, cutting)
+    address = _Addresses(text)
+    if kind != "log":
+        pieces = _joined(pieces, lambda place: place in cutting or address.around(place) < place)
     sentences: list[Sentence] = []
     for start, end in pieces:
-        sentences.extend(_split(text, start, end, max_chars, cutting))
+        sentences.extend(_split(text, start, end, max_chars, cutting, address))
     return sentences
 
 
 def split_long(text: str, start: int, end: int, max_chars: int) -> list[Sentence]:
     """``text[start:end]`` as pieces that are as long as :func:`segment`'s may be."""
-    return _split(text, start, end, max_chars, _inside_characters(text))
+    return _split(text, start, end, max_chars, _inside_characters(text), _Addresses(text))
+
+
+class _Addresses:
+    """The atoms of a text, where no sentence ends."""
+
+    def __init__(self, text: str) -> None:
+        spans = [(atom.start, atom.end) for atom in atoms(text)]
+        self._starts = [start for start, _ in spans]
+        self._ends = [end for _, end in spans]
+
+    def around(self, place: int) -> int:
+        """Where the atom begins that ``place`` is inside of; ``place`` itself if it is in none."""
+        index = bisect_right(self._starts, place) - 1
+        return self._starts[index] if index >= 0 and place < self._ends[index] else place
 
 
 def _inside_characters(text: str) -> frozenset[int]:
@@ -66,7 +84,9 @@ def _inside_characters(text: str) -> frozenset[int]:
     return boundaries(text, words=False).inside
 
 
-def _split(text: str, start: int, end: int, max_chars: int, cutting: frozenset[int]) -> list[Sentence]:
+def _split(
+    text: str, start: int, end: int, max_chars: int, cutting: frozenset[int], address: _Addresses
+) -> list[Sentence]:
     if max_chars < 1:
         raise ValueError(f"max_chars must be at least 1, not {max_chars}")
     pieces: list[Sentence] = []
@@ -79,7 +99,7 @@ def _split(text: str, start: int, end: int, max_chars: int, cutting: frozenset[i
             pieces.append(Sentence(start, end, text[start:end]))
             return pieces
         if not text[cut].isspace():
-            cut = _better_cut(text, start, cut, cutting)
+            cut = _better_cut(text, start, cut, cutting, address)
         piece_start, piece_end = _stripped(text, start, cut)
         pieces.append(Sentence(piece_start, piece_end, text[piece_start:piece_end]))
         start = cut
@@ -104,20 +124,24 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _better_cut(text: str, start: int, cut: int, cutting: frozenset[int]) -> int:
-    """The last white space before ``cut``, the last place behind a punctuation mark in the second half, or ``cut``."""
-    for match in reversed([*_SPACE.finditer(text, start + 1, cut)]):
-        if match.start() not in cutting:
-            return match.start()
+def _better_cut(text: str, start: int, cut: int, cutting: frozenset[int], address: _Addresses) -> int:
+    """The last white space before ``cut``, the last place behind a punctuation mark in the second half, the beginning
+    of the address that ``cut`` is in, or ``cut``. In an address only where it begins the piece."""
+    spaces = [match.start() for match in _SPACE.finditer(text, start + 1, cut)]
     marks = [match.start() for match in _BEHIND_PUNCTUATION.finditer(text, (start + cut) // 2, cut)]
-    return next((at for at in reversed(marks) if at > start and at not in cutting), cut)
+    places = [at for at in (*reversed(spaces), *reversed(marks)) if at > start and at not in cutting]
+    whole = next((at for at in places if address.around(at) == at), None)
+    if whole is not None:
+        return whole
+    before = address.around(cut)
+    return before if before > start and before not in cutting else next(iter(places), cut)
 
 
-def _joined(pieces: list[tuple[int, int]], cutting: frozenset[int]) -> list[tuple[int, int]]:
-    """Pieces between which a character would be cut, as one."""
+def _joined(pieces: list[tuple[int, int]], is_inside: Callable[[int], bool]) -> list[tuple[int, int]]:
+    """Pieces between which a character or an address would be cut, as one."""
     joined: list[tuple[int, int]] = []
     for start, end in pieces:
-        if joined and start in cutting and start == joined[-1][1]:
+        if joined and start == joined[-1][1] and is_inside(start):
             joined[-1] = joined[-1][0], end
         else:
             joined.append((start, end))

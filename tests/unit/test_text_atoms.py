@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from doubles import ScriptedEngine
 from hypothesis import given
 from hypothesis import strategies as st
 
-from el4ner.config import MethodSettings
+from el4ner.config import MethodSettings, Settings, load_settings
+from el4ner.engines.instant import InstantEngine
+from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, load_pool
 from el4ner.pools.pool import PoolSentence
 from el4ner.prompts import PromptSet
+from el4ner.retrieval import make_retriever
 from el4ner.stages.context import StageContext
 from el4ner.stages.extract import SentenceInput, cheap_proposals, extract
 from el4ner.text.atoms import AtomGate, atoms, divisible
-from el4ner.types import Sentence, Span
+from el4ner.text.chunks import chunks
+from el4ner.text.segment import TextKind, segment
+from el4ner.types import Document, DocumentCandidates, Sentence, Span
 
 WHOLE = [
     ("https://example.org/Berlin/London?q=Paris", "url"),
@@ -22,6 +29,12 @@ WHOLE = [
     ("s3://bucket/Paris/x.csv", "url"),
     ("jdbc:mysql://Paris:3306/London", "url"),
     ("mailto:Ola@example.org?subject=Paris", "url"),
+    ("data:image/png;base64,iVBORw0KGgoAAAANSUhEUg/Paris/London+AAAF", "url"),
+    ("urn:isbn:Paris:London", "url"),
+    ("magnet:?xt=urn:btih:Paris&dn=London", "url"),
+    ("sip:Paris@example.org;transport=tcp", "url"),
+    ("doi:10.1000/Paris.London", "url"),
+    ("arn:aws:iam::123456789012:user/Paris", "url"),
     ("www.paris.fr/London", "bare-url"),
     ("example.org/Berlin", "bare-url"),
     ("ola.renn@paris.example.org", "email"),
@@ -178,3 +191,62 @@ def test_a_domain_stays_whole_where_the_address_around_it_may_be_entered() -> No
     assert all(map(gate.admits, spans.values()))
     assert not gate.admits(Span(13, 24, text[13:24]))  # example.org of mail.example.org
     assert gate.admits(Span(37, 48, "example.org"))
+
+
+@pytest.mark.parametrize(
+    "surface",
+    [
+        "https://example.org/search?Paris", "https://example.org/Wow!London", "HTTPS://EXAMPLE.ORG/Paris",
+        "http://example.org.Paris", "https://\u043f\u0440\u0438\u043c\u0435\u0440.\u0440\u0444/Paris",
+        "https://example.org/?q=Who?Paris", "www.Paris.Fr", "Paris.example.org:8080/Berlin", r"C:\Users\J.Paris\x",
+        "./Paris", "../London", "/home/A.Paris/x", "eyJhbGciOi.JIUzI1NiIs.InR5cCI6",
+    ],
+)  # fmt: skip
+def test_no_sentence_ends_inside_an_atom(surface: str) -> None:
+    assert [sentence.text for sentence in segment(f"He saw {surface} there. Then he left.")] == [
+        f"He saw {surface} there.", "Then he left.",
+    ]  # fmt: skip
+    pieces = [sentence.text for sentence in segment(f"{'x' * 30} {surface} y", max_chars=35)]
+    assert pieces[0] == "x" * 30
+    assert pieces[1].startswith(surface)
+
+
+def test_where_an_address_and_its_sentence_end_the_next_one_begins() -> None:
+    assert [s.text for s in segment("See https://example.org/a? Paris. (https://example.org/Berlin?). London")] == [
+        "See https://example.org/a?", "Paris.", "(https://example.org/Berlin?).", "London",
+    ]  # fmt: skip
+    hindi = "देखें https://example.org/a।पेरिस में"
+    assert [s.text for s in segment(hindi)] == ["देखें https://example.org/a।", "पेरिस में"]
+
+
+@pytest.mark.parametrize("kind", ["prose", "log"])
+@pytest.mark.parametrize(
+    "address",
+    [f"https://example.org/a?{'x=1&' * 400}city=Paris&to=London", f"https://example.org/{'a' * 1200}/Paris/London"],
+)
+def test_an_address_longer_than_a_sentence_may_be_is_entered_by_nobody(kind: TextKind, address: str) -> None:
+    pool = replace(PLACES, text_kind=kind)
+    settings = load_settings(
+        Settings,
+        environ={},
+        overrides={
+            "ensemble": {"preset": "instant"},
+            "pools": {"default": "places", "paths": {"places": "shipped:news"}},
+        },
+    )
+    engines = {name: InstantEngine(name) for name in settings.ensemble.members}
+    pipeline = Pipeline(settings, engines, {"places": pool}, {"places": make_retriever("random", pool, k=2)})
+    text = f"He saw Berlin {address} and London"
+    (found,) = pipeline.extract([Document("1", text, "places")])
+    assert isinstance(found, DocumentCandidates)
+    spans = [candidate.span for sentence in found.sentences for candidate in sentence.candidates]
+    assert {"Berlin", "London"} <= {span.text for span in spans}
+    inside = range(text.index(address) + 1, text.index(address) + len(address))
+    assert not [span for span in spans if span.start in inside or span.end in inside]
+
+
+def test_an_address_in_a_text_without_spaces_ends_before_what_follows_it() -> None:
+    text = "请看https://example.org/a，东京很大"
+    proposals = {chunk.span.text for chunk in chunks(text)}
+    assert {"https://example.org/a", "东京"} <= proposals
+    assert not [proposal for proposal in proposals if "a，" in proposal]
