@@ -20,6 +20,7 @@ __all__ = ["Record", "RecordReader"]
 
 _MAX_FIELD: Final = 1 << 24
 _BYTE_ORDER_MARK: Final = "\ufeff"
+_LONGEST_SHOWN: Final = 80
 _EXCEL: Final = re.compile(r"\ufeff?sep=(.)\r?\n")
 
 
@@ -149,19 +150,27 @@ class RecordReader:
         """
         fields = self._fields
         if fields.text not in columns:
-            other = (
-                next((one for one in (",", ";", "\t", "|") if one in columns[0]), None) if len(columns) == 1 else None
-            )
-            hint = "" if other is None else f"; is it separated by {other!r}? --delimiter says so"
-            raise InputError(f"{self._name}: {fields.no_text(columns, 'column')}{hint}")
+            other = next((one for one in (",", ";", "\t", "|") if len(columns) == 1 and one in columns[0]), None)
+            if other is not None:
+                header = columns[0] if len(columns[0]) <= _LONGEST_SHOWN else f"{columns[0][:_LONGEST_SHOWN]}…"
+                raise InputError(
+                    f"{self._name}: there is no column {fields.text!r}, but a single one, {header!r}; is it separated "
+                    f"by {other!r}? --delimiter says so"
+                )
+            raise InputError(f"{self._name}: {fields.no_text(columns, 'column')}")
+        if fields.id != "id" and fields.id not in columns:
+            raise InputError(f"{self._name}: {no_such('column', fields.id, columns)}")
         if twice := [name for number, name in enumerate(columns) if name in columns[:number] and name]:
             raise InputError(f"{self._name}: the column {twice[0]!r} is there twice: which one is meant?")
         named = [name or f"column {number}" for number, name in enumerate(columns, 1)]
         unknown = [name for name in named if name not in fields.known]
         if unknown and not fields.metadata:
+            if "" in columns and unknown[0] == f"column {columns.index('') + 1}":
+                raise InputError(
+                    f"{self._name}: {unknown[0]} has no name: take it out (it may be the numbers of rows, or "
+                    "a delimiter too many), or --metadata hands it on as metadata"
+                )
             raise InputError(f"{self._name}: {fields.no_field(unknown[0], 'column')}")
-        if fields.id != "id" and fields.id not in columns:
-            raise InputError(f"{self._name}: {no_such('column', fields.id, columns)}")
         return named
 
     def _row(self, columns: list[str], cells: list[str]) -> dict[str, Any]:
@@ -260,6 +269,8 @@ def _object(text: str) -> Mapping[str, Any]:
 
 def _csv_reason(error: csv.Error, taken: _TakenLines) -> str:
     reason = str(error)
+    if "expected after" in reason:
+        return f"{reason}: a quote inside of a cell in quotes has to be written twice"
     if "end of data" in reason:
         return f"{reason}: a quote opens here, and none closes it to the end of the file, line {taken.last}"
     if "new-line character" in reason:

@@ -100,6 +100,28 @@ def test_a_wrong_value_is_described_in_the_words_of_its_file(tmp_path: Path, fie
         assert said in str(record)
 
 
+@pytest.mark.parametrize(
+    ("content", "fields", "said"),
+    [
+        ("id;text\n1;a\n", Fields(), "no column 'text', but a single one, 'id;text'; is it separated by ';'?"),
+        ("id\ttext\n1\ta\n", Fields(), r"a single one, 'id\ttext'; is it separated by '\t'?"),
+        (
+            "id,text,\n1,a,\n",
+            Fields(),
+            "a.csv: column 3 has no name: take it out (it may be the numbers of rows, or a delimiter",
+        ),
+        ("Id,text\n1,a\n", Fields(id="Nr"), "there is no column 'Nr'; there are: Id, text"),
+        ('id,text\n1,"a"b\n', Fields(), "a quote inside of a cell in quotes has to be written twice"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(tmp_path: Path, content: str, fields: Fields, said: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(content)
+    with pytest.raises((InputError, BadRecord)) as raised:
+        read(path, InputFormat.CSV, fields=fields)
+    assert said in str(raised.value)
+
+
 def test_csv_columns(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text('\ufeffid,body,lang\n7,"two\nlines, here",en\n,plain,de\n')
@@ -275,7 +297,7 @@ def test_unknown_fields_are_errors_that_name_the_nearest_or_metadata(tmp_path: P
     path.write_text(",Text,lang,pool\n0,Berlin,de,\n")
     with pytest.raises(InputError, match=r"there is no column 'text'; nearest: 'Text'; .*--text-field 'Text'"):
         read(path, InputFormat.CSV)
-    with pytest.raises(InputError, match=r"there is no column 'column 1'.*--metadata"):
+    with pytest.raises(InputError, match=r"a\.csv: column 1 has no name: take it out .*--metadata"):
         read(path, InputFormat.CSV, fields=Fields("Text"))
     (document,) = read(path, InputFormat.CSV, fields=Fields("Text", metadata=True), pool="news")
     assert (document.pool, document.metadata) == ("news", {"column 1": "0", "lang": "de"})
