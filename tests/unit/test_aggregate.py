@@ -246,6 +246,22 @@ async def test_an_outcome_that_is_refused_fails_its_document_and_no_other(topic:
     assert partition.positions.in_flight == 0
 
 
+async def test_an_outcome_that_was_refused_is_remembered_as_failed_and_opened_by_a_replay() -> None:
+    partition = Partition()
+    partition.handle(journey("large")["validate"])
+    partition.writer.refuses = lambda message: message.topic is Topic.ENTITY_MENTIONS
+    await partition.write()
+    partition.handle(journey("large")["validate"])
+    assert partition.positions.in_flight == 0, "it was told"
+    partition.writer.refuses = lambda _: False
+    partition.handle(journey("large", origin=Origin(7, replays=1))["validate"])
+    (tagged,) = [one for one in await partition.write() if one.topic is Topic.TAGGED_DOCUMENTS]
+    assert orjson.loads(tagged.value or b"")["status"] == "complete"
+    assert partition.positions.in_flight == 0
+    partition.owned.joins.tick(now=5_000 + 1_000)
+    assert partition.owned.joins.remembered_documents == 0
+
+
 async def test_where_no_outcome_can_be_written_the_worker_ends_before_it_gives_up_on_all() -> None:
     """A topic that was set wrong is not the documents' fault."""
     partition = Partition(max_failure_run=3)
@@ -392,6 +408,8 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
         partition = await process()
         with pytest.raises(ZeroDivisionError):
             await partition.write()
+        # What it died of is told though it ends in order.
+        await partition.aggregator.release()
         notes = partition.aggregator._outcomes._at_work
         file, notes._file = notes._file, None
         assert file is not None

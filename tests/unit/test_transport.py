@@ -187,6 +187,38 @@ async def test_a_fetch_from_before_partitions_went_away_is_dropped_and_waited_fo
     assert told == ["drained", "revoked", "seek"]
 
 
+async def test_who_has_left_the_group_commits_nothing_and_waits_for_nothing(
+    app: StageApp, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its partitions are others', and it is about to end."""
+    told: list[str] = []
+
+    async def commit(_: Any, offsets: Any) -> bool:
+        told.append("committed")
+        return True
+
+    async def revoked(_: Any, __: Any) -> None:
+        told.append("revoked")
+
+    async def drained() -> None:
+        told.append("drained")
+
+    monkeypatch.setattr(Consumer, "assignment", lambda _: {A})
+    monkeypatch.setattr(Consumer, "_commit", commit)
+    monkeypatch.setattr(driver.Consumer, "on_partitions_revoked", revoked)
+    consumer.drain = drained
+    consumer.begin()
+    event = read(consumer, A, 1)
+    (record,) = app.records(event.value)
+    ticket = app.ticket(record, event.generation_id)
+    assert ticket is not None
+    app.positions.finish(ticket)
+    consumer.leave()
+    await consumer.commit_all()
+    await consumer.on_partitions_revoked({A})
+    assert told == ["revoked"]
+
+
 # --- what is committed by others ---
 
 
