@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -76,7 +77,7 @@ class FollowState:
         try:
             raw = path.read_bytes() if path.exists() else b""
             kept = orjson.loads(raw)["points"] if raw else []
-            self._points.update({one["origin"]: Point(**one) for one in kept})
+            self._points.update({point.origin: point for point in map(_point, kept)})
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
@@ -131,6 +132,22 @@ class FollowState:
             raise InputError(f"{self._path}: cannot be written: {error.strerror}") from error
         self._changed = False
         self._saved = self._monotonic()
+
+
+def _point(kept: dict[str, Any]) -> Point:
+    """A point as it was written.
+
+    Raises:
+        TypeError: it was not written by us.
+    """
+    point = Point(**kept)
+    texts = (point.origin, point.encoding, point.head_sha256, point.last_sha256)
+    numbers = (point.inode, point.position, point.line, point.head_bytes, point.last_bytes)
+    if not all(isinstance(text, str) for text in texts) or not re.fullmatch(r".*-\d+", point.origin):
+        raise TypeError("not a point's texts")
+    if not all(isinstance(number, int) and number >= 0 for number in numbers) or point.last_bytes > point.position:
+        raise TypeError("not a point's numbers")
+    return point
 
 
 def _sha256(data: bytes) -> str:

@@ -103,8 +103,10 @@ def _has_labelled_spans(spans: Any) -> bool:
 
 def _ours(record: Mapping[str, Any]) -> Labelled:
     known = ("text", "spans", "id", "meta", "metadata")
-    hints = (nearest(key, _OTHERS_KEYS) for key in record if key not in known)
-    hint = next((f"; {like!r} is a key of {_OTHERS_KEYS[like]}" for like in hints if like is not None), "")
+    hints = ((key, nearest(key, _OTHERS_KEYS)) for key in record if key not in known)
+    # A slip leaves a key about as long as it was: 'ner' is none for 'answer'.
+    likes = (like for key, like in hints if like is not None and abs(len(like) - len(key)) <= 2)
+    hint = next((f"; {like!r} is a key of {_OTHERS_KEYS[like]}" for like in likes), "")
     known_keys(record, known, OURS.name, hint)
     spans = []
     text = text_in(record)

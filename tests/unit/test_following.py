@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -275,7 +276,27 @@ def test_a_restart_when_the_file_is_no_longer_the_one_that_was_read(tmp_path: Pa
         assert texts(followed) == []
 
 
-@pytest.mark.parametrize("content", ["rubbish", "[]", "{}", '{"points": [{"origin": "a"}]}', '{"points": [1]}'])
+POINT = {
+    "origin": "1-a-0", "inode": 1, "position": 2, "line": 2, "encoding": "utf-8",
+    "head_bytes": 2, "head_sha256": "x", "last_bytes": 2, "last_sha256": "x",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "rubbish",
+        "[]",
+        "{}",
+        '{"points": [{"origin": "a"}]}',
+        '{"points": [1]}',
+        '{"points": null}',
+        *(
+            json.dumps({"points": [{**POINT, key: value}]})
+            for key, value in {"origin": 1, "inode": "1", "position": -2, "line": None, "last_bytes": 3}.items()
+        ),
+    ],
+)
 def test_a_file_that_is_no_state_is_not_written_over(tmp_path: Path, content: str) -> None:
     kept = tmp_path / "state"
     kept.write_text(content)
@@ -283,6 +304,11 @@ def test_a_file_that_is_no_state_is_not_written_over(tmp_path: Path, content: st
         FollowState(kept)
     with pytest.raises(InputError, match="in a folder that is there"):
         FollowState(tmp_path / "nowhere" / "state")
+
+
+def test_a_state_as_it_is_written_is_read(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text(json.dumps({"points": [POINT]}))
+    assert [point.origin for point in FollowState(tmp_path / "state").points] == ["1-a-0"]
 
 
 class Log(RuleBasedStateMachine):

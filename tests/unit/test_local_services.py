@@ -103,6 +103,15 @@ def test_addresses_are_what_clients_take() -> None:
     assert record("redis", port=2).address == "redis://127.0.0.1:2/0"
 
 
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(LocalServiceError, match=r"file/el4ner: cannot be written: .*--root"),
+        exclusive(tmp_path / "file" / "el4ner"),
+    ):
+        pass
+
+
 def test_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
     with (
         exclusive(tmp_path),

@@ -118,6 +118,7 @@ def test_what_ner_annotator_writes_is_spacys_pairs_in_a_frame(tmp_path: Path) ->
         ({"text": "Ann", "span": []}, r"a\.jsonl:2: there is no key 'span'; nearest: 'spans'; there are: text, spans"),
         ({"text": "Ann", "lables": [[0, 3, "PER"]]}, r"no key 'lables'.*'labels' is a key of doccano"),
         ({"text": "Ann", "tags": ["O"]}, r"no key 'tags'.*'tags' is a key of Hugging Face data sets"),
+        ({"words": ["Ann"], "ner": ["B-PER"]}, r"no key 'words'.*\(read as el4ner's own layout\)"),
         ({"text": "Ann", "url": "x"}, r"no key 'url'.*ignore = \['url'\]"),
         ({"text": "Ann", "spans": None}, r'"spans" has to be a list \(\[\] for a text without entities\), not null'),
         ({"text": "Ann", "spans": {}}, r'"spans" has to be a list .*, not \{\}'),

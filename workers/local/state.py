@@ -115,9 +115,18 @@ def exclusive(root: Path, *, timeout_s: float = 900.0) -> Iterator[None]:
 
     The kernel lets go of it when its holder dies, so it is never stale. ``timeout_s`` is longer than a first start
     with a download takes.
+
+    Raises:
+        LocalServiceError: nothing can be written there, or somebody else holds the lock for too long.
     """
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / "lock").open("a") as lock:
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        opened = (root / "lock").open("a")
+    except OSError as error:
+        raise LocalServiceError(
+            f"{root}: cannot be written: {error.strerror}: name another folder by --root"
+        ) from error
+    with opened as lock:
 
         def taken() -> bool:
             try:
