@@ -21,6 +21,11 @@ __all__ = ["json_items"]
 
 _PLAIN_KEYS: Final = frozenset({"text", "spans", "id", "meta", "metadata"})
 
+_LABELS: Final = frozenset(
+    {"spans", "label", "labels", "entities", "ents", "annotation", "annotations", "result", "ner_tags", "tags", "ner"}
+)
+"""Keys under which one layout or another has the entities."""
+
 
 def json_items(path: Path, reading: Reading) -> Iterator[Item]:
     """The sentences of a file, in its order; one file has one layout.
@@ -91,7 +96,13 @@ def _is_plain(value: Any) -> bool:
 def _without(record: Record | LeftOut, keys: frozenset[str]) -> Record | LeftOut:
     if isinstance(record, LeftOut) or not keys or not isinstance(record.value, dict):
         return record
-    return Record(record.where, {key: value for key, value in record.value.items() if key not in keys})
+    rest = {key: value for key, value in record.value.items() if key not in keys}
+    taken = sorted(record.value.keys() & keys & _LABELS)
+    if taken and not rest.keys() & _LABELS:
+        return LeftOut(
+            record.where, f"ignore takes away {quoted(taken[0])}, and nothing else says which entities it has"
+        )
+    return Record(record.where, rest)
 
 
 def _pairs(parsed: list[LeftOut | tuple[str, Parsed]]) -> Iterator[tuple[str, Parsed]]:

@@ -324,6 +324,16 @@ def test_a_pool_toml_says_how_its_files_are_read(tmp_path: Path) -> None:
             load_pool(tmp_path)
 
 
+def test_labels_that_are_ignored_leave_no_sentence_without_entities(tmp_path: Path) -> None:
+    labelled = {"text": "Bo ran", "label": [[0, 2, "PER"]]}
+    with pytest.raises(PoolError, match=r"a\.jsonl:2: ignore takes away 'label', and nothing else says which entities"):
+        load_pool(write(tmp_path, [OURS, labelled]), reading=Reading(ignore=frozenset({"label"})))
+    with pytest.raises(PoolError, match="ignore takes away 'spans'"):
+        load_pool(write(tmp_path, [OURS]), reading=Reading(ignore=frozenset({"spans"})))
+    topic = write(tmp_path, [{**OURS, "label": "sport"}])
+    assert spans_of(load_pool(topic, reading=Reading(ignore=frozenset({"label"})))) == [[("Ann", "PER")]]
+
+
 def test_labelled_data_that_has_to_be_converted_is_not_passed_over(tmp_path: Path) -> None:
     write(tmp_path, "[types]\nPER = 'a human'\n", "pool.toml")
     write(tmp_path, [OURS])
