@@ -139,7 +139,7 @@ def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
         line = line.rstrip("\r\n")
         if _is_boundary(line):
             if sentence is not None:
-                yield sentence.result
+                yield sentence.finish()
             sentence, comments = None, {}
         elif sentence is None and _is_comment(line):
             key, _, value = line.lstrip("# ").partition("=")
@@ -153,7 +153,7 @@ def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
                 hint = "; it looks like JSON: name the file .jsonl" if _JSON.match(line) else ""
                 sentence.result.refuse(where, f"{error}{hint}")
     if sentence is not None:
-        yield sentence.result
+        yield sentence.finish()
 
 
 class _Sentence:
@@ -164,8 +164,22 @@ class _Sentence:
         self._columns = list(columns)
         self._join = join
         self._space_before = True
-        self._range_end = 0
+        self._range_end = -1
         self._range_untagged = False
+        self._plain_columns = 0
+
+    def finish(self) -> Tokens:
+        """The sentence, when its last line was added. A first column of numbers is no text."""
+        tokens = self.result.tokens
+        numbers = [[str(number + first) for number in range(len(tokens))] for first in (0, 1)]
+        if self._plain_columns > 2 and len(tokens) > 2 and tokens in numbers:
+            names = ["ID", "FORM", *["_"] * (self._plain_columns - 3), "NER"]
+            self.result.refuse(
+                self.result.where,
+                f"its first column numbers the words: name the columns in the file's first line, as in "
+                f"# global.columns = {' '.join(names)}",
+            )
+        return self.result
 
     def add(self, line: str) -> None:
         if "\r" in line:
@@ -180,6 +194,7 @@ class _Sentence:
         space_after = True
         while len(cells) > 2 and (cells[-1] == "_" or _SPACE_AFTER.search(cells[-1])):
             space_after = space_after and not _no_space(cells.pop())
+        self._plain_columns = len(cells)
         self._append(cells[0], cells[-1].strip(), space_after)
 
     def _add_word(self, cells: Sequence[str], columns: Sequence[str]) -> None:

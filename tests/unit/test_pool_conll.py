@@ -156,6 +156,16 @@ def test_lines_that_end_with_carriage_returns_alone_are_not_lost(tmp_path: Path)
         load_pool(path)
 
 
+def test_numbers_of_words_are_no_words(tmp_path: Path) -> None:
+    for first in (0, 1):
+        lines = "".join(f"{first + n}\t{cells}\n" for n, cells in enumerate(["Ann\tB-X\tO", "ran\tO\tO", "off\tO\tO"]))
+        with pytest.raises(PoolError, match=r"a\.conll:1: its first column numbers.*# global\.columns = ID FORM _ NER"):
+            load_pool(write(tmp_path, lines))
+        pool = load_pool(write(tmp_path, f"# global.columns = ID FORM NER _\n{lines}"))
+        assert (texts(pool), entities(pool)) == (["Ann ran off"], ["Ann"])
+    assert texts(load_pool(write(tmp_path, "1\tO\n2\tO\n3\tB-X\n"))) == ["1 2 3"]
+
+
 def test_a_compressed_file_is_named(tmp_path: Path) -> None:
     for name, data in {"a.conll": gzip.compress(b"Ann\tB-X\n"), "a.jsonl": b"PK\x03\x04\x14\n"}.items():
         (tmp_path / name).write_bytes(data)
