@@ -81,6 +81,15 @@ def test_ids_and_metadata_come_out_and_bad_records_are_reported(runner: CliRunne
     assert "error: x.jsonl:2: the field 'text' has to be a string, not the number 1\n" in result.stderr
 
 
+def test_a_document_of_another_pool_is_told_how_to_name_it(runner: CliRunner, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text('{"text": "Ada", "pool": "news"}\n{"text": "root", "pool": "logs"}\n')
+    result = runner.invoke(app, ["tag", str(file), "--format", "json", *INSTANT])
+    assert (result.exit_code, len(result.stdout.splitlines())) == (1, 1)
+    assert "x.jsonl:2: no pool 'logs' is hosted here" in result.stderr
+    assert "(tag reads one pool at a time: --pool logs)" in result.stderr
+
+
 def test_bytes_that_are_no_text(runner: CliRunner, tmp_path: Path) -> None:
     file = tmp_path / "latin1.txt"
     file.write_bytes("gut\nZürich\n".encode("latin-1"))

@@ -111,7 +111,10 @@ def tag(
                 plain = [Document(one.id, one.text, one.pool, one.revision) for one in documents]
                 for document, result in zip(documents, tagger.tag_or_error(plain, batch_size=batch), strict=True):
                     if isinstance(result, DocumentError):
-                        report(DocumentError(f"{document.id}: {result}", code=result.code))
+                        # Every pool that is hosted is read with every member first.
+                        other = document.pool is not None and document.pool not in settings.pools.paths
+                        advice = f" (tag reads one pool at a time: --pool {document.pool})" if other else ""
+                        report(DocumentError(f"{document.id}: {result}{advice}", code=result.code))
                     else:
                         _show(result, document.metadata, output)
                 documents = next(batches, None)
