@@ -3,8 +3,8 @@
 The language of an answer, behind a prompt that ends with ``-``::
 
     answer  = " " surface { "\\n- " surface } | " none"
-    surface = a substring of the text, without line breaks and without white space at its ends, with a letter or digit
-              in it, that begins and ends between words, as :func:`el4ner.text.mentions.find_mentions` wants them
+    surface = a substring of the text, without line breaks and tabs, and without white space at its ends, with a letter
+              or digit in it, that begins and ends between words, as :func:`el4ner.text.mentions.find_mentions` wants them
 
 A line that repeats another is the last one: small models else say it for ever. (They may begin to, since a model that
 must not repeat itself writes something worse: SmolLM2's spans were right half as often.) Behind a complete line, and
@@ -35,8 +35,8 @@ __all__ = ["SpanLines", "State", "TokenMask", "TokenMasks", "gbnf"]
 _NEXT: Final = b"\n- "
 _NONE: Final = b"none"
 _NEVER: Final = -1
-_BREAKS: Final = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\x00")
-"""Where :meth:`str.splitlines` cuts, and NUL, at which grammars end."""
+_BREAKS: Final = frozenset("\n\r\v\f\x1c\x1d\x1e\x85\u2028\u2029\t\x00")
+"""Where :meth:`str.splitlines` cuts, tabs, which separate names, and NUL, at which grammars end."""
 _KEPT: Final = 64
 """Languages that are kept with what they allowed: a sentence is often asked about twice, by two prompts."""
 

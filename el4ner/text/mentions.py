@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from el4ner.text.boundaries import boundaries
-from el4ner.text.white_space import Comparable, comparable
+from el4ner.text.white_space import Comparable, comparable, may_be_a_name
 from el4ner.types import Span
 
 __all__ = ["find_mentions", "fold"]
@@ -16,7 +16,8 @@ def find_mentions(surface: str, text: str) -> list[Span]:
 
     The surface is taken without the white space and quotes around it. An exact match wins; otherwise letter case is
     ignored. How letters with marks are written (NFC or NFD) and which white space stands inside a name makes no
-    difference. Only whole words match: ``Iran`` is not found in ``Iranian``. The spans' text is the text's own.
+    difference; nothing is found over a tab, a blank line or two line breaks, which separate names. Only whole words
+    match: ``Iran`` is not found in ``Iranian``. The spans' text is the text's own.
     """
     view = comparable(text)
     for wanted in dict.fromkeys((surface.strip(), surface.strip().strip(_QUOTES).strip())):
@@ -43,7 +44,7 @@ def _occurrences(wanted: str, form: str, view: Comparable, text: str) -> list[Sp
     start = form.find(wanted)
     while start >= 0:
         place = view.span(start, start + len(wanted))
-        if place is not None and boundaries(text).allow(*place):
+        if place is not None and boundaries(text).allow(*place) and may_be_a_name(text[slice(*place)]):
             spans.append(Span(*place, text[slice(*place)]))
             start = form.find(wanted, start + len(wanted))
         else:

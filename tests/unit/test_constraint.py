@@ -47,7 +47,7 @@ def surfaces(text: str) -> set[str]:
 
 
 def is_surface(part: str, text: str) -> bool:
-    one_line = len(part.splitlines()) == 1 and part.splitlines() == [part] and "\0" not in part
+    one_line = len(part.splitlines()) == 1 and part.splitlines() == [part] and not {"\0", "\t"} & {*part}
     has_word = any(character.isalnum() for character in part)
     return one_line and has_word and part == part.strip() and part in {m.text for m in find_mentions(part, text)}
 

@@ -143,6 +143,8 @@ def test_every_mention_of_a_surface_is_found_with_its_own_text(text: str, data: 
         ("Andre", "Andre\u0301 met Andre", [(11, 16)]),
         ("André", "Andre\u0301 met andre", [(0, 6)]),
         ("New York", "New\u00a0York, New\n  York, New\tYork, New\n\nYork", [(0, 8), (10, 20)]),
+        ("Lena Orf\tKiel", "Lena Orf\tKiel", []),
+        ("A B C", "A\nB\nC and A\nB C", [(10, 15)]),
         ("上海", "iPhone在上海发布", [(7, 9)]),
         ("王小明", "昨天王小明去了", [(2, 5)]),
         ("ใจ", "ใจดี กำ", [(0, 2)]),
