@@ -100,10 +100,12 @@ class RecordReader:
         csv.field_size_limit(_MAX_FIELD)
         delimiter = "\t" if self._format is InputFormat.TSV else self._fields.delimiter
         taken = _TakenLines(lines, self._decoder)
-        # Excel's own first line, which says by what the others are separated.
+        # Excel's own first line, which says by what the others are separated: kept records need it as well.
+        excel = b""
         if (said := _EXCEL.fullmatch(taken.peek())) is not None:
             next(taken)
             delimiter = said[1]
+            excel = taken.joined().raw
         reader = csv.reader(taken, strict=True, delimiter=delimiter)
         header: RawLine | None = None
         columns: list[str] = []
@@ -129,7 +131,7 @@ class RecordReader:
                     raise taken.bad
                 header = taken.joined()
                 columns = self._columns([cell.lstrip(_BYTE_ORDER_MARK) for cell in cells])
-                prelude = mark_of(header.encoding) + header.raw
+                prelude = mark_of(header.encoding) + excel + header.raw
                 continue
             record = taken.joined()
             if taken.bad is not None:

@@ -131,6 +131,12 @@ def test_kept_records_are_byte_for_byte_and_have_what_comes_before_them(
     mixed = runner.invoke(app, ["produce", str(other), "--on-error", "dead-letter", str(letters)])
     assert mixed.exit_code == 1
     assert "records of another kind" in mixed.stderr
+    excel = tmp_path / "e.csv"
+    excel.write_bytes(b"sep=;\r\nid;text\r\n1;a\r\nx\r\n")
+    for file, kept in ((excel, tmp_path / "e.bad"), (tmp_path / "e.bad", tmp_path / "e.bad2")):
+        words = ["produce", str(file), "--input-format", "csv", "--on-error", "dead-letter", str(kept)]
+        assert runner.invoke(app, words).exit_code == 1
+        assert kept.read_bytes() == b"sep=;\r\nid;text\r\nx\r\n"
     wide = tmp_path / "w.jsonl"
     wide.write_bytes('{"text": "Ċ"}\n{"text": 1}'.encode("utf-16"))
     assert runner.invoke(app, ["produce", str(wide), "--on-error=dead-letter", str(tmp_path / "w.bad")]).exit_code == 1
