@@ -342,6 +342,8 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
         assert worker._unless_it_kills(answer) is answer
         with pytest.raises(RuntimeError):
             await worker._deliver([answer])
+        # What it died of is told though it ends in order.
+        await worker.release()
         file, worker._at_work._file = worker._at_work._file, None
         assert file is not None
         os.close(file)

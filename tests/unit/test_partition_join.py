@@ -604,6 +604,29 @@ def test_a_late_answer_is_free_when_the_outcome_is_committed() -> None:
     assert joins.tell("a", "classify", "4") == "4"
 
 
+def test_a_document_that_is_settled_while_it_cannot_be_written_down_frees_all_its_answers() -> None:
+    joins = Joins()
+    joins.tell("a", "classify", "1")
+    joins.tick(now=CHECKPOINT_MS)
+    (saving,) = joins.split(joins.take(10))
+    joins.tell("a", "validate", "2")
+    assert joins.give_up(saving, TOO_LARGE) == []
+    group, free = joins.write()
+    assert [one.closed.status for one in group.outcomes] == ["complete"]
+    assert sorted(free) == ["1", "2"]
+
+
+def test_outcomes_that_are_written_alone_are_remembered_each_after_a_crash() -> None:
+    raws = [Raw("a", 0, (0, 0)), Raw("b", 1, (0, 0))]
+    world = World(raws, {"extract": [], "classify": [], "validate": [(0, 0), (1, 0)]})
+    world.deliver("validate")
+    world.deliver("validate")
+    world.write(2, crash="apart")
+    world.start()
+    finish(world)
+    assert [one.id for one in world.tagged] == ["a", "b"]
+
+
 def test_outcomes_are_forgotten_when_they_were_remembered_for_long_enough() -> None:
     joins = Joins()
     joins.tell("a", "validate", "1")

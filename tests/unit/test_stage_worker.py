@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -66,6 +67,7 @@ class Process:
             positions=self.positions,
             refusal=lambda _: None,
             deliver=sent,
+            fail=lambda _: None,
             agent=lambda *_, **__: lambda function: function,
             raw_topic=lambda *_: None,
             task=lambda function: function,
@@ -145,6 +147,18 @@ async def test_a_document_whose_answer_ends_worker_after_worker_is_given_up(tmp_
     assert letter.value == BATCH[1].value
     assert last.about("c")[0]["status"] == "ok"
     assert last.positions.in_flight == 0
+
+
+async def test_what_a_process_dies_of_is_told_to_the_next_one_though_it_ends_in_order(tmp_path: Path) -> None:
+    process = Process(tmp_path, fails("poison", RuntimeError("a bug in the client")))
+    batch = asyncio.create_task(process.work(*BATCH))
+    batch.add_done_callback(process.worker._done)
+    with pytest.raises(RuntimeError):
+        await batch
+    await process.worker.release()
+    process.die()
+    after = Process(tmp_path, lambda _: None)
+    assert [after.worker._at_work.deaths(record) for record in BATCH] == [1, 1, 1]
 
 
 async def test_a_result_that_cannot_be_written_down_is_found_out_too(tmp_path: Path) -> None:
