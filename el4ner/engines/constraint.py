@@ -3,8 +3,9 @@
 The language of an answer, behind a prompt that ends with ``-``::
 
     answer  = " " surface { "\\n- " surface } | " none"
-    surface = a substring of the text, without line breaks and tabs, and without white space at its ends, with a letter
-              or digit in it, that begins and ends between words, as :func:`el4ner.text.mentions.find_mentions` wants them
+    surface = a substring of the text, without line breaks and tabs, and without white space at its ends, with a
+              letter or digit in it, that begins and ends between words, as :func:`el4ner.text.mentions.find_mentions`
+              wants them
 
 A line that repeats another is the last one: small models else say it for ever. (They may begin to, since a model that
 must not repeat itself writes something worse: SmolLM2's spans were right half as often.) Behind a complete line, and
