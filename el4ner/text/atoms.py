@@ -43,9 +43,10 @@ _OPAQUE = (
     rf"(?<![\w+.\-])(?:mailto:|data:\w+/[\w.+\-]+[;,]|urn:\w[\w\-]*:|magnet:\?|(?:sips?|xmpp|im):(?={_NO_SPACE}*@)|tel:[+\d]"
     rf"|doi:10\.|arn:\w[\w\-]*:){_NO_SPACE}+"
 )
-_EMAIL = rf"(?<![\w.+\-%@/])(?:mailto:)?[\w.+\-%]{{1,64}}@(?:{_LABEL}\.?){{1,8}}"
-_WEB = rf"(?<![\w.@\-])(?:www\.(?:{_LABEL}\.){{1,8}}\w{{2,}}|{_DOMAIN}(?=[:/?#]))(?::\d{{1,5}})?(?:[/?#]{_NO_SPACE}*)?"
 _PATH_END = rf"[^\s{_QUOTES}<>|:;,()\[\]{{}}]"
+# Also where a file is on another machine: git@example.org:team/tools.git.
+_EMAIL = rf"(?<![\w.+\-%@/])(?:mailto:)?[\w.+\-%]{{1,64}}@(?:{_LABEL}\.?){{1,8}}(?::(?:~\w*|[\w.+\-]*)/{_PATH_END}*)?"
+_WEB = rf"(?<![\w.@\-])(?:www\.(?:{_LABEL}\.){{1,8}}\w{{2,}}|{_DOMAIN}(?=[:/?#]))(?::\d{{1,5}})?(?:[/?#]{_NO_SPACE}*)?"
 _POSIX = (
     rf"(?<![\w.~/\\\-$])(?:(?:~\w*|\.{{1,2}}|\$\w+|\$\{{\w+\}})/{_PATH_END}+|/[\w.@+~%#\-]+/{_PATH_END}*|/{_PATH_END}*[?=.]{_PATH_END}+)"
     # Without a slash in front only with a file's name at its end: Berlin/Paris are two cities.
