@@ -1,6 +1,7 @@
 """Pools and their readers: errors name file and line; what is shipped is sound."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -142,3 +143,34 @@ def test_a_shipped_pool_is_large_balanced_and_without_duplicates(name: str, fewe
     free = sum(not s.spans for s in pool.sentences) / len(pool.sentences)
     assert 0.1 <= free <= 0.25
     assert pool.text_kind == ("prose" if name == "news" else "log")
+
+
+HEADER = re.compile(
+    r"(?:<\d+>)?[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d (?P<host>[\w.-]+) (?P<process>[\w./-]+)(?:\(\w+\))?(?:\[\d+\])?:"
+)
+MUST_BE_LABELLED = {
+    "mac-address": re.compile(r"(?<![\w:-])[\da-fA-F]{2}(?:[:-][\da-fA-F]{2}){5}(?![\w:-])"),
+    "uuid": re.compile(r"(?<![\w-])[\da-fA-F]{8}(?:-[\da-fA-F]{4}){3}-[\da-fA-F]{12}(?![\w-])"),
+    "error-code": re.compile(r"failed \((\d+): "),
+}
+
+
+def test_the_pool_of_logs_labels_all_that_has_a_plain_form() -> None:
+    """What is not labelled shows the members that such a thing is none."""
+    for sentence in load_pool("shipped:logs").sentences:
+        labelled = {(span.start, span.end): label for span, label in sentence.spans}
+        for label, form in MUST_BE_LABELLED.items():
+            for match in form.finditer(sentence.text):
+                assert labelled.get(match.span(match.lastindex or 0)) == label, sentence.text
+        if header := HEADER.match(sentence.text):
+            assert labelled.get(header.span("host")) == "host", sentence.text
+            assert labelled.get(header.span("process")) == "process", sentence.text
+
+
+def test_the_pool_of_logs_has_hosts_of_all_kinds_of_names_in_headers() -> None:
+    """Hosts that are plain words have no type where nearly all that are shown have a hyphen or a digit."""
+    headers = [match for s in load_pool("shipped:logs").sentences if (match := HEADER.match(s.text))]
+    plain = [header["host"] for header in headers if header["host"].isalpha()]
+    assert len(headers) >= 0.25 * len(load_pool("shipped:logs").sentences)
+    assert 0.25 <= len(plain) / len(headers) <= 0.75
+    assert len(set(plain)) >= 10
