@@ -18,13 +18,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from workers.threads import wait_passively
-
-wait_passively()  # as the command line does
-
-from el4ner.engines.base import Engine  # noqa: E402
-from el4ner.tagger import Tagger  # noqa: E402
-from el4ner.types import Document, TaggedDocument  # noqa: E402
+from el4ner.engines.base import Engine
+from el4ner.tagger import Tagger
+from el4ner.types import Document, TaggedDocument
 
 POOL = "logs"
 BATCH = 64  # lines: few of a batch reach the models, so small batches leave their passes empty

@@ -20,16 +20,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from workers.threads import wait_passively
+from logs import Asked
 
-wait_passively()  # as the command line does
-
-from logs import Asked  # noqa: E402
-
-from el4ner.config import Settings, load_settings  # noqa: E402
-from el4ner.pipeline import Pipeline  # noqa: E402
-from el4ner.text.segment import segment  # noqa: E402
-from el4ner.types import Document  # noqa: E402
+from el4ner.config import Settings, load_settings
+from el4ner.pipeline import Pipeline
+from el4ner.text.segment import segment
+from el4ner.types import Document
 
 RAW_PASSES = 5
 POOL = "news"

@@ -43,8 +43,6 @@ MODULES: Final = (
     "tests/conftest.py",
     "tests/engine_conformance.py",
     "tests/gpu",
-    "workers/__init__.py",
-    "workers/threads.py",
 )
 """What runs there, of the repository."""
 BESIDE: Final = ("pytest-asyncio",)

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -250,3 +251,13 @@ def test_models_are_listed_for_programs_too(runner: CliRunner) -> None:
     ]
     assert {"packaged:gemma3-270m", "packaged:smollm2-135m-instruct"} <= {line["source"] for line in lines}
     assert all({"licence", "installed", "prepared", "parameters"} <= line.keys() for line in lines)
+
+
+def test_a_command_that_is_called_in_another_program_does_not_end_it_later(
+    runner: CliRunner, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only ``main`` owns its process, and bounds how long that takes to end."""
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:1")
+    monkeypatch.chdir(tmp_path)
+    assert runner.invoke(app, ["worker", "aggregate"]).exit_code == 1
+    assert "watchdog" not in {thread.name for thread in threading.enumerate()}

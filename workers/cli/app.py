@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import sys
 from importlib import metadata
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
 
+from el4ner.engines.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
 from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
 from workers.cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, exit_status
@@ -93,7 +94,9 @@ def _root(
 ) -> None:
     del version
     prepare_process()
-    ctx.obj = GlobalOptions(config=config, log_level=log_level, log_format=log_format)
+    ctx.obj = GlobalOptions(
+        config=config, log_level=log_level, log_format=log_format, owns_process=ctx.obj is _OWN_PROCESS
+    )
 
 
 for group in (topics.app, dlq.app, schemas.app, pool.app, models.app, local.app):
@@ -107,11 +110,15 @@ app.command("produce", cls=produce.ProduceCommand, epilog=produce.EXAMPLES)(prod
 app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 
 
+_OWN_PROCESS: Final = object()
+
+
 def main() -> None:
-    """Run ``el4ner``."""
+    """Run ``el4ner``: what holds for a whole process is done here, and not where a command is called in another's."""
     prepare_standard_streams()
+    leave_out_unused_parts()
     try:
-        app(prog_name="el4ner")
+        app(prog_name="el4ner", obj=_OWN_PROCESS)
     except OutputError as error:  # of --help and --version, before any command
         discard_results()
         complain(str(error))

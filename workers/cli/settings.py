@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from el4ner.engines.lean_transformers import leave_out_unused_parts
 from el4ner.types import Mode
 from workers.cli.options import LogFormat, LogLevel
 from workers.cli.output import reserve_standard_output
@@ -43,12 +42,12 @@ class GlobalOptions:
     config: Path | None = None
     log_level: LogLevel | None = None
     log_format: LogFormat | None = None
+    owns_process: bool = False
+    """Whether the process is ``el4ner``'s, and not that of a program that calls a command."""
 
 
 def prepare_process() -> None:
-    """Have the model libraries keep their bars and hints to themselves, and load no more than models need; before they
-    are imported."""
-    leave_out_unused_parts()
+    """Have the model libraries keep their bars and hints to themselves; before they are imported."""
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -78,12 +78,12 @@ def worker(
     configure_logging(settings.worker)
     chosen = STAGES if Stage.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))
     try:
-        # The watchdog stays for as long as the process lasts: what hangs at the interpreter's exit is ended, too.
         run_workers(
             settings,
             chosen,
             ready=None if ready_file is None else ready_file.touch,
-            watchdog=Watchdog(),
+            # It stays for as long as our process lasts: what hangs at the interpreter's exit is ended, too.
+            watchdog=Watchdog() if ctx.obj.owns_process else None,
             status_of=exit_status,
         )
     except WorkerCrashedError as error:
