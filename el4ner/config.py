@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from el4ner.config_errors import ENV_PREFIX, UNSHOWN_INPUT, Sources, explain, settings_of
 from el4ner.errors import ConfigError
 from el4ner.nearest import no_such
+from el4ner.toml_files import read_toml
 from el4ner.types import Mode
 
 if TYPE_CHECKING:
@@ -314,7 +315,7 @@ def load_settings(
     """
     if path is None and environ.get("EL4NER_CONFIG"):
         path = Path(environ["EL4NER_CONFIG"])
-    in_file = _read_toml(path) if path is not None else {}
+    in_file = read_toml(path, ConfigError) if path is not None else {}
     in_environ = _from_environ(environ)
     _refuse_single_underscores(environ, cls)
     given = dict(overrides or {})
@@ -347,15 +348,6 @@ def _read_preset(name: str) -> dict[str, Any]:
     loaded = tomllib.loads(file.read_text(encoding="utf-8"))
     loaded.setdefault("ensemble", {})["preset"] = name
     return loaded
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not valid TOML: {error}") from error
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol, TypeVar
 
 import orjson
 
@@ -37,6 +37,14 @@ _MOST_SUSPECTS: Final = 10_000
 
 Place = tuple[str, int, int]
 """Topic as the broker names it, partition, offset."""
+
+
+class _OfAMessage(Protocol):
+    @property
+    def record(self) -> Record: ...
+
+
+_Item = TypeVar("_Item", bound=_OfAMessage)
 
 
 class AtWork:
@@ -77,6 +85,13 @@ class AtWork:
     def deaths(self, record: Record) -> int:
         """How many processes died while they worked on this message."""
         return self._deaths.get(_place(record), 0)
+
+    def apart(self, items: Sequence[_Item]) -> list[list[_Item]]:
+        """The items in groups, none of them empty: first all over which nobody died, then each suspect alone, since
+        what may have killed a process may do it again."""
+        together = [item for item in items if not self.deaths(item.record)]
+        suspects = [[item] for item in items if self.deaths(item.record)]
+        return [together, *suspects] if together else suspects
 
     def settled(self, record: Record, *, given_up: bool = False) -> None:
         """The message was answered: it is no suspect any more.

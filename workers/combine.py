@@ -366,10 +366,7 @@ class CombineWorker:
             answers += [answer, *broken]
         answers = fitting([self._unless_it_kills(one) for one in answers], self.app.refusal, self._smaller)
         self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
-        # What may have killed a process is delivered alone: it may do it again.
-        suspects = [one for one in answers if self._at_work.deaths(one.record)]
-        together = [one for one in answers if not self._at_work.deaths(one.record)]
-        answers = [one for some in (together, *([one] for one in suspects)) for one in await self._deliver(some)]
+        answers = [answer for some in self._at_work.apart(answers) for answer in await self._deliver(some)]
         for _, ticket in letters:
             self.app.positions.finish(ticket)
         for settled in group:

@@ -25,7 +25,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import murmur2
 
 from el4ner.errors import DocumentError, El4nerError
-from workers.limits import SizeLimits, batch_bytes
+from workers.limits import SizeLimits, batch_bytes, record_bytes
 from workers.messages import Outgoing
 from workers.topics import Topic
 
@@ -199,7 +199,7 @@ async def _send(producer: Any, name: str, partition: int, messages: Sequence[Out
     most = min(MAX_BATCH_BYTES, limits.allowed(name))
     batch = producer.create_batch()
     for message in messages:
-        if batch.record_count() and batch.size() + _bytes_of(message) > most:
+        if batch.record_count() and batch.size() + record_bytes(message) > most:
             deliveries.append(await _submit(producer, batch, name, partition))
             batch = producer.create_batch()
         if not _append(batch, message, name):
@@ -228,16 +228,6 @@ async def _send(producer: Any, name: str, partition: int, messages: Sequence[Out
 
 def _words(error: KafkaError) -> str:
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def _bytes_of(message: Outgoing) -> int:
-    """At most what a message adds to a batch."""
-    return (
-        40
-        + len(message.key or b"")
-        + len(message.value or b"")
-        + sum(4 * len(header) + len(value or b"") + 10 for header, value in message.headers)
-    )
 
 
 def _append(batch: Any, message: Outgoing, name: str) -> bool:

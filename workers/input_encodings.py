@@ -7,7 +7,7 @@ import encodings.aliases
 from typing import Final
 
 from el4ner.errors import El4nerError
-from el4ner.nearest import nearest
+from el4ner.nearest import nearest_hint
 
 __all__ = ["InputError", "begins_mark", "known_encoding", "mark_of", "resolve_encoding", "shown_encoding"]
 
@@ -54,9 +54,8 @@ def known_encoding(name: str) -> str:
     # Python knows "encodings" of bytes into bytes too, and escapes of its own source text.
     if found is None or not getattr(found, "_is_text_encoding", True) or own in _NO_TEXT:
         aliases = encodings.aliases.aliases
-        like = nearest(name, sorted({one.replace("_", "-") for one in (*aliases, *aliases.values())} - _NO_TEXT))
-        hint = f"; nearest: {like!r}" if like is not None else ""
-        raise ValueError(f"there is no encoding {name!r}{hint}; usual ones: {', '.join(_USUAL)}")
+        names = sorted({alias.replace("_", "-") for alias in (*aliases, *aliases.values())} - _NO_TEXT)
+        raise ValueError(f"there is no encoding {name!r}{nearest_hint(name, names)}; usual ones: {', '.join(_USUAL)}")
     return "utf-8" if own == "utf-8-sig" else own
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from el4ner.errors import MessageError
-from el4ner.nearest import choices, nearest, no_such
+from el4ner.nearest import nearest, no_such
 from workers import schemas
 
 __all__ = ["OPTIONAL", "Fields"]
@@ -84,9 +84,8 @@ class Fields:
         """What to say where the text is missing."""
         names = list(names)
         like = nearest(self.text, names)
-        hint = f"; nearest: {like!r}" if like is not None else ""
-        name = f"--text-field {like!r}" if like is not None else f"--text-field says which {kind} is the text"
-        return f"there is no {kind} {self.text!r}{hint}; there are: {choices(names)}: {name}"
+        advice = f"--text-field {like!r}" if like is not None else f"--text-field says which {kind} is the text"
+        return f"{no_such(kind, self.text, names)}: {advice}"
 
     def no_field(self, name: str, kind: str) -> str:
         """What to say of a field without a meaning."""

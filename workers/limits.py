@@ -18,7 +18,7 @@ from workers.config import KafkaSettings, StreamSettings
 from workers.messages import Outgoing
 from workers.topics import LETTER_HEADERS_BYTES, Topic, TopicReport, topic_name
 
-__all__ = ["MAX_REQUEST_BYTES", "SizeLimits", "batch_bytes", "expected_bytes", "shortage"]
+__all__ = ["MAX_REQUEST_BYTES", "SizeLimits", "batch_bytes", "expected_bytes", "record_bytes", "shortage"]
 
 MAX_REQUEST_BYTES: Final = 95 * 1024 * 1024
 """Brokers break the connection off when a request is larger than ``socket.request.max.bytes``, 100 MiB by default."""
@@ -28,6 +28,8 @@ _READ: Final = (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VE
 _OUTPUTS: Final = (*_READ[:3], Topic.TAGGED_DOCUMENTS)
 _MAGIC: Final = 2
 _NO_COMPRESSION: Final = 0
+_BATCH_HEADER: Final = 61
+"""Bytes before the first record of a batch."""
 
 BYTES_A_CHARACTER: Final = 2
 """Of a text as JSON in UTF-8. Latin has 1 to 2, Cyrillic, Greek, Arabic and Hebrew 2, most others 3, controls 6."""
@@ -68,7 +70,7 @@ class SizeLimits:
     def refusal(self, name: str, message: Outgoing) -> str | None:
         """Why the message does not fit, with the limit and what to change; None: it fits."""
         allowed = self.allowed(name)
-        if _estimated_bytes(message) <= allowed or (size := batch_bytes(message)) <= allowed:
+        if _BATCH_HEADER + record_bytes(message) <= allowed or (size := batch_bytes(message)) <= allowed:
             return None
         return self.too_large(name, size)
 
@@ -107,10 +109,10 @@ def batch_bytes(message: Outgoing) -> int:
     return int(builder.size())
 
 
-def _estimated_bytes(message: Outgoing) -> int:
-    """At least as many as :func:`batch_bytes`, without building one."""
-    headers = sum(4 * len(name) + len(value or b"") + 20 for name, value in message.headers)
-    return 120 + len(message.key or b"") + len(message.value or b"") + headers
+def record_bytes(message: Outgoing) -> int:
+    """At most what a message adds to a batch, without building one."""
+    headers = sum(4 * len(name) + len(value or b"") + 10 for name, value in message.headers)
+    return 40 + len(message.key or b"") + len(message.value or b"") + headers
 
 
 def expected_bytes(settings: Settings) -> int:

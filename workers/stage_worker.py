@@ -190,10 +190,7 @@ class StageWorker:
         results = await self._results(works) if works else {}
         results.update((name, killed) for name, killed in given_up.items() if killed is not None)
         items = [one for one, _ in read if one is not None]
-        # What may have killed a process is written down and delivered alone here, too: it may do it again.
-        suspects = [one for one in items if self._at_work.deaths(one.record)]
-        groups = [[one for one in items if not self._at_work.deaths(one.record)], *([one] for one in suspects)]
-        answers = [answer for group in groups if group for answer in await self._answer(group, results)]
+        answers = [answer for group in self._at_work.apart(items) for answer in await self._answer(group, results)]
         for _, ticket in read:
             self.app.positions.finish(ticket)
         for answer in answers:
@@ -252,16 +249,13 @@ class StageWorker:
 
     async def _results(self, works: Sequence[Work[Any]]) -> dict[int, Result[Any]]:
         """What became of each, by its ``id()``; suspects are worked on alone, after the others."""
-        suspects = [work for work in works if self._at_work.deaths(work.record)]
-        groups = [[work for work in works if not self._at_work.deaths(work.record)], *([work] for work in suspects)]
         results: dict[int, Result[Any]] = {}
         self._at_engine += 1
         try:
-            for group in groups:
-                if group:
-                    # There is a place: no more batches are at the engine than its queue takes.
-                    found = await asyncio.wrap_future(self._owner.submit_within(0, self._run, group))
-                    results.update((id(work), result) for work, result in zip(group, found, strict=True))
+            for group in self._at_work.apart(works):
+                # There is a place: no more batches are at the engine than its queue takes.
+                found = await asyncio.wrap_future(self._owner.submit_within(0, self._run, group))
+                results.update((id(work), result) for work, result in zip(group, found, strict=True))
         finally:
             self._at_engine -= 1
             self._engine_free.set()

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final, cast
 
 from el4ner.errors import PoolError
 from el4ner.nearest import no_such
 from el4ner.pools.reading import JOINS, OFFSETS, ON_ERROR, Reading
 from el4ner.text.segment import TextKind
+from el4ner.toml_files import read_toml
 
 __all__ = ["Description", "read_description"]
 
@@ -43,7 +43,7 @@ def read_description(folder: Path, reading: Reading) -> Description:
     path = folder / "pool.toml"
     if not path.is_file():
         raise PoolError(f"{folder}: a pool's folder needs a pool.toml (name, text, [types])")
-    settings = _read(path)
+    settings = read_toml(path, PoolError)
     for key in settings:
         if key not in _SETTINGS:
             raise PoolError(f"{path}: {no_such('setting', key, _SETTINGS)}")
@@ -66,12 +66,3 @@ def read_description(folder: Path, reading: Reading) -> Description:
         text_kind=cast(TextKind, settings.get("text", "prose")),
         reading=replace(reading, **changed, ignore=reading.ignore | set(ignore)),
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise PoolError(f"{path}: cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PoolError(f"{path}: is not valid TOML: {error}") from error

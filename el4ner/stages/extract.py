@@ -7,7 +7,7 @@ is a substring of the input and costs nothing; the classifier's ``none`` does th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from el4ner.config import MethodSettings
@@ -88,14 +88,19 @@ def extract(
 
 
 def _candidates(sentence: Sentence, proposed: Mapping[Span, list[str]], pool: Pool) -> tuple[SpanCandidate, ...]:
-    """What everybody proposed, by the document's offsets and within the limits; nothing that begins or ends inside of
-    an atom (:mod:`el4ner.text.atoms`), unless the pool labels parts of such. The chunker's are the first to go."""
-    gate = AtomGate(sentence.text, pool.divisible)
+    """What everybody proposed and is considered, by the document's offsets. The chunker's are the first to go."""
     named = {span for span, names in proposed.items() if names != [CHUNKS]}
     return tuple(
         SpanCandidate(_in_document(span, sentence), tuple(proposed[span]))
-        for span in sorted(admitted(sentence.text, filter(gate.admits, proposed), first=named))
+        for span in _considered(sentence.text, proposed, pool, first=named)
     )
+
+
+def _considered(text: str, proposed: Iterable[Span], pool: Pool, *, first: Collection[Span]) -> list[Span]:
+    """The proposals for a sentence that stay, by place: whole atoms or none, unless the pool labels parts of such
+    (:mod:`el4ner.text.atoms`), and within the limits, where those in ``first`` are the last to go."""
+    gate = AtomGate(text, pool.divisible)
+    return sorted(admitted(text, filter(gate.admits, proposed), first=first))
 
 
 def without_parts_of_atoms(
@@ -161,8 +166,7 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
                 for span in context.pool.lexicon.find(sentence.text)
                 if any(seen[form] > (form in own) for form in _forms(span.text))
             )
-        gate = AtomGate(sentence.text, context.pool.divisible)
-        return sorted(admitted(sentence.text, filter(gate.admits, proposed | labelled), first=labelled))
+        return _considered(sentence.text, proposed | labelled, context.pool, first=labelled)
 
     return of
 
