@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import shutil
 import subprocess
@@ -19,10 +20,17 @@ from tests.integration.stream_harness import Stream
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """kafka-python forgets a connection that is being made while its client is closed: the socket is left to the
-    garbage collector, which says so in whatever test runs then."""
+    """kafka-python forgets a connection that is being made while its client is closed, in plain text or over TLS: the
+    socket is left to the garbage collector, which says so in whatever test runs then."""
     for item in items:
-        item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning"))
+        item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <(socket|ssl)[.]:ResourceWarning"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forgotten_sockets() -> Iterator[None]:
+    """They are collected here, where that is known: not in a test of something else that would fail by them."""
+    yield
+    gc.collect()
 
 
 @dataclass(frozen=True)
