@@ -11,7 +11,7 @@ RUN := .venv/bin
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-gpu test-chaos lint format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-gpu test-chaos lint schemas format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -48,6 +48,10 @@ lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Fa
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/pytest -q tests/unit/test_architecture.py
+
+schemas: env  ## make schemas/asyncapi.json anew from the code, and say what the schemas break of what was released
+	$(RUN)/python -m tools asyncapi
+	$(RUN)/python -m tools schemas
 
 format: env  ## let ruff format the code
 	$(RUN)/ruff check --fix .

@@ -19,7 +19,7 @@ from typing import Any
 
 from el4ner.stages.slices import size_of
 from el4ner.text.chunks import chunks
-from el4ner.text.limits import admitted
+from el4ner.text.proposal_limits import admitted
 from el4ner.text.segment import TextKind, segment
 from el4ner.types import Document, Sentence, SentenceCandidates, SpanCandidate
 

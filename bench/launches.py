@@ -33,11 +33,11 @@ from transformers import AutoTokenizer
 from el4ner.config import ExllamaSettings
 from el4ner.engines.base import GenerateRequest, Prompt, ScoreItem, ScoreRequest, StateRequest
 from el4ner.engines.exllama import varlen
-from el4ner.engines.exllama.engine import ExllamaEngine
-from el4ner.engines.transformers_engine import TransformersEngine
-from tests import flash_kernel
-from tests.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
-from tests.unit.tiny_models import tiny_llama
+from el4ner.engines.exllama.exllama_engine import ExllamaEngine
+from el4ner.engines.torch.transformers_engine import TransformersEngine
+from tests.support import flash_kernel
+from tests.support.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
+from tests.support.tiny_models import tiny_llama
 
 CANDIDATES: Final = (" person", " location", " organisation", " none", " miscellaneous")
 ENGINES: Final = ("exllamav2", "transformers")

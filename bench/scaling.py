@@ -36,15 +36,15 @@ from tag import POOL, forget_prompts, measure, sample  # noqa: E402
 
 from el4ner.config import Settings, load_settings  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
-from el4ner.evidence.memory import PoolSpans  # noqa: E402
+from el4ner.evidence.span_memory import PoolSpans  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.pipeline import Pipeline  # noqa: E402
 from el4ner.pools import Pool, load_pool  # noqa: E402
 from el4ner.prompts import PromptSet  # noqa: E402
 from el4ner.retrieval import Retriever, SentenceTransformerEmbedder, make_retriever  # noqa: E402
 from el4ner.stages import StageContext  # noqa: E402
-from el4ner.stages.evidence import make_evidence  # noqa: E402
 from el4ner.stages.extract import cheap_proposals  # noqa: E402
+from el4ner.stages.pool_evidence import make_evidence  # noqa: E402
 from el4ner.text.chunks import chunks, outermost  # noqa: E402
 from workers.cli.progress import TerminalProgress  # noqa: E402
 from workers.cli.settings import work_offline_if_local  # noqa: E402

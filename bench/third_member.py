@@ -96,7 +96,7 @@ def check(folder: Path) -> None:
         ModelError: it does not load, or does not know: the conversion went wrong.
     """
     from el4ner.engines.base import GenerateRequest, Prompt, ScoreItem, ScoreRequest
-    from el4ner.engines.transformers_engine import TransformersEngine
+    from el4ner.engines.torch.transformers_engine import TransformersEngine
 
     question = "What is the capital of France?"
     engine = TransformersEngine.load(NAME, folder)

@@ -25,7 +25,7 @@ from el4ner.toml_files import read_toml
 from el4ner.types import Mode
 
 if TYPE_CHECKING:
-    from el4ner.pools.reading import Reading
+    from el4ner.pools.read_options import Reading
 
 __all__ = [
     "UNSHOWN_INPUT",
@@ -180,7 +180,7 @@ class PoolsSettings(Section):
     @property
     def reading(self) -> Reading:
         """How files are read where their ``pool.toml`` does not say."""
-        from el4ner.pools.reading import Reading
+        from el4ner.pools.read_options import Reading
 
         return Reading(self.on_error, self.join, self.offsets, frozenset(self.ignore))
 

@@ -33,8 +33,8 @@ from el4ner.repeats import Answered, Memories, RepeatCounts
 from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
 from el4ner.stages.asking import ask_members
-from el4ner.stages.evidence import make_evidence, make_sources, shows_demonstrations
 from el4ner.stages.extract import check_spans, propose, without_parts_of_atoms
+from el4ner.stages.pool_evidence import make_evidence, make_sources, shows_demonstrations
 from el4ner.stages.slices import in_slices
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (

@@ -7,13 +7,13 @@ import logging
 import sys
 from pathlib import Path
 
-from el4ner.engines.lean_transformers import leave_out_unused_parts
+from el4ner.engines.torch.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
 from workers.config import load_stream_settings
-from workers.logs import configure_logging
 from workers.printable import escaped
 from workers.run import ROLES, STAGES, WorkerCrashedError, run_workers
-from workers.watchdog import Watchdog
+from workers.shutdown.watchdog import Watchdog
+from workers.telemetry.logs import configure_logging
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,11 +12,11 @@ from kafka.errors import KafkaError, MessageSizeTooLargeError
 
 from el4ner.errors import El4nerError
 from el4ner.serialize import dumps, fingerprint
-from workers import schemas
 from workers.config import StreamSettings
-from workers.headers import RandomBytes, cloud_event, next_trace
-from workers.inputs import NewDocument
-from workers.sending import Confirmed, sending
+from workers.inputs.documents import NewDocument
+from workers.kafka.sending import Confirmed, sending
+from workers.messages import schemas
+from workers.messages.headers import RandomBytes, cloud_event, next_trace
 from workers.topics import Topic, topic_name
 
 __all__ = ["ProduceError", "Produced", "produce_documents"]

@@ -3,7 +3,7 @@
 Start: topics checked → pipeline loaded (on the thread that owns it) → consumer groups joined → ready. Stop, on SIGTERM
 or SIGINT: no new messages → what was begun is finished, within ``worker.shutdown_seconds`` → committed → groups left. A
 crash leaves the groups first, and ends the process without committing anything that is not delivered; restarting it is
-the business of whoever started it. Either end has a bound: :mod:`workers.ending`.
+the business of whoever started it. Either end has a bound: :mod:`workers.shutdown.ending`.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
-from workers import acls, aggregate, classify, combine, extract, members, topics, validate
-from workers.aggregate import Aggregator
-from workers.app import StageApp
-from workers.cache import RedisRetrievalCache
-from workers.combine import CombineWorker
+from workers import topics
 from workers.config import StreamSettings
-from workers.end_signals import EndSignals
-from workers.ending import CLOSE_SECONDS, Ending
-from workers.health import Health, HealthServer, StageHealth, observe_stages
-from workers.limits import SizeLimits, shortage
-from workers.metrics import Metrics
-from workers.stage_worker import Owner, StageWorker
-from workers.stopping import stop_workers
-from workers.telemetry import Telemetry
-from workers.watchdog import Watchdog
+from workers.ensemble import combiner, members
+from workers.ensemble.combiner import CombineWorker
+from workers.join import aggregator
+from workers.join.aggregator import Aggregator
+from workers.kafka import acls
+from workers.kafka.app import StageApp
+from workers.kafka.size_limits import SizeLimits, shortage
+from workers.redis_cache import RedisRetrievalCache
+from workers.shutdown.end_signals import EndSignals
+from workers.shutdown.ending import CLOSE_SECONDS, Ending
+from workers.shutdown.stopping import stop_workers
+from workers.shutdown.watchdog import Watchdog
+from workers.stages import classify, extract, validate
+from workers.stages.stage_worker import Owner, StageWorker
+from workers.telemetry.health import Health, HealthServer, StageHealth, observe_stages
+from workers.telemetry.metrics import Metrics
+from workers.telemetry.recorder import Telemetry
 
 __all__ = ["ROLES", "STAGES", "WorkerCrashedError", "run_workers", "serve_workers"]
 
@@ -49,8 +53,8 @@ _GARBAGE: Final = 20_000
 
 _MODEL_STAGES: Final = {"extract": extract.build, "classify": classify.build, "validate": validate.build}
 _JOINS: Final[Mapping[str, Callable[..., Aggregator | CombineWorker]]] = {
-    "aggregate": aggregate.build,
-    members.COMBINE: combine.build,
+    "aggregate": aggregator.build,
+    members.COMBINE: combiner.build,
 }
 
 Worker = StageWorker | Aggregator | CombineWorker
@@ -73,11 +77,11 @@ def run_workers(
     """Run the stages in this process until SIGTERM or SIGINT; then drain, and return. From the main thread.
 
     ``ready`` is called once, when every stage has its partitions. Logging is the caller's
-    (:func:`workers.logs.configure_logging`).
+    (:func:`workers.telemetry.logs.configure_logging`).
 
-    What hangs while this ends is ended, and the process with it (:mod:`workers.watchdog`). Whoever gives a ``watchdog``
-    has its program's own end bounded too: it stays armed when this returns or raises. ``status_of``: what the program's
-    exit status will be, by what is raised here.
+    What hangs while this ends is ended, and the process with it (:mod:`workers.shutdown.watchdog`). Whoever gives a
+    ``watchdog`` has its program's own end bounded too: it stays armed when this returns or raises. ``status_of``: what
+    the program's exit status will be, by what is raised here.
 
     Raises:
         ConfigError: there is no such stage, or members cannot do it apart.

@@ -12,9 +12,9 @@ from el4ner.errors import El4nerError, MessageError
 from el4ner.serialize import tagged_from_json
 from el4ner.types import TaggedDocument
 from workers.config import StreamSettings
-from workers.headers import parse_traceparent
-from workers.messages import decode
-from workers.reading import reading, records_between
+from workers.kafka.topic_reader import reading, records_between
+from workers.messages.envelope import decode
+from workers.messages.headers import parse_traceparent
 from workers.topics import Topic, topic_name
 
 __all__ = ["TailError", "TailedDocument", "end_offsets", "tagged_until_now", "tail_documents"]

@@ -18,8 +18,8 @@ from kafka.admin import ConfigResource
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from el4ner.errors import El4nerError
-from workers import broker
 from workers.config import KafkaSettings, StreamSettings
+from workers.kafka import broker
 
 __all__ = [
     "JOINED",

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from el4ner.models.converters import Exl2Converter, Places
 from el4ner.models.quantized import QuantizedName
+from el4ner.quantizing.converters import Exl2Converter, Places
 
 __all__ = ["FEW", "FewTexts", "Rows", "library_texts", "write_texts"]
 

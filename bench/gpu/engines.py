@@ -60,7 +60,7 @@ class Deadline:
 
 def attends_in_rows() -> bool:
     """Whether the transformers engine can be told to attend as it did before."""
-    from el4ner.engines.transformers_engine import TransformersEngine
+    from el4ner.engines.torch.transformers_engine import TransformersEngine
 
     return "attend" in inspect.signature(TransformersEngine.load).parameters
 
@@ -94,7 +94,7 @@ def variants(
 def load(variant: Variant, *, model: str, cpu: bool, cache_dir: Path) -> Engine:
     from el4ner.config import ExllamaSettings, ModelSettings
     from el4ner.engines.registry import load_engine
-    from el4ner.engines.transformers_engine import TransformersEngine
+    from el4ner.engines.torch.transformers_engine import TransformersEngine
 
     name = variant.label.replace(",", "").replace(" ", "-")
     size = "tiny" if cpu else model

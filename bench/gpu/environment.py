@@ -27,7 +27,7 @@ NEEDED: Final = (
     "gguf",
     "el4ner.pipeline",
     "el4ner.engines.registry",
-    "el4ner.engines.transformers_engine",
+    "el4ner.engines.torch.transformers_engine",
     "el4ner.models.prepare",
 )
 """What the phases import: these bring everything that el4ner needs."""

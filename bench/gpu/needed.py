@@ -41,7 +41,7 @@ MODULES: Final = (
     "bench/tag.py",
     "bench/logs.py",
     "tests/conftest.py",
-    "tests/engine_conformance.py",
+    "tests/support/engine_conformance.py",
     "tests/gpu",
 )
 """What runs there, of the repository."""

@@ -219,8 +219,8 @@ def _ceilings(context: Context, record: Record) -> None:
 
 
 def _quantise(context: Context, record: Record) -> None:
-    from el4ner.models.quantize import quantize
     from el4ner.models.quantized import QuantizedName
+    from el4ner.quantizing.quantize import quantize
     from gpu.calibration import FEW, FewTexts, library_texts, write_texts
 
     table = write_texts(library_texts(), context.work / "calibration.parquet")

@@ -2,8 +2,8 @@
 
 An engine does two things, both over a batch: *generate* text after a prompt, and *score* candidate continuations. Some
 also show the *hidden states* that they read a text with (:class:`StateEngine`).
-Drivers: :mod:`el4ner.engines.transformers_engine` (torch), :mod:`el4ner.engines.instant` (no model: answers at once,
-for measuring everything around the models). Every driver passes ``tests/engine_conformance.py``.
+Drivers: :mod:`el4ner.engines.torch.transformers_engine` (torch), :mod:`el4ner.engines.instant` (no model: answers at
+once, for measuring everything around the models). Every driver passes ``tests/support/engine_conformance.py``.
 
 An engine is not thread-safe: exactly one thread, its owner, calls it (:class:`el4ner.engines.owner.OwnedEngine`).
 """

@@ -7,8 +7,8 @@ from typing import assert_never
 
 from el4ner.config import ModelSettings
 from el4ner.engines.base import Engine
-from el4ner.engines.lean_transformers import collection_paused, import_transformers
-from el4ner.engines.waiting import import_torch
+from el4ner.engines.torch.lean_transformers import collection_paused, import_transformers
+from el4ner.engines.torch.waiting import import_torch
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 
@@ -31,7 +31,7 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
             with collection_paused():
                 import_torch()
                 import_transformers()
-                from el4ner.engines.transformers_engine import TransformersEngine
+                from el4ner.engines.torch.transformers_engine import TransformersEngine
 
             return TransformersEngine.load(
                 name,
@@ -50,7 +50,7 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
             path = prepare(settings.source, cache_dir, progress or NO_PROGRESS)
             return load(name, path, settings, library=settings.engine, cache_dir=cache_dir)
         case "server":
-            from el4ner.engines.served.engine import ServedEngine
+            from el4ner.engines.served.served_engine import ServedEngine
 
             return ServedEngine.load(name, settings, cache_dir=cache_dir)
         case _:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from el4ner.evaluation.records import Fate, Labelled, SentenceRecord
+from el4ner.evaluation.sentence_records import Fate, Labelled, SentenceRecord
 from el4ner.pools.pool import Pool
 from el4ner.types import NONE_TYPE
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from el4ner.evaluation.records import Considered, SentenceRecord
+from el4ner.evaluation.sentence_records import Considered, SentenceRecord
 from el4ner.types import NONE_TYPE
 
 __all__ = ["Member", "Proposer", "Proposers", "members", "proposers"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from el4ner.errors import PoolError
-from el4ner.evaluation.records import Labelled
+from el4ner.evaluation.sentence_records import Labelled
 from el4ner.pools.pool import Pool, PoolSentence
+from el4ner.pools.read_options import Reading
 from el4ner.pools.readers import describe, read_sentences, warn_of_left_out
-from el4ner.pools.reading import Reading
 
 __all__ = ["Dataset", "LabelledSentence", "gold_of", "load_dataset"]
 

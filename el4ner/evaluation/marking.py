@@ -8,8 +8,8 @@ from itertools import pairwise
 from typing import Final, Literal
 
 from el4ner.evaluation.analysis import Outcome, outcome_of
-from el4ner.evaluation.records import SentenceRecord
 from el4ner.evaluation.scoring import tally
+from el4ner.evaluation.sentence_records import SentenceRecord
 
 __all__ = ["LOST", "Mark", "Segment", "Shown", "segments", "shown", "worst"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from el4ner.evaluation.records import EvaluationError, Labelled, SentenceRecord
+from el4ner.evaluation.sentence_records import EvaluationError, Labelled, SentenceRecord
 
 __all__ = ["LabelledText", "check_same_sentences", "paired"]
 

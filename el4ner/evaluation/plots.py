@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from el4ner.evaluation.calibration import Calibration
+from el4ner.evaluation.reliability import Calibration
 from el4ner.evaluation.stats import Interval
 
 __all__ = ["Plot", "Point", "Whisker", "hue_of", "reliability", "whisker"]

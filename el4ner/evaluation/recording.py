@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from el4ner.assemble import assemble_by
 from el4ner.config import MethodSettings
 from el4ner.evaluation.dataset import LabelledSentence, gold_of
-from el4ner.evaluation.records import Considered, Fate, Labelled, Piece, SentenceRecord
+from el4ner.evaluation.sentence_records import Considered, Fate, Labelled, Piece, SentenceRecord
 from el4ner.types import (
     NONE_TYPE,
     DocumentCandidates,

@@ -16,7 +16,7 @@ import jinja2
 from el4ner.evaluation.analysis import OUTCOMES
 from el4ner.evaluation.marking import LOST, worst
 from el4ner.evaluation.plots import hue_of, reliability, whisker
-from el4ner.evaluation.records import EvaluationError
+from el4ner.evaluation.sentence_records import EvaluationError
 from el4ner.evaluation.summary import EvaluationResult
 
 __all__ = ["render_report", "write_report"]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from el4ner.evaluation.records import Labelled
+from el4ner.evaluation.sentence_records import Labelled
 
 __all__ = ["Labelled", "Scores", "Tally", "TypeScores", "f1_of", "of_type", "score", "strict_tallies", "tally"]
 

@@ -14,8 +14,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from el4ner.evaluation.records import EvaluationError, SentenceRecord
 from el4ner.evaluation.scoring import Tally, f1_of, strict_tallies
+from el4ner.evaluation.sentence_records import EvaluationError, SentenceRecord
 
 __all__ = [
     "RESAMPLES",

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from el4ner.evaluation.records import EvaluationError, SentenceRecord, record_from_json, record_to_json
+from el4ner.evaluation.sentence_records import EvaluationError, SentenceRecord, record_from_json, record_to_json
 
 __all__ = ["FOLDER", "RecordStore"]
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from el4ner.evaluation.analysis import Confusion, Losses, confusion, losses
-from el4ner.evaluation.calibration import Calibration, calibration, judged
 from el4ner.evaluation.contributions import Member, Proposers, members, proposers
 from el4ner.evaluation.pairing import paired
-from el4ner.evaluation.records import SentenceRecord
+from el4ner.evaluation.reliability import Calibration, calibration, judged
 from el4ner.evaluation.scoring import Scores, of_type, score, strict_tallies
+from el4ner.evaluation.sentence_records import SentenceRecord
 from el4ner.evaluation.stats import Comparison, Intervals, compare, intervals, tallies_of
 from el4ner.pools.pool import Pool
 from el4ner.types import Usage

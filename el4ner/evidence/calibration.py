@@ -19,8 +19,8 @@ import orjson
 from el4ner.evidence.combination import Combination, Decisions, fit
 from el4ner.evidence.judges import Floats, Ints
 from el4ner.evidence.leave_one_out import Figures, Sample, with_threshold
-from el4ner.evidence.memory import PoolSpans, drawn
 from el4ner.evidence.sources import Described, InContextSource, Source, described
+from el4ner.evidence.span_memory import PoolSpans, drawn
 from el4ner.models.files import write_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from el4ner.evidence.encoders import SpanEncoder
 from el4ner.evidence.judges import Floats, Ints, Prototypes, log_softmax, neighbours
-from el4ner.evidence.memory import PoolSpans, SpanMemory
+from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.types import Span, Speaker, Usage
 
 __all__ = ["Described", "InContextSource", "Question", "Source", "StateKind", "StateSource", "described"]

@@ -20,7 +20,7 @@ from el4ner.errors import ConfigError
 from el4ner.evidence.calibration import Calibration, calibration_file, calibration_key, even_calibration
 from el4ner.evidence.combination import Combination
 from el4ner.evidence.encoders import EMBEDDER
-from el4ner.evidence.memory import PoolSpans
+from el4ner.evidence.span_memory import PoolSpans
 from el4ner.types import Speaker
 
 __all__ = ["Weighed", "Weighing", "covers"]

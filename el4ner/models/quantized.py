@@ -1,4 +1,4 @@
-"""``quantized:SOURCE@4.0bpw``: a model that :mod:`el4ner.models.quantize` made of another, and where it is.
+"""``quantized:SOURCE@4.0bpw``: a model that :mod:`el4ner.quantizing.quantize` made of another, and where it is.
 
 The name says all that it was made by: a source as :mod:`el4ner.models.prepare` knows it, bits of a parameter, bits of a
 parameter of the head where they are not 6 (``-h8``), and ``-exl3`` if it is not EXL2.
@@ -29,7 +29,7 @@ __all__ = [
 
 QUANTIZED: Final = "quantized:"
 QUANTIZED_FORMAT: Final = 1
-"""Of the folders that :mod:`el4ner.models.quantize` makes."""
+"""Of the folders that :mod:`el4ner.quantizing.quantize` makes."""
 QuantizedFormat = Literal["exl2", "exl3"]
 HEAD_BITS: Final = 6
 """Of a parameter of the head, if nothing else is asked for."""

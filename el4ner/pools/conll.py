@@ -12,7 +12,7 @@ from typing import Final
 from el4ner.errors import PoolError
 from el4ner.pools.joining import aligned, join_of, join_tokens
 from el4ner.pools.pool import PoolSentence
-from el4ner.pools.reading import Item, Join, LeftOut, Reading, lines_of, shown
+from el4ner.pools.read_options import Item, Join, LeftOut, Reading, lines_of, shown
 from el4ner.types import Span
 
 __all__ = ["TAGS", "Tokens", "conll_items", "sentence_of", "tag_spans", "token_error", "wrong_tag"]

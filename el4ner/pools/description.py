@@ -9,7 +9,7 @@ from typing import Final, cast
 
 from el4ner.errors import PoolError
 from el4ner.nearest import no_such
-from el4ner.pools.reading import JOINS, OFFSETS, ON_ERROR, Reading
+from el4ner.pools.read_options import JOINS, OFFSETS, ON_ERROR, Reading
 from el4ner.text.segment import TextKind
 from el4ner.toml_files import read_toml
 

@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from el4ner.pools.reading import Join
+from el4ner.pools.read_options import Join
 from el4ner.text.scripts import is_unspaced
 
 __all__ = ["aligned", "join_of", "join_tokens"]

@@ -9,11 +9,11 @@ from typing import Any, Final
 from el4ner.errors import PoolError
 from el4ner.pools.conll import Tokens, sentence_of
 from el4ner.pools.joining import join_of
+from el4ner.pools.json_records import Record, json_records
 from el4ner.pools.labelled import Labelled, Rejected, quoted
 from el4ner.pools.layouts import OURS, PRODIGY, Layout, Parsed, layout_of
 from el4ner.pools.pool import PoolSentence
-from el4ner.pools.reading import Item, LeftOut, Reading, Units
-from el4ner.pools.records import Record, json_records
+from el4ner.pools.read_options import Item, LeftOut, Reading, Units
 from el4ner.pools.units import agreed_units, offsets_in, same_surface, units_of
 from el4ner.types import Span
 

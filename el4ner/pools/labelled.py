@@ -8,7 +8,7 @@ from typing import Any, Final, TypeGuard
 
 from el4ner.errors import PoolError
 from el4ner.nearest import no_such
-from el4ner.pools.reading import Units
+from el4ner.pools.read_options import Units
 from el4ner.pools.units import RawSpan
 
 __all__ = [

@@ -20,7 +20,7 @@ from el4ner.pools.description import read_description
 from el4ner.pools.joining import join_tokens
 from el4ner.pools.json_items import json_items
 from el4ner.pools.pool import LeftOut, Pool, PoolSentence, mistake_in
-from el4ner.pools.reading import Item, OnError, Reading
+from el4ner.pools.read_options import Item, OnError, Reading
 
 if TYPE_CHECKING:
     from el4ner.config import PoolsSettings

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from el4ner.errors import PoolError
-from el4ner.pools.reading import Units
+from el4ner.pools.read_options import Units
 from el4ner.text.scripts import is_unspaced
 
 __all__ = ["RawSpan", "agreed_units", "offsets_in", "units_of"]

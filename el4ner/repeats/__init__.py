@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from el4ner.config import MethodSettings
+from el4ner.repeats.answer_memory import Answered, RepeatCounts, StageMemory
 from el4ner.repeats.carry import AnswersCarry, ClassifyCarry, ExtractCarry, ValidateCarry
-from el4ner.repeats.memory import Answered, RepeatCounts, StageMemory
 from el4ner.text.segment import TextKind
 from el4ner.text.template_miner import TemplateMiner
 

@@ -45,16 +45,16 @@ class ExtractCarry:
     lines = 1
 
     def sentence(self, item: Sentence) -> Sentence:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return item
 
     def key(self, item: Sentence, view: Template) -> Hashable | None:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del item
         return view.key
 
     def keep(self, answer: SentenceCandidates, view: Template) -> Found | None:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         anchors = _anchors(view, answer.sentence, (candidate.span for candidate in answer.candidates))
         if anchors is None:
             return None
@@ -62,11 +62,11 @@ class ExtractCarry:
         return Found(answer.demonstrations, anchors, proposed_by, answer.dropped)
 
     def settle(self, kept: Sequence[Found]) -> Found:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return kept[0]
 
     def recall(self, item: Sentence, kept: Found, view: Template) -> SentenceCandidates:
-        """See :class:`~el4ner.repeats.memory.Carry`. Pieces keep their order, so the candidates stay sorted."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`. Pieces keep their order, so the candidates stay sorted."""
         spans = [view.locate(anchor) for anchor in kept.anchors]
         return SentenceCandidates(
             item,
@@ -83,11 +83,11 @@ class _CandidatesCarry:
     """What is said of candidates depends on the text, the demonstrations and the candidates."""
 
     def sentence(self, item: SentenceCandidates) -> Sentence:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return item.sentence
 
     def key(self, item: SentenceCandidates, view: Template) -> Hashable | None:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         anchors = _anchors(view, item.sentence, (candidate.span for candidate in item.candidates))
         if anchors is None:
             return None
@@ -103,18 +103,19 @@ class ClassifyCarry(_CandidatesCarry):
     lines = 3
 
     def keep(self, answer: SentenceTypes, view: Template) -> tuple[TypedSpan, ...] | None:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         return tuple(replace(typed, candidate=_NOBODY) for typed in answer.typed)
 
     def settle(self, kept: Sequence[tuple[TypedSpan, ...]]) -> tuple[TypedSpan, ...]:
-        """See :class:`~el4ner.repeats.memory.Carry`. Each span gets the type with the most confidence in all lines."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`. Each span gets the type with the most confidence in all
+        lines."""
         if len(kept) == 1:
             return kept[0]
         return tuple(_agreed(said) for said in zip(*kept, strict=True))
 
     def recall(self, item: SentenceCandidates, kept: tuple[TypedSpan, ...], view: Template) -> SentenceTypes:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         typed = (replace(one, candidate=own) for one, own in zip(kept, item.candidates, strict=True))
         return SentenceTypes(item.sentence, item.demonstrations, tuple(typed))
@@ -134,16 +135,16 @@ class AnswersCarry(_CandidatesCarry):
     lines = 1
 
     def keep(self, answer: SentenceAnswers, view: Template) -> Said | None:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         return Said(answer.votes, np.asarray(answer.said, dtype=np.float32))
 
     def settle(self, kept: Sequence[Said]) -> Said:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return kept[0]
 
     def recall(self, item: SentenceCandidates, kept: Said, view: Template) -> SentenceAnswers:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         said = tuple(tuple(map(tuple, span)) for span in kept.said.tolist())
         return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, said)
@@ -155,11 +156,11 @@ class ValidateCarry:
     lines = 1
 
     def sentence(self, item: SentenceTypes) -> Sentence:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return item.sentence
 
     def key(self, item: SentenceTypes, view: Template) -> Hashable | None:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         spans = _entities(item)
         anchors = _anchors(view, item.sentence, (typed.candidate.span for typed in spans))
         if anchors is None:
@@ -167,16 +168,16 @@ class ValidateCarry:
         return view.key, item.demonstrations, anchors, tuple(typed.type for typed in spans)
 
     def keep(self, answer: SentenceEntities, view: Template) -> tuple[Verdict, ...] | None:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         return tuple(verdict for _, verdict in answer.validated)
 
     def settle(self, kept: Sequence[tuple[Verdict, ...]]) -> tuple[Verdict, ...]:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return kept[0]
 
     def recall(self, item: SentenceTypes, kept: tuple[Verdict, ...], view: Template) -> SentenceEntities:
-        """See :class:`~el4ner.repeats.memory.Carry`."""
+        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         return SentenceEntities(item.sentence, tuple(zip(_entities(item), kept, strict=True)))
 

@@ -1,4 +1,4 @@
-"""The seam to a cache of retrieval results. Redis is one driver (:mod:`workers.cache`)."""
+"""The seam to a cache of retrieval results. Redis is one driver (:mod:`workers.redis_cache`)."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from el4ner.engines.waiting import import_torch
+from el4ner.engines.torch.waiting import import_torch
 from el4ner.errors import ModelError
 from el4ner.models.safety import check_folder
 

@@ -30,8 +30,8 @@ from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
 from el4ner.stages.context import StageContext
 from el4ner.stages.deciding import by_majority, by_mean, judged
-from el4ner.stages.evidence import goes_by_mean, pool_spans
 from el4ner.stages.extract import CHUNKS, LEXICON, check_spans
+from el4ner.stages.pool_evidence import goes_by_mean, pool_spans
 from el4ner.types import (
     DocumentAnswers,
     DocumentCandidates,

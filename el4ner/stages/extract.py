@@ -19,8 +19,8 @@ from el4ner.stages.answers import parse_spans
 from el4ner.stages.context import STOP, StageContext
 from el4ner.text.atoms import AtomGate
 from el4ner.text.chunks import chunks
-from el4ner.text.limits import admitted
 from el4ner.text.mentions import find_mentions
+from el4ner.text.proposal_limits import admitted
 from el4ner.text.white_space import as_read, comparable
 from el4ner.types import Mode, Sentence, SentenceCandidates, Span, SpanCandidate, Usage
 

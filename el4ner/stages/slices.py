@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, TypeVar
 
-from el4ner.text.limits import cost
+from el4ner.text.proposal_limits import cost
 from el4ner.types import Sentence, SentenceCandidates, SentenceTypes, Usage
 
 __all__ = ["MOST_IN_A_SLICE", "in_slices", "size_of"]

@@ -10,11 +10,11 @@ import numpy as np
 
 from el4ner.engines.base import Engine
 from el4ner.evidence import Evidence
-from el4ner.evidence.memory import PoolSpans, drawn
+from el4ner.evidence.span_memory import PoolSpans, drawn
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.stages.context import StageContext
-from el4ner.stages.evidence import pool_spans
 from el4ner.stages.extract import SentenceInput
+from el4ner.stages.pool_evidence import pool_spans
 from el4ner.stages.validate import validate
 from el4ner.types import NONE_TYPE, Sentence, SentenceEntities, SentenceTypes, SpanCandidate, TypedSpan
 

@@ -18,7 +18,7 @@ from tests.chaos.plan import Budget
 from tests.chaos.reaper import Reaper
 from tests.chaos.report import RESULTS
 from tests.chaos.run import World
-from workers.local.cluster import KafkaCluster
+from tests.support.cluster import KafkaCluster
 
 _SLOWNESS = pytest.StashKey[float]()
 

@@ -19,8 +19,8 @@ from el4ner.errors import El4nerError
 from tests.chaos.clients import read_all
 from tests.chaos.run import Check, LateError, Outcome, Run, Scenario, World
 from tests.chaos.tally import Identity, Record, Tally, recovery_seconds
-from workers import schemas
 from workers.local.clients import connect
+from workers.messages import schemas
 from workers.topics import Topic, changelog_name
 
 __all__ = ["folder_of", "play"]

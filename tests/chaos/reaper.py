@@ -15,13 +15,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support.paths import ROOT
 from workers.local import processes
 from workers.local.errors import LocalServiceError
 from workers.local.processes import ProcessIdentity
 
 __all__ = ["Reaper"]
-
-ROOT = Path(__file__).parents[2]
 
 
 class Reaper:

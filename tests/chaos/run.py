@@ -22,8 +22,8 @@ from tests.chaos.fleet import Fleet, Place
 from tests.chaos.reaper import Reaper
 from tests.chaos.tally import Identity, Tally, tally
 from tests.integration.stream_harness import Stream
+from tests.support.cluster import KafkaCluster
 from workers.local.clients import connect
-from workers.local.cluster import KafkaCluster
 from workers.topics import Topic, app_id
 
 __all__ = ["STAGES", "LateError", "Outcome", "Run", "Scenario", "World", "document", "documents", "message"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from el4ner.engines.base import Engine, GenerateRequest, ScoreItem, ScoreRequest, StateEngine
-from tests.engine_conformance import (
+from tests.support.engine_conformance import (
     CANDIDATES,
     SENTENCES,
     EngineConformance,
@@ -121,7 +121,7 @@ def test_torchs_kernel_attends_as_plain_torch(
     skip_without_kernel()
     import torch
 
-    from el4ner.engines.exllama.attention import attending, attention_with_cache
+    from el4ner.engines.exllama.paged_attention import attending, attention_with_cache
     from el4ner.engines.exllama.passes import Pass
     from el4ner.engines.exllama.varlen import Varlen, takes_pages
 
@@ -183,7 +183,7 @@ def test_answers_begin_as_those_of_transformers(load: Callable[..., Engine], sma
 def test_states_point_where_those_of_transformers_do(load: Callable[..., StateEngine], small: Path) -> None:
     import numpy as np
 
-    from tests.engine_conformance import state_request
+    from tests.support.engine_conformance import state_request
 
     engine = load("exllamav2", small)
     reference = load("transformers", small, dtype="float32")

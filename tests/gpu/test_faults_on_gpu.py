@@ -10,7 +10,7 @@ import pytest
 
 from el4ner.engines.base import Engine, GenerateRequest, ScoreRequest
 from el4ner.errors import ConfigError, EngineOutOfMemoryError, ModelError
-from tests.engine_conformance import SENTENCES, logprobs, prompt, score_request
+from tests.support.engine_conformance import SENTENCES, logprobs, prompt, score_request
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 
@@ -30,16 +30,16 @@ def test_attention_without_a_causal_mask_is_refused_and_the_right_one_is_not(
     load: Callable[..., Engine], need: Callable[[str], None], small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     need("exllamav2")
-    from el4ner.engines.exllama import attention
+    from el4ner.engines.exllama import paged_attention
     from el4ner.engines.exllama.causal import NOT_CAUSAL
 
-    right = attention.attention_with_cache
+    right = paged_attention.attention_with_cache
 
     def wrong(*given: Any, **named: Any) -> Any:
         return right(*given, **{**named, "causal": False})
 
     with monkeypatch.context() as patched:
-        patched.setattr(attention, "attention_with_cache", wrong)
+        patched.setattr(paged_attention, "attention_with_cache", wrong)
         with pytest.raises(ModelError, match=r"nats apart .* does not mask what comes later") as refused:
             load("exllamav2", small, attention="torch")
         assert refused.value.code == NOT_CAUSAL

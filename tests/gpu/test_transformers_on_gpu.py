@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from el4ner.engines.base import GenerateRequest
-from el4ner.engines.transformers_engine import TransformersEngine
+from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.models.prepare import default_cache_dir
-from tests.engine_conformance import SENTENCES, logprobs, prompt, score_request, state_request
+from tests.support.engine_conformance import SENTENCES, logprobs, prompt, score_request, state_request
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("default")]
 

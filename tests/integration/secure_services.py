@@ -16,12 +16,12 @@ import redis
 from kafka.admin import KafkaAdminClient
 from kafka.errors import KafkaError
 
-from tests.certificates import Authority, Certificate
 from tests.integration.stream_harness import wait_until
+from tests.support.certificates import Authority, Certificate
 from workers.local.jars import fetch_jars
 from workers.local.java import find_java
 from workers.local.ports import LOOPBACK, accepts_connections, choose_port
-from workers.local.valkey import _find_binary
+from workers.local.valkey_server import _find_binary
 
 ADMIN = "admin"
 

@@ -17,11 +17,11 @@ import orjson
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from tests.support.paths import ROOT
 from workers import topics
 from workers.config import StreamSettings, load_stream_settings
 from workers.topics import Topic, app_id, topic_name
 
-ROOT = Path(__file__).parents[2]
 STAGES = ("extract", "classify", "validate", "aggregate")
 
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from workers.cache import KEY_PREFIX, RedisRetrievalCache
 from workers.config import RedisSettings
 from workers.local.ports import choose_port
-from workers.local.valkey import _find_binary
+from workers.local.valkey_server import _find_binary
+from workers.redis_cache import KEY_PREFIX, RedisRetrievalCache
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 

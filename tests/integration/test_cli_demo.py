@@ -16,12 +16,12 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Endpoints
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
 
 OWN = {name: value for name, value in os.environ.items() if name not in {"KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"}}
 COMMAND = [sys.executable, "-m", "workers.cli"]
-ROOT = Path(__file__).parents[2]
 
 
 def el4ner(

@@ -14,7 +14,7 @@ from el4ner.engines.rendering import Renderer
 from el4ner.engines.vocabulary import Vocabulary
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.stages.context import STOP
-from tests.engine_conformance import ODD_TEXT, SENTENCES, WORDLESS
+from tests.support.engine_conformance import ODD_TEXT, SENTENCES, WORDLESS
 
 pytestmark = pytest.mark.models
 

@@ -13,17 +13,24 @@ import pytest
 from el4ner.config import ModelSettings, ServerSettings, Settings, load_settings
 from el4ner.engines.base import GenerateRequest, Interruptible, ScoreItem, ScoreRequest, ScoreResult, StateEngine
 from el4ner.engines.registry import load_engine
-from el4ner.engines.served.engine import ServedEngine
 from el4ner.engines.served.llama_cpp import LlamaCpp
-from el4ner.engines.transformers_engine import TransformersEngine
+from el4ner.engines.served.served_engine import ServedEngine
+from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.errors import EngineAwayError, EngineError, ModelError
 from el4ner.models.catalogue import CATALOGUE
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.pipeline import Pipeline
 from el4ner.tagger import Tagger
 from el4ner.types import Document
-from tests.engine_conformance import SENTENCES, EngineConformance, closes_for_good, logprobs, prompt, score_request
-from tests.llama_server import LlamaServer, dequantised, llama_server
+from tests.support.engine_conformance import (
+    SENTENCES,
+    EngineConformance,
+    closes_for_good,
+    logprobs,
+    prompt,
+    score_request,
+)
+from tests.support.llama_server import LlamaServer, dequantised, llama_server
 
 pytestmark = [pytest.mark.integration, pytest.mark.models]
 

@@ -11,9 +11,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from el4ner.engines.base import GenerateRequest, Prompt, ScoreItem, ScoreRequest
-from el4ner.engines.transformers_engine import TransformersEngine
+from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.models.prepare import default_cache_dir, prepare
-from tests.engine_conformance import CANDIDATES, SENTENCES, EngineConformance, StateConformance, prompt
+from tests.support.engine_conformance import CANDIDATES, SENTENCES, EngineConformance, StateConformance, prompt
 
 pytestmark = pytest.mark.models
 

@@ -10,7 +10,7 @@ import pytest
 
 from el4ner.config import Settings, load_settings
 from el4ner.engines.base import Prompt
-from el4ner.engines.transformers_engine import TransformersEngine
+from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.pipeline import Pipeline
 from el4ner.pools import load_pool

@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, KafkaProducer
 from kafka.admin import KafkaAdminClient
 
 from tests.chaos.proxy import Proxy
-from workers.local.cluster import KafkaCluster
+from tests.support.cluster import KafkaCluster
 from workers.local.ports import LOOPBACK
 from workers.local.processes import is_running, wait_until
 

@@ -16,14 +16,15 @@ import pytest
 import redis
 import yaml
 
+from tests.support.paths import ROOT
 from workers.local.jars import fetch_jars
 from workers.local.java import find_java
-from workers.local.kafka import KafkaServer
+from workers.local.kafka_server import KafkaServer
 from workers.local.ports import choose_port
 from workers.local.processes import ProcessIdentity, is_running, wait_until
 from workers.local.services import Services, down, status, temporary_services, up
 from workers.local.state import ServiceRecord, StateFile
-from workers.local.valkey import ValkeyServer, _find_binary
+from workers.local.valkey_server import ValkeyServer, _find_binary
 
 pytestmark = [
     pytest.mark.integration,
@@ -139,7 +140,7 @@ def test_two_ups_at_once_start_one_of_each(root: Path) -> None:
     callers = [
         subprocess.Popen(
             [sys.executable, "-c", script, str(root)],
-            cwd=Path(__file__).parents[2],
+            cwd=ROOT,
             env=ENVIRON,
             stdout=subprocess.PIPE,
             text=True,
@@ -202,7 +203,7 @@ def test_temporary_services_do_not_outlive_a_killed_parent(root: Path, number: s
     )
     with subprocess.Popen(
         [sys.executable, "-c", script, str(root)],
-        cwd=Path(__file__).parents[2],
+        cwd=ROOT,
         env=ENVIRON,
         stdout=subprocess.PIPE,
         text=True,
@@ -221,7 +222,7 @@ def test_temporary_services_do_not_outlive_a_killed_parent(root: Path, number: s
 
 def test_broker_settings_of_the_compose_file_make_a_broker(tmp_path: Path) -> None:
     """The container's own start, without a container: its environment through the image's wrapper, then the broker."""
-    compose = yaml.safe_load((Path(__file__).parents[2] / "docker" / "compose.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
     settings: dict[str, str] = compose["services"]["kafka"]["environment"]
     # What differs outside of the container: ports that may be taken, the name that others call it by, its folder.
     ports = {port: str(choose_port()) for port in ("9092", "19092", "29093")}
@@ -271,7 +272,7 @@ def test_broker_settings_of_the_compose_file_make_a_broker(tmp_path: Path) -> No
 
 
 def test_redis_command_of_the_compose_file_makes_a_cache(tmp_path: Path) -> None:
-    compose = yaml.safe_load((Path(__file__).parents[2] / "docker" / "compose.yaml").read_text())
+    compose = yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
     _, *options = compose["services"]["redis"]["command"]
     port = choose_port()
     binary = _find_binary()

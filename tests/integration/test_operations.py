@@ -22,7 +22,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_stream import documents
-from workers.headers import parse_traceparent
+from workers.messages.headers import parse_traceparent
 from workers.topics import Topic
 
 pytestmark = [

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from tests.integration.stream_harness import Stream
 from workers.cli.app import app
 from workers.config import load_stream_settings
-from workers.headers import find, parse_traceparent
-from workers.inputs import InputError, NewDocument
-from workers.messages import decode
+from workers.inputs.documents import InputError, NewDocument
+from workers.messages.envelope import decode
+from workers.messages.headers import find, parse_traceparent
 from workers.produce import ProduceError, produce_documents
 from workers.tail import TailError, end_offsets, tail_documents
 from workers.topics import Topic

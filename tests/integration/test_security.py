@@ -23,15 +23,16 @@ from kafka.errors import (
 )
 
 from el4ner.errors import ConfigError
-from tests.certificates import Authority
 from tests.integration.secure_services import ADMIN, SecureKafka, SecureValkey, secure_valkey
 from tests.integration.stream_harness import ROOT, STAGES, Stream, wait_until
-from workers import broker, security, topics
-from workers.acls import Acl, Role, bindings, check_rights
-from workers.cache import RedisRetrievalCache
+from tests.support.certificates import Authority
+from workers import security, topics
 from workers.config import RedisSettings, StreamSettings, load_stream_settings
-from workers.inputs import NewDocument
+from workers.inputs.documents import NewDocument
+from workers.kafka import broker
+from workers.kafka.acls import Acl, Role, bindings, check_rights
 from workers.produce import ProduceError, produce_documents
+from workers.redis_cache import RedisRetrievalCache
 from workers.tail import tail_documents
 from workers.topics import Topic, TopicError, app_id, changelog_name, topic_name
 
@@ -102,7 +103,7 @@ class Secured:
 
 @pytest.fixture(scope="module")
 def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
-    """Topics made, and exactly the rights of :mod:`workers.acls` granted."""
+    """Topics made, and exactly the rights of :mod:`workers.kafka.acls` granted."""
     folder = tmp_path_factory.mktemp("secured")
     authority = Authority(folder / "certificates")
     kafka = SecureKafka(folder / "kafka", authority, PASSWORDS, {PLAIN_USER: PLAIN_PASSWORD})

@@ -9,8 +9,8 @@ import orjson
 import pytest
 
 from tests.integration.stream_harness import STAGES, Stream, wait_until
-from workers import schemas
-from workers.headers import find, parse_traceparent
+from workers.messages import schemas
+from workers.messages.headers import find, parse_traceparent
 from workers.topics import Topic
 
 pytestmark = [

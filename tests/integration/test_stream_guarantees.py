@@ -18,10 +18,10 @@ from el4ner.serialize import dumps
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_stream import assert_exact, documents, lag
 from workers import run
-from workers.aggregate import Aggregator
-from workers.app import StageApp
-from workers.headers import find
-from workers.messages import Outgoing
+from workers.join.aggregator import Aggregator
+from workers.kafka.app import StageApp
+from workers.messages.envelope import Outgoing
+from workers.messages.headers import find
 from workers.run import WorkerCrashedError, serve_workers
 from workers.topics import Topic, app_id, changelog_name, transactional_id
 

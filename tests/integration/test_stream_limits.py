@@ -10,7 +10,7 @@ from kafka.admin import ConfigResource, KafkaAdminClient
 
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_stream import assert_exact, documents, lag
-from workers.headers import find
+from workers.messages.headers import find
 from workers.topics import Topic
 
 pytestmark = [

@@ -12,9 +12,9 @@ import pytest
 
 from tests.integration.stream_harness import Stream, Worker, wait_until
 from tests.integration.test_stream import assert_exact, documents
-from workers import schemas
 from workers.config import WorkerSettings
-from workers.members import group_of
+from workers.ensemble.members import group_of
+from workers.messages import schemas
 from workers.topics import Topic
 
 pytestmark = [

@@ -13,9 +13,9 @@ from kafka import KafkaProducer
 
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_stream import lag
-from workers.changelog import Remembered, closed_record, read_changelog
-from workers.dlq import read_letters
-from workers.join import Closed
+from workers.dead_letters.replay import read_letters
+from workers.join.changelog import Remembered, closed_record, read_changelog
+from workers.join.rules import Closed
 from workers.tail import end_offsets, tagged_until_now, tail_documents
 from workers.topics import Topic, changelog_name
 

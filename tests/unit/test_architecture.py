@@ -15,9 +15,9 @@ METHOD_FOLDER = Path(el4ner.__file__).parent
 STREAM_FOLDER = Path(workers.__file__).parent
 SOURCES = sorted([*METHOD_FOLDER.rglob("*.py"), *STREAM_FOLDER.rglob("*.py")])
 LOGGING_LIBRARIES = {"absl", "eliot", "logbook", "loguru", "structlog"}
-RENDERER = STREAM_FOLDER / "logs.py"
+RENDERER = STREAM_FOLDER / "telemetry" / "logs.py"
 """The one module that may import structlog: it formats what the standard library's loggers were given."""
-SETS_A_LEVEL = METHOD_FOLDER / "engines" / "transformers_engine.py"
+SETS_A_LEVEL = METHOD_FOLDER / "engines" / "torch" / "transformers_engine.py"
 """Switches the progress bars of transformers off, through that library's own logging module."""
 RESERVED_FIELDS = {
     *vars(logging.makeLogRecord({})),
@@ -89,7 +89,7 @@ def test_loggers_are_the_standard_librarys() -> None:
             called = ast.unparse(node.func)
             if called.split(".")[-1].lower() in ("getlogger", "get_logger"):
                 assert called == "logging.getLogger", f"{place} takes a logger by {called}"
-            assert called != "logging.basicConfig", f"{place}: only workers.logs configures"
+            assert called != "logging.basicConfig", f"{place}: only workers.telemetry.logs configures"
 
 
 def test_nothing_but_a_commands_results_is_written_to_standard_output() -> None:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final
 import typer
 from typer.core import TyperGroup
 
-from el4ner.engines.lean_transformers import leave_out_unused_parts
+from el4ner.engines.torch.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
 from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
 from workers.cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, exit_status

@@ -21,7 +21,7 @@ from workers.cli.tail import show_tagged
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings
-    from workers.inputs import NewDocument
+    from workers.inputs.documents import NewDocument
 
 __all__ = ["EXAMPLES", "demo"]
 
@@ -89,7 +89,7 @@ def demo(
 
 
 def _read(file: Path | None, limit: int | None) -> list[NewDocument]:
-    from workers.inputs import InputError, format_of, read_documents
+    from workers.inputs.documents import InputError, format_of, read_documents
 
     source = Path(str(resources.files("el4ner") / "samples" / "demo.jsonl")) if file is None else file
     if not source.is_file():

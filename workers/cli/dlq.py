@@ -23,8 +23,8 @@ from workers.cli.settings import configure_cli_logging, stream_settings
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings
-    from workers.dlq import Replayed
-    from workers.letters import Letter, Plan, Wanted
+    from workers.dead_letters.letters import Letter, Plan, Wanted
+    from workers.dead_letters.replay import Replayed
 
 __all__ = ["app"]
 
@@ -87,7 +87,7 @@ def list_(
     settings = stream_settings(ctx, config)
     wanted = _wanted(settings, code, stage, document, topic, since, until)
     configure_cli_logging(ctx)
-    from workers.dlq import read_letters
+    from workers.dead_letters.replay import read_letters
 
     kinds: dict[tuple[str, str], _Kind] = {}
 
@@ -126,14 +126,14 @@ def show(
 ) -> None:
     """Show a dead letter: why, where from, the original key, headers and value (as text if it is text, else in hex)."""
     settings = stream_settings(ctx, config)
-    from workers.letters import parse_coordinates
+    from workers.dead_letters.letters import parse_coordinates
 
     try:
         coordinates = parse_coordinates(letter)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="PARTITION-OFFSET") from error
     configure_cli_logging(ctx)
-    from workers.dlq import find_letter
+    from workers.dead_letters.replay import find_letter
 
     found = find_letter(settings, coordinates)
     if raw:
@@ -193,9 +193,9 @@ def replay(
         raise typer.BadParameter("name dead letters, or a filter, or --all: one of the three")
     wanted = _wanted(settings, code, stage, document, topic, since, until)
     configure_cli_logging(ctx)
-    from workers.dlq import Journal, read_letters
-    from workers.dlq import replay as send_again
-    from workers.pacing import at_rate
+    from workers.cli.pacing import at_rate
+    from workers.dead_letters.replay import Journal, read_letters
+    from workers.dead_letters.replay import replay as send_again
 
     with ExitStack() as stack:
         noted = None if journal is None else stack.enter_context(Journal(journal))
@@ -266,7 +266,7 @@ def _wanted(
     since: str | None,
     until: str | None,
 ) -> Wanted:
-    from workers.letters import Wanted
+    from workers.dead_letters.letters import Wanted
 
     now = datetime.now(UTC)
     moments = {}
@@ -287,8 +287,8 @@ def _wanted(
 
 
 def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int | None) -> Plan:
-    from workers.dlq import read_letters
-    from workers.letters import plan_replay
+    from workers.dead_letters.letters import plan_replay
+    from workers.dead_letters.replay import read_letters
 
     # From the beginning of what is wanted: whatever came of a letter was written after it.
     letters = read_letters(settings, since_ms=wanted.since_ms)
@@ -297,8 +297,8 @@ def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int |
 
 def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> Plan:
     """As they are named: also a letter that was replayed before."""
-    from workers.dlq import find_letter
-    from workers.letters import Wanted, parse_coordinates, plan_replay
+    from workers.dead_letters.letters import Wanted, parse_coordinates, plan_replay
+    from workers.dead_letters.replay import find_letter
 
     found = []
     for name in dict.fromkeys(names):

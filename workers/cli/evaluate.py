@@ -25,7 +25,7 @@ from workers.cli.settings import configure_cli_logging, method_settings, overrid
 if TYPE_CHECKING:
     from el4ner.config import Settings
     from el4ner.evaluation import Dataset, EvaluationResult
-    from el4ner.evaluation.records import SentenceRecord
+    from el4ner.evaluation.sentence_records import SentenceRecord
 
 __all__ = ["EXAMPLES", "evaluate"]
 
@@ -176,7 +176,7 @@ def _run(settings: Settings, dataset: Dataset, batch: int, *, fresh: bool) -> Ev
 
 
 def _show(result: EvaluationResult) -> None:
-    from el4ner.evaluation.text import after_table, before_table, interval
+    from el4ner.evaluation.terminal_report import after_table, before_table, interval
 
     console = results()
     for line in before_table(result):

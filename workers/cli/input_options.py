@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from workers.cli.output import complain
-from workers.input_formats import InputFormat
+from workers.inputs.file_formats import InputFormat
 
 if TYPE_CHECKING:
-    from workers.input_fields import Fields
-    from workers.input_lines import Decoder
+    from workers.inputs.document_fields import Fields
+    from workers.inputs.lines import Decoder
 
 __all__ = [
     "DelimiterOption",
@@ -38,7 +38,7 @@ class UnreadableBytes(StrEnum):
 def _encoding(name: str | None) -> str | None:
     if name is None:
         return None
-    from workers.input_encodings import known_encoding
+    from workers.inputs.encodings import known_encoding
 
     try:
         return known_encoding(name)
@@ -79,7 +79,7 @@ def fields_of(text: str, own_id: str, metadata: bool, delimiter: str) -> Fields:
     Raises:
         typer.BadParameter: they cannot be meant so.
     """
-    from workers.input_fields import Fields
+    from workers.inputs.document_fields import Fields
 
     delimiter = "\t" if delimiter in ("\\t", "tab") else delimiter
     if len(delimiter) != 1 or delimiter in '"\r\n':

@@ -14,12 +14,12 @@ from typing import IO, TYPE_CHECKING, Final, TypeVar
 import typer
 
 from el4ner.errors import DocumentError
-from workers.input_formats import SUFFIXES, InputFormat, format_of
+from workers.inputs.file_formats import SUFFIXES, InputFormat, format_of
 
 if TYPE_CHECKING:
-    from workers.input_fields import Fields
-    from workers.input_lines import BadRecord, Decoder
-    from workers.inputs import NewDocument
+    from workers.inputs.document_fields import Fields
+    from workers.inputs.documents import NewDocument
+    from workers.inputs.lines import BadRecord, Decoder
 
 __all__ = ["as_they_come", "documents_of"]
 
@@ -49,7 +49,7 @@ def documents_of(
         typer.BadParameter: nothing to read, or a file that is not there.
         InputError: the input cannot be read at all.
     """
-    from workers.inputs import NewDocument
+    from workers.inputs.documents import NewDocument
 
     source: Path | IO[bytes]
     if argument is None or argument == "-":
@@ -152,10 +152,10 @@ def _read(
     encoding: str | None,
     decoder: Decoder | None,
 ) -> Iterator[NewDocument]:
-    from workers.input_fields import Fields
-    from workers.input_lines import Decoder, lines_of, whole_text
-    from workers.input_records import RecordReader
-    from workers.inputs import NewDocument
+    from workers.inputs.document_fields import Fields
+    from workers.inputs.documents import NewDocument
+    from workers.inputs.lines import Decoder, lines_of, whole_text
+    from workers.inputs.record_files import RecordReader
 
     def report(bad: BadRecord) -> None:
         unreadable(DocumentError(str(bad)))

@@ -150,8 +150,8 @@ def quantize(
     """
     from el4ner.models.catalogue import CATALOGUE, PREFIX
     from el4ner.models.prepare import default_cache_dir
-    from el4ner.models.quantize import quantize as quantize_model
     from el4ner.models.quantized import QuantizedName
+    from el4ner.quantizing.quantize import quantize as quantize_model
 
     configure_cli_logging(ctx)
     if made_format not in ("exl2", "exl3"):

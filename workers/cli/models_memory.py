@@ -67,8 +67,8 @@ class Memory:
 
 def memory_of(settings: Settings, gpus: Sequence[Gpu], cache_dir: Path) -> Memory:
     """Plan the members whose engine is exllamav2 or exllamav3. Nothing is fetched or loaded, no problem is raised."""
+    from el4ner.engines.model_facts import facts_of
     from el4ner.engines.planning import PLANNED_ENGINES, check_cache, member, plan
-    from el4ner.models.facts import facts_of
 
     problems: list[str] = []
     known = []

@@ -24,16 +24,16 @@ from workers.cli.input_options import (
 from workers.cli.interrupts import Interruptible
 from workers.cli.options import ConfigOption, examples
 from workers.cli.output import complain, tell, told
+from workers.cli.pacing import at_rate
 from workers.cli.progress import Counter
 from workers.cli.settings import configure_cli_logging, stream_settings
-from workers.input_formats import format_of
-from workers.pacing import at_rate
+from workers.inputs.file_formats import format_of
 
 if TYPE_CHECKING:
-    from workers.follow_state import FollowState
-    from workers.input_lines import BadRecord
-    from workers.inputs import NewDocument
-    from workers.rejects import Rejects
+    from workers.inputs.documents import NewDocument
+    from workers.inputs.follow_state import FollowState
+    from workers.inputs.lines import BadRecord
+    from workers.inputs.rejects import Rejects
 
 __all__ = ["EXAMPLES", "ProduceCommand", "produce"]
 
@@ -129,9 +129,9 @@ def produce(
         raise typer.BadParameter(f"{state}: is the file that is followed: name another one", param_hint="--state")
     fields = fields_of(text_field, id_field, metadata, delimiter)
     configure_cli_logging(ctx)
-    from workers.follow_state import FollowState
-    from workers.input_lines import Decoder
-    from workers.inputs import read_documents
+    from workers.inputs.documents import read_documents
+    from workers.inputs.follow_state import FollowState
+    from workers.inputs.lines import Decoder
     from workers.produce import produce_documents
 
     kind = input_format or (InputFormat.TEXT if path is None else format_of(path))
@@ -211,14 +211,14 @@ class _Account:
 
     def too_large(self, document: NewDocument, name: str, reason: str) -> BadRecord:
         """The document as a record that cannot be sent."""
-        from workers.input_lines import BadRecord, RawLine
+        from workers.inputs.lines import BadRecord, RawLine
 
         line = document.line or RawLine(0, 0, b"", "utf-8")
         return BadRecord("standard input" if name == "-" else name, line, reason, prelude=document.prelude)
 
     def after(self, error: BaseException) -> str:
         """What is said when it has ended early."""
-        from workers.input_lines import BadRecord
+        from workers.inputs.lines import BadRecord
 
         unknown = f", {len(self._unknown)} are not confirmed" if self._unknown else ""
         lines = [one.line.number for one in self._unknown if one.line is not None]
@@ -246,7 +246,7 @@ class _Account:
 
 
 def _rejects(on_error: str, path: Path | None) -> Rejects:
-    from workers.rejects import Rejects
+    from workers.inputs.rejects import Rejects
 
     shown = 0
 
@@ -263,7 +263,7 @@ def _rejects(on_error: str, path: Path | None) -> Rejects:
 
 
 def _parse_on_error(value: str) -> tuple[str, Path | None]:
-    from workers.rejects import parse_on_error
+    from workers.inputs.rejects import parse_on_error
 
     try:
         return parse_on_error(value.split("\n", 1))

@@ -57,7 +57,7 @@ def configure_cli_logging(ctx: typer.Context) -> None:
     """Log records on standard error: from warnings on, for people, unless told otherwise. Libraries that print are sent
     there too, so that standard output has results and nothing else."""
     from workers.config import WorkerSettings
-    from workers.logs import configure_logging
+    from workers.telemetry.logs import configure_logging
 
     given: GlobalOptions = ctx.obj
     level, form = given.log_level or LogLevel.WARNING, given.log_format or LogFormat.CONSOLE

@@ -83,7 +83,7 @@ def tag(
         failures.append(error)
         complain(str(error))
 
-    from workers.input_lines import Decoder
+    from workers.inputs.lines import Decoder
 
     decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
     given = documents_of(

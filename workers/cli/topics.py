@@ -12,8 +12,8 @@ from workers.cli.output import complain, results, results_file, table
 from workers.cli.settings import configure_cli_logging, stream_settings
 
 if TYPE_CHECKING:
-    from workers.acls import Role
     from workers.config import StreamSettings
+    from workers.kafka.acls import Role
     from workers.topics import TopicReport
 
 __all__ = ["app"]
@@ -74,7 +74,7 @@ def acls(
     """Print the least rights that each part needs: as kafka-acls.sh commands, or JSON Lines. Asks no broker."""
     settings = stream_settings(ctx, config)
     configure_cli_logging(ctx)
-    from workers.acls import Role, bindings, kafka_acls_commands
+    from workers.kafka.acls import Role, bindings, kafka_acls_commands
 
     named = dict(_pair(given) for given in principal or ())
     found = bindings(
@@ -130,7 +130,7 @@ def _show(reports: list[TopicReport], settings: StreamSettings, output: OutputFo
     problems = [problem for report in reports for problem in report.problems]
     for problem in problems:
         complain(problem)
-    from workers.limits import SizeLimits, shortage
+    from workers.kafka.size_limits import SizeLimits, shortage
 
     if (too_small := shortage(settings, SizeLimits.of(settings.kafka, reports))) is not None:
         complain(too_small)

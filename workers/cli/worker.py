@@ -71,9 +71,9 @@ def worker(
         bound = settings.worker.shutdown_seconds
         threading.Thread(target=_end_with_stdin, args=[bound], name="until-stdin-closes", daemon=True).start()
 
-    from workers.logs import configure_logging
     from workers.run import STAGES, WorkerCrashedError, run_workers
-    from workers.watchdog import Watchdog
+    from workers.shutdown.watchdog import Watchdog
+    from workers.telemetry.logs import configure_logging
 
     configure_logging(settings.worker)
     chosen = STAGES if Stage.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))

@@ -22,12 +22,12 @@ from urllib.parse import urlsplit
 
 from workers.local.docker import DockerCompose
 from workers.local.errors import LocalServiceError
-from workers.local.kafka import KafkaServer
+from workers.local.kafka_server import KafkaServer
 from workers.local.ports import accepts_connections
 from workers.local.processes import is_running, stop
 from workers.local.server import LocalServer, Progress, no_progress
 from workers.local.state import Provider, ServiceName, ServiceRecord, StateFile, exclusive
-from workers.local.valkey import ValkeyServer
+from workers.local.valkey_server import ValkeyServer
 
 __all__ = [
     "DEFAULT_ROOT",

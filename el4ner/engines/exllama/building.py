@@ -30,8 +30,8 @@ from el4ner.engines.exllama.toolchain import BuildTools, find_build_tools, gpu_a
 from el4ner.errors import ModelError
 from el4ner.models.child_process import run_logged
 from el4ner.models.locking import exclusive
-from el4ner.models.machine import free_memory
 from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.quantizing.machine import free_memory
 
 __all__ = ["build_extension", "extension_environ"]
 

@@ -10,7 +10,7 @@ from typing import Final
 
 from el4ner.config import ModelSettings
 from el4ner.engines.exllama.backend import PAGE, Backend
-from el4ner.engines.exllama.engine import ExllamaEngine
+from el4ner.engines.exllama.exllama_engine import ExllamaEngine
 from el4ner.engines.exllama.importing import Library, device_index, import_library
 from el4ner.errors import ConfigError, El4nerError, ModelError
 
@@ -125,7 +125,7 @@ def _backends(
         if settings.exllama.attention in ("flash", "varlen"):
             raise ConfigError("exllama.attention: exllamav3 chooses its attention itself: leave it 'auto'")
         return [("own", lambda: ExllamaV3(path, settings.exllama, device=device, chunk_tokens=chunk))]
-    from el4ner.engines.exllama.attention import Attention
+    from el4ner.engines.exllama.paged_attention import Attention
     from el4ner.engines.exllama.v2 import ExllamaV2
 
     wanted = settings.exllama.attention

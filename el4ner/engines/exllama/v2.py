@@ -17,10 +17,10 @@ from el4ner.config import ExllamaSettings
 from el4ner.engines.capturing import give_memory_back
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.device_copies import to_device
-from el4ner.engines.exllama.attention import Attention, Shape, attending, choose
 from el4ner.engines.exllama.backend import PAGE
 from el4ner.engines.exllama.importing import import_library, version_of
 from el4ner.engines.exllama.paged import LockedMask, PagedBackend
+from el4ner.engines.exllama.paged_attention import Attention, Shape, attending, choose
 from el4ner.engines.exllama.passes import Pass
 from el4ner.engines.exllama.prefill import read_prompts
 from el4ner.engines.sdpa import without_cudnn

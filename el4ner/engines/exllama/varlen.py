@@ -13,8 +13,8 @@ from typing import Any, Final
 
 import torch
 
-from el4ner.engines.exllama.attention import Attend, Shape, attention_with_cache, pass_of, write
 from el4ner.engines.exllama.backend import PAGE
+from el4ner.engines.exllama.paged_attention import Attend, Shape, attention_with_cache, pass_of, write
 
 __all__ = ["Varlen", "choose", "flash_forward"]
 
@@ -78,7 +78,7 @@ class Varlen:
         window_size: tuple[int, int] = (-1, -1),
         softcap: float = 0.0,
     ) -> torch.Tensor:
-        """As :func:`~el4ner.engines.exllama.attention.attention_with_cache`, without ``softcap``; always causal."""
+        """As :func:`~.paged_attention.attention_with_cache`, without ``softcap``; always causal."""
         if softcap or not causal:
             raise ValueError("torch's kernel is used without softcap and with a causal mask alone")
         numbers = pass_of(q, k_cache, cache_seqlens, block_table, read=k is None)

@@ -13,8 +13,8 @@ from el4ner.config import ServerSettings
 from el4ner.engines.base import GenerateRequest, Prompt
 from el4ner.engines.constraint import SpanLines
 from el4ner.engines.served.dialect import Dialect, Facts
+from el4ner.engines.served.http_transport import Transport
 from el4ner.engines.served.kinds import KINDS
-from el4ner.engines.served.transport import Transport
 from el4ner.errors import EngineAwayError, ModelError
 
 __all__ = ["UNREADABLE", "Probed", "Prober"]

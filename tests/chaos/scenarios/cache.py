@@ -17,7 +17,7 @@ from tests.chaos.run import STAGES, Check, Message, Run, document, message
 from workers.local.ports import LOOPBACK, choose_port
 from workers.local.processes import is_running, wait_until
 from workers.local.state import ServiceRecord
-from workers.local.valkey import ValkeyServer
+from workers.local.valkey_server import ValkeyServer
 
 __all__ = ["SECTIONS", "redis_away"]
 

@@ -9,7 +9,7 @@ import orjson
 
 from tests.chaos.faults import ANNOUNCED, KINDS, STAGES, word
 from tests.chaos.run import Check, Message, Outcome, Run, document, message
-from workers.headers import find
+from workers.messages.headers import find
 
 __all__ = ["BROKEN_SECTIONS", "FAULT_SECTIONS", "broken_documents", "engine_faults"]
 

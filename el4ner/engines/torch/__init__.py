@@ -1,0 +1,1 @@
+"""Models of transformers, on torch: packed passes, shared prefixes, recorded decoding steps."""

@@ -1,0 +1,647 @@
+"""The default engine: any causal language model of transformers that passes a self-check, on torch.
+
+Everything runs as packed forward passes (:mod:`el4ner.engines.torch.packed_model`): prompts of different lengths
+without padding, questions that share a prompt as a tree behind it, and prompts read before from a cache of key-value
+states.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, cached_property, wraps
+from pathlib import Path
+from typing import Any, Final, Literal, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM
+from transformers import __version__ as transformers_version
+from transformers.utils import logging as transformers_logging
+
+from el4ner.engines.base import (
+    LAYERS,
+    CandidateScore,
+    GenerateRequest,
+    GenerateResult,
+    Prompt,
+    ScoreRequest,
+    ScoreResult,
+    StateRequest,
+    StateResult,
+)
+from el4ner.engines.constraint import TokenMask, TokenMasks
+from el4ner.engines.packing import Planted, Question, plant
+from el4ner.engines.rendering import Renderer
+from el4ner.engines.torch.decode_graphs import Recorder
+from el4ner.engines.torch.lean_transformers import without_compiler
+from el4ner.engines.torch.meta_init import SkipMetaInit
+from el4ner.engines.torch.packed_model import IMPLEMENTATION, Attend, PackedModel
+from el4ner.engines.torch.prefix_cache import PrefixCache
+from el4ner.engines.torch.prompt_reading import Part, Reader, Row
+from el4ner.engines.torch.waiting import import_torch
+from el4ner.engines.vocabulary import Vocabulary
+from el4ner.errors import EngineError, EngineOutOfMemoryError, ModelError
+from el4ner.models.digest import remembered_sha256, sha256_of
+from el4ner.models.prepare import default_cache_dir, weights_digest
+from el4ner.models.safety import check_folder
+from el4ner.models.self_checks import check_key, has_passed, processor, remember_passed, source_digest
+from el4ner.models.tokenizers import load_tokenizer
+from el4ner.types import Usage
+
+__all__ = ["TransformersEngine"]
+
+DRIVER: Final = 1
+"""Part of every fingerprint: counted up when this driver may answer differently."""
+ENOUGH_FOR_A_PASS: Final = 2048
+"""Row by row, prefill speed is the same for passes of some 400 to 3,000 tokens (measured on two AVX512-BF16 cores);
+larger passes only take more memory for masks and activations."""
+LARGEST_PASS: Final = {"rows": 4096, "together": 16_384}
+"""What ``max_batch_tokens`` is where nobody sets it. Where rows attend together a pass costs the host some thousand
+launches, however much it reads."""
+DECODED_TOGETHER: Final = 8
+"""Rows are decoded together while their key-value states hold at most this many times ``max_batch_tokens``."""
+TREE_NODES: Final = 2048
+"""The most nodes of one tree of questions, if a single question has no more: a mask grows with their square."""
+LEAST_PASS: Final = 1024
+_CHECKED_MODULES: Final = (
+    "capturing",
+    "device_copies",
+    "packing",
+    "sdpa",
+    "torch/attention_plans",
+    "torch/decode_graphs",
+    "torch/joint_attention",
+    "torch/packed_model",
+    "torch/transformers_engine",
+)
+"""What a self-check depends on of this package: a change to one of them has every model checked again."""
+OF_FREE_MEMORY: Final = 0.4
+"""What the states of rows that are decoded together may take of a GPU."""
+PASS_OF_FREE_MEMORY: Final = 0.25
+"""What the activations of a pass may take of it, where nobody says how many tokens a pass has."""
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _engine_errors(method: Callable[P, R]) -> Callable[P, R]:
+    """What torch raises, as errors of this package; nothing records gradients."""
+
+    @wraps(method)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            with torch.inference_mode():
+                return method(*args, **kwargs)
+        except (MemoryError, torch.OutOfMemoryError) as error:
+            raise EngineOutOfMemoryError(f"out of memory: {error}") from error
+        except RuntimeError as error:
+            if "allocate memory" in str(error) or "out of memory" in str(error).lower():
+                raise EngineOutOfMemoryError(f"out of memory: {error}") from error
+            raise EngineError(f"the model failed: {error}") from error
+
+    return guarded
+
+
+class TransformersEngine:
+    """See :class:`el4ner.engines.base.Engine`. Make one with :meth:`load`."""
+
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        tokenizer: Any,
+        *,
+        fingerprint: str,
+        threads: int | None,
+        max_batch_tokens: int | None,
+        prefix_cache_bytes: int,
+        attend: Attend | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
+        self._name = name
+        self._threads = threads
+        self._tokenizer = tokenizer
+        self._renderer = Renderer(tokenizer)
+        self._model = PackedModel(model, attend=attend, recorder=recorder)
+        self._cache = PrefixCache(prefix_cache_bytes)
+        free = torch.cuda.mem_get_info(self._model.device)[0] if self._model.device.type == "cuda" else None
+        largest = max_batch_tokens or _largest_pass(self._model.attend, self._model.pass_bytes_per_token, free)
+        self._pass_tokens = largest if self._model.attend == "together" else min(largest, ENOUGH_FOR_A_PASS)
+        self._tree_nodes = min(self._pass_tokens, TREE_NODES)
+        self._group_tokens = DECODED_TOGETHER * largest
+        if free is not None:
+            self._group_tokens = min(self._group_tokens, int(OF_FREE_MEMORY * free) // self._model.bytes_per_token)
+        self._reader = Reader(self._model, self._cache, self._pass_tokens)
+        self._context_length = int(model.config.get_text_config().max_position_embeddings)
+        ends = getattr(model.generation_config, "eos_token_id", None)
+        listed = ends if isinstance(ends, list) else [ends] if ends is not None else []
+        self._end_tokens = self._renderer.end_tokens | frozenset(listed)
+        self._fingerprint = hashlib.sha256(
+            f"{DRIVER}\0{fingerprint}\0{self._model.dtype}\0{self._renderer.template}".encode()
+        ).hexdigest()
+        self._closed = False
+
+    @classmethod
+    def load(
+        cls,
+        name: str,
+        path: Path,
+        *,
+        device: str = "auto",
+        dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+        threads: int | None = None,
+        max_batch_tokens: int | None = None,
+        prefix_cache_bytes: int = 256 << 20,
+        cache_dir: Path | None = None,
+        attend: Attend | None = None,
+        recorder: Recorder | None = None,
+    ) -> TransformersEngine:
+        """Load a folder of safetensors, and check that packed passes agree with plain ones, unless they did before on
+        this machine (:mod:`el4ner.models.self_checks`).
+
+        Args:
+            name: the member's name.
+            path: ``config.json``, safetensors and the tokenizer's files.
+            device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto``: the first GPU if there is one.
+            dtype: ``auto``: bfloat16 on a GPU and where the processor multiplies it in hardware, else float32.
+            threads: of torch, for the thread that calls the engine; None leaves them.
+            max_batch_tokens: the most tokens that one forward pass reads; None: 4,096, on a GPU up to 16,384, by its
+                free memory.
+            prefix_cache_bytes: for key-value states of prompts read before.
+            cache_dir: remembers digests of weights and passed checks; None takes the user's.
+            attend: how the rows of a pass attend; None: ``together`` on a GPU, ``rows`` elsewhere.
+            recorder: of decoding steps; None: CUDA graphs on a GPU where rows attend together, none elsewhere.
+
+        Raises:
+            ModelError: the folder cannot be loaded or holds what is refused (:mod:`el4ner.models.safety`), or its
+                architecture fails the self-check; or there is no such device.
+        """
+        import_torch()  # that is done; its threads are made to wait asleep
+        folder = cache_dir or default_cache_dir()
+        place = _device(name, device)
+        on_gpu = place.type == "cuda"
+        use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (on_gpu or _fast_bfloat16()))
+        try:
+            check_folder(path, shared=True)
+            with _no_progress_bars():
+                tokenizer = load_tokenizer(path)
+            with _no_progress_bars(), without_compiler(), SkipMetaInit():
+                model = AutoModelForCausalLM.from_pretrained(
+                    path,
+                    dtype=torch.bfloat16 if use_bfloat16 else torch.float32,
+                    attn_implementation=IMPLEMENTATION,
+                    local_files_only=True,
+                    use_safetensors=True,
+                    trust_remote_code=False,
+                ).eval()
+            engine = cls(
+                name,
+                model.to(place),
+                tokenizer,
+                fingerprint=_digest(path, folder),
+                threads=threads,
+                max_batch_tokens=max_batch_tokens,
+                prefix_cache_bytes=prefix_cache_bytes,
+                attend=attend,
+                recorder=recorder,
+            )
+            engine._check_once(folder)
+        except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError, EngineError) as error:
+            raise ModelError(f"{path}: cannot be loaded: {error}") from error
+        return engine
+
+    @property
+    def name(self) -> str:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return self._name
+
+    @property
+    def fingerprint(self) -> str:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return self._fingerprint
+
+    @property
+    def context_length(self) -> int:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return self._context_length
+
+    @property
+    def hidden_size(self) -> int:
+        """See :class:`~el4ner.engines.base.StateEngine`."""
+        return self._model.hidden_size
+
+    def forget_prompts(self) -> None:
+        """Drop the key-value states of prompts read before: what follows is read anew."""
+        self._cache.clear()
+
+    @property
+    def dtype(self) -> str:
+        """The number type that the model computes in: ``bfloat16`` or ``float32``."""
+        return str(self._model.dtype).removeprefix("torch.")
+
+    @property
+    def model_seconds(self) -> float:
+        """Seconds spent inside the model since it was loaded."""
+        return self._model.seconds
+
+    @property
+    def forward_tokens(self) -> int:
+        """Tokens that the model has read since it was loaded."""
+        return self._model.tokens
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        return len(self._renderer.prefix(prompt))
+
+    @_engine_errors
+    def raw_prefill(self, tokens: int, batch: int = 1) -> float:
+        """Seconds that the plain model, as transformers runs it, takes to read ``batch`` rows of ``tokens`` tokens.
+
+        What benchmarks compare the engine's own speed with; counted nowhere.
+        """
+        self._ready()
+        return self._model.raw_seconds(tokens, batch)
+
+    @_engine_errors
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        """See :class:`~el4ner.engines.base.Engine`. Requests with the same prompt share its reading.
+
+        ``usage.prompt_tokens`` counts prompts and the tokens of tails and candidates that were read behind them (what
+        they share: once); the second request with the same prompt finds it in the cache.
+        """
+        self._ready()
+        jobs = self._score_jobs(requests)
+
+        def take(parts: list[Part], hidden: torch.Tensor) -> None:
+            places: list[int] = []
+            tokens: list[int] = []
+            askers: list[tuple[_ScoreJob, int, list[tuple[int, int]]]] = []
+            for part in parts:
+                if part.tree is None:
+                    continue
+                job = jobs[part.row.tokens]
+                targets = job.targets(part.tree)
+                askers.append((job, part.tree, targets))
+                places += [part.last + 1 + node for node, _ in targets]  # ROOT is -1: the prompt's last token
+                tokens += [token for _, token in targets]
+            values = iter(self._model.log_probabilities(hidden, places, tokens))
+            for job, tree, targets in askers:
+                job.found.update(((tree, node, token), next(values)) for node, token in targets)
+
+        self._reader.read([job.row for job in jobs.values() if job.asks], take)
+        results: dict[int, ScoreResult] = {}
+        for job in jobs.values():
+            results.update(job.results())
+        return [results[index] for index in range(len(requests))]
+
+    @_engine_errors
+    def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
+        """See :class:`~el4ner.engines.base.StateEngine`. Usage as in :meth:`score`."""
+        self._ready()
+        jobs = [self._state_job(request) for request in requests]
+
+        def take(parts: list[Part], hidden: torch.Tensor) -> None:
+            asked = [(part, jobs_by_row[part.row]) for part in parts if part.tree is not None]
+            places = [part.last + 1 + node for part, job in asked for _, node in job.nodes(part)]
+            states = iter(self._model.pick(hidden, places).float().cpu().numpy())
+            for part, job in asked:
+                for index, _ in job.nodes(part):
+                    job.states[index] = next(states)
+
+        # Requests with equal prompts stay rows of their own: the second finds the first one's states in the cache.
+        jobs_by_row = {job.row: job for job in jobs}
+        self._reader.read([job.row for job in jobs if job.places], take, with_middle=True)
+        return [job.result(self.hidden_size) for job in jobs]
+
+    def _state_job(self, request: StateRequest) -> _StateJob:
+        prefix = self._prefix(request.prompt)
+        tails = [self._renderer.encode(tail) for tail in request.tails]
+        if not all(tails):
+            raise EngineError(f"{self._name}: a tail without any token")
+        self._check_length(len(prefix) + max(map(len, tails), default=0))
+        return _StateJob(prefix, tails, self._tree_nodes)
+
+    def _score_jobs(self, requests: Sequence[ScoreRequest]) -> dict[tuple[int, ...], _ScoreJob]:
+        encode = self._renderer.encode
+        asked: dict[tuple[int, ...], dict[int, list[Question]]] = {}
+        for index, request in enumerate(requests):
+            prefix = self._prefix(request.prompt)
+            questions = [Question(encode(item.tail), tuple(map(encode, item.candidates))) for item in request.items]
+            self._check_length(len(prefix) + max((question.longest for question in questions), default=0))
+            asked.setdefault(prefix, {})[index] = questions
+        return {prefix: _ScoreJob(prefix, by_request, self._tree_nodes) for prefix, by_request in asked.items()}
+
+    @_engine_errors
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        self._ready()
+        prefixes = [self._prefix(request.prompt) for request in requests]
+        for prefix, request in zip(prefixes, requests, strict=True):
+            self._check_length(len(prefix) + request.max_new_tokens)
+        results: dict[int, GenerateResult] = {
+            index: GenerateResult("", False, Usage())
+            for index, request in enumerate(requests)
+            if request.max_new_tokens <= 0
+        }
+        sizes = {
+            index: len(prefix) + requests[index].max_new_tokens
+            for index, prefix in enumerate(prefixes)
+            if index not in results
+        }
+        for group in _groups(sizes, self._group_tokens, self._model.decoding_room):
+            answers = [
+                _Answer(index, requests[index], Row(prefixes[index], keep=True), self._mask(requests[index]))
+                for index in group
+            ]
+            self._generate_group(answers, capacity=max(sizes[index] for index in group))
+            results.update((answer.index, self._result(answer)) for answer in answers)
+        return [results[index] for index in range(len(requests))]
+
+    def _generate_group(self, answers: Sequence[_Answer], capacity: int) -> None:
+        states = self._model.decoding_group(len(answers), capacity)
+        for slot, answer in enumerate(answers):
+            answer.row.group, answer.row.slot = states, slot
+        by_row = {id(answer.row): answer for answer in answers}
+
+        def take(parts: list[Part], hidden: torch.Tensor) -> None:
+            ended = [part for part in parts if part.ends]
+            if ended:
+                these = [by_row[id(part.row)] for part in ended]
+                self._choose(these, self._model.logits(self._model.pick(hidden, [part.last for part in ended])))
+
+        self._reader.read([answer.row for answer in answers], take)
+        slots = list(answers)
+        while slots := self._close_gaps(states, slots):
+            logits = self._model.decode(
+                states, [answer.tokens[-1] for answer in slots], [answer.row.past for answer in slots]
+            )
+            for answer in slots:
+                answer.row.past += 1
+            self._choose(slots, logits)
+
+    @staticmethod
+    def _close_gaps(states: torch.Tensor, slots: list[_Answer]) -> list[_Answer]:
+        """Move the last rows that go on into the places of finished ones, so that a pass has no idle rows."""
+        slots = list(slots)
+        slot = 0
+        while slot < len(slots):
+            if not slots[slot].finished:
+                slot += 1
+                continue
+            last = slots.pop()
+            if slot < len(slots):
+                held = last.row.past
+                if not last.finished:
+                    states[:, :, slot, :, :held] = states[:, :, len(slots), :, :held]
+                slots[slot] = last
+        return slots
+
+    def _choose(self, answers: Sequence[_Answer], logits: torch.Tensor) -> None:
+        """The most probable token of each answer (``logits`` ``[len(answers), vocabulary]``), of those it may have."""
+        tokens = self._model.best(
+            logits, [None if answer.mask is None else answer.mask.allowed() for answer in answers]
+        )
+        for answer, token in zip(answers, tokens, strict=True):
+            if answer.mask is not None:
+                answer.mask.feed(token)
+            self._settle(answer, token)
+
+    def _mask(self, request: GenerateRequest) -> TokenMask | None:
+        return None if request.spans_of is None else self._masks.mask(request.spans_of, request.stop)
+
+    @cached_property
+    def _masks(self) -> TokenMasks:
+        """Made when an answer is constrained for the first time: a large vocabulary takes a second."""
+        ends = (end for end in self._end_tokens if end < self._model.vocabulary)
+        return TokenMasks(Vocabulary(self._tokenizer, self._model.vocabulary), ends)
+
+    def _settle(self, answer: _Answer, token: int) -> None:
+        """Take a new token in, and find out whether the answer ends with it."""
+        answer.new_tokens += 1
+        if token in self._end_tokens:
+            answer.text = self._renderer.decode(answer.tokens)
+            answer.finished = answer.ended = True
+            return
+        answer.tokens.append(token)
+        text = self._renderer.decode(answer.tokens) if answer.request.stop else ""
+        cuts = [at for at in (text.find(stop) for stop in answer.request.stop) if at >= 0]
+        if cuts:
+            answer.text, answer.finished, answer.ended = text[: min(cuts)], True, True
+        elif answer.mask is not None and answer.mask.finished:
+            answer.text = self._renderer.decode(answer.tokens)
+            answer.finished = answer.ended = True
+        elif answer.new_tokens >= answer.request.max_new_tokens:
+            answer.text, answer.finished = self._renderer.decode(answer.tokens), True
+
+    @staticmethod
+    def _result(answer: _Answer) -> GenerateResult:
+        usage = Usage(len(answer.row.tokens), answer.row.cached, answer.new_tokens)
+        answer.row.group = None
+        return GenerateResult(answer.text, answer.ended, usage)
+
+    def close(self) -> None:
+        """See :class:`~el4ner.engines.base.Engine`."""
+        if not self._closed:
+            self._closed = True
+            self._cache.clear()
+            self._model.release()
+            del self._model, self._reader
+
+    def _check_once(self, cache_dir: Path) -> None:
+        """The self-check, if this model has not passed it here before."""
+        device = self._model.device
+        key = check_key(
+            self._fingerprint,
+            self._model.attend,
+            torch.__version__,
+            transformers_version,
+            _own_code(),
+            processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
+            torch.version.cuda if device.type == "cuda" else "",
+        )
+        if not has_passed(key, cache_dir):
+            self._check()
+            remember_passed(key, cache_dir)
+
+    @_engine_errors
+    def _check(self) -> None:
+        self._ready()
+        self._model.check()
+
+    def _prefix(self, prompt: Prompt) -> tuple[int, ...]:
+        prefix = self._renderer.prefix(prompt)
+        if not prefix:
+            raise EngineError(f"{self._name}: an empty prompt")
+        return prefix
+
+    def _ready(self) -> None:
+        if self._closed:
+            raise EngineError(f"{self._name}: the engine is closed")
+        # The number of threads belongs to the calling thread, which may not be the one that loaded the model.
+        if self._threads is not None and torch.get_num_threads() != self._threads:
+            torch.set_num_threads(self._threads)
+
+    def _check_length(self, tokens: int) -> None:
+        if tokens > self._context_length:
+            raise EngineError(
+                f"{self._name}: prompt and answer take {tokens} tokens, the model reads {self._context_length}"
+            )
+
+
+class _ScoreJob:
+    """All questions behind one prompt, whoever asked them."""
+
+    def __init__(self, prefix: tuple[int, ...], questions: dict[int, list[Question]], max_nodes: int) -> None:
+        self._questions = questions
+        together = [question for asked in questions.values() for question in asked]
+        self.asks = any(question.candidates for question in together)
+        trees, self._planted = plant(together, max_nodes)
+        self._nodes = sum(map(len, trees)) if self.asks else 0
+        self.row = Row(prefix, trees=trees)
+        self.found: dict[tuple[int, int, int], float] = {}
+
+    def targets(self, tree: int) -> list[tuple[int, int]]:
+        """What has to be read off one tree: (node, token), ascending."""
+        planted = (planted for planted in self._planted if planted.tree == tree)
+        return sorted({target for one in planted for candidate in one.targets for target in candidate})
+
+    def results(self) -> Iterator[tuple[int, ScoreResult]]:
+        """(index of the request, its result)."""
+        planted = iter(self._planted)
+        prompt = len(self.row.tokens)
+        cached = self.row.cached
+        nodes = self._nodes
+        for index, questions in self._questions.items():
+            scores = tuple(self._scores(next(planted)) for _ in questions)
+            usage = Usage(prompt + nodes, cached, 0) if self.asks else Usage()
+            yield index, ScoreResult(scores, usage)
+            cached, nodes = prompt, 0
+
+    def _scores(self, planted: Planted) -> tuple[CandidateScore, ...]:
+        return tuple(
+            CandidateScore(sum((self.found[planted.tree, node, token] for node, token in targets), 0.0), len(targets))
+            for targets in planted.targets
+        )
+
+
+class _StateJob:
+    """One prompt, the trees of its tails, and where each tail's last token is."""
+
+    def __init__(self, prefix: tuple[int, ...], tails: Sequence[tuple[int, ...]], max_nodes: int) -> None:
+        # Every token of a tail is read, the last one too: as a question whose answer stands behind the whole tail.
+        trees, planted = plant([Question(tail, (_ANY,)) for tail in tails], max_nodes)
+        self.places = [(one.tree, one.targets[0][0][0]) for one in planted]
+        self._nodes = sum(map(len, trees))
+        self.row = Row(prefix, trees=trees)
+        self.states: dict[int, npt.NDArray[np.float32]] = {}
+        """Of each tail, as soon as it is read: ``[LAYERS · hidden]``."""
+
+    def nodes(self, part: Part) -> list[tuple[int, int]]:
+        """(tail, the node of its last token) of the tree that a pass read."""
+        return [(index, node) for index, (tree, node) in enumerate(self.places) if tree == part.tree]
+
+    def result(self, hidden_size: int) -> StateResult:
+        """The states in the order of the tails."""
+        if not self.places:
+            return StateResult(np.zeros((0, LAYERS, hidden_size), dtype=np.float32), Usage())
+        states = np.stack([self.states[index] for index in range(len(self.places))])
+        shaped = states.reshape(len(self.places), LAYERS, hidden_size)
+        return StateResult(shaped, Usage(len(self.row.tokens) + self._nodes, self.row.cached, 0))
+
+
+_ANY: Final = (0,)
+"""A candidate of one token: it is asked for, never read, so the tree ends with the tail's own last token."""
+
+
+class _Answer:
+    """An answer in the making. ``finished``: no further token; ``ended``: not because ``max_new_tokens`` cut it."""
+
+    __slots__ = ("ended", "finished", "index", "mask", "new_tokens", "request", "row", "text", "tokens")
+
+    def __init__(self, index: int, request: GenerateRequest, row: Row, mask: TokenMask | None) -> None:
+        self.index = index
+        self.mask = mask
+        self.request = request
+        self.row = row
+        self.tokens: list[int] = []
+        self.new_tokens = 0
+        self.text = ""
+        self.finished = False
+        self.ended = False
+
+
+def _largest_pass(attend: Attend, bytes_per_token: int, free: int | None) -> int:
+    """Tokens of a pass where ``max_batch_tokens`` is not set; ``free``: bytes of a GPU, None on the processor."""
+    most = LARGEST_PASS[attend]
+    if free is None:
+        return most
+    return max(LEAST_PASS, min(most, int(PASS_OF_FREE_MEMORY * free) // bytes_per_token))
+
+
+def _groups(sizes: dict[int, int], most: int, room: Callable[[int, int], int]) -> Iterator[list[int]]:
+    """Requests that are decoded together, of similar sizes: each takes the room of the group's largest. ``room``: what
+    so many rows of so many tokens take, which is to be ``most`` at most."""
+    group: list[int] = []
+    for index in sorted(sizes, key=lambda index: -sizes[index]):
+        if group and room(len(group) + 1, sizes[group[0]]) > most:
+            yield group
+            group = []
+        group.append(index)
+    if group:
+        yield group
+
+
+@contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """transformers draws on stderr, where the command line draws its own."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
+
+
+def _device(name: str, wanted: str) -> torch.device:
+    """Where the model ``name`` goes. Raises ModelError if there is no such place."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    try:
+        place = torch.device("cuda" if count else "cpu") if wanted == "auto" else torch.device(wanted)
+    except RuntimeError as error:
+        raise ModelError(f"{name}: there is no device {wanted!r}: write auto, cpu, cuda or cuda:1") from error
+    if place.type not in ("cpu", "cuda"):
+        raise ModelError(f"{name}: no models run on {wanted!r} here: write auto, cpu, cuda or cuda:1")
+    if place.type == "cuda" and (place.index or 0) >= count:
+        there = f"sees {count} ({'cuda:0' if count == 1 else f'cuda:0 to cuda:{count - 1}'})" if count else "sees none"
+        raise ModelError(
+            f"{name}: device {wanted!r} is not there: torch {there}; set models.{name}.device to another, or to auto"
+        )
+    return place
+
+
+@cache
+def _own_code() -> str:
+    """Of the modules that read packed passes: what a self-check checks."""
+    engines = Path(__file__).parents[1]
+    return source_digest(engines / f"{name}.py" for name in _CHECKED_MODULES)
+
+
+def _fast_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 in hardware: then prefill is 2.5 times as fast as in float32 (measured,
+    AVX512-BF16). Elsewhere it is emulated, and slower."""
+    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))
+
+
+def _digest(path: Path, cache_dir: Path) -> str:
+    """Of everything in the folder that makes the answers: weights (digested once, remembered) and the small files."""
+    known = weights_digest(path)
+    parts = [known] if known else [remembered_sha256(file, cache_dir) for file in sorted(path.glob("*.safetensors"))]
+    small = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+    parts += [f"{name} {sha256_of(path / name)}" for name in small if (path / name).is_file()]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -1,0 +1,145 @@
+"""One evaluation: a data set's sentences through the stages, strict scores, and what it cost in tokens and seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import TypeVar
+
+from el4ner.errors import DocumentError
+from el4ner.evaluation.dataset import Dataset, LabelledSentence, gold_of
+from el4ner.evaluation.identity import code_fingerprint
+from el4ner.evaluation.recording import Results, record_of
+from el4ner.evaluation.sentence_records import FORMAT, SentenceRecord
+from el4ner.evaluation.store import RecordStore
+from el4ner.evaluation.summary import EvaluationResult, summarise
+from el4ner.pipeline import Pipeline
+from el4ner.serialize import fingerprint, manifest_to_json
+from el4ner.types import Document
+
+__all__ = ["EvaluationResult", "evaluate"]
+
+_T = TypeVar("_T")
+_THROUGHPUT = ("device", "threads", "max_batch_tokens", "prefix_cache_mb", "server")
+"""Settings of a model that change how fast it answers, not what. (What servers serve is in their fingerprint.)"""
+
+
+def evaluate(
+    dataset: Dataset,
+    pipeline: Pipeline,
+    *,
+    clock: Callable[[], float],
+    batch_size: int = 8,
+    progress: Callable[[int], None] = lambda done: None,
+    cache: Path | None = None,
+    fresh: bool = False,
+    seed: int = 0,
+) -> EvaluationResult:
+    """Run ``pipeline``, which hosts ``dataset.pool`` under its name, over the data set's sentences.
+
+    Each sentence is a document of its own, and goes the way of any document (so a segmenter's mistake costs here too).
+    A text that occurs twice is tagged once.
+
+    Args:
+        dataset: the sentences and their pool.
+        pipeline: what is evaluated.
+        clock: gives seconds.
+        batch_size: sentences that go through the stages together.
+        progress: is told how many more sentences are done.
+        cache: a folder for what was measured: a later call with an equal pipeline goes on from there, also when this
+            one is killed. None keeps nothing.
+        fresh: measure every sentence now, whatever the folder has.
+        seed: of the intervals' resampling.
+
+    Raises:
+        DocumentError: a sentence cannot be processed: a figure over the rest would not be the data set's.
+        EvaluationError: the cache folder cannot be used.
+    """
+    identity = _fingerprint(pipeline, dataset.pool.name)
+    store = None if cache is None else RecordStore(cache, identity, fresh=fresh)
+    known: dict[str, SentenceRecord] = {}
+    waiting: dict[str, LabelledSentence] = {}
+    for sentence in dataset.sentences:
+        found = store.get(sentence.text) if store is not None else None
+        if found is not None:
+            known[sentence.text] = found
+        else:
+            waiting.setdefault(sentence.text, sentence)
+    repeats = len(dataset.sentences) - len(waiting)
+    progress(repeats)
+    cached = sum(sentence.text in known for sentence in dataset.sentences)
+    todo = list(waiting.values())
+    for start in range(0, len(todo), batch_size):
+        records = _measured(todo[start : start + batch_size], dataset, pipeline, clock)
+        if store is not None:
+            store.add(records)
+        known.update((record.text, record) for record in records)
+        progress(len(records))
+    return summarise(
+        # The gold standard is the data set's own: labels that were mended since count at once.
+        [replace(known[sentence.text], gold=gold_of(sentence)) for sentence in dataset.sentences],
+        pool=dataset.pool,
+        settings={"dataset": dataset.name, "split": dataset.split, **pipeline.settings.model_dump(mode="json")},
+        fingerprints={**_fingerprints(dataset, pipeline), "run": identity},
+        cached=cached,
+        seed=seed,
+    )
+
+
+def _measured(
+    sentences: Sequence[LabelledSentence], dataset: Dataset, pipeline: Pipeline, clock: Callable[[], float]
+) -> list[SentenceRecord]:
+    """One batch through the stages; its seconds are shared out evenly."""
+    batch = [Document(str(number), sentence.text, dataset.pool.name) for number, sentence in enumerate(sentences)]
+    times = [clock()]
+    candidates = _all(pipeline.extract(batch))
+    times.append(clock())
+    typed = _all(pipeline.classify(candidates))
+    times.append(clock())
+    judged = _all(pipeline.validate(typed))
+    times.append(clock())
+    shares = [(ended - began) / len(sentences) for began, ended in pairwise(times)]
+    seconds = dict(zip(("extract", "classify", "validate"), shares, strict=True))
+    return [
+        record_of(sentence, Results(found, types, result), pipeline.settings.method, seconds)
+        for sentence, found, types, result in zip(sentences, candidates, typed, judged, strict=True)
+    ]
+
+
+def _all(results: Sequence[_T | DocumentError]) -> list[_T]:
+    good: list[_T] = []
+    for result in results:
+        if isinstance(result, DocumentError):
+            raise result
+        good.append(result)
+    return good
+
+
+def _fingerprint(pipeline: Pipeline, pool: str) -> str:
+    """Of everything that decides what ``pipeline`` says about a text of ``pool``; not of how fast it says it."""
+    settings = pipeline.settings.model_dump(mode="json")
+    ensemble = {**settings["ensemble"], "verifier": pipeline.settings.verifier, "preset": None}
+    models = {
+        name: {key: value for key, value in settings["models"][name].items() if key not in _THROUGHPUT}
+        for name in pipeline.settings.ensemble.members
+    }
+    # A pool's name is not shown to any model; what is in it has its own fingerprint in the manifest.
+    manifests = [
+        {**manifest_to_json(pipeline.manifest(stage, pool)), "pool": ""}
+        for stage in ("extract", "classify", "validate")
+    ]
+    return fingerprint(
+        FORMAT, code_fingerprint(), ensemble, models, settings["retrieval"], settings["method"], manifests
+    )
+
+
+def _fingerprints(dataset: Dataset, pipeline: Pipeline) -> dict[str, str]:
+    manifest = pipeline.manifest("classify", dataset.pool.name)
+    return {
+        "pool": manifest.pool_fingerprint,
+        "prompts": manifest.prompt_version,
+        "retriever": manifest.retriever,
+        **{f"model:{name}": engine.fingerprint for name, engine in pipeline.engines.items()},
+    }

@@ -1,0 +1,1 @@
+"""Quantising models for the ExLlama engines, with their own converters."""

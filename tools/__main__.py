@@ -1,0 +1,47 @@
+"""``python -m tools asyncapi`` and ``python -m tools schemas``: for whoever changes the messages' contract."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tools.asyncapi import document, written
+from tools.schema_compat import announced_breaks, compare_sets, latest_release, load_set
+from workers.messages.schemas import schemas_dir
+
+app = typer.Typer(no_args_is_help=True, help="For whoever changes the messages' contract.")
+
+
+@app.command("schemas")
+def check_schemas(
+    schemas: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Schemas to check. (default: schemas/)")
+    ] = None,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Schemas that were promised. (default: the last release's)")
+    ] = None,
+) -> None:
+    """Say what the schemas break of what was released. Exit code 1 if it is anything that was not announced."""
+    checked = schemas or schemas_dir()
+    promised = against or latest_release(schemas_dir() / "released")
+    announced = announced_breaks(promised.parent, promised.name)
+    broken = [str(incompatibility) for incompatibility in compare_sets(load_set(promised), load_set(checked))]
+    for incompatibility in broken:
+        reason = announced.get(incompatibility)
+        line = f"error: {incompatibility}" if reason is None else f"warning: {incompatibility} (announced: {reason})"
+        typer.echo(line, err=True)
+    if set(broken) - announced.keys():
+        raise typer.Exit(1)
+    typer.echo(f"compatible with {promised.name}" + (", but for what was announced" if broken else ""), err=True)
+
+
+@app.command("asyncapi")
+def write_asyncapi() -> None:
+    """Make schemas/asyncapi.json anew, from the code."""
+    (schemas_dir() / "asyncapi.json").write_bytes(written(document()))
+
+
+if __name__ == "__main__":
+    app(prog_name="python -m tools")

@@ -1,0 +1,356 @@
+"""The AsyncAPI 3.0 document of the pipeline: topics, messages, and who sends and receives what, from the code.
+
+Names, partitions and settings come from :mod:`workers.topics`, flows from :mod:`workers.stages.stage`, headers from
+:mod:`workers.messages.headers` and :mod:`workers.messages.replay_headers`, payloads from ``schemas/``, ways to connect
+from :mod:`workers.config`. What the code does not say, a table here does; a topic or a header that is in neither stops
+the generation. The document lies in ``schemas/asyncapi.json``; a test holds that it is what the code gives.
+
+The schemas are JSON Schema 2020-12. AsyncAPI's own dialect is draft 7, and tools read no ``$id`` of another file: they
+are put into the document (:func:`bundled`), each definition with a place of its own, saying the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any, Final, get_args
+
+import orjson
+
+from tools.schema_nodes import SchemaError
+from workers.config import KafkaSettings
+from workers.messages import schemas
+from workers.messages.envelope import Origin, Record
+from workers.messages.headers import Trace, cloud_event
+from workers.messages.replay_headers import REPLAY, REPLAY_HEADERS
+from workers.stages.stage import STAGE, STAGES, answer_headers
+from workers.topics import Topic, app_id, plan, topic_name
+
+__all__ = ["bundled", "document", "written"]
+
+BINDING: Final = "0.5.0"
+_COMPONENTS: Final = "#/components/schemas/"
+_AGGREGATE: Final = "aggregate"
+_READ_COMMITTED: Final = (
+    "Written in transactions: read it with isolation.level=read_committed (librdkafka's default; Java's and Python's "
+    "clients have read_uncommitted), or messages appear that were taken back."
+)
+
+_COMMITTED: Final = frozenset({Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS})
+_BY_MEMBERS: Final = ("extract", "classify")
+"""The stages whose answers are put together where members of one ensemble run in different processes."""
+_BYTES_AS_THEY_CAME: Final = frozenset({Topic.DEAD_LETTERS})
+"""Topics whose schema is about the headers: the value is another message's."""
+
+_KEYS: Final[Mapping[Topic, str]] = {
+    Topic.DOCUMENTS: "Any; the document's id if the value has none and the key is UTF-8.",
+    Topic.ENTITY_MENTIONS: "The entity's type and normalised surface: `type:surface`.",
+    Topic.DEAD_LETTERS: "The original key.",
+}
+_DOCUMENT_KEY: Final = "The document's id."
+
+_TEXT: Final = {"type": "string"}
+_DIGITS: Final = {"type": "string", "pattern": "^[0-9]+$"}
+_HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "ce_specversion": {"const": "1.0"},
+    "ce_id": {**_TEXT, "description": "Messages with the same id say the same: a repeated one is known by it."},
+    "ce_source": {**_TEXT, "description": "`el4ner/` and the stage."},
+    "ce_type": _TEXT,
+    "ce_time": {**_TEXT, "format": "date-time"},
+    "ce_subject": {**_TEXT, "description": "The document's id."},
+    "ce_dataschema": {**_TEXT, "description": "The `$id` of the schema of the value."},
+    "content-type": {"const": "application/json"},
+    "traceparent": {**_TEXT, "description": "W3C Trace Context: one trace through all stages."},
+    "tracestate": {**_TEXT, "description": "W3C Trace Context, handed on unread."},
+    "el4ner-revision": {**_DIGITS, "description": "The document's revision."},
+    "el4ner-stage": {"enum": list(_BY_MEMBERS), "description": "Whose answer it is a part of."},
+    "el4ner-status": {"enum": ["ok", "failed"], "description": "The stage's answer, as in the value."},
+    "el4ner-position": {**_DIGITS, "description": "Offset of the document in its partition of `documents`."},
+    "el4ner-timestamp": {**_DIGITS, "description": "Of the document's message; milliseconds since the epoch."},
+    "el4ner-replay": {**_DIGITS, "description": "How often the message was sent again from the dead letters."},
+    "el4ner-replay-of": {**_TEXT, "description": "The dead letter that it was, PARTITION-OFFSET."},
+    "el4ner-first-failed-at": {**_DIGITS, "description": "When it failed first; milliseconds since the epoch."},
+}
+_OPTIONAL: Final = frozenset(REPLAY_HEADERS) | {"tracestate", "el4ner-position", "el4ner-timestamp"}
+
+_SASL: Final[Mapping[str, str]] = {
+    "PLAIN": "plain",
+    "SCRAM-SHA-256": "scramSha256",
+    "SCRAM-SHA-512": "scramSha512",
+}
+_CERTIFICATE: Final = "certificate"
+
+# What JSON Schema 2020-12 has and draft 7 has not: a schema that used it could not be put into the document.
+_NOT_IN_DRAFT_7: Final = frozenset(
+    {"prefixItems", "unevaluatedProperties", "unevaluatedItems", "dependentRequired", "dependentSchemas"}
+    | {"minContains", "maxContains", "$anchor", "$dynamicRef", "$dynamicAnchor"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _Flow:
+    """One kind of worker."""
+
+    name: str
+    receives: tuple[Topic, ...]
+    sends: tuple[Topic, ...]
+
+
+def document() -> dict[str, Any]:
+    """The document.
+
+    Raises:
+        SchemaError: a topic, header or way to connect is not described; or a schema cannot be put into it.
+    """
+    settings = KafkaSettings()
+    servers = _servers()
+    channels = {topic.value: _channel(settings, topic, servers) for topic in Topic}
+    return {
+        "asyncapi": "3.0.0",
+        "id": "urn:el4ner",
+        "info": {
+            "title": "el4ner",
+            "version": metadata.version("el4ner"),
+            "description": "Real-time named-entity tagging of text streams. What is described here is el4ner itself: "
+            "it receives documents and sends what it found. Every value is UTF-8 JSON, but a dead letter's.",
+            "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+        },
+        "defaultContentType": "application/json",
+        "servers": servers,
+        "channels": channels,
+        "operations": dict(_operations(settings)),
+        "components": {
+            "schemas": bundled(topic.value for topic in Topic),
+            "messages": {**{topic.value: _message(topic) for topic in Topic}, "deletion": _deletion()},
+            "securitySchemes": _security_schemes(),
+        },
+    }
+
+
+def written(made: Mapping[str, Any]) -> bytes:
+    """The document as its file has it."""
+    return orjson.dumps(made, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+
+def bundled(names: Iterable[str]) -> dict[str, Any]:
+    """The schemas of these names, and every definition that they share, as AsyncAPI's components.
+
+    Raises:
+        SchemaError: a schema uses what draft 7 does not have, or refers to what is not there.
+    """
+    made = {name: _in_place(schemas.load(name), name) for name in names}
+    common = schemas.load(schemas.COMMON)
+    made |= {_shared(name): _in_place(part, schemas.COMMON) for name, part in common["$defs"].items()}
+    return made
+
+
+def _shared(definition: str) -> str:
+    return f"{schemas.COMMON}.{definition}"
+
+
+def _in_place(node: Any, name: str) -> Any:
+    """A schema with its references leading to other components; ``name``: whose file it is."""
+    if isinstance(node, list):
+        return [_in_place(child, name) for child in node]
+    if not isinstance(node, dict):
+        return node
+    unknown = node.keys() & _NOT_IN_DRAFT_7
+    if unknown:
+        raise SchemaError(f"{name}: {', '.join(sorted(unknown))} is not known to AsyncAPI's dialect, draft 7")
+    made = {
+        keyword: _in_place(child, name) for keyword, child in node.items() if keyword not in {"$schema", "$id", "$ref"}
+    }
+    if "$id" in node:
+        made["x-schema-id"] = node["$id"]
+    if "$ref" not in node:
+        return made
+    reference = {"$ref": _moved(node["$ref"], name)}
+    # Draft 7 passes over what stands beside a reference.
+    return {**made, "allOf": [reference, *made.get("allOf", ())]} if made else reference
+
+
+def _moved(reference: str, name: str) -> str:
+    base, _, fragment = reference.partition("#/$defs/")
+    known = base in {schemas.schema_id(schemas.COMMON), "" if name == schemas.COMMON else None}
+    if not known or fragment not in schemas.load(schemas.COMMON)["$defs"]:
+        raise SchemaError(f"{name}: {reference!r} is no definition of {schemas.COMMON}")
+    return f"{_COMPONENTS}{_shared(fragment)}"
+
+
+def _flows() -> list[_Flow]:
+    stages = list(STAGES.values())
+    flows = []
+    for stage in stages:
+        answers = (Topic.MEMBER_ANSWERS,) if stage.name in _BY_MEMBERS else ()
+        flows.append(_Flow(stage.name, (stage.input,), (stage.output, *answers, Topic.DEAD_LETTERS)))
+    combined = tuple(stage.output for stage in stages if stage.name in _BY_MEMBERS)
+    flows.append(_Flow("combine", (Topic.MEMBER_ANSWERS,), (*combined, Topic.DEAD_LETTERS)))
+    outcomes = (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS)
+    flows.append(_Flow(_AGGREGATE, tuple(stage.output for stage in stages), outcomes))
+    told = {topic for flow in flows for topic in (*flow.receives, *flow.sends)}
+    if untold := set(Topic) - told:
+        raise SchemaError(f"tools/asyncapi.py does not say who sends and receives {', '.join(sorted(untold))}")
+    return flows
+
+
+def _deletable() -> frozenset[Topic]:
+    """A null value on ``documents`` goes through the stages and comes out."""
+    stages = STAGES.values()
+    return frozenset(
+        {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS}.union(*({stage.input, stage.output} for stage in stages))
+    )
+
+
+def _operations(settings: KafkaSettings) -> Iterable[tuple[str, dict[str, Any]]]:
+    for flow in _flows():
+        for action, topics in (("receive", flow.receives), ("send", flow.sends)):
+            for topic in topics:
+                made: dict[str, Any] = {
+                    "action": action,
+                    "title": f"{flow.name} {action}s {topic.value}",
+                    "channel": {"$ref": f"#/channels/{topic.value}"},
+                    "messages": [{"$ref": f"#/channels/{topic.value}/messages/{name}"} for name in _messages(topic)],
+                }
+                binding: dict[str, Any] = {"bindingVersion": BINDING}
+                if action == "receive":
+                    group = {"type": "string", "const": app_id(settings, flow.name)}
+                    binding = {"groupId": {**group, "description": "Behind kafka.topic_prefix."}, **binding}
+                yield f"{flow.name}.{action}.{topic.value}", {**made, "bindings": {"kafka": binding}}
+
+
+def _messages(topic: Topic) -> dict[str, str]:
+    """Names in the channel to names in the components."""
+    return {topic.value: topic.value} | ({"deletion": "deletion"} if topic in _deletable() else {})
+
+
+def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> dict[str, Any]:
+    planned = next(one for one in plan(settings) if one.name == topic_name(settings, topic))
+    schema = schemas.load(topic.value)
+    committed = topic in _COMMITTED
+    configuration = {
+        key: value.split(",") if key == "cleanup.policy" else int(value) for key, value in planned.configs.items()
+    }
+    return {
+        "address": f"{{prefix}}{topic.value}",
+        "title": schema["title"],
+        "description": _READ_COMMITTED if committed else schema["description"],
+        "servers": [{"$ref": f"#/servers/{name}"} for name in servers],
+        "parameters": {"prefix": {"default": "", "description": "`kafka.topic_prefix`."}},
+        "messages": {name: {"$ref": f"#/components/messages/{target}"} for name, target in _messages(topic).items()},
+        "bindings": {
+            "kafka": {
+                "topic": planned.name,
+                "partitions": planned.partitions,
+                "replicas": planned.replication,
+                "topicConfiguration": configuration,
+                "bindingVersion": BINDING,
+            }
+        },
+        **({"x-isolation-level": "read_committed"} if committed else {}),
+    }
+
+
+def _message(topic: Topic) -> dict[str, Any]:
+    schema = schemas.load(topic.value)
+    made: dict[str, Any] = {
+        "name": topic.value,
+        "title": schema["title"],
+        "summary": schema["description"],
+        "bindings": {"kafka": _key(_KEYS.get(topic, _DOCUMENT_KEY))},
+    }
+    own = {"$ref": f"{_COMPONENTS}{topic.value}"}
+    if topic in _BYTES_AS_THEY_CAME:
+        anything = {"description": "The original value, byte for byte: not always JSON."}
+        return {**made, "contentType": "application/octet-stream", "headers": own, "payload": anything}
+    examples = [
+        {"name": path.name.removesuffix(".json").rpartition(".")[2], "payload": orjson.loads(path.read_bytes())}
+        for path in sorted((schemas.schemas_dir() / "examples").glob(f"{topic.value}.v1.*.json"))
+        if ".invalid-" not in path.name
+    ]
+    payload = {"contentType": "application/json", "headers": _headers(topic), "payload": own, "examples": examples}
+    return {**made, **payload}
+
+
+def _deletion() -> dict[str, Any]:
+    return {
+        "name": "deletion",
+        "title": "A deletion",
+        "summary": "A null value: the document of that key is deleted.",
+        "contentType": "application/json",
+        "payload": {"type": "null"},
+        "bindings": {"kafka": _key(_DOCUMENT_KEY)},
+    }
+
+
+def _key(description: str) -> dict[str, Any]:
+    return {"key": {"type": "string", "description": description}, "bindingVersion": BINDING}
+
+
+def _headers(topic: Topic) -> dict[str, Any]:
+    """The headers of a message of el4ner's own; those of ``documents`` may all be missing, for others write them."""
+    trace = Trace("0" * 32, "0" * 16, state=b"")
+    event = cloud_event(event_id="", source="", event_type="", time_ms=0, subject="", schema="", trace=trace)
+    names = [name for name, _ in event]
+    if topic is Topic.MEMBER_ANSWERS:
+        names.append(STAGE)
+    if topic in {stage.output for stage in STAGES.values()} | {Topic.MEMBER_ANSWERS}:
+        names += [
+            name
+            for name, _ in answer_headers(Record(Topic.DOCUMENTS, "", 0, 0, 0, None, None, ((REPLAY, b"1"),)), 0, "ok")
+        ]
+    elif topic is Topic.TAGGED_DOCUMENTS:
+        names += [name for name, _ in Origin(0, 0, 1).headers]
+    if any(topic in flow.receives for flow in _flows()):
+        names += [name for name in REPLAY_HEADERS if name not in names]
+    if unknown := [name for name in names if name not in _HEADERS]:
+        raise SchemaError(f"tools/asyncapi.py does not describe the headers {', '.join(unknown)}")
+    made = {name: dict(_HEADERS[name]) for name in names}
+    made["ce_type"] = {"const": f"el4ner.{topic.value}.v1"}
+    made["ce_dataschema"] |= {"const": schemas.schema_id(topic.value)}
+    required = [] if topic is Topic.DOCUMENTS else [name for name in names if name not in _OPTIONAL]
+    return {"type": "object", "properties": made, **({"required": required} if required else {})}
+
+
+def _servers() -> dict[str, Any]:
+    """One for each way in which ``kafka.security_protocol`` connects."""
+    made = {}
+    for protocol in _choices("security_protocol"):
+        tls, sasl = protocol.endswith("SSL"), protocol.startswith("SASL")
+        names = _security_names() if sasl else [_CERTIFICATE] if tls else []
+        made[protocol.lower().replace("_", "-")] = {
+            "host": "{bootstrap}",
+            "protocol": "kafka-secure" if tls else "kafka",
+            "description": f'`kafka.security_protocol = "{protocol}"`.',
+            "variables": {
+                "bootstrap": {
+                    "default": KafkaSettings.model_fields["bootstrap_servers"].get_default(),
+                    "description": "`kafka.bootstrap_servers`.",
+                }
+            },
+            **({"security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in names]} if names else {}),
+        }
+    return made
+
+
+def _security_names() -> list[str]:
+    unknown = [mechanism for mechanism in _choices("sasl_mechanism") if mechanism not in _SASL]
+    if unknown:
+        raise SchemaError(f"tools/asyncapi.py does not describe the SASL mechanisms {', '.join(unknown)}")
+    return [_SASL[mechanism] for mechanism in _choices("sasl_mechanism")]
+
+
+def _security_schemes() -> dict[str, Any]:
+    made: dict[str, Any] = {name: {"type": name} for name in _security_names()}
+    certificate = "`kafka.ssl_certfile`: where the broker asks clients for a certificate."
+    return {**made, _CERTIFICATE: {"type": "X509", "description": certificate}}
+
+
+def _choices(setting: str) -> list[str]:
+    """The values that a setting of ``[kafka]`` may have."""
+    annotation = KafkaSettings.model_fields[setting].annotation
+    found: list[str] = []
+    for choice in get_args(annotation):
+        # A Literal, or a Literal or None.
+        found += [choice] if isinstance(choice, str) else [text for text in get_args(choice) if isinstance(text, str)]
+    return found

@@ -1,0 +1,1 @@
+"""Members of one ensemble in different processes, and the worker that combines what they say."""

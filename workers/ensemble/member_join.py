@@ -1,0 +1,294 @@
+"""Putting together what members said in processes of their own: when a stage's answer is ready. Pure, no I/O.
+
+    (nothing) ──answer──▶ Open ──all members, or deadline, or no room──▶ settled ──delivered──▶ remembered ──▶ (nothing)
+        └───────────────────┴───────────────deletion───────────────────────▲
+
+Members answer in any order, and may answer twice. Nothing is written down: the answers of what is open are not
+acknowledged, so that after a crash they come again. A ticket (an answer's acknowledgement) is given back when it leads
+to nothing more, or when what it led to is delivered.
+
+- Only answers to the same *question* go together: the same candidates, pool and prompts. Where a stage before answered
+  twice, and not the same, or processes are of two releases, the question with the most members wins when time is up.
+- A member that failed has answered. When all have failed, so has the stage.
+- A higher revision (or replay) starts again, a lower one is dropped; so is what is late: the stage's answer is settled.
+- A document's place in the raw topic orders what its revision does not: answers from before a deletion are dropped.
+
+Times are milliseconds on a clock of the caller's that never goes back, and passed in.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+from workers.messages.envelope import Origin
+
+__all__ = ["MemberAnswer", "MemberDeletion", "MemberJoin", "Settled"]
+
+T = TypeVar("T")
+Key = tuple[str, str]
+"""Stage and document."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAnswer:
+    """What some members answered. ``expected``: the ensemble, in its order. ``question``: names what they were asked;
+    None: they failed. ``size``: of the message, in bytes."""
+
+    stage: str
+    document: str
+    revision: int
+    members: tuple[str, ...]
+    expected: tuple[str, ...]
+    question: str | None
+    origin: Origin
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberDeletion:
+    """A null value: the document is gone, and the stage after has to know."""
+
+    stage: str
+    document: str
+    origin: Origin
+
+
+@dataclass(frozen=True, slots=True)
+class Settled(Generic[T]):
+    """What a stage's answer is made of; or a deletion to pass on (``deleted``), which is the one of ``tickets``.
+
+    ``parts``: members and their answer to one question, in the ensemble's order; ``failures``: of members that failed,
+    in that order. ``expected``: the ensemble. ``tickets``: all that lead to this, to be finished when it is delivered.
+    """
+
+    stage: str
+    document: str
+    parts: tuple[tuple[tuple[str, ...], T], ...] = ()
+    failures: tuple[T, ...] = ()
+    expected: tuple[str, ...] = ()
+    tickets: tuple[T, ...] = ()
+    deleted: bool = False
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Members that have no part in the answer."""
+        answered = {name for members, _ in self.parts for name in members}
+        return tuple(name for name in self.expected if name not in answered)
+
+
+Answers = dict[tuple[str, ...], tuple[MemberAnswer, T]]
+
+
+@dataclass(slots=True)
+class _Open(Generic[T]):
+    """``attempt``: revision and replays. ``position``: of the document in the raw topic. ``groups``: by question."""
+
+    attempt: tuple[int, int]
+    since: int
+    position: int = -1
+    groups: dict[str, Answers[T]] = field(default_factory=dict)
+    failures: Answers[T] = field(default_factory=dict)
+    size: int = 0
+
+    def add(self, answer: MemberAnswer, ticket: T) -> bool:
+        """Whether it is new."""
+        group = self.failures if answer.question is None else self.groups.setdefault(answer.question, {})
+        if answer.members in group:
+            return False
+        group[answer.members] = (answer, ticket)
+        self.size += answer.size
+        self.position = max(self.position, answer.origin.position)
+        return True
+
+    @property
+    def is_complete(self) -> bool:
+        failed = _members(self.failures)
+        groups = [group for group in (*self.groups.values(), self.failures) if group]
+        return any(set(_expected(group)) <= _members(group) | failed for group in groups)
+
+    def tickets(self) -> list[T]:
+        return [ticket for group in (*self.groups.values(), self.failures) for _, ticket in group.values()]
+
+    def settled(self, stage: str, document: str) -> Settled[T]:
+        # Of equals the first one.
+        best = max(self.groups.values(), key=lambda group: len(_members(group)), default={})
+        expected = _expected(best or self.failures)
+        return Settled(
+            stage,
+            document,
+            tuple((members, ticket) for members, (_, ticket) in _in_order(best, expected)),
+            tuple(ticket for _, (_, ticket) in _in_order(self.failures, expected)),
+            expected,
+            tuple(self.tickets()),
+        )
+
+
+@dataclass(eq=False, slots=True)
+class _Last:
+    """What is remembered of a document: the attempt that was settled last (None: none since its deletion), where it
+    lay, and where the last deletion did. ``until`` None: not delivered yet."""
+
+    attempt: tuple[int, int] | None = None
+    position: int = -1
+    deleted: int = -1
+    until: int | None = None
+
+
+class MemberJoin(Generic[T]):
+    """Of the partitions of one process.
+
+    Args:
+        deadline_ms: members that have not answered so long after the first one are gone on without.
+        remember_ms: how long what is settled is remembered, so that what comes late leads to nothing.
+        max_documents: when more documents are open, the oldest is settled with what there is.
+        max_bytes: the same for the size of their messages.
+    """
+
+    def __init__(self, *, deadline_ms: int, remember_ms: int, max_documents: int, max_bytes: int) -> None:
+        self._deadline_ms = deadline_ms
+        self._remember_ms = remember_ms
+        self._max_documents = max_documents
+        self._max_bytes = max_bytes
+        # In the order of their times: a document that begins again goes to the end.
+        self._open: dict[Key, _Open[T]] = {}
+        self._settled: deque[tuple[Settled[T], _Last]] = deque()
+        self._on_its_way: dict[int, _Last] = {}
+        self._last: dict[Key, _Last] = {}
+        self._forgettable: deque[tuple[int, Key, _Last]] = deque()
+        self.open_bytes = 0
+        self.settled_early = 0
+        """Documents that were settled for want of room."""
+
+    @property
+    def open_documents(self) -> int:
+        """Documents that wait for a member's answer."""
+        return len(self._open)
+
+    @property
+    def settled_documents(self) -> int:
+        """Documents that wait to be taken."""
+        return len(self._settled)
+
+    @property
+    def remembered_documents(self) -> int:
+        """Documents whose answer is known to have been told, or will be."""
+        return len(self._last)
+
+    def open_by_stage(self) -> dict[str, int]:
+        """Documents that wait for a member's answer, by stage."""
+        return dict(Counter(stage for stage, _ in self._open))
+
+    def reset(self) -> None:
+        """Partitions were assigned: what is not delivered comes again, here or elsewhere."""
+        self._open.clear()
+        self._settled.clear()
+        self._on_its_way.clear()
+        self.open_bytes = 0
+        self._last = {key: last for key, last in self._last.items() if last.until is not None}
+
+    # --- what comes ---
+
+    def answer(self, answer: MemberAnswer, ticket: T, *, now: int) -> list[T]:
+        """Take an answer in. Returns the tickets that lead to nothing more, this one perhaps among them."""
+        key = (answer.stage, answer.document)
+        attempt = (answer.revision, answer.origin.replays)
+        last = self._last.get(key, _Last())
+        if 0 <= answer.origin.position <= last.deleted or (last.attempt is not None and attempt <= last.attempt):
+            return [ticket]
+        state = self._open.get(key)
+        free: list[T] = []
+        if state is not None and attempt < state.attempt:
+            return [ticket]
+        if state is not None and attempt > state.attempt:
+            free = self._drop(key)
+            state = None
+        if state is None:
+            state = self._open[key] = _Open(attempt, now)
+        if not state.add(answer, ticket):
+            return [*free, ticket]
+        self.open_bytes += answer.size
+        if state.is_complete:
+            self._settle(key)
+        while self._open and (len(self._open) > self._max_documents or self.open_bytes > self._max_bytes):
+            self.settled_early += 1
+            self._settle(next(iter(self._open)))
+        return free
+
+    def delete(self, deletion: MemberDeletion, ticket: T) -> list[T]:
+        """Take a deletion in; every process of members passes it on, so it comes several times. Returns as
+        :meth:`answer`."""
+        key = (deletion.stage, deletion.document)
+        position = deletion.origin.position
+        last, state = self._last.get(key), self._open.get(key)
+        known = last or _Last()
+        if 0 <= position <= known.deleted or (
+            # One that does not say where it lies deletes what there is: nothing, if that is deleted.
+            position < 0 and state is None and last is not None and last.attempt is None
+        ):
+            return [ticket]
+        free: list[T] = []
+        if state is not None and not 0 <= position < state.position:
+            free = self._drop(key)
+        remembered = _Last(deleted=max(position, known.deleted))
+        if 0 <= position < known.position:  # told of the document's next life already
+            remembered = _Last(known.attempt, known.position, remembered.deleted)
+        self._tell(key, Settled(*key, tickets=(ticket,), deleted=True), remembered)
+        return free
+
+    def tick(self, *, now: int) -> None:
+        """Settle what is due, and forget what may be forgotten."""
+        while self._open:
+            key, state = next(iter(self._open.items()))
+            if state.since + self._deadline_ms > now:
+                break
+            self._settle(key)
+        while self._forgettable and self._forgettable[0][0] <= now:
+            _, key, last = self._forgettable.popleft()
+            if self._last.get(key) is last:
+                del self._last[key]
+
+    # --- what goes ---
+
+    def take(self, most: int) -> list[Settled[T]]:
+        """What is to be told next, in the order in which it was settled."""
+        taken = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
+        self._on_its_way.update((id(settled), last) for settled, last in taken)
+        return [settled for settled, _ in taken]
+
+    def delivered(self, settled: Settled[T], *, now: int) -> tuple[T, ...]:
+        """It was told. Returns the tickets that led to it."""
+        last = self._on_its_way.pop(id(settled), None)
+        if last is not None:
+            last.until = now + self._remember_ms
+            self._forgettable.append((last.until, (settled.stage, settled.document), last))
+        return settled.tickets
+
+    def _drop(self, key: Key) -> list[T]:
+        state = self._open.pop(key)
+        self.open_bytes -= state.size
+        return state.tickets()
+
+    def _settle(self, key: Key) -> None:
+        state = self._open.pop(key)
+        self.open_bytes -= state.size
+        known = self._last.get(key, _Last())
+        self._tell(key, state.settled(*key), _Last(state.attempt, state.position, known.deleted))
+
+    def _tell(self, key: Key, settled: Settled[T], last: _Last) -> None:
+        self._last[key] = last
+        self._settled.append((settled, last))
+
+
+def _members(answers: Answers[T]) -> set[str]:
+    return {name for members in answers for name in members}
+
+
+def _expected(answers: Answers[T]) -> tuple[str, ...]:
+    return next(iter(answers.values()))[0].expected
+
+
+def _in_order(answers: Answers[T], expected: tuple[str, ...]) -> list[tuple[tuple[str, ...], tuple[MemberAnswer, T]]]:
+    place = {name: number for number, name in enumerate(expected)}
+    return sorted(answers.items(), key=lambda item: min((place.get(name, len(place)) for name in item[0]), default=0))

@@ -1,0 +1,104 @@
+"""Members of one ensemble in different processes: who hosts whom (``worker.members``), and what follows from it.
+
+A process with some of the members can only say their part of a stage's answer: it goes to ``member-answers``, and
+:mod:`workers.ensemble.combiner` makes the answer of all parts. Every set of members has a consumer group of its own, so
+that each sees every document.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import Any, Final
+
+from el4ner.errors import ConfigError
+from el4ner.nearest import choices, nearest_hint
+from el4ner.participation import STAGES, Stage, is_split
+from el4ner.serialize import answers_to_json, fingerprint
+from el4ner.types import Mode
+from workers.config import StreamSettings
+from workers.stages import stage as stream
+from workers.topics import Topic
+
+__all__ = ["COMBINE", "check", "group_of", "hosted", "notes_name", "part_of", "split_stages"]
+
+COMBINE: Final = "combine"
+"""The role that makes a stage's answer of what members said apart."""
+
+
+def hosted(settings: StreamSettings) -> tuple[str, ...] | None:
+    """The members that this process hosts, in the ensemble's order; None: all."""
+    named, members = settings.worker.members, settings.ensemble.members
+    if named is None or set(named) >= set(members):
+        return None
+    return tuple(name for name in members if name in named)
+
+
+def split_stages(settings: StreamSettings, stages: Collection[str]) -> tuple[Stage, ...]:
+    """Those of the stages that this process can only say its members' part of."""
+    own = hosted(settings)
+    return () if own is None else tuple(stage for stage in STAGES if stage in stages and is_split(settings, stage, own))
+
+
+def check(settings: StreamSettings, stages: Collection[str]) -> None:
+    """Refuse what members cannot do apart.
+
+    Raises:
+        ConfigError: ``worker.members`` names nobody's member, or does not go together with a stage or a setting.
+    """
+    worker, method, members = settings.worker, settings.method, settings.ensemble.members
+    unknown = [name for name in worker.members or () if name not in members]
+    if unknown:
+        raise ConfigError(
+            f"worker.members: the ensemble has no member {unknown[0]!r}; its members are: {choices(members)}"
+            f"{nearest_hint(unknown[0], members)}"
+        )
+    own, split = hosted(settings), split_stages(settings, stages)
+    asks_verifier = "validate" in stages and method.validation_kind != "off"
+    if own is not None and asks_verifier and settings.verifier not in own:
+        raise ConfigError(
+            f"worker.members: validate asks the verifier {settings.verifier!r} alone, which is not among "
+            f"{', '.join(own)}: run validate where it is hosted"
+        )
+    if (split or COMBINE in stages) and method.mode is Mode.SCORED:
+        if method.adaptive:
+            raise ConfigError(
+                "method.adaptive asks a member about what those before it left open: with members in different "
+                "processes (worker.members) it has to be false"
+            )
+        if method.encoder == "embedder" and method.evidence and "in_context" not in method.evidence:
+            raise ConfigError(
+                'worker.members: with method.encoder = "embedder" classify asks no member: leave worker.members out'
+            )
+    if COMBINE in stages and worker.members_deadline_seconds >= worker.stall_seconds:
+        raise ConfigError(
+            f"worker.members_deadline_seconds is {worker.members_deadline_seconds:g} and stall_seconds "
+            f"{worker.stall_seconds:g}: a document that waits for a member would count as a stall; make it smaller"
+        )
+
+
+def part_of(stage: stream.Stage[Any, Any], settings: StreamSettings) -> stream.Stage[Any, Any]:
+    """The stage as this process has it: whole, or with its answers going to ``member-answers``."""
+    own = hosted(settings)
+    if own is None or stage.name not in split_stages(settings, [stage.name]):
+        return stage
+    return replace(
+        stage,
+        output=Topic.MEMBER_ANSWERS,
+        encode=answers_to_json if stage.name == "classify" else stage.encode,
+        members=own,
+        ensemble=settings.ensemble.members,
+    )
+
+
+def group_of(stage: str, settings: StreamSettings) -> str:
+    """What the stage's consumer group is called: every set of members has one of its own, so that it sees all."""
+    own = hosted(settings)
+    if own is None or stage not in split_stages(settings, [stage]):
+        return stage
+    return f"{stage}-{'+'.join(sorted(own))}"
+
+
+def notes_name(stage: stream.Stage[Any, Any]) -> str:
+    """What :mod:`workers.stages.crash_journal` calls the stage; a member's name need not be one of a file."""
+    return f"{fingerprint(stage.members)[:12]}-{stage.name}" if stage.members else stage.name

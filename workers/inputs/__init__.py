@@ -1,0 +1,1 @@
+"""Documents from files, also from those that grow."""

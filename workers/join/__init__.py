@@ -1,0 +1,1 @@
+"""The join of the stages' answers into tagged documents, each written once."""

@@ -1,0 +1,259 @@
+"""Writing the outcomes of a partition's documents, and what becomes of one that cannot be written.
+
+A group of outcomes is one transaction. Where a message of it is refused (too large, or a broker does not take it), each
+part is written in a transaction of its own: the outcome that is refused fails its document, with a dead letter of what
+it was made of, and the others are written as they are. An outcome that ends worker after worker is given up as one that
+ends engines is (:mod:`workers.stages.crash_journal`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from el4ner.errors import DocumentError
+from workers.join import outputs
+from workers.join.changelog import Remembered, closed_record, drop_record, forget_record, open_record
+from workers.join.partition_join import Group, PartitionJoin
+from workers.join.rules import Answer, Outcome, event_id_of
+from workers.join.write_loop import WriteLoop
+from workers.kafka.app import StageApp
+from workers.kafka.delivery import RefusedError, may_be_of_a_message
+from workers.kafka.offsets import Ticket
+from workers.kafka.transactions import TransactionalWriter
+from workers.messages.envelope import REVISION, STATUS, Outgoing, Record, dead_letter
+from workers.messages.headers import RandomBytes, Trace, next_trace
+from workers.stages.crash_journal import AtWork
+from workers.stages.failure_limit import FailureLimit
+from workers.stages.stage import STAGES
+from workers.topics import changelog_name
+
+__all__ = ["Letter", "OutcomeWriter", "Owned"]
+
+log = logging.getLogger(__name__)
+
+MOST_SETTLED: Final = 1_000
+_GROUP: Final = 250
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter, and the ticket that is finished by it."""
+
+    message: Outgoing
+    code: str
+    ticket: Ticket | None
+
+
+@dataclass(eq=False, slots=True)
+class Owned:
+    """A partition that this process owns."""
+
+    partition: int
+    writer: TransactionalWriter
+    joins: PartitionJoin[Ticket]
+    letters: list[Letter] = field(default_factory=list)
+    writes: WriteLoop = field(init=False)
+    task: asyncio.Task[None] = field(init=False)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to write."""
+        return self.joins.has_work or bool(self.letters)
+
+    def is_full(self) -> bool:
+        """Whether so much waits to be written that no more should be taken in."""
+        return self.joins.settled_documents >= MOST_SETTLED
+
+
+class OutcomeWriter:
+    """Writes for all partitions of a process.
+
+    Args:
+        clock_ms: the wall clock, for what is written.
+        monotonic_ms: a clock that never jumps.
+        telemetry: the stage's.
+    """
+
+    def __init__(
+        self,
+        app: StageApp,
+        *,
+        clock_ms: Callable[[], int],
+        monotonic_ms: Callable[[], int],
+        random: RandomBytes,
+        telemetry: Any,
+    ) -> None:
+        self.app = app
+        self.documents = 0
+        self.failures = 0
+        self._settings = app.settings
+        self._clock_ms = clock_ms
+        self._monotonic_ms = monotonic_ms
+        self._random = random
+        self._telemetry = telemetry
+        self._changelog = changelog_name(app.settings.kafka)
+        self._at_work = AtWork(app.settings.worker.data_dir, "aggregate")
+        worker = app.settings.worker
+        self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
+        self._crashed = False
+
+    def take_over(self) -> None:
+        """Read what processes that died have left."""
+        self._at_work.take_over()
+
+    def close(self) -> None:
+        """This process ends; if it did not end of an outcome, nobody has to know what it wrote."""
+        if not self._crashed:
+            self._at_work.close()
+
+    async def write_group(self, owned: Owned) -> None:
+        """Write what is settled next, and nothing else of it if any of it cannot be written.
+
+        Raises:
+            RefusedError: not even a dead letter is taken.
+            TooManyFailuresError: so many outcomes cannot be written that it is not their fault.
+            FencedError, KafkaError, DeliveryError: as :meth:`workers.kafka.transactions.TransactionalWriter.write`.
+        """
+        group = owned.joins.take(_GROUP)
+        letters, owned.letters = owned.letters, []
+        if self._deaths(owned, group):
+            await self._write_apart(owned, group, letters)
+        else:
+            await self._write(owned, group, letters)
+
+    async def _write_apart(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
+        """Each part in a transaction of its own; a document over which too many workers died is given up."""
+        for letter in letters:
+            await self._write(owned, Group(-1, [], [], [], []), [letter])
+        for part in owned.joins.split(group):
+            deaths = self._deaths(owned, part)
+            if deaths < self._settings.worker.max_crashes:
+                await self._write(owned, part, [])
+                continue
+            error = RefusedError(f"{deaths} workers died when they wrote this document alone", code="worker-crash")
+            if part.settled:
+                await self._write_refused(owned, part, error)
+            else:
+                self._give_up(owned, part, error)
+
+    async def _write(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
+        """Write a group in one transaction; where one of its messages is refused, each part in one of its own."""
+        try:
+            await self._commit(owned, group, letters)
+        except RefusedError as error:
+            parts = len(letters) + len(group.settled) + len(group.saved) + bool(group.forgets)
+            if parts > 1:
+                await self._write_apart(owned, group, letters)
+            elif group.settled:
+                await self._write_refused(owned, group, error)
+            elif group.saved:
+                self._give_up(owned, group, error)
+            else:
+                raise
+        except Exception as error:
+            if may_be_of_a_message(error):
+                self._at_work.blame(self._suspects(owned, group))
+                self._crashed = True
+            raise
+        else:
+            self._limit.check([None for _ in group.outcomes])
+
+    def _deaths(self, owned: Owned, group: Group[Ticket]) -> int:
+        """How many workers died over the document of the group over which most did."""
+        if not self._at_work.has_suspects:
+            return 0
+        return max((self._at_work.deaths(record) for record in self._suspects(owned, group)), default=0)
+
+    def _suspects(self, owned: Owned, group: Group[Ticket]) -> list[Record]:
+        """The messages by which the documents of a group are known again, of those where it is known where they lie."""
+        answers = [outcome.answer for outcome in group.outcomes]
+        answers += [state.best or state.failed for _, state in group.saves]
+        return [self._record_of(owned, answer) for answer in answers if answer is not None and answer.place[0] >= 0]
+
+    def _give_up(self, owned: Owned, group: Group[Ticket], error: RefusedError) -> None:
+        """A document that is open cannot be written down: it comes out with what there is, in a group of its own."""
+        for ticket in owned.joins.give_up(group, error.of_the_document):
+            self.app.positions.finish(ticket)
+        log.warning("a document that is open cannot be written down: %s", error, extra={"stage": "aggregate"})
+
+    async def _write_refused(self, owned: Owned, group: Group[Ticket], error: RefusedError) -> None:
+        """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
+        (settled,) = group.settled
+        outcome, given_up = settled.outcome, error.of_the_document
+        self._limit.check([given_up.code])
+        letters = [] if outcome.answer is None else [self._letter_of(owned, outcome.answer, given_up)]
+        for other in outcome.refused(given_up):
+            owned.joins.replace(group, other)
+            try:
+                await self._commit(owned, group, letters)
+            except RefusedError as again:
+                error = again
+            else:
+                extra = {"stage": "aggregate", "document_id": outcome.id, "code": given_up.code}
+                log.warning("an outcome cannot be written: %s", given_up, extra=extra)
+                return
+        raise error
+
+    def _letter_of(self, owned: Owned, answer: Answer, error: DocumentError) -> Letter:
+        record, now = self._record_of(owned, answer), self._clock_ms()
+        letter = dead_letter(record, stage="aggregate", error=error, document=answer.id, attempts=1, now_ms=now)
+        return Letter(letter, error.code, None)
+
+    def _record_of(self, owned: Owned, answer: Answer) -> Record:
+        """The message that an answer came in. Of one that has waited for others the headers were not kept: they are as
+        far as the join needs them."""
+        if answer.record is not None:
+            return answer.record
+        topic, key = STAGES[answer.stage].output, answer.id.encode()
+        status = b"failed" if answer.failed else b"ok"
+        subject = (("ce_subject", key), (REVISION, str(answer.revision).encode()), (STATUS, status))
+        headers = subject + answer.origin.headers
+        return Record(topic, self.app.names[topic], owned.partition, *answer.place, key, answer.value, headers)
+
+    async def _commit(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
+        began = self._clock_ms()
+        traced = [(one, next_trace(outputs.parent(one.trace), self._random)) for one in group.outcomes]
+        await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
+        for ticket in owned.joins.committed(group, now=self._monotonic_ms()):
+            self.app.positions.finish(ticket)
+        for one in letters:
+            self._telemetry.letter(one.code)
+            if one.ticket is not None:
+                self.app.positions.finish(one.ticket)
+        self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
+        self.documents += len(traced)
+        if self._at_work.has_suspects:
+            for record in self._suspects(owned, group):
+                self._at_work.settled(record)
+        for outcome, trace in traced:
+            self.failures += outcome.closed.status == "failed"
+            extra = {"stage": "aggregate", "document_id": outcome.id, "trace_id": trace.trace_id}
+            log.debug("document is %s", outcome.closed.status, extra=extra)
+
+    def _messages_of(
+        self, owned: Owned, group: Group[Ticket], traced: Sequence[tuple[Outcome, Trace]]
+    ) -> Iterator[Outgoing]:
+        wall, now, partition = self._clock_ms(), self._monotonic_ms(), owned.partition
+        for outcome, trace in traced:
+            if outcome.tagged is None:
+                yield outputs.deletion(outcome.id, outcome.origin, partition=partition, trace=trace, now_ms=wall)
+                continue
+            tagged, event_id = outcome.tagged, event_id_of(outcome.tagged)
+            yield from outputs.mentions(tagged, event_id, trace=trace, now_ms=wall, random=self._random)
+            yield outputs.tagged_document(
+                tagged, event_id, outcome.origin, partition=partition, trace=trace, now_ms=wall
+            )
+        records = [open_record(document, state, since=wall - (now - state.since)) for document, state in group.saves]
+        records += [drop_record(document) for document in group.drops]
+        if group.number >= 0:
+            # By the wall clock: the monotonic one means nothing to whoever reads this.
+            until = wall + owned.joins.until(now=now) - now
+            documents = tuple((outcome.id, outcome.closed) for outcome in group.outcomes)
+            records.append(closed_record(Remembered(group.number, until, documents)))
+        records += [forget_record(number) for number in group.forgets]
+        for key, value in records:
+            yield Outgoing(self._changelog, key, value, (), partition)

@@ -1,0 +1,92 @@
+"""What the aggregator emits about a document: its entity mentions, and the tagged document itself. Pure."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from el4ner.serialize import fingerprint
+from workers.messages.envelope import Origin, Outgoing, message_id, outgoing
+from workers.messages.headers import TRACEPARENT, Headers, RandomBytes, Trace
+from workers.topics import Topic
+
+__all__ = ["deletion", "mentions", "normalise", "parent", "tagged_document"]
+
+
+def normalise(surface: str) -> str:
+    """A surface for comparison: NFKC, case-folded, white space single."""
+    return " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
+
+
+def mentions(
+    tagged: Mapping[str, Any], event_id: str, *, trace: Trace, now_ms: int, random: RandomBytes
+) -> list[Outgoing]:
+    """One message per entity, keyed by ``type:normalised surface``; ``event_id`` and ``trace`` are the document's."""
+    messages = []
+    for entity in tagged["entities"]:
+        normalised = normalise(entity["text"])
+        value = {
+            "document_id": tagged["id"],
+            "revision": tagged["revision"],
+            "start": entity["start"],
+            "end": entity["end"],
+            "text": entity["text"],
+            "type": entity["type"],
+            "confidence": entity["confidence"],
+            "pool": tagged["pool"],
+            "normalised": normalised,
+        }
+        messages.append(
+            outgoing(
+                Topic.ENTITY_MENTIONS,
+                value,
+                key=f"{entity['type']}:{normalised}",
+                subject=tagged["id"],
+                event_id=fingerprint(event_id, entity["start"], entity["end"], entity["type"]),
+                source="aggregate",
+                now_ms=now_ms,
+                trace=trace.child(random),
+            )
+        )
+    return messages
+
+
+def tagged_document(
+    tagged: Mapping[str, Any], event_id: str, origin: Origin, *, partition: int, trace: Trace, now_ms: int
+) -> Outgoing:
+    """The tagged document, to the partition number of its document. ``event_id``:
+    :func:`workers.join.rules.event_id_of`."""
+    return outgoing(
+        Topic.TAGGED_DOCUMENTS,
+        tagged,
+        key=tagged["id"],
+        subject=tagged["id"],
+        event_id=event_id,
+        source="aggregate",
+        now_ms=now_ms,
+        trace=trace,
+        partition=partition,
+        more=origin.headers,
+    )
+
+
+def deletion(document: str, origin: Origin, *, partition: int, trace: Trace, now_ms: int) -> Outgoing:
+    """The null value that deletes a tagged document."""
+    return outgoing(
+        Topic.TAGGED_DOCUMENTS,
+        None,
+        key=document,
+        subject=document,
+        event_id=message_id(document, origin.position, "aggregate", None),
+        source="aggregate",
+        now_ms=now_ms,
+        trace=trace,
+        partition=partition,
+        more=origin.headers,
+    )
+
+
+def parent(trace: str | None) -> Headers:
+    """The header that names the trace of what was before."""
+    return () if trace is None else ((TRACEPARENT, trace.encode()),)

@@ -1,0 +1,1 @@
+"""Kafka itself: clients, consumers that keep the promises, deliveries, transactions, rights."""

@@ -1,0 +1,236 @@
+"""Who may do what on a broker with an authorizer: the least that each part of the pipeline needs.
+
+One place for it: ``el4ner topics acls`` prints these, docs/security.md shows them, the tests set nothing else. What
+Kafka implies is left out (``Read`` and ``Write`` imply ``Describe``). Nobody needs a right on the cluster: since Kafka
+2.8 ``Write`` on its topic is enough for a producer to be idempotent.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Final
+
+from kafka import KafkaAdminClient
+from kafka.errors import GroupAuthorizationFailedError, KafkaError
+
+from el4ner.errors import ConfigError
+from workers.config import KafkaSettings
+from workers.kafka import broker
+from workers.topics import Topic, TopicError, app_id, changelog_name, plan, topic_name
+
+__all__ = ["Acl", "Resource", "Role", "bindings", "check_rights", "kafka_acls_commands"]
+
+
+class Role(StrEnum):
+    """Whose rights: each is meant to be a user of its own."""
+
+    ADMIN = "admin"
+    PRODUCER = "producer"
+    EXTRACT = "extract"
+    CLASSIFY = "classify"
+    VALIDATE = "validate"
+    COMBINE = "combine"
+    AGGREGATE = "aggregate"
+    READER = "reader"
+    DLQ_OPERATOR = "dlq-operator"
+
+
+class Resource(StrEnum):
+    """What a right is on, as ``kafka-acls`` calls it."""
+
+    TOPIC = "topic"
+    GROUP = "group"
+    TRANSACTIONAL_ID = "transactional-id"
+
+
+@dataclass(frozen=True, slots=True)
+class Acl:
+    """``principal`` may do ``operations`` (Kafka's names) on ``name``; ``prefixed``: on all that begin with it."""
+
+    role: Role
+    principal: str
+    resource: Resource
+    name: str
+    operations: tuple[str, ...]
+    prefixed: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of ``el4ner topics acls --format json``."""
+        return {
+            "role": self.role.value,
+            "principal": self.principal,
+            "resource": self.resource.value,
+            "name": self.name,
+            "pattern": "prefixed" if self.prefixed else "literal",
+            "operations": list(self.operations),
+        }
+
+
+_READS: Final[Mapping[Role, Sequence[Topic]]] = {
+    Role.EXTRACT: (Topic.DOCUMENTS,),
+    Role.CLASSIFY: (Topic.SPAN_CANDIDATES,),
+    Role.VALIDATE: (Topic.TYPED_ENTITIES,),
+    Role.COMBINE: (Topic.MEMBER_ANSWERS,),
+    Role.AGGREGATE: (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS),
+    Role.READER: (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS),
+    Role.DLQ_OPERATOR: (Topic.DEAD_LETTERS,),
+}
+
+_WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
+    Role.PRODUCER: (Topic.DOCUMENTS,),
+    Role.EXTRACT: (Topic.SPAN_CANDIDATES, Topic.MEMBER_ANSWERS, Topic.DEAD_LETTERS),
+    Role.CLASSIFY: (Topic.TYPED_ENTITIES, Topic.MEMBER_ANSWERS, Topic.DEAD_LETTERS),
+    Role.VALIDATE: (Topic.VALIDATION_VERDICTS, Topic.DEAD_LETTERS),
+    Role.COMBINE: (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.DEAD_LETTERS),
+    Role.AGGREGATE: (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS),
+    # A letter goes back to where it came from: to whatever a stage reads.
+    Role.DLQ_OPERATOR: (
+        Topic.DOCUMENTS,
+        Topic.SPAN_CANDIDATES,
+        Topic.TYPED_ENTITIES,
+        Topic.VALIDATION_VERDICTS,
+        Topic.MEMBER_ANSWERS,
+    ),
+}
+
+_STAGES: Final = (Role.EXTRACT, Role.CLASSIFY, Role.VALIDATE, Role.COMBINE, Role.AGGREGATE)
+
+_ORDER: Final = ("Create", "Read", "Write", "Describe", "DescribeConfigs")
+
+
+def bindings(
+    settings: KafkaSettings,
+    *,
+    principals: Mapping[Role, str] | None = None,
+    reader_group: str | None = None,
+    roles: Collection[Role] = tuple(Role),
+) -> list[Acl]:
+    """The rights of ``roles`` on the pipeline of ``settings``, in the order of :class:`Role`.
+
+    ``principals`` names users as Kafka does (``User:NAME``); others are ``User:<prefix>el4ner-<role>``. One name may be
+    that of several roles. ``reader_group``: the consumer group of those who read the results, if they have one.
+
+    Raises:
+        ConfigError: a principal is not of the form ``User:NAME``.
+    """
+    names = {role: f"User:{settings.topic_prefix}el4ner-{role.value}" for role in Role} | dict(principals or {})
+    for role, name in names.items():
+        kind, _, who = name.partition(":")
+        if kind != "User" or not who:
+            raise ConfigError(f"principal of {role.value}: expected User:NAME, not {name!r}")
+    found: list[Acl] = []
+    for role in Role:
+        if role in roles:
+            found += [
+                Acl(role, names[role], Resource.TOPIC, name, operations)
+                for name, operations in _on_topics(settings, role).items()
+            ]
+            found += _on_others(settings, role, names[role], reader_group)
+    return found
+
+
+def kafka_acls_commands(acls: Iterable[Acl], bootstrap_servers: str) -> list[str]:
+    """The commands of Kafka's own tool that set them, one for all resources with the same rights."""
+    together: dict[tuple[Any, ...], list[str]] = {}
+    for acl in acls:
+        together.setdefault((acl.principal, acl.resource, acl.operations, acl.prefixed), []).append(acl.name)
+    lines = []
+    for (principal, resource, operations, prefixed), names in together.items():
+        words = ["kafka-acls.sh", "--bootstrap-server", bootstrap_servers, "--command-config", "admin.properties"]
+        words += ["--add", "--allow-principal", principal]
+        for operation in operations:
+            words += ["--operation", operation]
+        for name in names:
+            words += [f"--{resource.value}", name]
+        words += ["--resource-pattern-type", "prefixed"] if prefixed else []
+        lines.append(shlex.join(words))
+    return lines
+
+
+def check_rights(settings: KafkaSettings, stages: Collection[str]) -> None:
+    """Refuse to go on if the broker would not let our user do what these stages do; one without an authorizer does.
+
+    Asked before a worker starts: Faust waits for ever, and silently, for a group that it may not join. The topics have
+    to be there (:func:`workers.topics.check`). Rights on transactional ids show when the first one is used.
+
+    Raises:
+        TopicError: names every right that is missing.
+    """
+    wanted = [acl for role in _STAGES if role.value in stages for acl in bindings(settings, roles=[role])]
+    admin = broker.connect(settings, KafkaAdminClient, TopicError, client_id="el4ner-rights")
+    missing = []
+    try:
+        names = sorted({acl.name for acl in wanted if acl.resource is Resource.TOPIC})
+        granted = {topic["name"]: topic.get("authorized_operations") for topic in admin.describe_topics(names)}
+        for acl in wanted:
+            if acl.resource is Resource.TOPIC and granted.get(acl.name) is not None:
+                may = {operation.replace("_", "").lower() for operation in granted[acl.name]}
+                missing += [(acl, operation) for operation in acl.operations if operation.lower() not in may]
+            elif acl.resource is Resource.GROUP and not acl.prefixed and not _may_use_group(admin, acl.name):
+                missing.append((acl, "Read"))
+    except KafkaError as error:
+        raise TopicError(f"the broker at {settings.bootstrap_servers} refused: {error}") from error
+    finally:
+        admin.close()
+    if missing:
+        who = "the user of this worker" if settings.sasl_username is None else f"user {settings.sasl_username!r}"
+        rights = "\n".join(
+            f"{acl.role.value} needs {right} on {acl.resource.value} {acl.name!r}" for acl, right in missing
+        )
+        raise TopicError(f"{who} lacks rights on the broker:\n{rights}\nprint what sets them with: el4ner topics acls")
+
+
+def _may_use_group(admin: Any, group: str) -> bool:
+    try:
+        admin.list_group_offsets({group: None})
+    except GroupAuthorizationFailedError:
+        return False
+    except KafkaError as error:
+        # The coordinator of the group may still be on its way; who may not ask is told that first.
+        if not error.retriable:
+            raise
+    return True
+
+
+def _on_topics(settings: KafkaSettings, role: Role) -> dict[str, tuple[str, ...]]:
+    operations: dict[str, set[str]] = {}
+
+    def may(operation: str, names: Iterable[str]) -> None:
+        for name in names:
+            operations.setdefault(name, set()).add(operation)
+
+    everything = [planned.name for planned in plan(settings)]
+    may("Read", (topic_name(settings, topic) for topic in _READS.get(role, ())))
+    may("Write", (topic_name(settings, topic) for topic in _WRITES.get(role, ())))
+    if role is Role.AGGREGATE:
+        may("Read", [changelog_name(settings)])
+        may("Write", [changelog_name(settings)])
+    if role is Role.ADMIN:
+        may("Create", everything)
+    if role in _STAGES or role is Role.ADMIN:
+        # A worker looks at every topic before it starts, as `el4ner topics describe` does.
+        may("DescribeConfigs", everything)
+        may("Describe", [name for name in everything if not operations[name] & {"Read", "Write"}])
+    return {
+        name: tuple(sorted(operations[name], key=_ORDER.index)) for name in sorted(operations, key=everything.index)
+    }
+
+
+def _on_others(settings: KafkaSettings, role: Role, principal: str, reader_group: str | None) -> list[Acl]:
+    found = []
+    if role in _STAGES:
+        found.append(Acl(role, principal, Resource.GROUP, app_id(settings, role.value), ("Read",)))
+    if role in (Role.EXTRACT, Role.CLASSIFY):
+        # <app id>-<members>, where members run apart.
+        name = f"{app_id(settings, role.value)}-"
+        found.append(Acl(role, principal, Resource.GROUP, name, ("Read",), prefixed=True))
+    if role is Role.AGGREGATE:
+        # One for each partition: <app id>-<number>.
+        name = f"{app_id(settings, role.value)}-"
+        found.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
+    if role is Role.READER and reader_group is not None:
+        found.append(Acl(role, principal, Resource.GROUP, reader_group, ("Read",)))
+    return found

@@ -1,0 +1,248 @@
+"""Messages to Kafka in batches of our own, each with its delivery awaited.
+
+A message at a time costs a client in Python some 50 µs (a future, a metadata look-up, a lock); a batch that is built
+here costs that once. Per topic and partition messages keep their order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka.errors import (
+    BrokerResponseError,
+    CorruptRecordException,
+    InvalidTimestampError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    UnknownError,
+    kafka_errors,
+)
+from aiokafka.partitioner import murmur2
+
+from el4ner.errors import DocumentError, El4nerError
+from workers.kafka.size_limits import SizeLimits, batch_bytes, record_bytes
+from workers.messages.envelope import Outgoing
+from workers.topics import Topic
+
+__all__ = [
+    "MAX_BATCH_BYTES",
+    "NO_LIMITS",
+    "REFUSALS",
+    "DeliveryError",
+    "RefusedError",
+    "deliver",
+    "is_transient",
+    "may_be_of_a_message",
+    "partition_of",
+    "refusal_of",
+    "send_all",
+]
+
+MAX_BATCH_BYTES: Final = 512 * 1024
+"""A batch counts as one message where brokers limit its size (1 MB by default); a single larger message goes alone."""
+
+
+NO_LIMITS: Final = SizeLimits()
+
+
+class InvalidRecordError(BrokerResponseError):  # type: ignore[misc]
+    """A broker's own check of the records in a batch has refused one."""
+
+    errno = 87
+    message = "INVALID_RECORD"
+
+
+# aiokafka (0.14) has no name for it, and an unknown code says nothing of what was written.
+kafka_errors.setdefault(InvalidRecordError.errno, InvalidRecordError)
+
+_TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
+REFUSALS: Final = (
+    *_TOO_LARGE,
+    CorruptRecordException,
+    InvalidTimestampError,
+    PolicyViolationError,
+    InvalidRecordError,
+)
+"""What a broker answers because of the records in a batch, before it writes any of them. Anything else is about the
+producer, its rights or the cluster, and would be answered to any message."""
+
+
+class DeliveryError(El4nerError):
+    """A message was not delivered; the text names its topic."""
+
+    code = "delivery"
+
+
+class RefusedError(DeliveryError):
+    """A message can never be delivered as it is: that is its document's failure, and others can be delivered.
+
+    ``code``: ``output-too-large`` or ``undeliverable``. ``by_broker``: the broker said so, of a batch that it may be
+    any message of.
+    """
+
+    code = "undeliverable"
+
+    def __init__(self, message: str, *, code: str | None = None, by_broker: bool = False) -> None:
+        super().__init__(message, code=code)
+        self.by_broker = by_broker
+
+    @property
+    def of_the_document(self) -> DocumentError:
+        """As a dead letter and a failed answer say it."""
+        return DocumentError(str(self), code=self.code)
+
+
+def refusal_of(names: Mapping[Topic, str], message: Outgoing, limits: SizeLimits) -> RefusedError | None:
+    """The error that :func:`send_all` raises of a message because of its size, before anything is sent; None: none."""
+    reason = limits.refusal(_name(names, message), message)
+    return None if reason is None else RefusedError(reason, code="output-too-large")
+
+
+async def send_all(
+    producer: Any, names: Mapping[Topic, str], messages: Iterable[Outgoing], limits: SizeLimits = NO_LIMITS
+) -> None:
+    """Send every message and wait until all are delivered.
+
+    ``producer``: a started ``AIOKafkaProducer`` (in a transaction, if it has one).
+
+    Raises:
+        KafkaError: the first that came; other messages may be delivered or not.
+        RefusedError: a message can never be delivered as it is. Not ``by_broker``: nothing was sent of it, and of the
+            others nothing or something.
+        DeliveryError: a topic is gone.
+    """
+    messages = list(messages)
+    for message in messages:
+        if (refused := refusal_of(names, message, limits)) is not None:
+            raise refused
+    by_place: dict[tuple[str, int], list[Outgoing]] = {}
+    for message in messages:
+        name = _name(names, message)
+        partition = message.partition
+        if partition is None:
+            partition = partition_of(message, len(await _partitions(producer, name)))
+        by_place.setdefault((name, partition), []).append(message)
+    if by_place:
+        # One partition's batches one after another, as the client sends them; partitions beside each other.
+        done = await asyncio.gather(
+            *(_send(producer, name, partition, own, limits) for (name, partition), own in by_place.items()),
+            return_exceptions=True,
+        )
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
+
+
+async def deliver(
+    send: Callable[[], Any], *, wait: Callable[[int], float], on_retry: Callable[[KafkaError, int], None]
+) -> None:
+    """Call ``send()`` until it passes: what may pass by itself is tried again after ``wait(n)`` seconds.
+
+    Raises:
+        KafkaError, DeliveryError: of another kind.
+    """
+    retry = 0
+    while True:
+        try:
+            await send()
+        except KafkaError as error:
+            if not is_transient(error):
+                raise
+            retry += 1
+            on_retry(error, retry)
+            await asyncio.sleep(wait(retry))
+        else:
+            return
+
+
+def is_transient(error: BaseException) -> bool:
+    """Whether the same call may pass later: no broker, no leader, too few replicas, too slow."""
+    # The client's own time-out, for a batch that it could not send for two minutes, is not marked as what it is.
+    return isinstance(error, KafkaTimeoutError) or (isinstance(error, KafkaError) and bool(error.retriable))
+
+
+def may_be_of_a_message(error: BaseException) -> bool:
+    """Whether what delivery has raised may be the fault of one of the messages: not where a broker says what it has
+    against the producer, its rights or the cluster."""
+    if isinstance(error, DeliveryError):
+        return isinstance(error, RefusedError)
+    if isinstance(error, KafkaError):
+        return isinstance(error, UnknownError)
+    return not isinstance(error, El4nerError)
+
+
+def partition_of(message: Outgoing, partitions: int) -> int:
+    """By the key, as every Kafka client does it (murmur2); a message without one by its value."""
+    source = message.key if message.key is not None else message.value or b""
+    return int(murmur2(source) & 0x7FFFFFFF) % partitions
+
+
+async def _partitions(producer: Any, name: str) -> Sequence[int]:
+    found = await producer.partitions_for(name)
+    if not found:
+        raise DeliveryError(f"topic {name!r} is gone: el4ner topics create")
+    return list(found)
+
+
+def _name(names: Mapping[Topic, str], message: Outgoing) -> str:
+    return names[message.topic] if isinstance(message.topic, Topic) else message.topic
+
+
+async def _send(producer: Any, name: str, partition: int, messages: Sequence[Outgoing], limits: SizeLimits) -> None:
+    deliveries = []
+    # Several messages together are one batch to the broker: no larger than what it takes.
+    most = min(MAX_BATCH_BYTES, limits.allowed(name))
+    batch = producer.create_batch()
+    for message in messages:
+        if batch.record_count() and batch.size() + record_bytes(message) > most:
+            deliveries.append(await _submit(producer, batch, name, partition))
+            batch = producer.create_batch()
+        if not _append(batch, message, name):
+            deliveries.append(await _submit(producer, batch, name, partition))
+            batch = producer.create_batch()
+            if not _append(batch, message, name):
+                raise RefusedError(f"a message of {len(message.value or b'')} bytes fits in no batch for {name!r}")
+    deliveries.append(await _submit(producer, batch, name, partition))
+    try:
+        await asyncio.gather(*deliveries)
+    except _TOO_LARGE as error:
+        # The topic's limit was lowered since it was read, or was never read.
+        size = max(batch_bytes(message) for message in messages)
+        raise RefusedError(
+            f"the broker refuses a message of {size:,} bytes for topic {name!r} as too large ({_words(error)}): raise "
+            f"kafka.max_message_bytes and max.message.bytes of {name!r}, or lower method.max_spans or "
+            "method.max_document_chars",
+            code="output-too-large",
+            by_broker=True,
+        ) from error
+    except REFUSALS as error:
+        raise RefusedError(
+            f"the broker refuses a message for topic {name!r}: {_words(error)}", by_broker=True
+        ) from error
+
+
+def _words(error: KafkaError) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _append(batch: Any, message: Outgoing, name: str) -> bool:
+    try:
+        appended = batch.append(timestamp=None, key=message.key, value=message.value, headers=list(message.headers))
+    except MemoryError:
+        raise
+    except Exception as error:
+        # The client cannot write it down: a header that is no text, a number that is too large for its field.
+        raise RefusedError(
+            f"a message for topic {name!r} cannot be written: {type(error).__name__}: {error}"
+        ) from error
+    return appended is not None
+
+
+async def _submit(producer: Any, batch: Any, name: str, partition: int) -> Any:
+    batch.close()  # or the client would go on filling it
+    return await producer.send_batch(batch, name, partition=partition)

@@ -1,0 +1,143 @@
+"""Writing all that a group of documents leads to, at once or not at all, and nobody else meanwhile.
+
+A partition of the documents topic has one transactional id. Who takes the partition over starts a producer under that
+id, which makes the broker abort whatever a predecessor has begun and refuse all that it still sends: a process that was
+paused, or cut off from the network, cannot deliver anything late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from el4ner.errors import El4nerError
+from workers import security
+from workers.backoff import Backoff
+from workers.config import KafkaSettings
+from workers.kafka.delivery import (
+    MAX_BATCH_BYTES,
+    NO_LIMITS,
+    DeliveryError,
+    RefusedError,
+    deliver,
+    is_transient,
+    send_all,
+)
+from workers.kafka.size_limits import SizeLimits
+from workers.kafka.transport import number_anew_after_refusals, outlast_outages
+from workers.messages.envelope import Outgoing
+from workers.telemetry.metrics import TransactionOutcome
+from workers.topics import Topic, transactional_id
+
+__all__ = ["FencedError", "TransactionalWriter"]
+
+log = logging.getLogger(__name__)
+
+_STOP_SECONDS: Final = 5.0
+
+
+class FencedError(El4nerError):
+    """Another process has taken the partition over: this one may write nothing more for it."""
+
+    code = "fenced"
+
+
+class TransactionalWriter:
+    """The one writer of a partition's outcomes. ``ended`` is told of every transaction, with its seconds."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        names: Mapping[Topic, str],
+        partition: int,
+        *,
+        limits: SizeLimits = NO_LIMITS,
+        backoff: Backoff,
+        ended: Callable[[TransactionOutcome, float], None],
+    ) -> None:
+        self.id = transactional_id(settings, partition)
+        self._ended = ended
+        self._names = names
+        self._limits = limits
+        self._backoff = backoff
+        producer = AIOKafkaProducer(
+            bootstrap_servers=settings.servers,
+            transactional_id=self.id,
+            acks="all",
+            linger_ms=0,
+            max_batch_size=MAX_BATCH_BYTES,
+            max_request_size=4 * settings.max_message_bytes,
+            request_timeout_ms=int(settings.request_timeout_seconds * 1000),
+            **security.aiokafka_options(settings),
+        )
+        self._producer: Any = number_anew_after_refusals(outlast_outages(producer))
+
+    async def start(self) -> None:
+        """Fence off whoever wrote before; what it had begun is aborted when this returns."""
+        await self._producer.start()
+
+    async def write(self, messages: Sequence[Outgoing]) -> None:
+        """All messages in one transaction; returns when it is committed. Tries again as long as that may pass.
+
+        Raises:
+            FencedError: somebody else writes now.
+            RefusedError: one message can never be written as it is; nothing was written. Others can be.
+            KafkaError, DeliveryError: it cannot be written, or it is not known whether it was; the partition has to be
+                taken over anew, which settles that.
+        """
+
+        def on_retry(error: KafkaError, retry: int) -> None:
+            log.warning(
+                "a transaction is tried again: %s",
+                error,
+                extra={"stage": "aggregate", "transactional_id": self.id, "retry": retry},
+            )
+
+        try:
+            await deliver(lambda: self._once(messages), wait=self._backoff.seconds, on_retry=on_retry)
+        except ProducerFenced as error:
+            raise FencedError(f"{self.id}: another process writes for this partition now") from error
+
+    async def _once(self, messages: Sequence[Outgoing]) -> None:
+        began = time.monotonic()
+        try:
+            await self._commit(messages)
+        except ProducerFenced:
+            self._ended("fenced", time.monotonic() - began)
+            raise
+        except (KafkaError, DeliveryError):
+            self._ended("aborted", time.monotonic() - began)
+            raise
+        self._ended("committed", time.monotonic() - began)
+
+    async def _commit(self, messages: Sequence[Outgoing]) -> None:
+        await self._producer.begin_transaction()
+        try:
+            await send_all(self._producer, self._names, messages, self._limits)
+        except RefusedError:
+            await self._producer.abort_transaction()
+            raise
+        except KafkaError as error:
+            if is_transient(error):
+                await self._producer.abort_transaction()
+            raise
+        try:
+            await self._producer.commit_transaction()
+        except ProducerFenced:
+            raise
+        except KafkaError as error:
+            # It may be committed or not; whoever takes the partition over next is told by the broker.
+            raise DeliveryError(f"{self.id}: it is not known whether a transaction was committed: {error}") from error
+
+    async def stop(self) -> None:
+        """Let go of the connections. An open transaction is aborted by the next writer, or by the broker."""
+        with contextlib.suppress(KafkaError, TimeoutError):
+            async with asyncio.timeout(_STOP_SECONDS):
+                await self._producer.stop()

@@ -1,0 +1,305 @@
+"""Messages: what comes off a topic, what goes onto one, and whose document it is. No Kafka in here."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from el4ner.errors import DocumentError, MessageError
+from el4ner.serialize import dumps, fingerprint
+from el4ner.types import Document
+from workers.messages import schemas
+from workers.messages.headers import Headers, Trace, cloud_event, find
+from workers.messages.payloads import describe, describe_json
+from workers.messages.replay_headers import REPLAY, read_replay
+from workers.topics import Topic
+
+__all__ = [
+    "DEAD_LETTER_PREFIX",
+    "UNKNOWN",
+    "Origin",
+    "Outgoing",
+    "Record",
+    "coordinates",
+    "dead_letter",
+    "decode",
+    "document_id",
+    "document_of",
+    "error_json",
+    "failed_value",
+    "message_id",
+    "origin_of",
+    "outgoing",
+    "peek",
+    "revision_of",
+    "revision_said",
+    "whose_answer",
+]
+
+DEAD_LETTER_PREFIX: Final = "el4ner-"
+POSITION: Final = "el4ner-position"
+TIMESTAMP: Final = "el4ner-timestamp"
+REVISION: Final = "el4ner-revision"
+STATUS: Final = "el4ner-status"
+_MAX_DIGITS: Final = 18
+_MAX_REASON: Final = 1_000
+_MAX_ID: Final = 1_024
+_MAX_REVISION: Final = 2**53 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A message as it came: ``topic`` is what it is, ``source`` the topic's name on the broker.
+
+    ``timestamp_ms`` -1: it has none.
+    """
+
+    topic: Topic
+    source: str
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A message to send, to one of our topics or the topic of that name. ``partition`` None: by the key (murmur2)."""
+
+    topic: Topic | str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    partition: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where the document of a message came from: what its messages carry through all stages, as headers.
+
+    ``position`` is the offset of the document on its partition of the ``documents`` topic, ``timestamp_ms`` the time of
+    that message, ``replays`` how often it was sent again from the dead letters. -1: not known, as the messages of
+    el4ner 0.1 do not say.
+    """
+
+    position: int = -1
+    timestamp_ms: int = -1
+    replays: int = 0
+
+    @property
+    def headers(self) -> Headers:
+        """As headers of a message; what is not known is left out."""
+        known = {
+            POSITION: self.position if self.position >= 0 else None,
+            TIMESTAMP: self.timestamp_ms if self.timestamp_ms >= 0 else None,
+            REPLAY: self.replays or None,
+        }
+        return tuple((name, str(value).encode()) for name, value in known.items() if value is not None)
+
+
+UNKNOWN: Final = Origin()
+"""Nothing is known of where it came from."""
+
+
+def origin_of(record: Record) -> Origin:
+    """The origin that a message names; a message of the ``documents`` topic is its own."""
+    replays = _number(record, REPLAY, 0)
+    if record.topic is Topic.DOCUMENTS:
+        return Origin(record.offset, record.timestamp_ms, replays)
+    return Origin(_number(record, POSITION, -1), _number(record, TIMESTAMP, -1), replays)
+
+
+def _number(record: Record, name: str, otherwise: int) -> int:
+    found = find(record.headers, name)
+    if found is None or not found.isdigit() or len(found) > _MAX_DIGITS:
+        return otherwise
+    return int(found)
+
+
+def peek(value: bytes | None) -> Any:
+    """The JSON of a message that may be none at all; None if it cannot be read."""
+    if value is None:
+        return None
+    try:
+        return orjson.loads(value)
+    except orjson.JSONDecodeError:
+        return None
+
+
+def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
+    """A value that its topic's schema allows.
+
+    Raises:
+        MessageError: ``encoding`` (not UTF-8), ``json`` (not JSON) or ``schema``; names the place.
+    """
+    try:
+        data = orjson.loads(value)
+    except orjson.JSONDecodeError as error:
+        try:
+            value.decode()
+        except UnicodeDecodeError as broken:
+            reason = f"the value is not UTF-8 ({broken.reason} at byte {broken.start})"
+            raise MessageError(f"{reason}: {describe(value)}", code="encoding") from error
+        raise MessageError(f"the value is not JSON: {describe(value)} ({error})", code="json") from error
+    try:
+        schemas.validate(topic.value, data)
+    except MessageError as error:
+        seems = describe_json(data)
+        if seems is None:
+            raise
+        raise MessageError(f"{error}: {seems}", code=error.code) from error
+    loaded: Mapping[str, Any] = data
+    return loaded
+
+
+def document_id(record: Record, data: Any) -> str:
+    """Whose document a message of the ``documents`` topic is, also if nothing else of it can be read.
+
+    The value's ``id``; else the key, if it is UTF-8 and not empty; else where the message lies:
+    ``topic-partition-offset``. ``data`` is :func:`peek` of the value. Every consumer of the topic finds the same.
+    """
+    if isinstance(data, dict):
+        found = data.get("id")
+        if isinstance(found, str) and 0 < len(found) <= _MAX_ID:
+            return found
+    if record.key:
+        try:
+            key = record.key.decode()
+        except UnicodeDecodeError:
+            key = ""
+        if 0 < len(key) <= _MAX_ID:
+            return key
+    return coordinates(record)
+
+
+def revision_of(data: Any) -> int:
+    """The revision that a message names, 0 if it names none that is valid."""
+    found = data.get("revision") if isinstance(data, dict) else None
+    valid = isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MAX_REVISION
+    return found if valid and found is not None else 0
+
+
+def revision_said(record: Record, data: Any) -> int:
+    """The revision of a message that cannot be read: as a header says, else as :func:`revision_of`."""
+    said = _number(record, REVISION, -1)
+    return said if 0 <= said <= _MAX_REVISION else revision_of(data)
+
+
+def whose_answer(record: Record) -> tuple[str | None, int]:
+    """Document and revision that a stage's message is about which cannot be read; None: nobody can say whose it is.
+
+    Coordinates on a stage's topic are not the document's: they would answer for a document that is none.
+    """
+    data = peek(record.value)
+    inner = data.get("document") if isinstance(data, dict) else None
+    found = document_id(record, inner)
+    whose = None if found == coordinates(record) else found
+    return whose, revision_said(record, inner)
+
+
+def coordinates(record: Record) -> str:
+    """Where a message lies: ``topic-partition-offset``."""
+    return f"{record.source}-{record.partition}-{record.offset}"
+
+
+def document_of(record: Record, data: Mapping[str, Any]) -> Document:
+    """The document of a valid message of the ``documents`` topic."""
+    return Document(
+        id=document_id(record, data), text=data["text"], pool=data.get("pool"), revision=data.get("revision", 0)
+    )
+
+
+def message_id(document: str, revision: int, stage: str, producer: Any) -> str:
+    """The same document, revision, stage and producer give the same id: a repeated message is recognised by it."""
+    return fingerprint(document, revision, stage, producer)
+
+
+def error_json(error: DocumentError) -> dict[str, str]:
+    """Code and message; the message is bounded."""
+    return {"code": error.code, "message": _bounded(str(error))}
+
+
+def failed_value(
+    stage: str,
+    *,
+    document: str,
+    revision: int,
+    text: str | None,
+    pool: str | None,
+    error: DocumentError,
+    carried: Mapping[str, Any],
+) -> dict[str, Any]:
+    """A stage's terminal answer about a document that it cannot process. ``carried``: :mod:`workers.stages.stage`."""
+    return {
+        "stage": stage,
+        "status": "failed",
+        "document": {"id": document, "revision": revision, "text": text, "pool": pool},
+        "error": error_json(error),
+        **carried,
+    }
+
+
+def outgoing(
+    topic: Topic,
+    value: Mapping[str, Any] | None,
+    *,
+    key: str,
+    subject: str,
+    event_id: str,
+    source: str,
+    now_ms: int,
+    trace: Trace,
+    partition: int | None = None,
+    more: Headers = (),
+) -> Outgoing:
+    """A message of el4ner's own, with its headers and ``more`` of them. ``value`` None deletes."""
+    headers = cloud_event(
+        event_id=event_id,
+        source=f"el4ner/{source}",
+        event_type=f"el4ner.{topic.value}.v1",
+        time_ms=now_ms,
+        subject=subject,
+        schema=schemas.schema_id(topic.value),
+        trace=trace,
+    )
+    return Outgoing(topic, key.encode(), None if value is None else dumps(value), headers + more, partition)
+
+
+def dead_letter(
+    record: Record, *, stage: str, error: DocumentError, document: str | None, attempts: int, now_ms: int
+) -> Outgoing:
+    """The message that a stage gave up on: key, value and headers untouched, then why, when and where from.
+
+    The letter's own headers follow the original ones and begin with ``el4ner-stage``: whatever the original headers
+    are called, :mod:`workers.dead_letters.replay` finds them again. A message that was replayed keeps the time of its
+    first failure.
+    """
+    replay = read_replay(record.headers)
+    first = now_ms if replay.first_failed_at_ms is None else replay.first_failed_at_ms
+    reasons = {
+        "stage": stage,
+        "error-code": error.code,
+        "error-message": _bounded(str(error)),
+        "topic": record.source,
+        "partition": str(record.partition),
+        "offset": str(record.offset),
+        "timestamp": str(record.timestamp_ms),
+        "attempts": str(attempts),
+        "failed-at": str(now_ms),
+        "first-failed-at": str(first),
+        "replays": str(replay.count),
+    }
+    if document is not None:
+        reasons["document-id"] = document
+    added = tuple((f"{DEAD_LETTER_PREFIX}{name}", text.encode()) for name, text in reasons.items())
+    return Outgoing(Topic.DEAD_LETTERS, record.key, record.value, record.headers + added)
+
+
+def _bounded(reason: str) -> str:
+    clean = reason.encode("utf-8", "replace").decode()
+    return clean if len(clean) <= _MAX_REASON else clean[: _MAX_REASON - 1] + "…"

@@ -1,0 +1,1 @@
+"""How a process of workers ends: within a bound, whatever hangs."""

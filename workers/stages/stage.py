@@ -1,0 +1,313 @@
+"""What a stage worker does with messages, without Kafka, threads or a clock of its own.
+
+    records ──read──▶ Work | Failure | Deleted | nothing ──call (on the engine's thread)──▶ results ──answer──▶ messages
+
+Every answer carries on, beside the stage's own result, what the join needs to complete a document from the last answer
+alone: who produced the stages before (``manifests``), the document's ``metadata``, and its origin (headers).
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Generic, TypeVar
+
+from el4ner.errors import DocumentError, MessageError
+from el4ner.serialize import (
+    candidates_from_json,
+    candidates_to_json,
+    entities_to_json,
+    types_from_json,
+    types_to_json,
+)
+from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes
+from workers.messages import replay_headers
+from workers.messages.envelope import (
+    REVISION,
+    STATUS,
+    Outgoing,
+    Record,
+    dead_letter,
+    decode,
+    document_id,
+    document_of,
+    failed_value,
+    message_id,
+    origin_of,
+    outgoing,
+    peek,
+    revision_of,
+    whose_answer,
+)
+from workers.messages.headers import Headers, RandomBytes, next_trace
+from workers.stages.isolation import Result
+from workers.topics import Topic
+
+__all__ = [
+    "CLASSIFY",
+    "EXTRACT",
+    "STAGE",
+    "STAGES",
+    "VALIDATE",
+    "Answer",
+    "Deleted",
+    "Failure",
+    "Stage",
+    "Work",
+]
+
+STAGE: Final = "el4ner-stage"
+"""Header of ``member-answers``: whose part of which stage's answer it is."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Work(Generic[T]):
+    """A message that the stage has to work on: ``item`` is what the pipeline's stage takes, ``carried`` the fields that
+    every answer about the document has."""
+
+    record: Record
+    document: Document
+    item: T
+    carried: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A message that the stage gives up on.
+
+    ``document`` None: not even whose document it is can be read, so nobody can be told but the dead letters.
+    """
+
+    record: Record
+    document: str | None
+    revision: int
+    text: str | None
+    pool: str | None
+    error: DocumentError
+    attempts: int = 1
+    carried: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A null value: the document is deleted, and every stage after this one has to know."""
+
+    record: Record
+    document: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The messages that a record leads to, all of which have to be delivered before it is finished."""
+
+    record: Record
+    document: str | None
+    messages: tuple[Outgoing, ...]
+    error: DocumentError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage(Generic[T, R]):
+    """One stage of the stream: which topic it reads and writes, and what the values are."""
+
+    name: str
+    input: Topic
+    output: Topic
+    parse: Callable[[Record, Mapping[str, Any]], tuple[Document, T]]
+    encode: Callable[[R], dict[str, Any]]
+    """A result as JSON, with ``document``, ``producer``, ``usage`` and ``sentences``."""
+    before: str | None = None
+    """The stage whose answers this one reads."""
+    members: tuple[str, ...] = ()
+    """Whose answers these are, where other members of ``ensemble`` answer in processes of their own: the stage's answer
+    is then made of all of them (:mod:`workers.ensemble.combiner`)."""
+    ensemble: tuple[str, ...] = ()
+
+    def read(self, record: Record, *, max_document_chars: int) -> Work[T] | Failure | Deleted | None:
+        """What is to be done about a message; None: nothing (a failure of an earlier stage)."""
+        if record.value is None:
+            return Deleted(record, document_id(record, None))
+        try:
+            data = decode(self.input, record.value)
+            if data.get("status") == "failed":
+                return None
+            document, item = self.parse(record, data)
+        except MessageError as error:
+            return self._unreadable(record, error)
+        carried = self._carried(data)
+        if len(document.text) > max_document_chars:
+            too_long = DocumentError(
+                f"the text has {len(document.text)} characters, method.max_document_chars is {max_document_chars}",
+                code="document-too-long",
+            )
+            # Its text is not sent around: what a document may weigh is what was just refused.
+            return Failure(record, document.id, document.revision, None, document.pool, too_long, carried=carried)
+        return Work(record, document, item, carried)
+
+    def _carried(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        carried: dict[str, Any] = {}
+        if self.before is not None:
+            carried["manifests"] = {**data.get("manifests", {}), self.before: data["producer"]}
+        metadata = data.get("metadata")
+        if metadata is not None:
+            carried["metadata"] = metadata
+        return carried
+
+    def _unreadable(self, record: Record, error: MessageError) -> Failure:
+        if self.input is Topic.DOCUMENTS:
+            data = peek(record.value)
+            return Failure(record, document_id(record, data), revision_of(data), None, None, error)
+        whose, revision = whose_answer(record)
+        return Failure(record, whose, revision, None, None, error)
+
+    def answer(self, work: Work[T], result: Result[R], *, now_ms: int, random: RandomBytes) -> Answer:
+        """The messages for an item that was worked on."""
+        if isinstance(result.value, DocumentError):
+            document = work.document
+            failure = Failure(
+                work.record,
+                document.id,
+                document.revision,
+                document.text,
+                document.pool,
+                result.value,
+                result.attempts,
+                work.carried,
+            )
+            return self.give_up(failure, now_ms=now_ms, random=random)
+        value = {"stage": self.name, "status": "ok", **self.encode(result.value), **work.carried, **self._whose}
+        message = self._message(work.record, value, value["producer"], now_ms, random)
+        return Answer(work.record, work.document.id, (message,))
+
+    def give_up(self, failure: Failure, *, now_ms: int, random: RandomBytes) -> Answer:
+        """The dead letter, and the terminal answer by which the join learns of it."""
+        letter = dead_letter(
+            failure.record,
+            stage=self.name,
+            error=failure.error,
+            document=failure.document,
+            attempts=failure.attempts,
+            now_ms=now_ms,
+        )
+        if failure.document is None:
+            return Answer(failure.record, None, (letter,), failure.error)
+        message = self.failed(failure.document, failure, now_ms=now_ms, random=random)
+        return Answer(failure.record, failure.document, (letter, message), failure.error)
+
+    def smaller(self, record: Record, error: DocumentError, *, now_ms: int, random: RandomBytes) -> Iterator[Answer]:
+        """Answers that give up on a message because its own answer cannot be delivered, each smaller than the one
+        before: with the document's text, without it, without its metadata too. None for a deletion, which is as small
+        as can be.
+
+        What the message itself failed with, if it did, goes before ``error``.
+        """
+        item = self.read(record, max_document_chars=sys.maxsize)
+        if isinstance(item, Work):
+            document = item.document
+            item = Failure(
+                record, document.id, document.revision, document.text, document.pool, error, carried=item.carried
+            )
+        if isinstance(item, Failure):
+            for failure in (item, replace(item, text=None), replace(item, text=None, carried={})):
+                yield self.give_up(failure, now_ms=now_ms, random=random)
+
+    def failed(self, document: str, failure: Failure, *, now_ms: int, random: RandomBytes) -> Outgoing:
+        """The terminal answer about a document."""
+        value = failed_value(
+            self.name,
+            document=document,
+            revision=failure.revision,
+            text=failure.text,
+            pool=failure.pool,
+            error=failure.error,
+            carried={**failure.carried, **self._whose},
+        )
+        return self._message(failure.record, value, value["error"]["code"], now_ms, random)
+
+    def forward(self, deleted: Deleted, *, now_ms: int, random: RandomBytes) -> Answer:
+        """The deletion, for the next stage."""
+        record, document = deleted.record, deleted.document
+        origin = origin_of(record)
+        message = outgoing(
+            self.output,
+            None,
+            key=document,
+            subject=document,
+            event_id=message_id(document, origin.position, self.name, self.members or None),
+            source=self.name,
+            now_ms=now_ms,
+            trace=next_trace(record.headers, random),
+            partition=record.partition,
+            more=(*self._routed, *origin.headers, *replay_headers.carried(record.headers)),
+        )
+        return Answer(record, document, (message,))
+
+    def _message(
+        self, record: Record, value: Mapping[str, Any], producer: Any, now_ms: int, random: RandomBytes
+    ) -> Outgoing:
+        document = value["document"]
+        if self.members:
+            producer = [producer, self.members]
+        return outgoing(
+            self.output,
+            value,
+            key=document["id"],
+            subject=document["id"],
+            event_id=message_id(document["id"], document["revision"], self.name, producer),
+            source=self.name,
+            now_ms=now_ms,
+            trace=next_trace(record.headers, random),
+            # The document's own partition number, whatever partitioner its producer used: the join is by partition.
+            partition=record.partition,
+            more=(*self._routed, *answer_headers(record, document["revision"], value["status"])),
+        )
+
+    @property
+    def _whose(self) -> dict[str, Any]:
+        return {"members": list(self.members), "expected": list(self.ensemble)} if self.members else {}
+
+    @property
+    def _routed(self) -> tuple[tuple[str, bytes], ...]:
+        """On a topic that stages share a deletion has to say for whom it is."""
+        return ((STAGE, self.name.encode()),) if self.members else ()
+
+
+def answer_headers(record: Record, revision: int, status: str) -> Headers:
+    """What the join reads of an answer without reading its value, and what a replayed document's messages carry on."""
+    return (
+        (REVISION, str(revision).encode()),
+        (STATUS, status.encode()),
+        *origin_of(record).headers,
+        *replay_headers.carried(record.headers),
+    )
+
+
+def _parse_document(record: Record, data: Mapping[str, Any]) -> tuple[Document, Document]:
+    document = document_of(record, data)
+    return document, document
+
+
+def _parse_candidates(_record: Record, data: Mapping[str, Any]) -> tuple[Document, DocumentCandidates]:
+    item = candidates_from_json(data)
+    return item.document, item
+
+
+def _parse_types(_record: Record, data: Mapping[str, Any]) -> tuple[Document, DocumentTypes]:
+    item = types_from_json(data)
+    return item.document, item
+
+
+EXTRACT: Stage[Document, DocumentCandidates] = Stage(
+    "extract", Topic.DOCUMENTS, Topic.SPAN_CANDIDATES, _parse_document, candidates_to_json
+)
+CLASSIFY: Stage[DocumentCandidates, DocumentTypes] = Stage(
+    "classify", Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, _parse_candidates, types_to_json, "extract"
+)
+VALIDATE: Stage[DocumentTypes, DocumentEntities] = Stage(
+    "validate", Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS, _parse_types, entities_to_json, "classify"
+)
+STAGES: Mapping[str, Stage[Any, Any]] = {stage.name: stage for stage in (EXTRACT, CLASSIFY, VALIDATE)}

@@ -1,0 +1,331 @@
+"""The streaming shell around a stage: batches, the engine on its own thread, acknowledgement after delivery.
+
+What it keeps: a message is finished (may be committed) only when every message that it leads to is delivered. Failures
+are of three kinds:
+
+- *may pass* (no broker, no leader, an engine that is away or out of memory): tried again, with backoff, or in halves;
+- *cannot pass* (a document that cannot be read, that an engine fails on alone, or whose answer no broker takes): a dead
+  letter and a failed answer, at once; beyond a limit (:mod:`workers.stages.failure_limit`) the worker stops instead;
+- *bug*: anything else that is raised ends the worker, and the messages come again. So does an engine that hangs. A
+  document that does this to worker after worker, at the engine or when its answer is written down and delivered, is
+  found out by the notes that they leave (:mod:`workers.stages.crash_journal`).
+
+Faust acknowledges in a ``finally``; its acknowledgements do not count (:mod:`workers.kafka.offsets`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final, Protocol
+
+from el4ner.errors import DocumentError, El4nerError, EngineError
+from workers.ensemble.members import notes_name
+from workers.kafka.app import StageApp
+from workers.kafka.delivery import RefusedError, may_be_of_a_message
+from workers.kafka.offsets import Ticket
+from workers.messages.envelope import Record, coordinates
+from workers.messages.headers import RandomBytes, parse_traceparent
+from workers.stages.batching import Batcher
+from workers.stages.crash_journal import AtWork
+from workers.stages.failure_limit import FailureLimit
+from workers.stages.isolation import Isolation, Result
+from workers.stages.refusals import deliver_answers, fitting
+from workers.stages.stage import Answer, Deleted, Failure, Stage, Work
+from workers.telemetry.recorder import Telemetry
+
+__all__ = ["EngineHungError", "Owner", "StageWorker"]
+
+log = logging.getLogger(__name__)
+
+Call = Callable[[Any, Sequence[Any]], list[Any]]
+"""``(pipeline, items)`` → results: one of the pipeline's stages."""
+
+_AT_THE_ENGINE: Final = 2
+"""Batches that work or wait for the engine: one more would only wait longer."""
+_WATCH_SECONDS: Final = 0.5
+
+
+class EngineHungError(El4nerError):
+    """An engine did not answer within ``worker.batch_deadline_seconds``: a thread cannot be ended, a process can."""
+
+    code = "engine-hung"
+
+
+class Owner(Protocol):
+    """The thread that owns the pipeline: :class:`el4ner.engines.owner.OwnedEngine`."""
+
+    @property
+    def waiting(self) -> int:
+        """Calls that wait for their turn."""
+
+    def submit_within(self, seconds: float | None, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
+        """Run ``function(pipeline, *args)`` on the thread, after what was submitted before."""
+
+
+class StageWorker:
+    """One stage's agent. ``call`` runs on ``owner``'s thread only."""
+
+    def __init__(
+        self,
+        app: StageApp,
+        stage: Stage[Any, Any],
+        call: Call,
+        owner: Owner,
+        *,
+        clock_ms: Callable[[], int],
+        random: RandomBytes,
+        telemetry: Telemetry,
+    ) -> None:
+        worker = app.settings.worker
+        self.app = app
+        self.stage = stage
+        self.documents = 0
+        self.failures = 0
+        self._call = call
+        self._owner = owner
+        self._clock_ms = clock_ms
+        self._random = random
+        self._telemetry = telemetry.stage(stage.name, clock_ms=clock_ms, random=random, group=app.group)
+        self._settings = app.settings
+        self._slots = asyncio.Semaphore(worker.batches_in_flight)
+        self._at_engine = 0
+        self._engine_free = asyncio.Event()
+        self._called_at: float | None = None
+        self._stopping = threading.Event()
+        self._crashed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Messages with the generation that they were read in. A ticket is drawn when the batch is formed: until then
+        # the partition may be taken away.
+        self._batcher: Batcher[tuple[Record, int]] = Batcher(
+            worker.batch_documents,
+            worker.batch_seconds,
+            lambda: self._at_engine == 0,
+            weigh=lambda item: len(item[0].value or b""),
+            most=worker.batch_kb << 10,
+        )
+        self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
+        # What kills a member's process does not kill the others'.
+        self._at_work = AtWork(worker.data_dir, notes_name(stage))
+        self._isolation = Isolation(worker.retries, app.backoff, self._stopping.wait, self._on_engine_error)
+        # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
+        app.agent(app.raw_topic(stage.input), name=f"el4ner-{stage.name}", concurrency=1)(self.run)
+        app.task(self._form_batches)
+        app.task(self._watch)
+        app.prepare = self._on_assigned
+
+    # --- what health and metrics ask ---
+
+    @property
+    def batch_seconds(self) -> float | None:
+        """For how long the engine has been at the slice of a call that it works on; None: at none."""
+        called = self._called_at
+        return None if called is None else time.monotonic() - called
+
+    # --- from messages to batches ---
+
+    async def run(self, stream: Any) -> None:
+        """The agent."""
+        try:
+            async for event in stream.noack().events():
+                generation = event.message.generation_id
+                await self._batcher.put((record, generation) for record in self.app.records(event.message.value))
+        except Exception as error:
+            # Faust would restart the agent and leave the events that it held behind.
+            self.app.fail(error)
+            raise
+
+    async def _form_batches(self) -> None:
+        while not self.app.should_stop:
+            await self._slots.acquire()
+            while self._at_engine >= _AT_THE_ENGINE:
+                self._engine_free.clear()
+                await self._engine_free.wait()
+            batch = []
+            for record, generation in await self._batcher.take():
+                ticket = self.app.ticket(record, generation)
+                if ticket is not None:
+                    batch.append((record, ticket))
+            task = asyncio.create_task(self._work(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+            # So that the engine counts as busy before the next batch is formed.
+            await asyncio.sleep(0)
+
+    async def _on_assigned(self) -> None:
+        self._telemetry.assigned()
+        await asyncio.to_thread(self._at_work.take_over)
+
+    async def drain(self) -> None:
+        """Wait, within ``worker.shutdown_seconds``, until what was begun is finished."""
+        end = asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds
+        while self._tasks and (left := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left)
+
+    async def release(self) -> None:
+        """Stop for good: nothing is tried again."""
+        self._stopping.set()
+        if not self._crashed and not self._tasks:
+            self._at_work.close()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed = True
+            self.app.fail(error)
+
+    # --- one batch ---
+
+    async def _work(self, taken: Sequence[tuple[Record, Ticket]]) -> None:
+        began = self._clock_ms()
+        limit = self._settings.method.max_document_chars
+        read = [(self.stage.read(record, max_document_chars=limit), ticket) for record, ticket in taken]
+        given_up = {id(one): self._killer(one) for one, _ in read if isinstance(one, Work)}
+        works = [one for one, _ in read if isinstance(one, Work) and given_up[id(one)] is None]
+        results = await self._results(works) if works else {}
+        results.update((name, killed) for name, killed in given_up.items() if killed is not None)
+        items = [one for one, _ in read if one is not None]
+        answers = [answer for group in self._at_work.apart(items) for answer in await self._answer(group, results)]
+        for _, ticket in read:
+            self.app.positions.finish(ticket)
+        for answer in answers:
+            self._at_work.settled(answer.record, given_up=answer.error is not None)
+        self.documents += len(answers)
+        self._telemetry.answered(answers, began_ms=began)
+        for answer in answers:
+            if answer.error is not None:
+                self.failures += 1
+                _log_failure(self.stage.name, answer, answer.error)
+        log.debug("%s answered", self.stage.name, extra={"stage": self.stage.name, "documents": len(answers)})
+
+    async def _answer(
+        self, items: Sequence[Work[Any] | Failure | Deleted], results: Mapping[int, Result[Any]]
+    ) -> list[Answer]:
+        """Write the answers down and deliver them; an answer that cannot be delivered fails its own document."""
+        records = [one.record for one in items]
+        with self._at_work.answering(records):
+            now, random = self._clock_ms(), self._random
+            answers = []
+            for one in items:
+                if isinstance(one, Work):
+                    answers.append(self.stage.answer(one, results[id(one)], now_ms=now, random=random))
+                elif isinstance(one, Failure):
+                    answers.append(self.stage.give_up(one, now_ms=now, random=random))
+                else:
+                    answers.append(self.stage.forward(one, now_ms=now, random=random))
+            answers = fitting(answers, self.app.refusal, self._smaller)
+        self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
+        try:
+            return await deliver_answers(
+                answers,
+                lambda messages: self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery")),
+                self._smaller,
+                refused=lambda error: self._limit.amend(error.code),
+            )
+        except Exception as error:
+            if may_be_of_a_message(error):
+                self._at_work.blame(records)
+            raise
+
+    def _smaller(self, answer: Answer, refused: RefusedError) -> Iterator[Answer]:
+        error = answer.error or refused.of_the_document
+        return self.stage.smaller(answer.record, error, now_ms=self._clock_ms(), random=self._random)
+
+    def _killer(self, work: Work[Any]) -> Result[Any] | None:
+        """The error of a document over which too many workers died."""
+        deaths = self._at_work.deaths(work.record)
+        if deaths < self._settings.worker.max_crashes:
+            return None
+        error = DocumentError(
+            f"{deaths} workers died while they worked on this document alone, or told its answer, or hung",
+            code="worker-crash",
+        )
+        return Result(error, deaths)
+
+    async def _results(self, works: Sequence[Work[Any]]) -> dict[int, Result[Any]]:
+        """What became of each, by its ``id()``; suspects are worked on alone, after the others."""
+        results: dict[int, Result[Any]] = {}
+        self._at_engine += 1
+        try:
+            for group in self._at_work.apart(works):
+                # There is a place: no more batches are at the engine than its queue takes.
+                found = await asyncio.wrap_future(self._owner.submit_within(0, self._run, group))
+                results.update((id(work), result) for work, result in zip(group, found, strict=True))
+        finally:
+            self._at_engine -= 1
+            self._engine_free.set()
+            self._batcher.wake()
+        return results
+
+    def _run(self, pipeline: Any, works: Sequence[Work[Any]]) -> list[Result[Any]]:
+        """On the engine's thread."""
+
+        def call(some: Sequence[Work[Any]]) -> list[Any]:
+            self._at_work.begin([work.record for work in some])
+            self._called_at = called = time.monotonic()
+            try:
+                values = self._call(pipeline, [work.item for work in some])
+            except EngineError:
+                self._at_work.end()
+                raise
+            except Exception:
+                # A bug: this process ends, and the next one has to know, whatever other batches do until then.
+                self._at_work.blame([work.record for work in some])
+                raise
+            finally:
+                self._telemetry.called(time.monotonic() - called)
+                self._called_at = None
+            self._at_work.end()
+            return values
+
+        report_progress = getattr(pipeline, "report_progress", None)
+        if report_progress is not None:
+            report_progress(self._engine_answered)
+        began = time.monotonic()
+        results = self._isolation.run(call, works)
+        self._telemetry.batch(results, time.monotonic() - began)
+        return results
+
+    def _engine_answered(self) -> None:
+        """On the engine's thread, within a call: about a part of it."""
+        if self._called_at is not None:
+            self._called_at = time.monotonic()
+
+    def _on_engine_error(self, error: EngineError, documents: int) -> None:
+        self._telemetry.retried(error.code)
+        log.warning(
+            "an engine failed: %s",
+            error,
+            extra={"stage": self.stage.name, "code": error.code, "documents": documents},
+        )
+
+    async def _watch(self) -> None:
+        """Notice an engine that hangs."""
+        deadline = self._settings.worker.batch_deadline_seconds
+        while not self.app.should_stop:
+            await asyncio.sleep(_WATCH_SECONDS)
+            seconds = self.batch_seconds
+            if seconds is not None and seconds > deadline:
+                self.app.fail(EngineHungError(f"{self.stage.name}: an engine has not answered for {seconds:.0f} s"))
+                return
+
+
+def _log_failure(stage: str, answer: Answer, error: DocumentError) -> None:
+    trace = parse_traceparent(answer.messages[-1].headers)
+    log.warning(
+        "%s gave up on a document: %s",
+        stage,
+        error,
+        extra={
+            "stage": stage,
+            "code": error.code,
+            "document_id": answer.document,
+            "trace_id": None if trace is None else trace.trace_id,
+            "source": coordinates(answer.record),
+        },
+    )

@@ -1,0 +1,31 @@
+"""typed-entities → validation-verdicts: the pipeline's fourth stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from el4ner.errors import DocumentError
+from el4ner.types import DocumentEntities, DocumentTypes
+from workers.kafka.app import StageApp
+from workers.messages.headers import RandomBytes
+from workers.stages.stage import VALIDATE
+from workers.stages.stage_worker import Owner, StageWorker
+from workers.telemetry.recorder import Telemetry
+
+if TYPE_CHECKING:
+    # At run time it takes torch along, and belongs to the owner's thread.
+    from el4ner.pipeline import Pipeline
+
+__all__ = ["build"]
+
+
+def build(
+    app: StageApp, owner: Owner, *, clock_ms: Callable[[], int], random: RandomBytes, telemetry: Telemetry
+) -> StageWorker:
+    """The worker of the validate stage."""
+    return StageWorker(app, VALIDATE, _call, owner, clock_ms=clock_ms, random=random, telemetry=telemetry)
+
+
+def _call(pipeline: Pipeline, batch: Sequence[DocumentTypes]) -> list[DocumentEntities | DocumentError]:
+    return pipeline.validate(batch)
