@@ -25,16 +25,16 @@ from el4ner.types import DocumentCandidates, DocumentTypes
 from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, Settled
 from workers.ensemble.members import COMBINE
 from workers.join.write_loop import WriteLoop
-from workers.kafka.app import StageApp
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
+from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Outgoing, Record, dead_letter, decode, document_id, origin_of, peek, whose_answer
 from workers.messages.headers import RandomBytes, find
-from workers.stages.crash_journal import AtWork
+from workers.stages.crash_journal import CrashJournal
 from workers.stages.failure_limit import FailureLimit
 from workers.stages.isolation import Result
 from workers.stages.refusals import deliver_answers, fitting
-from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, Answer, Deleted, Failure, Stage, Work
+from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, Deleted, Failure, Stage, StageAnswer, Work
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic
 
@@ -137,7 +137,7 @@ def combined(
     now_ms: int,
     random: RandomBytes,
     refusal: Callable[[Outgoing], RefusedError | None] = lambda _: None,
-) -> tuple[Answer, list[Answer]]:
+) -> tuple[StageAnswer, list[StageAnswer]]:
     """The stage's answer; and answers of members that cannot be read, with their dead letters. ``refusal``: why a
     message cannot be sent, None if it can.
 
@@ -151,7 +151,7 @@ def combined(
     read = candidates_from_json if stage is EXTRACT else answers_from_json
     parts: list[tuple[tuple[str, ...], Any]] = []
     kept: list[tuple[Record, Mapping[str, Any]]] = []
-    broken: list[Answer] = []
+    broken: list[StageAnswer] = []
     for members, held in settled.parts:
         data = _json(held.record)
         try:
@@ -178,7 +178,7 @@ def combined(
     return answer, broken
 
 
-def smaller(answer: Answer, error: DocumentError, *, now_ms: int, random: RandomBytes) -> Iterator[Answer]:
+def smaller(answer: StageAnswer, error: DocumentError, *, now_ms: int, random: RandomBytes) -> Iterator[StageAnswer]:
     """Answers in the place of one that is too large, as :meth:`workers.stages.stage.Stage.smaller`: with the document's
     text,
     without it, without what goes with it too. None for a deletion, and for a dead letter without an answer."""
@@ -201,8 +201,8 @@ def smaller(answer: Answer, error: DocumentError, *, now_ms: int, random: Random
 
 
 def _failed(
-    stage: Stage[Any, Any], settled: Settled[Held], broken: Sequence[Answer], *, now_ms: int, random: RandomBytes
-) -> Answer:
+    stage: Stage[Any, Any], settled: Settled[Held], broken: Sequence[StageAnswer], *, now_ms: int, random: RandomBytes
+) -> StageAnswer:
     """No member has a result: the stage has failed, with the first error. Each process has sent its own dead letter."""
     if settled.failures:
         record = settled.failures[0].record
@@ -223,7 +223,7 @@ def _failed(
         carried=_carried(data),
     )
     message = stage.failed(document["id"], failure, now_ms=now_ms, random=random)
-    return Answer(record, document["id"], (message,), error)
+    return StageAnswer(record, document["id"], (message,), error)
 
 
 def _json(record: Record) -> Mapping[str, Any]:
@@ -236,9 +236,9 @@ def _carried(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in ("manifests", "metadata") if name in data}
 
 
-def _letter(record: Record, settled: Settled[Held], error: DocumentError, now_ms: int) -> Answer:
+def _letter(record: Record, settled: Settled[Held], error: DocumentError, now_ms: int) -> StageAnswer:
     letter = dead_letter(record, stage=settled.stage, error=error, document=settled.document, attempts=1, now_ms=now_ms)
-    return Answer(record, settled.document, (letter,), error)
+    return StageAnswer(record, settled.document, (letter,), error)
 
 
 class CombineWorker:
@@ -276,8 +276,8 @@ class CombineWorker:
             max_documents=worker.max_open_documents,
             max_bytes=worker.max_open_mb << 20,
         )
-        self._letters: list[tuple[Answer, Ticket]] = []
-        self._at_work = AtWork(worker.data_dir, COMBINE)
+        self._letters: list[tuple[StageAnswer, Ticket]] = []
+        self._journal = CrashJournal(worker.data_dir, COMBINE)
         self._crashed = False
         self._writes = WriteLoop(lambda: self._has_work, self._write_group)
         telemetry.metrics.observe("el4ner_partial_answers", self.partial_answers)
@@ -343,7 +343,7 @@ class CombineWorker:
         named = (find(record.headers, STAGE) or b"").decode("utf-8", "replace")
         stage = named if named in _STAGES else CLASSIFY.name
         letter = dead_letter(record, stage=stage, error=error, document=whose, attempts=1, now_ms=self._clock_ms())
-        self._letters.append((Answer(record, whose, (letter,), error), ticket))
+        self._letters.append((StageAnswer(record, whose, (letter,), error), ticket))
 
     @property
     def _has_work(self) -> bool:
@@ -368,7 +368,7 @@ class CombineWorker:
             answers += [answer, *broken]
         answers = fitting([self._unless_it_kills(one) for one in answers], self.app.refusal, self._smaller)
         self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
-        answers = [answer for some in self._at_work.apart(answers) for answer in await self._deliver(some)]
+        answers = [answer for some in self._journal.apart(answers) for answer in await self._deliver(some)]
         for _, ticket in letters:
             self.app.positions.finish(ticket)
         for settled in group:
@@ -376,7 +376,7 @@ class CombineWorker:
                 self.app.positions.finish(held.ticket)
         self._tell(group, answers, began)
 
-    async def _deliver(self, answers: Sequence[Answer]) -> list[Answer]:
+    async def _deliver(self, answers: Sequence[StageAnswer]) -> list[StageAnswer]:
         """Deliver answers; what is refused fails its own document."""
         try:
             delivered = await deliver_answers(
@@ -387,32 +387,32 @@ class CombineWorker:
             )
         except Exception as error:
             if may_be_of_a_message(error):
-                self._at_work.blame([answer.record for answer in answers])
+                self._journal.blame([answer.record for answer in answers])
                 self._crashed = True
             raise
         for answer in answers:
-            self._at_work.settled(answer.record, given_up=answer.error is not None)
+            self._journal.settled(answer.record, given_up=answer.error is not None)
         return delivered
 
-    def _unless_it_kills(self, answer: Answer) -> Answer:
+    def _unless_it_kills(self, answer: StageAnswer) -> StageAnswer:
         """The answer, or the failure of a document over which too many workers died."""
-        deaths = self._at_work.deaths(answer.record)
+        deaths = self._journal.deaths(answer.record)
         if deaths < self._settings.worker.max_crashes:
             return answer
         error = RefusedError(f"{deaths} workers died when they told this answer alone", code="worker-crash")
         return next(self._smaller(answer, error), answer)
 
-    def _smaller(self, answer: Answer, refused: RefusedError) -> Iterator[Answer]:
+    def _smaller(self, answer: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
         return smaller(answer, refused.of_the_document, now_ms=self._clock_ms(), random=self._random)
 
-    def _combined(self, group: Sequence[Settled[Held]]) -> list[tuple[Answer, list[Answer]]]:
+    def _combined(self, group: Sequence[Settled[Held]]) -> list[tuple[StageAnswer, list[StageAnswer]]]:
         now = self._clock_ms()
         return [
             combined(settled, self._combiner, now_ms=now, random=self._random, refusal=self.app.refusal)
             for settled in group
         ]
 
-    def _tell(self, group: Sequence[Settled[Held]], answers: Sequence[Answer], began: int) -> None:
+    def _tell(self, group: Sequence[Settled[Held]], answers: Sequence[StageAnswer], began: int) -> None:
         self.documents += len(group)
         self._telemetry.answered(answers, began_ms=began)
         for answer in answers:
@@ -440,7 +440,7 @@ class CombineWorker:
         self._telemetry.assigned()
         self._join.reset()
         self._letters.clear()
-        await asyncio.to_thread(self._at_work.take_over)
+        await asyncio.to_thread(self._journal.take_over)
 
     async def drain(self) -> None:
         """Tell what is settled, within ``worker.shutdown_seconds``. What is open comes again, here or elsewhere."""
@@ -449,7 +449,7 @@ class CombineWorker:
     async def release(self) -> None:
         """Stop for good, in order unless a process has to be told what this one died of."""
         if not self._crashed:
-            self._at_work.close()
+            self._journal.close()
 
     async def _tick(self) -> None:
         while not self.app.should_stop:

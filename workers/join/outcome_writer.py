@@ -20,13 +20,13 @@ from workers.join.changelog import Remembered, closed_record, drop_record, forge
 from workers.join.partition_join import Group, PartitionJoin
 from workers.join.rules import Answer, Outcome, event_id_of
 from workers.join.write_loop import WriteLoop
-from workers.kafka.app import StageApp
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
+from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import REVISION, STATUS, Outgoing, Record, dead_letter
 from workers.messages.headers import RandomBytes, Trace, next_trace
-from workers.stages.crash_journal import AtWork
+from workers.stages.crash_journal import CrashJournal
 from workers.stages.failure_limit import FailureLimit
 from workers.stages.stage import STAGES
 from workers.topics import changelog_name
@@ -96,19 +96,19 @@ class OutcomeWriter:
         self._random = random
         self._telemetry = telemetry
         self._changelog = changelog_name(app.settings.kafka)
-        self._at_work = AtWork(app.settings.worker.data_dir, "aggregate")
+        self._journal = CrashJournal(app.settings.worker.data_dir, "aggregate")
         worker = app.settings.worker
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         self._crashed = False
 
     def take_over(self) -> None:
         """Read what processes that died have left."""
-        self._at_work.take_over()
+        self._journal.take_over()
 
     def close(self) -> None:
         """This process ends; if it did not end of an outcome, nobody has to know what it wrote."""
         if not self._crashed:
-            self._at_work.close()
+            self._journal.close()
 
     async def write_group(self, owned: Owned) -> None:
         """Write what is settled next, and nothing else of it if any of it cannot be written.
@@ -156,7 +156,7 @@ class OutcomeWriter:
                 raise
         except Exception as error:
             if may_be_of_a_message(error):
-                self._at_work.blame(self._suspects(owned, group))
+                self._journal.blame(self._suspects(owned, group))
                 self._crashed = True
             raise
         else:
@@ -164,9 +164,9 @@ class OutcomeWriter:
 
     def _deaths(self, owned: Owned, group: Group[Ticket]) -> int:
         """How many workers died over the document of the group over which most did."""
-        if not self._at_work.has_suspects:
+        if not self._journal.has_suspects:
             return 0
-        return max((self._at_work.deaths(record) for record in self._suspects(owned, group)), default=0)
+        return max((self._journal.deaths(record) for record in self._suspects(owned, group)), default=0)
 
     def _suspects(self, owned: Owned, group: Group[Ticket]) -> list[Record]:
         """The messages by which the documents of a group are known again, of those where it is known where they lie."""
@@ -226,9 +226,9 @@ class OutcomeWriter:
                 self.app.positions.finish(one.ticket)
         self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
         self.documents += len(traced)
-        if self._at_work.has_suspects:
+        if self._journal.has_suspects:
             for record in self._suspects(owned, group):
-                self._at_work.settled(record)
+                self._journal.settled(record)
         for outcome, trace in traced:
             self.failures += outcome.closed.status == "failed"
             extra = {"stage": "aggregate", "document_id": outcome.id, "trace_id": trace.trace_id}

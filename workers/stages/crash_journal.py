@@ -1,14 +1,17 @@
 """Which messages a process was working on when it died, so that a document that kills its worker costs only itself.
 
-Before each call of an engine, and before the answers are written down, the process notes, in a small file that it holds
-a lock on, which messages that is about; afterwards it empties it. While answers are on their way to the broker nothing
-is noted, since a process that is ended during an outage says nothing about them; but if it ends *because of* them, they
-are blamed (:meth:`AtWork.blame`). A process that died (killed, out of memory, crashed in native code, a bug, an engine
-that hung) leaves its note without a lock. Whoever works in the same folder next takes it over: those messages are
-*suspects* and are worked on one at a time. One that was in the note of several dead processes is given up.
+A process notes in a small file, its journal, which messages it works on: before each call of an engine, and before
+answers are written down. Afterwards it empties the file. It holds a lock on the file for as long as it lives.
 
-The folder is ``worker.data_dir``; where it does not outlive the process (another machine takes over) nothing is known,
-and nothing is lost: the messages just come again.
+While answers are on their way to the broker nothing is noted, since a process that is ended during an outage says
+nothing about them. If it ends *because of* them, they are blamed (:meth:`CrashJournal.blame`).
+
+A process that died (killed, out of memory, crashed in native code, a bug, an engine that hung) leaves its journal
+without a lock. Whoever works in the same folder next takes it over: those messages are *suspects*, and are worked on
+one at a time. A message that was in the journals of several dead processes is given up.
+
+The folder is ``worker.data_dir``. Where it does not outlive the process (another machine takes over), nothing is known
+and nothing is lost: the messages come again.
 """
 
 from __future__ import annotations
@@ -27,7 +30,7 @@ import orjson
 
 from workers.messages.envelope import Record
 
-__all__ = ["AtWork"]
+__all__ = ["CrashJournal"]
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +50,7 @@ class _OfAMessage(Protocol):
 _Item = TypeVar("_Item", bound=_OfAMessage)
 
 
-class AtWork:
+class CrashJournal:
     """One process's note for one stage. :meth:`begin` and :meth:`end` are the engine thread's, the rest the loop's.
 
     What is at the engine, what is answered and what is blamed are noted beside each other.

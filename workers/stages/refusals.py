@@ -6,19 +6,19 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 from workers.kafka.delivery import RefusedError
 from workers.messages.envelope import Outgoing
-from workers.stages.stage import Answer
+from workers.stages.stage import StageAnswer
 from workers.topics import Topic
 
 __all__ = ["Smaller", "deliver_answers", "fitting"]
 
-Smaller = Callable[[Answer, RefusedError], Iterator[Answer]]
+Smaller = Callable[[StageAnswer, RefusedError], Iterator[StageAnswer]]
 """``(answer, why it is refused)`` → answers in its place that give up on the document, each smaller than the one
 before."""
 
 
 def fitting(
-    answers: Sequence[Answer], refusal: Callable[[Outgoing], RefusedError | None], smaller: Smaller
-) -> list[Answer]:
+    answers: Sequence[StageAnswer], refusal: Callable[[Outgoing], RefusedError | None], smaller: Smaller
+) -> list[StageAnswer]:
     """The answers, and in the place of each that is too large one that says so.
 
     ``refusal``: why a message cannot be sent, None if it can. An answer that nothing fits in the place of stays.
@@ -34,12 +34,12 @@ def fitting(
 
 
 async def deliver_answers(
-    answers: Sequence[Answer],
+    answers: Sequence[StageAnswer],
     deliver: Callable[[Sequence[Outgoing]], Awaitable[None]],
     smaller: Smaller,
     *,
     refused: Callable[[RefusedError], None],
-) -> list[Answer]:
+) -> list[StageAnswer]:
     """Deliver all, together; if a message is refused, one answer after another. Returns what was delivered.
 
     ``refused`` is told of each answer that another one is put in the place of, before that is sent. Where a refusal
@@ -57,11 +57,11 @@ async def deliver_answers(
 
 
 async def _deliver_alone(
-    answer: Answer,
+    answer: StageAnswer,
     deliver: Callable[[Sequence[Outgoing]], Awaitable[None]],
     smaller: Smaller,
     refused: Callable[[RefusedError], None],
-) -> Answer:
+) -> StageAnswer:
     try:
         await deliver(answer.messages)
     except RefusedError as error:
@@ -85,5 +85,5 @@ async def _deliver_alone(
     raise last
 
 
-def _refusal_of(answer: Answer, refusal: Callable[[Outgoing], RefusedError | None]) -> RefusedError | None:
+def _refusal_of(answer: StageAnswer, refusal: Callable[[Outgoing], RefusedError | None]) -> RefusedError | None:
     return next((refused for message in answer.messages if (refused := refusal(message)) is not None), None)

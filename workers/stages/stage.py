@@ -50,10 +50,10 @@ __all__ = [
     "STAGE",
     "STAGES",
     "VALIDATE",
-    "Answer",
     "Deleted",
     "Failure",
     "Stage",
+    "StageAnswer",
     "Work",
 ]
 
@@ -101,7 +101,7 @@ class Deleted:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class StageAnswer:
     """The messages that a record leads to, all of which have to be delivered before it is finished."""
 
     record: Record
@@ -164,7 +164,7 @@ class Stage(Generic[T, R]):
         whose, revision = whose_answer(record)
         return Failure(record, whose, revision, None, None, error)
 
-    def answer(self, work: Work[T], result: Result[R], *, now_ms: int, random: RandomBytes) -> Answer:
+    def answer(self, work: Work[T], result: Result[R], *, now_ms: int, random: RandomBytes) -> StageAnswer:
         """The messages for an item that was worked on."""
         if isinstance(result.value, DocumentError):
             document = work.document
@@ -181,9 +181,9 @@ class Stage(Generic[T, R]):
             return self.give_up(failure, now_ms=now_ms, random=random)
         value = {"stage": self.name, "status": "ok", **self.encode(result.value), **work.carried, **self._whose}
         message = self._message(work.record, value, value["producer"], now_ms, random)
-        return Answer(work.record, work.document.id, (message,))
+        return StageAnswer(work.record, work.document.id, (message,))
 
-    def give_up(self, failure: Failure, *, now_ms: int, random: RandomBytes) -> Answer:
+    def give_up(self, failure: Failure, *, now_ms: int, random: RandomBytes) -> StageAnswer:
         """The dead letter, and the terminal answer by which the join learns of it."""
         letter = dead_letter(
             failure.record,
@@ -194,11 +194,13 @@ class Stage(Generic[T, R]):
             now_ms=now_ms,
         )
         if failure.document is None:
-            return Answer(failure.record, None, (letter,), failure.error)
+            return StageAnswer(failure.record, None, (letter,), failure.error)
         message = self.failed(failure.document, failure, now_ms=now_ms, random=random)
-        return Answer(failure.record, failure.document, (letter, message), failure.error)
+        return StageAnswer(failure.record, failure.document, (letter, message), failure.error)
 
-    def smaller(self, record: Record, error: DocumentError, *, now_ms: int, random: RandomBytes) -> Iterator[Answer]:
+    def smaller(
+        self, record: Record, error: DocumentError, *, now_ms: int, random: RandomBytes
+    ) -> Iterator[StageAnswer]:
         """Answers that give up on a message because its own answer cannot be delivered, each smaller than the one
         before: with the document's text, without it, without its metadata too. None for a deletion, which is as small
         as can be.
@@ -228,7 +230,7 @@ class Stage(Generic[T, R]):
         )
         return self._message(failure.record, value, value["error"]["code"], now_ms, random)
 
-    def forward(self, deleted: Deleted, *, now_ms: int, random: RandomBytes) -> Answer:
+    def forward(self, deleted: Deleted, *, now_ms: int, random: RandomBytes) -> StageAnswer:
         """The deletion, for the next stage."""
         record, document = deleted.record, deleted.document
         origin = origin_of(record)
@@ -244,7 +246,7 @@ class Stage(Generic[T, R]):
             partition=record.partition,
             more=(*self._routed, *origin.headers, *replay_headers.carried(record.headers)),
         )
-        return Answer(record, document, (message,))
+        return StageAnswer(record, document, (message,))
 
     def _message(
         self, record: Record, value: Mapping[str, Any], producer: Any, now_ms: int, random: RandomBytes

@@ -25,17 +25,17 @@ from typing import Any, Final, Protocol
 
 from el4ner.errors import DocumentError, El4nerError, EngineError
 from workers.ensemble.members import notes_name
-from workers.kafka.app import StageApp
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
+from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record, coordinates
 from workers.messages.headers import RandomBytes, parse_traceparent
 from workers.stages.batching import Batcher
-from workers.stages.crash_journal import AtWork
+from workers.stages.crash_journal import CrashJournal
 from workers.stages.failure_limit import FailureLimit
 from workers.stages.isolation import Isolation, Result
 from workers.stages.refusals import deliver_answers, fitting
-from workers.stages.stage import Answer, Deleted, Failure, Stage, Work
+from workers.stages.stage import Deleted, Failure, Stage, StageAnswer, Work
 from workers.telemetry.recorder import Telemetry
 
 __all__ = ["EngineHungError", "Owner", "StageWorker"]
@@ -110,7 +110,7 @@ class StageWorker:
         )
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         # What kills a member's process does not kill the others'.
-        self._at_work = AtWork(worker.data_dir, notes_name(stage))
+        self._journal = CrashJournal(worker.data_dir, notes_name(stage))
         self._isolation = Isolation(worker.retries, app.backoff, self._stopping.wait, self._on_engine_error)
         # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
         app.agent(app.raw_topic(stage.input), name=f"el4ner-{stage.name}", concurrency=1)(self.run)
@@ -158,7 +158,7 @@ class StageWorker:
 
     async def _on_assigned(self) -> None:
         self._telemetry.assigned()
-        await asyncio.to_thread(self._at_work.take_over)
+        await asyncio.to_thread(self._journal.take_over)
 
     async def drain(self) -> None:
         """Wait, within ``worker.shutdown_seconds``, until what was begun is finished."""
@@ -170,7 +170,7 @@ class StageWorker:
         """Stop for good: nothing is tried again."""
         self._stopping.set()
         if not self._crashed and not self._tasks:
-            self._at_work.close()
+            self._journal.close()
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
@@ -190,11 +190,11 @@ class StageWorker:
         results = await self._results(works) if works else {}
         results.update((name, killed) for name, killed in given_up.items() if killed is not None)
         items = [one for one, _ in read if one is not None]
-        answers = [answer for group in self._at_work.apart(items) for answer in await self._answer(group, results)]
+        answers = [answer for group in self._journal.apart(items) for answer in await self._answer(group, results)]
         for _, ticket in read:
             self.app.positions.finish(ticket)
         for answer in answers:
-            self._at_work.settled(answer.record, given_up=answer.error is not None)
+            self._journal.settled(answer.record, given_up=answer.error is not None)
         self.documents += len(answers)
         self._telemetry.answered(answers, began_ms=began)
         for answer in answers:
@@ -205,10 +205,10 @@ class StageWorker:
 
     async def _answer(
         self, items: Sequence[Work[Any] | Failure | Deleted], results: Mapping[int, Result[Any]]
-    ) -> list[Answer]:
+    ) -> list[StageAnswer]:
         """Write the answers down and deliver them; an answer that cannot be delivered fails its own document."""
         records = [one.record for one in items]
-        with self._at_work.answering(records):
+        with self._journal.answering(records):
             now, random = self._clock_ms(), self._random
             answers = []
             for one in items:
@@ -229,16 +229,16 @@ class StageWorker:
             )
         except Exception as error:
             if may_be_of_a_message(error):
-                self._at_work.blame(records)
+                self._journal.blame(records)
             raise
 
-    def _smaller(self, answer: Answer, refused: RefusedError) -> Iterator[Answer]:
+    def _smaller(self, answer: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
         error = answer.error or refused.of_the_document
         return self.stage.smaller(answer.record, error, now_ms=self._clock_ms(), random=self._random)
 
     def _killer(self, work: Work[Any]) -> Result[Any] | None:
         """The error of a document over which too many workers died."""
-        deaths = self._at_work.deaths(work.record)
+        deaths = self._journal.deaths(work.record)
         if deaths < self._settings.worker.max_crashes:
             return None
         error = DocumentError(
@@ -252,7 +252,7 @@ class StageWorker:
         results: dict[int, Result[Any]] = {}
         self._at_engine += 1
         try:
-            for group in self._at_work.apart(works):
+            for group in self._journal.apart(works):
                 # There is a place: no more batches are at the engine than its queue takes.
                 found = await asyncio.wrap_future(self._owner.submit_within(0, self._run, group))
                 results.update((id(work), result) for work, result in zip(group, found, strict=True))
@@ -266,21 +266,21 @@ class StageWorker:
         """On the engine's thread."""
 
         def call(some: Sequence[Work[Any]]) -> list[Any]:
-            self._at_work.begin([work.record for work in some])
+            self._journal.begin([work.record for work in some])
             self._called_at = called = time.monotonic()
             try:
                 values = self._call(pipeline, [work.item for work in some])
             except EngineError:
-                self._at_work.end()
+                self._journal.end()
                 raise
             except Exception:
                 # A bug: this process ends, and the next one has to know, whatever other batches do until then.
-                self._at_work.blame([work.record for work in some])
+                self._journal.blame([work.record for work in some])
                 raise
             finally:
                 self._telemetry.called(time.monotonic() - called)
                 self._called_at = None
-            self._at_work.end()
+            self._journal.end()
             return values
 
         report_progress = getattr(pipeline, "report_progress", None)
@@ -315,7 +315,7 @@ class StageWorker:
                 return
 
 
-def _log_failure(stage: str, answer: Answer, error: DocumentError) -> None:
+def _log_failure(stage: str, answer: StageAnswer, error: DocumentError) -> None:
     trace = parse_traceparent(answer.messages[-1].headers)
     log.warning(
         "%s gave up on a document: %s",

@@ -13,7 +13,7 @@ from workers.config import StreamSettings
 from workers.join.rules import Outcome
 from workers.messages.headers import RandomBytes, Trace, next_trace, parse_traceparent
 from workers.stages.isolation import Result
-from workers.stages.stage import Answer
+from workers.stages.stage import StageAnswer
 from workers.telemetry.metrics import Metrics, TransactionOutcome
 from workers.telemetry.tracing import NoSpans, Spans, consumed, open_spans
 from workers.topics import Topic, app_id, topic_name
@@ -45,7 +45,7 @@ class Telemetry:
     def stage(
         self, name: str, *, clock_ms: Callable[[], int], random: RandomBytes, group: str | None = None
     ) -> StageTelemetry:
-        """A stage's part. ``group``: as :class:`workers.kafka.app.StageApp` has it."""
+        """A stage's part. ``group``: as :class:`workers.kafka.stage_app.StageApp` has it."""
         return StageTelemetry(self, name, clock_ms=clock_ms, random=random, group=group or name)
 
 
@@ -93,7 +93,7 @@ class StageTelemetry:
         """A dead letter is delivered that is no stage's answer."""
         self.metrics.dead_letter(self._stage, code)
 
-    def answered(self, answers: Sequence[Answer], *, began_ms: int) -> None:
+    def answered(self, answers: Sequence[StageAnswer], *, began_ms: int) -> None:
         """Answers are delivered; work on them began at ``began_ms``."""
         now = self._clock_ms()
         for answer in answers:
@@ -126,7 +126,7 @@ class StageTelemetry:
                     error=None if answer.error is None else answer.error.code,
                 )
 
-    def _trace_of(self, answer: Answer) -> Trace | None:
+    def _trace_of(self, answer: StageAnswer) -> Trace | None:
         if answer.document is None:
             # Its one message is the dead letter, which bears the ids that came in.
             return next_trace(answer.record.headers, self._random)

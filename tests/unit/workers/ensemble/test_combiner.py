@@ -28,7 +28,7 @@ from workers.messages import schemas
 from workers.messages.envelope import Outgoing, Record, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
-from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, VALIDATE, Answer, Deleted, Stage, Work
+from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, VALIDATE, Deleted, Stage, StageAnswer, Work
 from workers.topics import Topic
 
 MEMBERS = ("instant-a", "instant-b")
@@ -67,7 +67,7 @@ class Processes:
         call = pipeline.answer if stage is CLASSIFY else pipeline.extract
         return arrived(_answered(part, record, call, error), offset=MEMBERS.index(member))
 
-    def combine(self, *records: Record, expire: bool = False) -> tuple[Answer, list[Answer]]:
+    def combine(self, *records: Record, expire: bool = False) -> tuple[StageAnswer, list[StageAnswer]]:
         join: MemberJoin[Held] = MemberJoin(deadline_ms=1, remember_ms=1, max_documents=9, max_bytes=1 << 20)
         for record in records:
             found = read_member_answer(record)
@@ -81,7 +81,7 @@ class Processes:
         (settled,) = join.take(9)
         return self.told(settled)
 
-    def told(self, settled: Settled[Held]) -> tuple[Answer, list[Answer]]:
+    def told(self, settled: Settled[Held]) -> tuple[StageAnswer, list[StageAnswer]]:
         return combined(settled, self.combiner, now_ms=TIME, random=random)
 
 
@@ -334,7 +334,7 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
         worker = CombineWorker(
             app, processes.combiner, clock_ms=clock, monotonic_ms=clock, random=random, telemetry=told
         )
-        worker._at_work.take_over()
+        worker._journal.take_over()
         return worker
 
     for _ in range(2):
@@ -344,7 +344,7 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
             await worker._deliver([answer])
         # What it died of is told though it ends in order.
         await worker.release()
-        file, worker._at_work._file = worker._at_work._file, None
+        file, worker._journal._file = worker._journal._file, None
         assert file is not None
         os.close(file)
     last = process()

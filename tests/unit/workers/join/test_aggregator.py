@@ -344,7 +344,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
 
     async def process() -> Partition:
         partition = Partition(tmp_path)
-        partition.aggregator._outcomes._at_work.take_over()
+        partition.aggregator._outcomes._journal.take_over()
         for verdict in verdicts:
             if (verdict.key or b"").decode() not in done:
                 partition.handle(verdict)
@@ -362,7 +362,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
         with pytest.raises(ZeroDivisionError):
             await partition.write()
         done |= emitted(partition)
-        file, partition.aggregator._outcomes._at_work._file = partition.aggregator._outcomes._at_work._file, None
+        file, partition.aggregator._outcomes._journal._file = partition.aggregator._outcomes._journal._file, None
         assert file is not None
         os.close(file)
     # From the second time on each is written alone.
@@ -373,8 +373,8 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
     assert {name: body["status"] for name, body in tagged.items()} == {"poison": "failed", "b": "complete"}
     assert tagged["poison"]["error"]["code"] == "worker-crash"
     assert partition.letters == ["worker-crash"]
-    assert not partition.aggregator._outcomes._at_work.has_suspects
-    partition.aggregator._outcomes._at_work.close()
+    assert not partition.aggregator._outcomes._journal.has_suspects
+    partition.aggregator._outcomes._journal.close()
 
 
 @pytest.mark.parametrize("open_before", [False, True])
@@ -411,7 +411,7 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
             await partition.write()
         # What it died of is told though it ends in order.
         await partition.aggregator.release()
-        notes = partition.aggregator._outcomes._at_work
+        notes = partition.aggregator._outcomes._journal
         file, notes._file = notes._file, None
         assert file is not None
         os.close(file)

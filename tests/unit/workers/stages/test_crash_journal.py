@@ -13,7 +13,7 @@ import pytest
 
 from tests.support.paths import ROOT
 from workers.messages.envelope import Record
-from workers.stages.crash_journal import AtWork
+from workers.stages.crash_journal import CrashJournal
 from workers.topics import Topic
 
 
@@ -21,21 +21,21 @@ def record(offset: int, *, partition: int = 0) -> Record:
     return Record(Topic.DOCUMENTS, "p.documents", partition, offset, 0, None, b"{}")
 
 
-def started(folder: Path, stage: str = "extract") -> AtWork:
+def started(folder: Path, stage: str = "extract") -> CrashJournal:
     """A process that looks for what others left."""
-    made = AtWork(folder, stage)
+    made = CrashJournal(folder, stage)
     made.take_over()
     return made
 
 
-def die(made: AtWork) -> None:
+def die(made: CrashJournal) -> None:
     """What the system does when a process is gone: its locks go, its files stay."""
     assert made._file is not None
     os.close(made._file)
     made._file = None
 
 
-def deaths(made: AtWork, offsets: range) -> list[int]:
+def deaths(made: CrashJournal, offsets: range) -> list[int]:
     return [made.deaths(record(offset)) for offset in offsets]
 
 
@@ -65,7 +65,7 @@ def test_a_note_that_somebody_takes_over_at_the_same_moment_is_theirs(
     dead = started(tmp_path)
     dead.begin([record(1)])
     die(dead)
-    here, there = AtWork(tmp_path, "extract"), AtWork(tmp_path, "extract")
+    here, there = CrashJournal(tmp_path, "extract"), CrashJournal(tmp_path, "extract")
     lock = fcntl.flock
 
     def late(file: int, operation: int) -> None:
@@ -131,9 +131,9 @@ def test_stages_keep_apart(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from workers.stages.crash_journal import AtWork
+from workers.stages.crash_journal import CrashJournal
 from tests.unit.workers.stages.test_crash_journal import record
-made = AtWork(Path(sys.argv[1]), "extract")
+made = CrashJournal(Path(sys.argv[1]), "extract")
 made.begin([record(1)])
 print("at work", flush=True)
 sys.stdin.read()

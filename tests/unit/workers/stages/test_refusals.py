@@ -21,19 +21,19 @@ from workers.kafka.transport import number_anew_after_refusals
 from workers.messages.envelope import Outgoing
 from workers.stages.isolation import Result
 from workers.stages.refusals import deliver_answers, fitting
-from workers.stages.stage import EXTRACT, Answer, Work
+from workers.stages.stage import EXTRACT, StageAnswer, Work
 from workers.topics import Topic, plan
 
 TOO_LARGE = RefusedError("too large for topic 'p', whose max.message.bytes is 9", code="output-too-large")
 
 
-def answer(name: str, *, text: str = "Angela flew to Berlin") -> Answer:
+def answer(name: str, *, text: str = "Angela flew to Berlin") -> StageAnswer:
     work = EXTRACT.read(raw(dumps({"id": name, "text": text, "metadata": {"n": 1}})), max_document_chars=10**6)
     assert isinstance(work, Work)
     return EXTRACT.answer(work, Result(RESULTS["extract"](work.document)), now_ms=TIME, random=random)
 
 
-def smaller(given: Answer, refused: RefusedError) -> Iterator[Answer]:
+def smaller(given: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
     return EXTRACT.smaller(given.record, refused.of_the_document, now_ms=TIME, random=random)
 
 
@@ -59,7 +59,7 @@ def too_large(name: str, most: int = 0) -> Callable[[Outgoing], bool]:
     )
 
 
-async def delivered(broker: Broker, *answers: Answer) -> tuple[list[Answer], list[str]]:
+async def delivered(broker: Broker, *answers: StageAnswer) -> tuple[list[StageAnswer], list[str]]:
     told: list[str] = []
     done = await deliver_answers(answers, broker.deliver, smaller, refused=lambda error: told.append(error.code))
     return done, told
@@ -110,7 +110,7 @@ def test_each_answer_in_the_place_of_a_refused_one_is_smaller_than_the_one_befor
     assert len(sizes) == 3
     assert sizes == sorted(sizes, reverse=True)
     assert len(set(sizes)) == 3
-    deleted = Answer(raw(None), "d", ())
+    deleted = StageAnswer(raw(None), "d", ())
     assert list(smaller(deleted, TOO_LARGE)) == []
 
 

@@ -18,7 +18,7 @@ from workers.messages import schemas
 from workers.messages.envelope import Origin, Outgoing, Record, decode, document_id, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
-from workers.stages.stage import CLASSIFY, EXTRACT, STAGES, VALIDATE, Answer, Deleted, Failure, Work
+from workers.stages.stage import CLASSIFY, EXTRACT, STAGES, VALIDATE, Deleted, Failure, StageAnswer, Work
 from workers.topics import Topic
 
 MANIFEST = Manifest(Mode.SCORED, {"a": "1"}, "v1", "news", "f", "r")
@@ -42,7 +42,7 @@ def only(messages: Sequence[Outgoing], topic: Topic) -> Outgoing:
     return message
 
 
-def give_up(failure: Any) -> Answer:
+def give_up(failure: Any) -> StageAnswer:
     assert isinstance(failure, Failure)
     return EXTRACT.give_up(failure, now_ms=NOW, random=random)
 

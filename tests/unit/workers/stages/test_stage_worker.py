@@ -82,7 +82,7 @@ class Process:
         self.worker = StageWorker(
             app, EXTRACT, call, Owner(), clock_ms=lambda: TIME, random=random, telemetry=telemetry
         )
-        self.worker._at_work.take_over()
+        self.worker._journal.take_over()
 
     async def work(self, *records: Record) -> None:
         taken: list[tuple[Record, Ticket]] = []
@@ -95,7 +95,7 @@ class Process:
 
     def die(self) -> None:
         """The system closes its files."""
-        file, self.worker._at_work._file = self.worker._at_work._file, None
+        file, self.worker._journal._file = self.worker._journal._file, None
         assert file is not None
         os.close(file)
 
@@ -158,7 +158,7 @@ async def test_what_a_process_dies_of_is_told_to_the_next_one_though_it_ends_in_
     await process.worker.release()
     process.die()
     after = Process(tmp_path, lambda _: None)
-    assert [after.worker._at_work.deaths(record) for record in BATCH] == [1, 1, 1]
+    assert [after.worker._journal.deaths(record) for record in BATCH] == [1, 1, 1]
 
 
 async def test_a_result_that_cannot_be_written_down_is_found_out_too(tmp_path: Path) -> None:
@@ -260,4 +260,4 @@ async def test_a_bug_at_the_engine_is_not_forgotten_when_other_batches_go_on(tmp
     await process.work(BATCH[2])
     process.die()
     after = Process(tmp_path, lambda _: None)
-    assert [after.worker._at_work.deaths(record) for record in BATCH] == [0, 1, 0]
+    assert [after.worker._journal.deaths(record) for record in BATCH] == [0, 1, 0]
