@@ -26,8 +26,8 @@ from pathlib import Path
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from workers import topics
 from workers.config import StreamSettings, load_stream_settings
+from workers.kafka import topic_admin
 from workers.local.services import temporary_services
 from workers.topics import Topic, topic_name
 
@@ -233,7 +233,7 @@ def main() -> None:
                 environ=services.environ(),
                 overrides={"ensemble": {"preset": "instant"}, "kafka": {"topic_prefix": name}},
             )
-            topics.create(settings)
+            topic_admin.create(settings)
             return settings
 
         for name, batch, together in (("bare chain, one process", 16_384, True), ("bare chain, four", 262_144, False)):

@@ -27,8 +27,8 @@ from pathlib import Path
 from aiokafka import AIOKafkaProducer
 from load import STAGES, Client, message, processes
 
-from workers import topics
 from workers.config import StreamSettings, load_stream_settings
+from workers.kafka import topic_admin
 from workers.local.ports import choose_port
 from workers.local.services import temporary_services
 from workers.topics import Topic, topic_name
@@ -149,7 +149,7 @@ def main() -> None:
             environ=services.environ(),
             overrides={"ensemble": {"preset": "instant"}, "kafka": {"topic_prefix": f"{options.what}-"}},
         )
-        topics.create(settings)
+        topic_admin.create(settings)
         if options.what == "backlog":
             began = time.monotonic()
             size = asyncio.run(fill(settings, options.documents))

@@ -19,15 +19,14 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
-from workers import topics
 from workers.config import StreamSettings
 from workers.ensemble import combiner, members
 from workers.ensemble.combiner import CombineWorker
 from workers.join import aggregator
 from workers.join.aggregator import Aggregator
-from workers.kafka import acls
-from workers.kafka.app import StageApp
+from workers.kafka import acls, topic_admin
 from workers.kafka.size_limits import SizeLimits, shortage
+from workers.kafka.stage_app import StageApp
 from workers.redis_cache import RedisRetrievalCache
 from workers.shutdown.end_signals import EndSignals
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
@@ -115,7 +114,7 @@ async def serve_workers(
     if unknown or not stages or len(set(stages)) != len(stages):
         raise ConfigError(f"stages: expected some of {', '.join(ROLES)}, each once, not {list(stages)}")
     members.check(settings, stages)
-    reports = await asyncio.to_thread(topics.check, settings)
+    reports = await asyncio.to_thread(topic_admin.check, settings)
     sizes = SizeLimits.of(settings.kafka, reports)
     if (too_small := shortage(settings, sizes)) is not None:
         log.warning("%s", too_small)

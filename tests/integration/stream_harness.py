@@ -18,8 +18,8 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from tests.support.paths import ROOT
-from workers import topics
 from workers.config import StreamSettings, load_stream_settings
+from workers.kafka import topic_admin
 from workers.topics import Topic, app_id, topic_name
 
 STAGES = ("extract", "classify", "validate", "aggregate")
@@ -111,7 +111,7 @@ class Stream:
     # --- topics ---
 
     def create_topics(self) -> None:
-        topics.create(self.settings)
+        topic_admin.create(self.settings)
 
     def name(self, topic: Topic) -> str:
         return topic_name(self.settings.kafka, topic)

@@ -26,10 +26,10 @@ from el4ner.errors import ConfigError
 from tests.integration.secure_services import ADMIN, SecureKafka, SecureValkey, secure_valkey
 from tests.integration.stream_harness import ROOT, STAGES, Stream, wait_until
 from tests.support.certificates import Authority
-from workers import security, topics
+from workers import security
 from workers.config import RedisSettings, StreamSettings, load_stream_settings
 from workers.inputs.documents import NewDocument
-from workers.kafka import broker
+from workers.kafka import broker, topic_admin
 from workers.kafka.acls import Acl, Role, bindings, check_rights
 from workers.produce import ProduceError, produce_documents
 from workers.redis_cache import RedisRetrievalCache
@@ -120,7 +120,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Secured]:
         with contextlib.closing(kafka.admin()) as admin:
             done = admin.create_acls([one for acl in rights for one in _acls(acl)])
         assert done["failed"] == []
-        topics.create(secured.settings(Role.ADMIN))
+        topic_admin.create(secured.settings(Role.ADMIN))
         yield secured
 
 
@@ -269,7 +269,7 @@ def test_a_password_comes_from_a_mounted_file(secured: Secured, tmp_path: Path) 
     file = tmp_path / "password"
     file.write_text(f"{PASSWORDS[ADMIN]}\n")
     settings = secured.settings(sasl_password=None, sasl_password_file=str(file))
-    assert topics.describe(settings)
+    assert topic_admin.describe(settings)
 
 
 def test_plain_is_spoken_over_tls(secured: Secured) -> None:
@@ -295,11 +295,11 @@ def test_a_broker_is_not_believed_without_a_certificate_for_its_name_of_a_known_
 ) -> None:
     other = Authority(tmp_path / "other")
     with pytest.raises(TopicError, match=r"certificate .* is not trusted: .*unable to get local issuer"):
-        topics.describe(secured.settings(ssl_cafile=str(other.cafile)))
+        topic_admin.describe(secured.settings(ssl_cafile=str(other.cafile)))
     by_number = {"bootstrap_servers": secured.kafka.sasl_address_by_number}
     with pytest.raises(TopicError, match=r"certificate .* is not trusted: .*not valid for '127\.0\.0\.1'"):
-        topics.describe(secured.settings(**by_number))
-    assert topics.describe(secured.settings(**by_number, ssl_check_hostname=False))
+        topic_admin.describe(secured.settings(**by_number))
+    assert topic_admin.describe(secured.settings(**by_number, ssl_check_hostname=False))
     assert "kafka.ssl_check_hostname is off" in caplog.text
 
 

@@ -19,7 +19,7 @@ from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_stream import assert_exact, documents, lag
 from workers import run
 from workers.join.aggregator import Aggregator
-from workers.kafka.app import StageApp
+from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Outgoing
 from workers.messages.headers import find
 from workers.run import WorkerCrashedError, serve_workers

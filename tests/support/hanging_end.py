@@ -24,11 +24,13 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final
 
-from workers import run, topics
+from workers import run
 from workers.__main__ import main
+from workers.kafka import topic_admin
 from workers.shutdown import ending, watchdog
 from workers.telemetry.health import HealthServer
 from workers.telemetry.tracing import NoSpans
+from workers.topics import TopicError
 
 PATIENCE_SECONDS: Final = 40.0
 AT_ONCE: Final = 12
@@ -138,7 +140,7 @@ def child(case: str) -> int:
             watchdog._LOG_SECONDS = 15.0  # type: ignore[misc]
     os.environ |= {"EL4NER_WORKER__SHUTDOWN_SECONDS": "0.4", "EL4NER_WORKER__LOG_FORMAT": "json"}
     os.environ |= {"EL4NER_REDIS__ENABLED": "false", "EL4NER_WORKER__WEB_PORT": "0"}
-    topics.check = lambda _: []
+    topic_admin.check = lambda _: []
     hang = {place: HOW[how]} if how in HOW else {}
     if why == "start" and place == "stop":
         hang["start"] = fails
@@ -203,7 +205,7 @@ def child(case: str) -> int:
     elif place == "pipe":
         atexit.register(fill_the_log)
     elif place == "check":
-        topics.check = fail_and_hang
+        topic_admin.check = fail_and_hang
     return main(stages)
 
 
@@ -214,13 +216,13 @@ def sleep_for_ever() -> None:
 
 async def fails() -> None:
     """A worker that cannot start."""
-    raise topics.TopicError("no such group")
+    raise TopicError("no such group")
 
 
 def fail_and_hang(_: Any) -> None:
     """There is no broker, and the thread that looked for one left another one behind."""
     threading.Thread(target=time.sleep, args=[EVER], name="left-behind").start()
-    raise topics.TopicError("no broker")
+    raise TopicError("no broker")
 
 
 def hold_the_log() -> None:

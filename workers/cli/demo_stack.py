@@ -156,11 +156,11 @@ def _own_settings(settings: StreamSettings, services: Services, prefix: str, fol
 @contextlib.contextmanager
 def _topics(settings: StreamSettings, services: Services) -> Iterator[None]:
     """The demo's own topics. On a broker that stays they are deleted at the end."""
-    from workers import topics
+    from workers.kafka import topic_admin
 
     try:
-        topics.create(settings)
-        topics.check(settings)
+        topic_admin.create(settings)
+        topic_admin.check(settings)
         yield
     finally:
         if services.kafka_provider == "environment":

@@ -37,9 +37,9 @@ def create(ctx: typer.Context, *, output: FormatOption = OutputFormat.TEXT, conf
     """Create the topics that are missing; leave those that exist as they are. Exit code 1 if one does not fit."""
     settings = stream_settings(ctx, config)
     configure_cli_logging(ctx)
-    from workers import topics
+    from workers.kafka import topic_admin
 
-    _show(topics.create(settings), settings, output)
+    _show(topic_admin.create(settings), settings, output)
 
 
 @app.command("describe")
@@ -47,9 +47,9 @@ def describe(ctx: typer.Context, *, output: FormatOption = OutputFormat.TEXT, co
     """Show every topic and what is wrong with it. Exit code 1 if something is."""
     settings = stream_settings(ctx, config)
     configure_cli_logging(ctx)
-    from workers import topics
+    from workers.kafka import topic_admin
 
-    _show(topics.describe(settings), settings, output)
+    _show(topic_admin.describe(settings), settings, output)
 
 
 @app.command("acls")

@@ -31,7 +31,7 @@ from workers.join.outcome_writer import Letter, OutcomeWriter, Owned
 from workers.join.partition_join import PartitionJoin
 from workers.join.rules import Answer, Deletion, Join, Part
 from workers.join.write_loop import WriteLoop
-from workers.kafka.app import StageApp
+from workers.kafka.stage_app import StageApp
 from workers.kafka.offsets import Ticket
 from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import (

@@ -13,12 +13,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
-from kafka import KafkaAdminClient
 from kafka.errors import GroupAuthorizationFailedError, KafkaError
 
 from el4ner.errors import ConfigError
 from workers.config import KafkaSettings
-from workers.kafka import broker
+from workers.kafka.topic_admin import administering
 from workers.topics import Topic, TopicError, app_id, changelog_name, plan, topic_name
 
 __all__ = ["Acl", "Resource", "Role", "bindings", "check_rights", "kafka_acls_commands"]
@@ -154,15 +153,14 @@ def check_rights(settings: KafkaSettings, stages: Collection[str]) -> None:
     """Refuse to go on if the broker would not let our user do what these stages do; one without an authorizer does.
 
     Asked before a worker starts: Faust waits for ever, and silently, for a group that it may not join. The topics have
-    to be there (:func:`workers.topics.check`). Rights on transactional ids show when the first one is used.
+    to be there (:func:`workers.kafka.topic_admin.check`). Rights on transactional ids show when the first one is used.
 
     Raises:
         TopicError: names every right that is missing.
     """
     wanted = [acl for role in _STAGES if role.value in stages for acl in bindings(settings, roles=[role])]
-    admin = broker.connect(settings, KafkaAdminClient, TopicError, client_id="el4ner-rights")
     missing = []
-    try:
+    with administering(settings, client_id="el4ner-rights") as admin:
         names = sorted({acl.name for acl in wanted if acl.resource is Resource.TOPIC})
         granted = {topic["name"]: topic.get("authorized_operations") for topic in admin.describe_topics(names)}
         for acl in wanted:
@@ -171,10 +169,6 @@ def check_rights(settings: KafkaSettings, stages: Collection[str]) -> None:
                 missing += [(acl, operation) for operation in acl.operations if operation.lower() not in may]
             elif acl.resource is Resource.GROUP and not acl.prefixed and not _may_use_group(admin, acl.name):
                 missing.append((acl, "Read"))
-    except KafkaError as error:
-        raise TopicError(f"the broker at {settings.bootstrap_servers} refused: {error}") from error
-    finally:
-        admin.close()
     if missing:
         who = "the user of this worker" if settings.sasl_username is None else f"user {settings.sasl_username!r}"
         rights = "\n".join(

@@ -268,7 +268,7 @@ class Producer(driver.Producer):  # type: ignore[misc]
 
 
 class Transport(driver.Transport):  # type: ignore[misc]
-    """What :class:`workers.kafka.app.StageApp` uses."""
+    """What :class:`workers.kafka.stage_app.StageApp` uses."""
 
     Consumer = Consumer
     Producer = Producer

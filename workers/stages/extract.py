@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from el4ner.errors import DocumentError
 from el4ner.types import Document, DocumentCandidates
 from workers.ensemble.members import part_of
-from workers.kafka.app import StageApp
+from workers.kafka.stage_app import StageApp
 from workers.messages.headers import RandomBytes
 from workers.stages.stage import EXTRACT
 from workers.stages.stage_worker import Owner, StageWorker

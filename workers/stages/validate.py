@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from el4ner.errors import DocumentError
 from el4ner.types import DocumentEntities, DocumentTypes
-from workers.kafka.app import StageApp
+from workers.kafka.stage_app import StageApp
 from workers.messages.headers import RandomBytes
 from workers.stages.stage import VALIDATE
 from workers.stages.stage_worker import Owner, StageWorker

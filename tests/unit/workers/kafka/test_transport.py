@@ -13,7 +13,7 @@ from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
 from workers.config import load_stream_settings
-from workers.kafka.app import StageApp
+from workers.kafka.stage_app import StageApp
 from workers.kafka.transport import Consumer, Fetched
 from workers.topics import Topic
 
