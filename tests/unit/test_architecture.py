@@ -93,13 +93,13 @@ def test_loggers_are_the_standard_librarys() -> None:
 
 
 def test_nothing_but_a_commands_results_is_written_to_standard_output() -> None:
-    """Commands write their results by :func:`workers.cli.output.results_file`: once a library may print, that is not
-    ``sys.stdout``."""
+    """Commands write their results by :func:`workers.cli.standard_output.results_file`: once a library may print, that is
+    not ``sys.stdout``."""
     for path, place, node in nodes(SOURCES):
         if isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             assert called not in ("print", "rich.print", "pprint.pprint", "pprint", "pp"), f"{place} prints"
-        if path in (STREAM_FOLDER / "cli" / "output.py", STREAM_FOLDER / "cli" / "app.py"):
+        if path in (STREAM_FOLDER / "cli" / "standard_output.py", STREAM_FOLDER / "cli" / "app.py"):
             continue
         assert not {"typer.echo", "click.echo", "sys.stdout", "rich.print"} & set(imported_by(node)), place
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "sys":

@@ -12,7 +12,7 @@ from el4ner.errors import ConfigError
 from el4ner.types import Mode
 from workers.cli.calibrate_text import show_calibration, show_trial
 from workers.cli.options import ConfigOption, EnsembleOption, examples, json_file, refuse_unwritable
-from workers.cli.output import complain, results_file, tell, writable
+from workers.cli.output import complain, tell
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import (
     configure_cli_logging,
@@ -21,6 +21,7 @@ from workers.cli.settings import (
     with_pools,
     work_offline_if_local,
 )
+from workers.cli.standard_output import results_file, writable
 
 if TYPE_CHECKING:
     from el4ner.config import Settings

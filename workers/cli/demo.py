@@ -14,9 +14,10 @@ import typer
 from workers.cli.demo_stack import DemoError, Stack, running_stack
 from workers.cli.models import sources_of
 from workers.cli.options import ConfigOption, EnsembleOption, examples
-from workers.cli.output import complain, results, results_file, table, tell
+from workers.cli.output import complain, results, table, tell
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, overrides_of, stream_settings
+from workers.cli.standard_output import results_file
 from workers.cli.tail import show_tagged
 
 if TYPE_CHECKING:

@@ -17,9 +17,11 @@ from rich.text import Text
 from workers.cli.interrupts import interruptible
 from workers.cli.moments import parse_moment, shown_moment
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import complain, legible, results, results_file, table, tell
+from workers.cli.output import complain, results, table, tell
 from workers.cli.progress import Counter
 from workers.cli.settings import configure_cli_logging, stream_settings
+from workers.cli.standard_output import results_file
+from workers.printable import legible
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings

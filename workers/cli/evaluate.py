@@ -18,9 +18,10 @@ from workers.cli.options import (
     json_file,
     refuse_unwritable,
 )
-from workers.cli.output import results, results_file, table, tell, writable
+from workers.cli.output import results, table, tell
 from workers.cli.progress import Counter, TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, overrides_of, work_offline_if_local
+from workers.cli.standard_output import results_file, writable
 
 if TYPE_CHECKING:
     from el4ner.config import Settings

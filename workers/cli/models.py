@@ -11,9 +11,10 @@ from el4ner.errors import ModelError
 from workers.cli.models_gpu import gpu
 from workers.cli.models_memory import memory_of
 from workers.cli.options import ConfigOption, EnsembleOption, OutputFormat, examples
-from workers.cli.output import complain, results, results_file, table
+from workers.cli.output import complain, results, table
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import GlobalOptions, configure_cli_logging, method_settings, overrides_of
+from workers.cli.standard_output import results_file
 
 if TYPE_CHECKING:
     from el4ner.config import Settings

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from workers.cli.options import OutputFormat
-from workers.cli.output import results, results_file, table, tell, told
+from workers.cli.output import results, table, tell, told
 from workers.cli.progress import Counter
 from workers.cli.settings import configure_cli_logging
+from workers.cli.standard_output import results_file
 
 if TYPE_CHECKING:
     from el4ner.engines.exllama.readiness import GpuReadiness, LibraryState

@@ -8,9 +8,10 @@ import typer
 
 from el4ner.errors import ConfigError, PoolError
 from workers.cli.options import ConfigOption, OutputFormat, PoolErrorsOption, examples
-from workers.cli.output import complain, results, results_file, table
+from workers.cli.output import complain, results, table
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, work_offline_if_local
+from workers.cli.standard_output import results_file
 
 if TYPE_CHECKING:
     from el4ner.pools import Pool

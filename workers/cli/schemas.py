@@ -5,7 +5,7 @@ from __future__ import annotations
 import typer
 
 from workers.cli.options import examples
-from workers.cli.output import results_file
+from workers.cli.standard_output import results_file
 from workers.messages.schemas import schemas_dir
 
 __all__ = ["app"]

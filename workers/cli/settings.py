@@ -15,7 +15,7 @@ import typer
 
 from el4ner.types import Mode
 from workers.cli.options import LogFormat, LogLevel
-from workers.cli.output import reserve_standard_output
+from workers.cli.standard_output import reserve_standard_output
 
 if TYPE_CHECKING:
     from el4ner.config import Settings

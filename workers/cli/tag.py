@@ -9,6 +9,7 @@ import typer
 
 from el4ner.errors import DocumentError
 from el4ner.types import Document, TaggedDocument
+from workers.cli.entity_marks import EntityMark, marked
 from workers.cli.input_options import (
     DelimiterOption,
     EncodingOption,
@@ -23,7 +24,7 @@ from workers.cli.input_options import (
 )
 from workers.cli.inputs import as_they_come, documents_of
 from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, OutputFormat, PoolOption, examples
-from workers.cli.output import Mark, complain, marked, results, results_file
+from workers.cli.output import complain, results
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import (
     configure_cli_logging,
@@ -32,6 +33,7 @@ from workers.cli.settings import (
     with_only_pool,
     work_offline_if_local,
 )
+from workers.cli.standard_output import results_file
 
 __all__ = ["EXAMPLES", "tag"]
 
@@ -132,5 +134,5 @@ def _show(tagged: TaggedDocument, metadata: Mapping[str, Any] | None, output: Ou
         results_file().flush()
     else:
         console = results()
-        marks = [Mark(entity.start, entity.end, entity.type) for entity in tagged.entities]
+        marks = [EntityMark(entity.start, entity.end, entity.type) for entity in tagged.entities]
         console.print(marked(tagged.text, marks, console), end="" if tagged.text.endswith("\n") else "\n")

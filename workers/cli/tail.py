@@ -10,9 +10,12 @@ import typer
 from rich.console import Console
 from rich.text import Text
 
+from workers.cli.entity_marks import EntityMark, marked
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import Mark, complain, legible, marked, results, results_file
+from workers.cli.output import complain, results
 from workers.cli.settings import configure_cli_logging, stream_settings
+from workers.cli.standard_output import results_file
+from workers.printable import legible
 
 __all__ = ["EXAMPLES", "show_tagged", "tail"]
 
@@ -74,6 +77,6 @@ def show_tagged(value: Mapping[str, Any], console: Console, *, prefix: str = "")
         missing = f", no answer from {', '.join(value['missing'])}" if value["missing"] and not why else ""
         line.append(f"({value['status']}{legible(why)}{missing}) ", "bold red")
     if value["text"] is not None:
-        marks = [Mark(entity["start"], entity["end"], entity["type"]) for entity in value["entities"]]
+        marks = [EntityMark(entity["start"], entity["end"], entity["type"]) for entity in value["entities"]]
         line.append_text(marked(value["text"], marks, console))
     console.print(line)

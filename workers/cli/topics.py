@@ -8,8 +8,9 @@ import typer
 
 from el4ner.nearest import no_such
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import complain, results, results_file, table
+from workers.cli.output import complain, results, table
 from workers.cli.settings import configure_cli_logging, stream_settings
+from workers.cli.standard_output import results_file
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings

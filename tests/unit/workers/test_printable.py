@@ -18,7 +18,8 @@ from el4ner.errors import PoolError
 from el4ner.pools import load_pool
 from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
-from workers.cli.output import complain, results, results_file, table, tell, told
+from workers.cli.output import complain, results, table, tell, told
+from workers.cli.standard_output import results_file
 from workers.config import WorkerSettings
 from workers.printable import escaped, legible
 from workers.telemetry.logs import configure_logging
@@ -75,7 +76,7 @@ def test_any_text_is_made_harmless(text: str) -> None:
         ["eval", "x", "--json", f"/{NAME}/x"],
         ["topics", "acls", "--principal", NASTY],
         ["models", "prepare", f"packaged:{NASTY}"],
-        ["schemas", "check", NAME],
+        ["schemas", NAME],
         ["worker", NASTY],
         [NASTY],
         ["pool", NASTY],

@@ -115,8 +115,8 @@ def test_a_server_that_is_away_and_one_that_is_busy_are_told_on_standard_error(f
     lines = [line for line in errors.splitlines() if "engine=m" in line]
     for level, event, module, field in (
         ("warning", "server-away", "probing", f"url={away}"),
-        ("info", "server-probed", "engine", "kind=tabbyapi"),
-        ("warning", "server-failed", "transport", "503"),
+        ("info", "server-probed", "served_engine", "kind=tabbyapi"),
+        ("warning", "server-failed", "http_transport", "503"),
     ):
         words = (f"[{level}", event, f"[el4ner.engines.served.{module}]", field)
         assert any(all(word in line for word in words) for line in lines), (words, errors)

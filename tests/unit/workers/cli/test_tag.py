@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 from el4ner.errors import DocumentError
 from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
+from workers.cli.entity_marks import EntityMark, colour_of, marked, plainly_marked
 from workers.cli.inputs import as_they_come, documents_of
-from workers.cli.output import Mark, colour_of, legible, marked, plainly_marked
 from workers.inputs.file_formats import InputFormat
+from workers.printable import legible
 
 __all__ = ["runner", "undisturbed"]
 
@@ -203,19 +204,19 @@ def test_what_reading_raises_comes_after_what_was_read() -> None:
 
 def test_marks_stand_where_the_entities_are() -> None:
     text = "Bank of London in London"
-    marks = [Mark(0, 14, "org"), Mark(8, 14, "place"), Mark(18, 24, "place")]
+    marks = [EntityMark(0, 14, "org"), EntityMark(8, 14, "place"), EntityMark(18, 24, "place")]
     assert plainly_marked(text, marks) == "[Bank of [London|place]|org] in [London|place]"
-    assert plainly_marked("ab", [Mark(0, 1, "x"), Mark(1, 2, "y")]) == "[a|x][b|y]"
+    assert plainly_marked("ab", [EntityMark(0, 1, "x"), EntityMark(1, 2, "y")]) == "[a|x][b|y]"
     assert plainly_marked("", []) == ""
 
 
 def test_a_terminal_gets_colours_and_the_same_text() -> None:
     console = Console(file=StringIO(), force_terminal=True, color_system="256", no_color=False)
-    shown = marked("Ada in London", [Mark(0, 3, "person"), Mark(7, 13, "location")], console)
+    shown = marked("Ada in London", [EntityMark(0, 3, "person"), EntityMark(7, 13, "location")], console)
     assert shown.plain == "Ada person  in London location "
     assert {str(span.style).split()[-1] for span in shown.spans} == {colour_of("person"), colour_of("location")}
     plain = Console(file=StringIO(), force_terminal=True, no_color=True)
-    assert marked("Ada", [Mark(0, 3, "person")], plain).plain == "[Ada|person]"
+    assert marked("Ada", [EntityMark(0, 3, "person")], plain).plain == "[Ada|person]"
 
 
 def test_a_type_always_has_the_same_colour() -> None:
