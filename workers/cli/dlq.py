@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import base64
 import heapq
-import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
-from rich.text import Text
 
-from workers.cli.interrupts import interruptible
-from workers.cli.moments import parse_moment, shown_moment
+from workers.cli.dlq_display import (
+    LetterCounts,
+    messages,
+    show_kinds,
+    show_left_out,
+    show_letter,
+    show_plan,
+    show_rows,
+    shown_bytes,
+    write_line,
+)
+from workers.cli.interrupts import interrupt_flag
+from workers.cli.moments import parse_moment
 from workers.cli.options import ConfigOption, OutputFormat, examples
-from workers.cli.output import complain, results, table, tell
+from workers.cli.output import complain, tell
 from workers.cli.progress import Counter
 from workers.cli.settings import configure_cli_logging, stream_settings
 from workers.cli.standard_output import results_file
-from workers.printable import legible
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings
@@ -32,8 +40,6 @@ __all__ = ["app"]
 
 EXIT_NOTHING: Final = 1
 _LISTED: Final = 50
-_SHOWN_BYTES: Final = 16 * 1024
-_SHOWN_CHARS: Final = 120
 
 app = typer.Typer(
     name="dlq",
@@ -91,30 +97,30 @@ def list_(
     configure_cli_logging(ctx)
     from workers.dead_letters.replay import read_letters
 
-    kinds: dict[tuple[str, str], _Kind] = {}
+    kinds: dict[tuple[str, str], LetterCounts] = {}
 
     def matching() -> Iterable[Letter]:
         for letter in read_letters(settings, since_ms=wanted.since_ms):
             if wanted.matches(letter):
-                kinds.setdefault((letter.stage or "?", letter.code or "?"), _Kind()).add(letter)
+                kinds.setdefault((letter.stage or "?", letter.code or "?"), LetterCounts()).add(letter)
                 yield letter
 
     if output is OutputFormat.JSON and limit is None:
         for letter in matching():
             if not summary:
-                _write(letter.to_json())
+                write_line(letter.to_json())
     else:
         # The latest, without their values: letters may be of megabytes, and many.
         rows = heapq.nlargest(
             limit or _LISTED, ((one.timestamp_ms, one.coordinates, one.to_json()) for one in matching()), key=_written
         )
         if not summary:
-            _show_rows([row for _, _, row in reversed(rows)], output, sum(kind.letters for kind in kinds.values()))
+            show_rows([row for _, _, row in reversed(rows)], output, sum(kind.letters for kind in kinds.values()))
     if not kinds:
         complain("no dead letter matches", severity="warning")
         raise typer.Exit(EXIT_NOTHING)
     if summary or output is OutputFormat.TEXT:
-        _show_kinds(kinds, output)
+        show_kinds(kinds, output)
 
 
 @app.command("show", epilog=examples("el4ner dlq show 3-17", "el4ner dlq show 3-17 --raw > message.json"))
@@ -145,10 +151,10 @@ def show(
             complain("the message has no value (it is a deletion)", severity="warning")
     elif output is OutputFormat.JSON:
         value = None if found.value is None else base64.b64encode(found.value).decode()
-        headers = [[name, _text(value)] for name, value in found.headers]
-        _write({**found.to_json(), "headers": headers, "value_base64": value})
+        headers = [[name, shown_bytes(value)] for name, value in found.headers]
+        write_line({**found.to_json(), "headers": headers, "value_base64": value})
     else:
-        _show_letter(found)
+        show_letter(found)
 
 
 @app.command(
@@ -203,13 +209,13 @@ def replay(
         noted = None if journal is None else stack.enter_context(Journal(journal))
         done = set() if noted is None else noted.done
         plan = _plan_named(settings, letters, done) if letters else _plan(settings, wanted, done, limit)
-        _show_left_out(plan)
+        show_left_out(plan)
         if not plan.letters:
             complain("no dead letter matches, or none is left to be sent", severity="warning")
             raise typer.Exit(EXIT_NOTHING)
         if not yes:
-            _show_plan(plan, output)
-            tell(f"dry run: {_messages(len(plan.letters))} would be sent again; add --yes to do it")
+            show_plan(plan, output)
+            tell(f"dry run: {messages(len(plan.letters))} would be sent again; add --yes to do it")
             return
         sent = 0
         # A bar takes standard output for itself, and is for those who do not see the lines.
@@ -222,7 +228,7 @@ def replay(
             if noted is not None:
                 noted.add(replayed)
             if output is OutputFormat.JSON:
-                _write(replayed.to_json(), out)
+                write_line(replayed.to_json(), out)
             else:
                 where = f"{replayed.topic}-{replayed.partition}-{replayed.offset}"
                 out.write(f"{replayed.letter} → {where}\n")
@@ -231,32 +237,16 @@ def replay(
                 counter.advance()
 
         try:
-            stop = stack.enter_context(interruptible())
+            stop = stack.enter_context(interrupt_flag())
             planned = read_letters(settings, only=plan.letters)
             send_again(settings, at_rate(planned, rate), delivered=delivered, stop=stop)
         finally:
-            tell(f"{_messages(sent)} of {len(plan.letters)} sent again")
+            tell(f"{messages(sent)} of {len(plan.letters)} sent again")
         if stop():
             raise typer.Exit(130)
         if sent < len(plan.letters):
             complain("the others are no longer in the topic", severity="warning")
             raise typer.Exit(1)
-
-
-class _Kind:
-    """How many letters of one stage and code, and when."""
-
-    def __init__(self) -> None:
-        self.letters = 0
-        self.replayed = 0
-        self.first = sys.maxsize
-        self.last = -1
-
-    def add(self, letter: Letter) -> None:
-        self.letters += 1
-        self.replayed += letter.replay.count > 0
-        self.first = min(self.first, letter.timestamp_ms)
-        self.last = max(self.last, letter.timestamp_ms)
 
 
 def _wanted(
@@ -314,132 +304,3 @@ def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> P
 
 def _written(row: tuple[int, Any, Any]) -> tuple[int, Any]:
     return row[:2]
-
-
-def _write(line: dict[str, Any], out: TextIO | None = None) -> None:
-    from el4ner.serialize import dumps
-
-    out = out or results_file()
-    out.write(dumps(line).decode() + "\n")
-    out.flush()
-
-
-def _show_rows(rows: list[dict[str, Any]], output: OutputFormat, all_of_them: int) -> None:
-    if output is OutputFormat.JSON:
-        for row in rows:
-            _write(row)
-        return
-    shown = table("letter", "written", "stage", "code", "document", "from", "replays", "message", right=["replays"])
-    for row in rows:
-        shown.add_row(
-            row["letter"],
-            shown_moment(row["written_at"]),
-            _cell(row["stage"]),
-            _cell(row["code"]),
-            _cell(row["document"]),
-            _cell(None if row["topic"] is None else f"{row['topic']}-{row['partition']}-{row['offset']}"),
-            str(row["replays"]),
-            _cell(row["message"]),
-        )
-    if rows:
-        results().print(shown)
-    if len(rows) < all_of_them:
-        tell(f"the latest {len(rows)} of {all_of_them}; --limit shows more")
-
-
-def _show_kinds(kinds: dict[tuple[str, str], _Kind], output: OutputFormat) -> None:
-    shown = table("stage", "code", "letters", "failed again", "first", "last", right=["letters", "failed again"])
-    for (stage, code), kind in sorted(kinds.items(), key=lambda item: (-item[1].letters, item[0])):
-        if output is OutputFormat.JSON:
-            _write(
-                {
-                    "stage": stage,
-                    "code": code,
-                    "letters": kind.letters,
-                    "failed_again": kind.replayed,
-                    "first": kind.first,
-                    "last": kind.last,
-                }
-            )
-        else:
-            times = (shown_moment(kind.first), shown_moment(kind.last))
-            shown.add_row(_cell(stage), _cell(code), str(kind.letters), str(kind.replayed), *times)
-    if output is OutputFormat.TEXT:
-        results().print(shown)
-
-
-def _show_letter(letter: Letter) -> None:
-    console = results()
-    about = table("", "")
-    about.show_header = False
-    about.add_row("dead letter", letter.id)
-    about.add_row("written", shown_moment(letter.timestamp_ms))
-    about.add_row("first failed", shown_moment(letter.first_failed_at_ms))
-    for name, value in letter.reasons.items():
-        about.add_row(_cell(f"el4ner-{name}"), _cell(value, cut=False))
-    about.add_row("key", _cell(_text(letter.key), cut=False))
-    console.print(about)
-    console.print("\noriginal headers:" if letter.headers else "\nno original headers")
-    for name, raw in letter.headers:
-        console.print(Text(f"  {legible(name)}: {legible(str(_text(raw)))}"))
-    if letter.value is None:
-        console.print("\nno value (it is a deletion)")
-        return
-    console.print(f"\nvalue, {len(letter.value)} bytes:")
-    console.print(Text(_value_shown(letter.value)))
-    if len(letter.value) > _SHOWN_BYTES:
-        tell(f"the first {_SHOWN_BYTES} bytes of it; --raw writes all")
-
-
-def _value_shown(value: bytes) -> str:
-    """As text if all of it is, otherwise in hex, sixteen bytes a line."""
-    try:
-        value.decode()
-    except UnicodeDecodeError:
-        head = value[:_SHOWN_BYTES]
-        lines = (head[at : at + 16] for at in range(0, len(head), 16))
-        return "\n".join(f"{number * 16:08x}  {line.hex(' ')}" for number, line in enumerate(lines))
-    # Cut between characters.
-    return legible(value[:_SHOWN_BYTES].decode("utf-8", "ignore"))
-
-
-def _show_plan(plan: Plan, output: OutputFormat) -> None:
-    shown = table("stage", "code", "back to", "messages", right=["messages"])
-    for stage, code, topic, count in plan.counts():
-        if output is OutputFormat.JSON:
-            _write({"stage": stage, "code": code, "topic": topic, "messages": count})
-        else:
-            shown.add_row(_cell(stage), _cell(code), _cell(topic), str(count))
-    if output is OutputFormat.TEXT:
-        results().print(shown)
-
-
-def _show_left_out(plan: Plan) -> None:
-    for count, why in (
-        (plan.done, "sent before, says the journal"),
-        (plan.superseded, "replayed before; the letters that came of it stand for them"),
-        (plan.repeated, "about a message that a later letter is about too"),
-    ):
-        if count:
-            tell(f"passed over: {count} {why}")
-    for topic, count in plan.foreign.items():
-        complain(
-            f"{count} not sent: no stage of this pipeline reads {topic!r}, which they say they came from",
-            severity="warning",
-        )
-
-
-def _messages(count: int) -> str:
-    return "1 message" if count == 1 else f"{count} messages"
-
-
-def _text(raw: bytes | None) -> str | None:
-    return None if raw is None else raw.decode("utf-8", "backslashreplace")
-
-
-def _cell(text: str | None, *, cut: bool = True) -> Text:
-    """What came from anywhere, on one line."""
-    if text is None:
-        return Text("-")
-    clean = legible(text).replace("\n", " ").replace("\t", " ")
-    return Text(clean if len(clean) <= _SHOWN_CHARS or not cut else clean[: _SHOWN_CHARS - 1] + "…")

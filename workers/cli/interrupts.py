@@ -8,13 +8,13 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import Any, Generic, Self, TypeVar
 
-__all__ = ["Interruptible", "interruptible"]
+__all__ = ["StoppableIteration", "interrupt_flag"]
 
 T = TypeVar("T")
 
 
 @contextmanager
-def interruptible(wanted: bool = True) -> Iterator[Callable[[], bool]]:
+def interrupt_flag(wanted: bool = True) -> Iterator[Callable[[], bool]]:
     """Inside, the first Ctrl-C only makes the flag true, so that what was begun is finished and counted."""
     stopped = False
 
@@ -32,7 +32,7 @@ def interruptible(wanted: bool = True) -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-class Interruptible(Generic[T]):
+class StoppableIteration(Generic[T]):
     """Things that are waited for, such as lines of a pipe, until Ctrl-C or SIGTERM; in a ``with`` block.
 
     The first signal ends the iteration: at once where the next thing is waited for, else when it would be. What is done

@@ -21,7 +21,7 @@ from workers.cli.input_options import (
     fields_of,
     warn_of_replaced,
 )
-from workers.cli.interrupts import Interruptible
+from workers.cli.interrupts import StoppableIteration
 from workers.cli.options import ConfigOption, examples
 from workers.cli.output import complain, tell, told
 from workers.cli.pacing import at_rate
@@ -139,10 +139,10 @@ def produce(
     decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
     kept = None if state is None else FollowState(state)
     account = _Account(kept)
-    with Interruptible[Any]() as interruptible:
+    with StoppableIteration[Any]() as interrupt_flag:
 
         def bad(record: BadRecord) -> None:
-            with interruptible.undisturbed():
+            with interrupt_flag.undisturbed():
                 rejects(record)
 
         documents: Iterator[NewDocument] = read_documents(
@@ -158,7 +158,7 @@ def produce(
             follow=follow,
             state=kept,
             notice=lambda text: complain(text, severity="notice"),
-            stop=lambda: interruptible.number is not None,
+            stop=lambda: interrupt_flag.number is not None,
         )
         try:
             with Counter("documents", _count(path, kind, follow) if told().is_terminal else None) as counter:
@@ -169,7 +169,7 @@ def produce(
 
                 produced = produce_documents(
                     settings,
-                    interruptible.until_stopped(at_rate(documents, rate)),
+                    interrupt_flag.until_stopped(at_rate(documents, rate)),
                     delivered=delivered,
                     undelivered=account.undelivered,
                     too_large=lambda document, reason: rejects(account.too_large(document, file, reason)),
@@ -182,7 +182,7 @@ def produce(
                 kept.save()
             warn_of_replaced(decoder)
             _sum_up(rejects)
-        stopped = interruptible.exit_status
+        stopped = interrupt_flag.exit_status
     tell(f"{produced.documents} documents sent in {produced.seconds:.1f} s{account.where_to_go_on(stopped)}")
     if stopped is not None:
         raise typer.Exit(stopped)

@@ -16,7 +16,7 @@ from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli import produce
 from workers.cli.app import app
 from workers.cli.demo import _read
-from workers.cli.interrupts import Interruptible
+from workers.cli.interrupts import StoppableIteration
 from workers.cli.pacing import at_rate
 from workers.cli.tail import show_tagged
 from workers.inputs.documents import InputError, NewDocument
@@ -204,30 +204,30 @@ def test_a_signal_ends_the_waiting_and_nothing_else() -> None:
         os.kill(os.getpid(), signal.SIGINT)  # while the third is waited for
         yield 3
 
-    with Interruptible[int]() as interruptible:
-        done += interruptible.until_stopped(things())
-    assert (done, interruptible.exit_status) == ([1, 2], 130)
+    with StoppableIteration[int]() as interrupt_flag:
+        done += interrupt_flag.until_stopped(things())
+    assert (done, interrupt_flag.exit_status) == ([1, 2], 130)
 
     done = []
-    with Interruptible[int]() as interruptible:
-        for number in interruptible.until_stopped(iter(range(10))):
+    with StoppableIteration[int]() as interrupt_flag:
+        for number in interrupt_flag.until_stopped(iter(range(10))):
             if number == 4:
                 os.kill(os.getpid(), signal.SIGTERM)  # while one is worked on: that is done
             done.append(number)
-    assert (done, interruptible.exit_status) == ([0, 1, 2, 3, 4], 143)
+    assert (done, interrupt_flag.exit_status) == ([0, 1, 2, 3, 4], 143)
 
 
 def test_a_signal_waits_for_what_is_written_down() -> None:
     kept: list[str] = []
 
     def things() -> Iterator[int]:
-        with interruptible.undisturbed():
+        with interrupt_flag.undisturbed():
             os.kill(os.getpid(), signal.SIGINT)
             kept.append("whole")
         yield 1
 
-    with Interruptible[int]() as interruptible:
-        assert list(interruptible.until_stopped(things())) == []
+    with StoppableIteration[int]() as interrupt_flag:
+        assert list(interrupt_flag.until_stopped(things())) == []
     assert kept == ["whole"]
 
 

@@ -19,7 +19,7 @@ import workers.dead_letters.replay
 from el4ner.errors import DocumentError
 from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
-from workers.cli.interrupts import interruptible
+from workers.cli.interrupts import interrupt_flag
 from workers.cli.moments import parse_moment, shown_moment
 from workers.cli.pacing import at_rate
 from workers.config import KafkaSettings
@@ -327,13 +327,13 @@ def heard() -> Iterator[None]:
 
 @pytest.mark.usefixtures("heard")
 def test_the_first_ctrl_c_ends_in_good_order_and_the_second_at_once() -> None:
-    with interruptible() as stop:
+    with interrupt_flag() as stop:
         assert not stop()
         signal.raise_signal(signal.SIGINT)
         assert stop()
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    with interruptible(False) as stop, pytest.raises(KeyboardInterrupt):
+    with interrupt_flag(False) as stop, pytest.raises(KeyboardInterrupt):
         signal.raise_signal(signal.SIGINT)
     assert not stop()
 
