@@ -35,6 +35,7 @@ from workers.stages.failure_limit import FailureLimit
 from workers.stages.isolation import Result
 from workers.stages.refusals import deliver_answers, fitting
 from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, Deleted, Failure, Stage, StageAnswer, Work
+from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic
 
@@ -268,7 +269,7 @@ class CombineWorker:
         self._clock_ms = clock_ms
         self._monotonic_ms = monotonic_ms
         self._random = random
-        self._telemetry = telemetry.stage(COMBINE, clock_ms=clock_ms, random=random)
+        self._telemetry = StageTelemetry(telemetry, COMBINE, clock_ms=clock_ms, random=random)
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         self._join: MemberJoin[Held] = MemberJoin(
             deadline_ms=int(worker.members_deadline_seconds * 1000),

@@ -27,6 +27,7 @@ from el4ner.serialize import dumps, entities_from_json, types_from_json
 from el4ner.types import TaggedDocument
 from workers.config import StreamSettings
 from workers.join.changelog import Recovered, read_changelog
+from workers.join.join_telemetry import JoinTelemetry
 from workers.join.outcome_writer import Letter, OutcomeWriter, Owned
 from workers.join.partition_join import PartitionJoin
 from workers.join.rules import Answer, Deletion, Join, Part
@@ -133,7 +134,7 @@ class Aggregator:
         self._settings = settings
         self._clock_ms = clock_ms
         self._monotonic_ms = monotonic_ms
-        self._telemetry = telemetry.stage("aggregate", clock_ms=clock_ms, random=random)
+        self._telemetry = JoinTelemetry(telemetry, clock_ms=clock_ms)
         self._outcomes = OutcomeWriter(
             app, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=self._telemetry
         )

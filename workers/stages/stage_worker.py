@@ -36,6 +36,7 @@ from workers.stages.failure_limit import FailureLimit
 from workers.stages.isolation import Isolation, Result
 from workers.stages.refusals import deliver_answers, fitting
 from workers.stages.stage import Deleted, Failure, Stage, StageAnswer, Work
+from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
 
 __all__ = ["EngineHungError", "Owner", "StageWorker"]
@@ -90,7 +91,7 @@ class StageWorker:
         self._owner = owner
         self._clock_ms = clock_ms
         self._random = random
-        self._telemetry = telemetry.stage(stage.name, clock_ms=clock_ms, random=random, group=app.group)
+        self._telemetry = StageTelemetry(telemetry, stage.name, clock_ms=clock_ms, random=random, group=app.group)
         self._settings = app.settings
         self._slots = asyncio.Semaphore(worker.batches_in_flight)
         self._at_engine = 0

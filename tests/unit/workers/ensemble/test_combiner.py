@@ -29,6 +29,9 @@ from workers.messages.envelope import Outgoing, Record, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
 from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, VALIDATE, Deleted, Stage, StageAnswer, Work
+from workers.telemetry.metrics import Metrics
+from workers.telemetry.recorder import Telemetry
+from workers.telemetry.tracing import NoSpans
 from workers.topics import Topic
 
 MEMBERS = ("instant-a", "instant-b")
@@ -329,10 +332,10 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
             raw_topic=lambda *_: None,
             task=lambda function: function,
         )
-        told: Any = SimpleNamespace(metrics=SimpleNamespace(observe=lambda *_: None), stage=lambda *_, **__: None)
+        telemetry = Telemetry(settings, Metrics(version="1"), NoSpans())
         clock: Any = lambda: TIME  # noqa: E731
         worker = CombineWorker(
-            app, processes.combiner, clock_ms=clock, monotonic_ms=clock, random=random, telemetry=told
+            app, processes.combiner, clock_ms=clock, monotonic_ms=clock, random=random, telemetry=telemetry
         )
         worker._journal.take_over()
         return worker

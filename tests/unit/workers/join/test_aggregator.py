@@ -32,6 +32,9 @@ from workers.messages import schemas
 from workers.messages.envelope import Origin, Outgoing, Record
 from workers.messages.headers import Trace, find, parse_traceparent
 from workers.stages.failure_limit import TooManyFailuresError
+from workers.telemetry.metrics import Metrics
+from workers.telemetry.recorder import Telemetry
+from workers.telemetry.tracing import NoSpans
 from workers.topics import Topic
 
 SPAN = Trace(TRACE.split("-")[1], "0" * 15 + "1")
@@ -144,11 +147,12 @@ class Partition:
             raw_topic=lambda *_: None,
             task=lambda function: function,
         )
-        told = SimpleNamespace(letter=self.letters.append, settled=lambda *_, **__: None)
-        telemetry = SimpleNamespace(metrics=SimpleNamespace(observe=lambda *_: None), stage=lambda *_, **__: told)
+        telemetry = Telemetry(settings, Metrics(version="1"), NoSpans())
         self.aggregator = Aggregator(
             app, clock_ms=lambda: TIME, monotonic_ms=lambda: 5_000, random=random, telemetry=telemetry
         )
+        recorder: Any = self.aggregator._telemetry
+        recorder.letter = self.letters.append
         self.writer = Writer()
         joins: PartitionJoin[Ticket] = PartitionJoin(join_of(settings), remember_ms=1_000, checkpoint_ms=1_000)
         self.owned = self.aggregator._owned_by(1, self.writer, joins)

@@ -26,6 +26,9 @@ from workers.stages import stage_worker
 from workers.stages.failure_limit import TooManyFailuresError
 from workers.stages.stage import EXTRACT
 from workers.stages.stage_worker import StageWorker
+from workers.telemetry.metrics import Metrics
+from workers.telemetry.recorder import Telemetry
+from workers.telemetry.tracing import NoSpans
 from workers.topics import Topic
 
 Deliver = Callable[[Sequence[Outgoing]], None]
@@ -72,13 +75,7 @@ class Process:
             raw_topic=lambda *_: None,
             task=lambda function: function,
         )
-        told: Any = SimpleNamespace(
-            answered=lambda *_, **__: None,
-            called=lambda *_: None,
-            batch=lambda *_: None,
-            retried=lambda *_: None,
-        )
-        telemetry: Any = SimpleNamespace(stage=lambda *_, **__: told)
+        telemetry = Telemetry(settings, Metrics(version="1"), NoSpans())
         self.worker = StageWorker(
             app, EXTRACT, call, Owner(), clock_ms=lambda: TIME, random=random, telemetry=telemetry
         )

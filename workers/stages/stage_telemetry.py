@@ -1,0 +1,82 @@
+"""What a stage records: the engine's calls, and the answers that are delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from el4ner.errors import DocumentError
+from workers.messages.headers import RandomBytes, Trace, next_trace, parse_traceparent
+from workers.stages.isolation import Result
+from workers.stages.stage import StageAnswer
+from workers.telemetry.recorder import Telemetry, WorkerRecorder
+from workers.topics import Topic
+
+__all__ = ["StageTelemetry"]
+
+
+class StageTelemetry(WorkerRecorder):
+    """One stage's."""
+
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        stage: str,
+        *,
+        clock_ms: Callable[[], int],
+        random: RandomBytes,
+        group: str | None = None,
+    ) -> None:
+        super().__init__(telemetry, stage, clock_ms=clock_ms, group=group)
+        self._random = random
+
+    def called(self, seconds: float) -> None:
+        """An engine was at a call for that long."""
+        self.metrics.engine_busy(seconds)
+
+    def batch(self, results: Sequence[Result[Any]], seconds: float) -> None:
+        """An engine is through with a batch."""
+        self.metrics.stage_batch(self._stage, len(results), seconds)
+        prompt = cached = new = 0
+        for result in results:
+            if not isinstance(result.value, DocumentError):
+                usage = result.value.usage
+                prompt += usage.prompt_tokens
+                cached += usage.cached_tokens
+                new += usage.new_tokens
+        self.metrics.tokens(self._stage, prompt=prompt, cached=cached, new=new)
+
+    def answered(self, answers: Sequence[StageAnswer], *, began_ms: int) -> None:
+        """Answers are delivered; work on them began at ``began_ms``."""
+        now = self._clock_ms()
+        for answer in answers:
+            record = answer.record
+            failed, deleted = answer.error is not None, record.value is None
+            self.metrics.answered(self._stage, "failed" if failed else "deleted" if deleted else "ok")
+            # A document that all members failed on, each with a letter of its own, fails without another one.
+            if answer.error is not None and answer.messages[0].topic is Topic.DEAD_LETTERS:
+                self.letter(answer.error.code)
+            trace = self._trace_of(answer) if self._traces else None
+            if record.timestamp_ms >= 0:
+                seconds = max(0.0, (now - record.timestamp_ms) / 1000)
+                self.metrics.stage_latency(self._stage, seconds, trace_id=None if trace is None else trace.trace_id)
+            if trace is not None:
+                self._span(
+                    f"process {record.topic.value}",
+                    trace,
+                    parse_traceparent(record.headers),
+                    began_ms=began_ms,
+                    ended_ms=now,
+                    source=record.source,
+                    partition=record.partition,
+                    offset=record.offset,
+                    document=answer.document,
+                    deleted=deleted,
+                    error=None if answer.error is None else answer.error.code,
+                )
+
+    def _trace_of(self, answer: StageAnswer) -> Trace | None:
+        if answer.document is None:
+            # Its one message is the dead letter, which bears the ids that came in.
+            return next_trace(answer.record.headers, self._random)
+        return parse_traceparent(answer.messages[-1].headers)
