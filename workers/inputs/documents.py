@@ -25,7 +25,7 @@ from workers.inputs.file_formats import InputFormat, format_of
 from workers.inputs.follow_state import FollowState
 from workers.inputs.following import followed_lines
 from workers.inputs.lines import BadRecord, Decoder, RawLine, lines_of
-from workers.inputs.record_files import Record, RecordReader
+from workers.inputs.record_files import FileRecord, RecordReader
 
 __all__ = [
     "BadRecord",
@@ -45,7 +45,7 @@ _REMEMBERED_IDS: Final = 100_000
 
 @dataclass(frozen=True, slots=True)
 class NewDocument:
-    """A document to produce. ``line``: where it was read, if it was; ``prelude``: see :class:`Record`."""
+    """A document to produce. ``line``: where it was read, if it was; ``prelude``: see :class:`FileRecord`."""
 
     id: str
     text: str
@@ -56,7 +56,7 @@ class NewDocument:
     prelude: bytes = field(default=b"", compare=False, repr=False)
 
     @classmethod
-    def of(cls, record: Record, own_id: str, pool: str | None = None) -> NewDocument:
+    def of(cls, record: FileRecord, own_id: str, pool: str | None = None) -> NewDocument:
         """A record's document. ``own_id`` and ``pool`` are for one that names none."""
         row = record.fields
         return cls(
@@ -205,7 +205,7 @@ class _Ids:
         self._forgotten = 0
         self._given: OrderedDict[tuple[str, int], tuple[bytes, int]] = OrderedDict()
 
-    def document(self, record: Record) -> NewDocument:
+    def document(self, record: FileRecord) -> NewDocument:
         """The document.
 
         Raises:
@@ -234,7 +234,7 @@ class _Ids:
         self._seen[content] += 1
         return derived_id(text, pool, occurrence=occurrence, place=self._forgotten or None)
 
-    def _check_given(self, own: str, revision: int, text: str, pool: str | None, record: Record) -> None:
+    def _check_given(self, own: str, revision: int, text: str, pool: str | None, record: FileRecord) -> None:
         content = _digest(pool, text)
         known, number = self._given.setdefault((own, revision), (content, record.line.number))
         if known != content:

@@ -22,7 +22,7 @@ from el4ner.models.files import write_atomically
 from workers.inputs.encodings import InputError
 from workers.inputs.lines import RawLine
 
-__all__ = ["FollowState", "Point"]
+__all__ = ["FollowState", "ResumePoint"]
 
 _KEPT: Final = 4
 """Files that a name has had, the latest ones: programs may still write into those that were put away."""
@@ -30,7 +30,7 @@ _SAVE_SECONDS: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Point:
+class ResumePoint:
     """A place in a file: what is before it was sent."""
 
     origin: str
@@ -71,7 +71,7 @@ class FollowState:
         self._saved = monotonic()
         self._changed = False
         self._files: dict[str, tuple[int, bytes]] = {}
-        self._points: OrderedDict[str, Point] = OrderedDict()
+        self._points: OrderedDict[str, ResumePoint] = OrderedDict()
         if not path.absolute().parent.is_dir():
             raise InputError(f"{path}: cannot be written: name a file in a folder that is there")
         try:
@@ -84,7 +84,7 @@ class FollowState:
             raise InputError(f"{path}: does not hold the state of a followed file: name another one") from error
 
     @property
-    def points(self) -> Sequence[Point]:
+    def points(self) -> Sequence[ResumePoint]:
         """The oldest first."""
         return tuple(self._points.values())
 
@@ -97,7 +97,7 @@ class FollowState:
         if line.origin not in self._files:
             return
         inode, head = self._files[line.origin]
-        self._points[line.origin] = Point(
+        self._points[line.origin] = ResumePoint(
             line.origin,
             inode,
             line.offset + len(line.raw),
@@ -134,13 +134,13 @@ class FollowState:
         self._saved = self._monotonic()
 
 
-def _point(kept: dict[str, Any]) -> Point:
+def _point(kept: dict[str, Any]) -> ResumePoint:
     """A point as it was written.
 
     Raises:
         TypeError: it was not written by us.
     """
-    point = Point(**kept)
+    point = ResumePoint(**kept)
     texts = (point.origin, point.encoding, point.head_sha256, point.last_sha256)
     numbers = (point.inode, point.position, point.line, point.head_bytes, point.last_bytes)
     if not all(isinstance(text, str) for text in texts) or not re.fullmatch(r".*-\d+", point.origin):

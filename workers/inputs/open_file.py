@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from workers.inputs.follow_state import FollowState, Point
+from workers.inputs.follow_state import FollowState, ResumePoint
 from workers.inputs.lines import LineSplitter, RawLine
 
 __all__ = ["Notice", "OpenFile"]
@@ -52,11 +52,11 @@ class OpenFile:
         self._hole = False
         self._splitter = LineSplitter(self._name, self._encoding)
 
-    def holds(self, point: Point) -> bool:
+    def holds(self, point: ResumePoint) -> bool:
         """Whether it is the file that a point is in."""
         return point.is_in(self._descriptor)
 
-    def go_on(self, point: Point) -> None:
+    def go_on(self, point: ResumePoint) -> None:
         """From where it was read to before this process began."""
         self._position = point.position
         self._head = os.pread(self._descriptor, min(_FINGERPRINT, point.position), 0)

@@ -16,7 +16,7 @@ from workers.inputs.encodings import InputError, mark_of
 from workers.inputs.file_formats import InputFormat
 from workers.inputs.lines import BadRecord, Decoder, RawLine
 
-__all__ = ["Record", "RecordReader"]
+__all__ = ["FileRecord", "RecordReader"]
 
 _MAX_FIELD: Final = 1 << 24
 _BYTE_ORDER_MARK: Final = "\ufeff"
@@ -24,7 +24,7 @@ _LONGEST_SHOWN: Final = 80
 _EXCEL: Final = re.compile(r"\ufeff?sep=(.)\r?\n")
 
 
-class Record(NamedTuple):
+class FileRecord(NamedTuple):
     """A document's fields, as the ``documents`` schema has them (``id`` only if the record has one), and its lines."""
 
     fields: Mapping[str, Any]
@@ -59,7 +59,7 @@ class RecordReader:
         self._decoder = decoder
         self._bad = bad
 
-    def records(self, lines: Iterable[RawLine]) -> Iterator[Record]:
+    def records(self, lines: Iterable[RawLine]) -> Iterator[FileRecord]:
         """The documents' fields, in order.
 
         Raises:
@@ -69,12 +69,12 @@ class RecordReader:
             return self._text(lines)
         return self._json(lines) if self._format is InputFormat.JSONL else self._table(lines)
 
-    def _text(self, lines: Iterable[RawLine]) -> Iterator[Record]:
+    def _text(self, lines: Iterable[RawLine]) -> Iterator[FileRecord]:
         for line, text in self._decoded(lines):
             if text.strip():
-                yield Record({"text": text.rstrip("\r\n")}, line, mark_of(line.encoding))
+                yield FileRecord({"text": text.rstrip("\r\n")}, line, mark_of(line.encoding))
 
-    def _json(self, lines: Iterable[RawLine]) -> Iterator[Record]:
+    def _json(self, lines: Iterable[RawLine]) -> Iterator[FileRecord]:
         for line, text in self._decoded(lines):
             if not text.strip():
                 continue
@@ -83,7 +83,7 @@ class RecordReader:
             except ValueError as error:
                 self._refuse(line, str(error), mark_of(line.encoding))
             else:
-                yield Record(document, line, mark_of(line.encoding))
+                yield FileRecord(document, line, mark_of(line.encoding))
 
     def _decoded(self, lines: Iterable[RawLine]) -> Iterator[tuple[RawLine, str]]:
         """Without those that are no text. Files that were joined may have byte order marks within."""
@@ -95,7 +95,7 @@ class RecordReader:
             else:
                 yield line, text.lstrip(_BYTE_ORDER_MARK)
 
-    def _table(self, lines: Iterable[RawLine]) -> Iterator[Record]:
+    def _table(self, lines: Iterable[RawLine]) -> Iterator[FileRecord]:
         # Python's own limit, 131,072 characters, is below what a document may have. It holds for the whole process.
         csv.field_size_limit(_MAX_FIELD)
         delimiter = "\t" if self._format is InputFormat.TSV else self._fields.delimiter
@@ -142,7 +142,7 @@ class RecordReader:
             except ValueError as error:
                 self._refuse(record, str(error), prelude)
             else:
-                yield Record(document, record, prelude)
+                yield FileRecord(document, record, prelude)
 
     def _columns(self, columns: list[str]) -> list[str]:
         """The header's names; those without one by their place, if they are handed on.
