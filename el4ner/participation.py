@@ -8,10 +8,10 @@ from typing import Final, Literal
 from el4ner.config import Settings
 from el4ner.types import Mode
 
-__all__ = ["STAGES", "Stage", "asks_models_for_query_spans", "engines_for", "is_split", "members_of"]
+__all__ = ["STAGES", "StageName", "asks_models_for_query_spans", "engines_for", "is_split", "members_of"]
 
-Stage = Literal["extract", "classify", "validate"]
-STAGES: Final[tuple[Stage, ...]] = ("extract", "classify", "validate")
+StageName = Literal["extract", "classify", "validate"]
+STAGES: Final[tuple[StageName, ...]] = ("extract", "classify", "validate")
 
 
 def asks_models_for_query_spans(settings: Settings) -> bool:
@@ -24,7 +24,7 @@ def asks_models_for_query_spans(settings: Settings) -> bool:
     return retrieval.query_spans == "models"
 
 
-def members_of(settings: Settings, stage: Stage) -> tuple[str, ...]:
+def members_of(settings: Settings, stage: StageName) -> tuple[str, ...]:
     """The members whose engines the stage needs, in the ensemble's order."""
     method, members = settings.method, settings.ensemble.members
     if stage == "validate":
@@ -34,12 +34,12 @@ def members_of(settings: Settings, stage: Stage) -> tuple[str, ...]:
     return members if asks_models_for_query_spans(settings) else ()
 
 
-def engines_for(settings: Settings, stages: Collection[Stage], members: Collection[str] | None) -> tuple[str, ...]:
+def engines_for(settings: Settings, stages: Collection[StageName], members: Collection[str] | None) -> tuple[str, ...]:
     """The members to load for these stages, of ``members`` (None: of all), in the ensemble's order."""
     needed = {name for stage in stages for name in members_of(settings, stage)}
     return tuple(name for name in settings.ensemble.members if name in needed and (members is None or name in members))
 
 
-def is_split(settings: Settings, stage: Stage, members: Collection[str]) -> bool:
+def is_split(settings: Settings, stage: StageName, members: Collection[str]) -> bool:
     """Whether a process with these members alone can only say its part of the stage's answer."""
     return stage != "validate" and not set(members_of(settings, stage)) <= set(members)

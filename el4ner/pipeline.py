@@ -26,7 +26,7 @@ from el4ner.evidence.sources import described
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.nearest import choices, nearest_hint
-from el4ner.participation import STAGES, Stage, asks_models_for_query_spans, engines_for
+from el4ner.participation import STAGES, StageName, asks_models_for_query_spans, engines_for
 from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
 from el4ner.repeats import Answered, Memories, RepeatCounts
@@ -62,7 +62,7 @@ from el4ner.types import (
     Usage,
 )
 
-__all__ = ["STAGES", "Pipeline", "Stage"]
+__all__ = ["STAGES", "Pipeline", "StageName"]
 
 log = logging.getLogger(__name__)
 
@@ -123,7 +123,7 @@ class Pipeline:
         cache_dir: Path | None = None,
         progress: Progress = NO_PROGRESS,
         calibrate_anew: bool = False,
-        stages: Collection[Stage] = STAGES,
+        stages: Collection[StageName] = STAGES,
         members: Collection[str] | None = None,
         demonstrations: Literal["all", "shown"] = "all",
     ) -> Pipeline:
@@ -179,7 +179,7 @@ class Pipeline:
         cache_dir: Path,
         progress: Progress = NO_PROGRESS,
         calibrate_anew: bool = False,
-        stages: Collection[Stage] = STAGES,
+        stages: Collection[StageName] = STAGES,
         is_part: bool = False,
         demonstrations: Literal["all", "shown"] = "all",
     ) -> Pipeline:
@@ -384,7 +384,7 @@ class Pipeline:
             progress=progress,
         )
 
-    def manifest(self, stage: Stage, pool: str) -> Manifest:
+    def manifest(self, stage: StageName, pool: str) -> Manifest:
         """Who would produce a result of ``stage`` for a document of ``pool``."""
         names = list(self.engines)
         if stage == "validate":

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from el4ner.errors import ConfigError
 from el4ner.nearest import choices, nearest_hint
-from el4ner.participation import STAGES, Stage, is_split
+from el4ner.participation import STAGES, StageName, is_split
 from el4ner.serialize import answers_to_json, fingerprint
 from el4ner.types import Mode
 from workers.config import StreamSettings
@@ -34,7 +34,7 @@ def hosted(settings: StreamSettings) -> tuple[str, ...] | None:
     return tuple(name for name in members if name in named)
 
 
-def split_stages(settings: StreamSettings, stages: Collection[str]) -> tuple[Stage, ...]:
+def split_stages(settings: StreamSettings, stages: Collection[str]) -> tuple[StageName, ...]:
     """Those of the stages that this process can only say its members' part of."""
     own = hosted(settings)
     return () if own is None else tuple(stage for stage in STAGES if stage in stages and is_split(settings, stage, own))

@@ -9,7 +9,7 @@ import pytest
 
 from el4ner.config import Settings, load_settings
 from el4ner.errors import ConfigError
-from el4ner.participation import Stage, engines_for, members_of
+from el4ner.participation import StageName, engines_for, members_of
 from el4ner.pipeline import Pipeline
 from workers.config import StreamSettings, load_stream_settings
 from workers.ensemble.members import check, group_of, hosted, notes_name, part_of, split_stages
@@ -46,7 +46,7 @@ def stream(members: list[str] | None = None, **sections: Mapping[str, Any]) -> S
     ],
 )
 def test_a_process_loads_the_engines_that_its_stages_need(
-    method: Mapping[str, Any], stages: list[Stage], members: list[str] | None, loaded: list[str]
+    method: Mapping[str, Any], stages: list[StageName], members: list[str] | None, loaded: list[str]
 ) -> None:
     overrides = {"ensemble": ENSEMBLE, "method": method, "retrieval": {"kind": "none"}}
     settings = load_settings(Settings, environ={}, overrides=overrides)
