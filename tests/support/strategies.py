@@ -30,7 +30,7 @@ from el4ner.types import (
     Usage,
     Verdict,
 )
-from workers.join.rules import Answer, Closed, Open
+from workers.join.rules import Closed, Open, ReceivedAnswer
 from workers.messages.envelope import Origin
 
 # What UTF-8 can carry: no lone surrogates.
@@ -181,7 +181,7 @@ def open_documents(draw: st.DrawFn) -> Open:
     name, revision, origin, trace = draw(names), draw(revisions), draw(origins), draw(st.none() | texts)
     stages = st.sampled_from(["extract", "classify", "validate"])
 
-    def answer(*, failed: bool) -> Answer:
+    def answer(*, failed: bool) -> ReceivedAnswer:
         stage = draw(stages)
         result = {"extract": document_candidates(), "classify": document_types(), "validate": document_entities()}
         encode: Mapping[str, Callable[[Any], dict[str, Any]]] = {
@@ -195,7 +195,7 @@ def open_documents(draw: st.DrawFn) -> Open:
             valid = {"stage": stage, "status": "failed", "document": valid["document"], "error": error}
         value = draw(st.just(dumps(valid)) | (st.just(b"{}") if failed else st.binary(max_size=20)))
         place = draw(st.just((-1, -1)) | st.tuples(st.integers(0, 10**9), st.integers(-1, 2**41)))
-        return Answer(name, revision, stage, failed, value, origin, trace, place)
+        return ReceivedAnswer(name, revision, stage, failed, value, origin, trace, place)
 
     best = answer(failed=False) if draw(st.booleans()) else None
     failed = answer(failed=True) if draw(st.booleans()) else None

@@ -22,7 +22,7 @@ import orjson
 from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import answers_from_json, candidates_from_json, fingerprint
 from el4ner.types import DocumentCandidates, DocumentTypes
-from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, Settled
+from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, SettledAnswer
 from workers.ensemble.members import COMBINE
 from workers.join.write_loop import WriteLoop
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
@@ -55,7 +55,7 @@ _STAGES: Final[Mapping[str, Stage[Any, Any]]] = {stage.name: stage for stage in 
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class WaitingAnswer:
     """A member's answer with its acknowledgement."""
 
     record: Record
@@ -132,7 +132,7 @@ def _question(data: Mapping[str, Any]) -> str:
 
 
 def combined(
-    settled: Settled[Held],
+    settled: SettledAnswer[WaitingAnswer],
     combiner: Combiner,
     *,
     now_ms: int,
@@ -202,7 +202,12 @@ def smaller(answer: StageAnswer, error: DocumentError, *, now_ms: int, random: R
 
 
 def _failed(
-    stage: Stage[Any, Any], settled: Settled[Held], broken: Sequence[StageAnswer], *, now_ms: int, random: RandomBytes
+    stage: Stage[Any, Any],
+    settled: SettledAnswer[WaitingAnswer],
+    broken: Sequence[StageAnswer],
+    *,
+    now_ms: int,
+    random: RandomBytes,
 ) -> StageAnswer:
     """No member has a result: the stage has failed, with the first error. Each process has sent its own dead letter."""
     if settled.failures:
@@ -237,7 +242,7 @@ def _carried(data: Mapping[str, Any]) -> dict[str, Any]:
     return {name: data[name] for name in ("manifests", "metadata") if name in data}
 
 
-def _letter(record: Record, settled: Settled[Held], error: DocumentError, now_ms: int) -> StageAnswer:
+def _letter(record: Record, settled: SettledAnswer[WaitingAnswer], error: DocumentError, now_ms: int) -> StageAnswer:
     letter = dead_letter(record, stage=settled.stage, error=error, document=settled.document, attempts=1, now_ms=now_ms)
     return StageAnswer(record, settled.document, (letter,), error)
 
@@ -271,7 +276,7 @@ class CombineWorker:
         self._random = random
         self._telemetry = StageTelemetry(telemetry, COMBINE, clock_ms=clock_ms, random=random)
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
-        self._join: MemberJoin[Held] = MemberJoin(
+        self._join: MemberJoin[WaitingAnswer] = MemberJoin(
             deadline_ms=int(worker.members_deadline_seconds * 1000),
             remember_ms=int(worker.remember_seconds * 1000),
             max_documents=worker.max_open_documents,
@@ -324,7 +329,7 @@ class CombineWorker:
             raise
 
     def _handle(self, record: Record, ticket: Ticket) -> None:
-        held = Held(record, ticket)
+        held = WaitingAnswer(record, ticket)
         try:
             read = read_member_answer(record)
         except MessageError as error:
@@ -406,14 +411,14 @@ class CombineWorker:
     def _smaller(self, answer: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
         return smaller(answer, refused.of_the_document, now_ms=self._clock_ms(), random=self._random)
 
-    def _combined(self, group: Sequence[Settled[Held]]) -> list[tuple[StageAnswer, list[StageAnswer]]]:
+    def _combined(self, group: Sequence[SettledAnswer[WaitingAnswer]]) -> list[tuple[StageAnswer, list[StageAnswer]]]:
         now = self._clock_ms()
         return [
             combined(settled, self._combiner, now_ms=now, random=self._random, refusal=self.app.refusal)
             for settled in group
         ]
 
-    def _tell(self, group: Sequence[Settled[Held]], answers: Sequence[StageAnswer], began: int) -> None:
+    def _tell(self, group: Sequence[SettledAnswer[WaitingAnswer]], answers: Sequence[StageAnswer], began: int) -> None:
         self.documents += len(group)
         self._telemetry.answered(answers, began_ms=began)
         for answer in answers:

@@ -24,7 +24,7 @@ from typing import Generic, TypeVar
 
 from workers.messages.envelope import Origin
 
-__all__ = ["MemberAnswer", "MemberDeletion", "MemberJoin", "Settled"]
+__all__ = ["MemberAnswer", "MemberDeletion", "MemberJoin", "SettledAnswer"]
 
 T = TypeVar("T")
 Key = tuple[str, str]
@@ -56,7 +56,7 @@ class MemberDeletion:
 
 
 @dataclass(frozen=True, slots=True)
-class Settled(Generic[T]):
+class SettledAnswer(Generic[T]):
     """What a stage's answer is made of; or a deletion to pass on (``deleted``), which is the one of ``tickets``.
 
     ``parts``: members and their answer to one question, in the ensemble's order; ``failures``: of members that failed,
@@ -78,18 +78,18 @@ class Settled(Generic[T]):
         return tuple(name for name in self.expected if name not in answered)
 
 
-Answers = dict[tuple[str, ...], tuple[MemberAnswer, T]]
+MemberAnswers = dict[tuple[str, ...], tuple[MemberAnswer, T]]
 
 
 @dataclass(slots=True)
-class _Open(Generic[T]):
+class _OpenAnswer(Generic[T]):
     """``attempt``: revision and replays. ``position``: of the document in the raw topic. ``groups``: by question."""
 
     attempt: tuple[int, int]
     since: int
     position: int = -1
-    groups: dict[str, Answers[T]] = field(default_factory=dict)
-    failures: Answers[T] = field(default_factory=dict)
+    groups: dict[str, MemberAnswers[T]] = field(default_factory=dict)
+    failures: MemberAnswers[T] = field(default_factory=dict)
     size: int = 0
 
     def add(self, answer: MemberAnswer, ticket: T) -> bool:
@@ -111,11 +111,11 @@ class _Open(Generic[T]):
     def tickets(self) -> list[T]:
         return [ticket for group in (*self.groups.values(), self.failures) for _, ticket in group.values()]
 
-    def settled(self, stage: str, document: str) -> Settled[T]:
+    def settled(self, stage: str, document: str) -> SettledAnswer[T]:
         # Of equals the first one.
         best = max(self.groups.values(), key=lambda group: len(_members(group)), default={})
         expected = _expected(best or self.failures)
-        return Settled(
+        return SettledAnswer(
             stage,
             document,
             tuple((members, ticket) for members, (_, ticket) in _in_order(best, expected)),
@@ -152,8 +152,8 @@ class MemberJoin(Generic[T]):
         self._max_documents = max_documents
         self._max_bytes = max_bytes
         # In the order of their times: a document that begins again goes to the end.
-        self._open: dict[Key, _Open[T]] = {}
-        self._settled: deque[tuple[Settled[T], _Last]] = deque()
+        self._open: dict[Key, _OpenAnswer[T]] = {}
+        self._settled: deque[tuple[SettledAnswer[T], _Last]] = deque()
         self._on_its_way: dict[int, _Last] = {}
         self._last: dict[Key, _Last] = {}
         self._forgettable: deque[tuple[int, Key, _Last]] = deque()
@@ -205,7 +205,7 @@ class MemberJoin(Generic[T]):
             free = self._drop(key)
             state = None
         if state is None:
-            state = self._open[key] = _Open(attempt, now)
+            state = self._open[key] = _OpenAnswer(attempt, now)
         if not state.add(answer, ticket):
             return [*free, ticket]
         self.open_bytes += answer.size
@@ -234,7 +234,7 @@ class MemberJoin(Generic[T]):
         remembered = _Last(deleted=max(position, known.deleted))
         if 0 <= position < known.position:  # told of the document's next life already
             remembered = _Last(known.attempt, known.position, remembered.deleted)
-        self._tell(key, Settled(*key, tickets=(ticket,), deleted=True), remembered)
+        self._tell(key, SettledAnswer(*key, tickets=(ticket,), deleted=True), remembered)
         return free
 
     def tick(self, *, now: int) -> None:
@@ -251,13 +251,13 @@ class MemberJoin(Generic[T]):
 
     # --- what goes ---
 
-    def take(self, most: int) -> list[Settled[T]]:
+    def take(self, most: int) -> list[SettledAnswer[T]]:
         """What is to be told next, in the order in which it was settled."""
         taken = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
         self._on_its_way.update((id(settled), last) for settled, last in taken)
         return [settled for settled, _ in taken]
 
-    def delivered(self, settled: Settled[T], *, now: int) -> tuple[T, ...]:
+    def delivered(self, settled: SettledAnswer[T], *, now: int) -> tuple[T, ...]:
         """It was told. Returns the tickets that led to it."""
         last = self._on_its_way.pop(id(settled), None)
         if last is not None:
@@ -276,19 +276,21 @@ class MemberJoin(Generic[T]):
         known = self._last.get(key, _Last())
         self._tell(key, state.settled(*key), _Last(state.attempt, state.position, known.deleted))
 
-    def _tell(self, key: Key, settled: Settled[T], last: _Last) -> None:
+    def _tell(self, key: Key, settled: SettledAnswer[T], last: _Last) -> None:
         self._last[key] = last
         self._settled.append((settled, last))
 
 
-def _members(answers: Answers[T]) -> set[str]:
+def _members(answers: MemberAnswers[T]) -> set[str]:
     return {name for members in answers for name in members}
 
 
-def _expected(answers: Answers[T]) -> tuple[str, ...]:
+def _expected(answers: MemberAnswers[T]) -> tuple[str, ...]:
     return next(iter(answers.values()))[0].expected
 
 
-def _in_order(answers: Answers[T], expected: tuple[str, ...]) -> list[tuple[tuple[str, ...], tuple[MemberAnswer, T]]]:
+def _in_order(
+    answers: MemberAnswers[T], expected: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], tuple[MemberAnswer, T]]]:
     place = {name: number for number, name in enumerate(expected)}
     return sorted(answers.items(), key=lambda item: min((place.get(name, len(place)) for name in item[0]), default=0))

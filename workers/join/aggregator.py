@@ -28,12 +28,12 @@ from el4ner.types import TaggedDocument
 from workers.config import StreamSettings
 from workers.join.changelog import Recovered, read_changelog
 from workers.join.join_telemetry import JoinTelemetry
-from workers.join.outcome_writer import Letter, OutcomeWriter, Owned
+from workers.join.outcome_writer import OutcomeWriter, OwnedPartition, PendingLetter
 from workers.join.partition_join import PartitionJoin
-from workers.join.rules import Answer, Deletion, Join, Part
+from workers.join.rules import Deletion, JoinInput, JoinRules, ReceivedAnswer
 from workers.join.write_loop import WriteLoop
-from workers.kafka.stage_app import StageApp
 from workers.kafka.offsets import Ticket
+from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import (
     REVISION,
@@ -53,7 +53,7 @@ from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic, changelog_name, topic_name
 
-__all__ = ["Aggregator", "build", "join_of", "read_part"]
+__all__ = ["Aggregator", "build", "join_rules", "read_input"]
 
 log = logging.getLogger(__name__)
 
@@ -76,7 +76,7 @@ def build(
     return Aggregator(app, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=telemetry)
 
 
-def join_of(settings: StreamSettings) -> Join:
+def join_rules(settings: StreamSettings) -> JoinRules:
     """The join's rules by configuration."""
     method = settings.method
 
@@ -87,11 +87,11 @@ def join_of(settings: StreamSettings) -> Join:
         result = entities_from_json(body) if stage == "validate" else types_from_json(body)
         return assemble_by(method, result)
 
-    return Join(read=read, assemble=assembled, deadline_ms=int(settings.worker.deadline_seconds * 1000))
+    return JoinRules(read=read, assemble=assembled, deadline_ms=int(settings.worker.deadline_seconds * 1000))
 
 
-def read_part(record: Record) -> Part | None:
-    """What a message tells the join, by its headers if they say enough; None: nothing can be known of it.
+def read_input(record: Record) -> JoinInput:
+    """What a message tells the join, by its headers if they say enough.
 
     Raises:
         MessageError: the value is no stage message, and no header says whose it is.
@@ -105,11 +105,13 @@ def read_part(record: Record) -> Part | None:
     subject, revision, status = (find(record.headers, name) for name in ("ce_subject", REVISION, STATUS))
     if subject and revision and revision.isdigit() and len(revision) <= 16 and status in (b"ok", b"failed"):
         document = subject.decode("utf-8", "replace")
-        return Answer(document, int(revision), stage, status == b"failed", record.value, origin, trace, place, record)
+        return ReceivedAnswer(
+            document, int(revision), stage, status == b"failed", record.value, origin, trace, place, record
+        )
     body = decode(record.topic, record.value)
     inner = body["document"]
     failed = body["status"] == "failed"
-    return Answer(inner["id"], inner["revision"], stage, failed, record.value, origin, trace, place, record)
+    return ReceivedAnswer(inner["id"], inner["revision"], stage, failed, record.value, origin, trace, place, record)
 
 
 class Aggregator:
@@ -139,9 +141,9 @@ class Aggregator:
             app, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=self._telemetry
         )
         self._observe(telemetry.metrics)
-        self._join = join_of(settings)
+        self._join = join_rules(settings)
         self._changelog = changelog_name(settings.kafka)
-        self._owned: dict[int, Owned] = {}
+        self._owned: dict[int, OwnedPartition] = {}
         self._changing = asyncio.Lock()
         topics = (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS)
         # What opens documents is held back when too many are open. A verdict only ever closes one.
@@ -217,12 +219,11 @@ class Aggregator:
             self.app.fail(error)
             raise
 
-    def _handle(self, owned: Owned, record: Record, ticket: Ticket) -> None:
+    def _handle(self, owned: OwnedPartition, record: Record, ticket: Ticket) -> None:
         """Take one message in. Its ticket is finished when what it led to is committed."""
         now = self._monotonic_ms()
         try:
-            part = read_part(record)
-            free = None if part is None else owned.joins.apply(part, ticket, now=now)
+            free = owned.joins.apply(read_input(record), ticket, now=now)
         except MessageError as error:
             self._refuse(owned, record, ticket, error)
         else:
@@ -230,7 +231,7 @@ class Aggregator:
                 self.app.positions.finish(free)
         owned.writes.wake()
 
-    def _refuse(self, owned: Owned, record: Record, ticket: Ticket, error: MessageError) -> None:
+    def _refuse(self, owned: OwnedPartition, record: Record, ticket: Ticket, error: MessageError) -> None:
         """A message that cannot be read. The stage after it sends it to the dead letters; after the last one, we do."""
         stage = _STAGE_OF[record.topic]
         extra = {"stage": "aggregate", "source": coordinates(record)}
@@ -243,12 +244,12 @@ class Aggregator:
             record, stage="aggregate", error=error, document=whose, attempts=1, now_ms=self._clock_ms()
         )
         if whose is None:
-            owned.letters.append(Letter(letter, error.code, ticket))
+            owned.letters.append(PendingLetter(letter, error.code, ticket))
             return
         value = failed_value(stage, document=whose, revision=revision, text=None, pool=None, error=error, carried={})
-        failed = Answer(whose, revision, stage, True, dumps(value), origin_of(record))
+        failed = ReceivedAnswer(whose, revision, stage, True, dumps(value), origin_of(record))
         free = owned.joins.apply(failed, ticket, now=self._monotonic_ms())
-        owned.letters.append(Letter(letter, error.code, free))
+        owned.letters.append(PendingLetter(letter, error.code, free))
 
     def _hold_back(self) -> None:
         worker = self._settings.worker
@@ -278,7 +279,7 @@ class Aggregator:
                 one.task.add_done_callback(self._done)
                 one.writes.wake()
 
-    async def _own(self, partition: int) -> Owned:
+    async def _own(self, partition: int) -> OwnedPartition:
         settings = self._settings
         writer = TransactionalWriter(
             settings.kafka,
@@ -308,8 +309,8 @@ class Aggregator:
             )
         return self._owned_by(partition, writer, joins)
 
-    def _owned_by(self, partition: int, writer: TransactionalWriter, joins: PartitionJoin[Ticket]) -> Owned:
-        owned = Owned(partition, writer, joins)
+    def _owned_by(self, partition: int, writer: TransactionalWriter, joins: PartitionJoin[Ticket]) -> OwnedPartition:
+        owned = OwnedPartition(partition, writer, joins)
         owned.writes = WriteLoop(lambda: owned.has_work, lambda: self._outcomes.write_group(owned))
         return owned
 

@@ -22,7 +22,7 @@ from el4ner.errors import El4nerError
 from el4ner.serialize import dumps
 from workers import security
 from workers.config import KafkaSettings
-from workers.join.rules import STAGE_NAMES, Answer, Closed, Open
+from workers.join.rules import STAGE_NAMES, Closed, Open, ReceivedAnswer
 from workers.messages.envelope import Origin
 
 __all__ = [
@@ -171,7 +171,7 @@ def _take_in(recovered: Recovered, key: bytes | None, value: bytes | None, place
         raise ChangelogError(f"the join's changelog cannot be read at {place}: {error}") from error
 
 
-def _answer_to_json(answer: Answer | None) -> dict[str, Any] | None:
+def _answer_to_json(answer: ReceivedAnswer | None) -> dict[str, Any] | None:
     if answer is None:
         return None
     try:
@@ -187,7 +187,7 @@ def _open_from_json(document: str, data: Mapping[str, Any]) -> Open:
     revision = int(data["revision"])
     origin = Origin(*map(int, data["origin"]))
 
-    def answer(found: Mapping[str, Any] | None, *, failed: bool) -> Answer | None:
+    def answer(found: Mapping[str, Any] | None, *, failed: bool) -> ReceivedAnswer | None:
         if found is None:
             return None
         if found["stage"] not in STAGE_NAMES:
@@ -195,7 +195,7 @@ def _open_from_json(document: str, data: Mapping[str, Any]) -> Open:
         # Who wrote it before there were places did not say where the message lies.
         offset, timestamp = map(int, found.get("place", (-1, -1)))
         value, place = found["value"].encode(), (offset, timestamp)
-        return Answer(document, revision, found["stage"], failed, value, origin, data["trace"], place)
+        return ReceivedAnswer(document, revision, found["stage"], failed, value, origin, data["trace"], place)
 
     return Open(
         revision,

@@ -18,7 +18,7 @@ from el4ner.errors import DocumentError
 from workers.join import outputs
 from workers.join.changelog import Remembered, closed_record, drop_record, forget_record, open_record
 from workers.join.partition_join import Group, PartitionJoin
-from workers.join.rules import Answer, Outcome, event_id_of
+from workers.join.rules import Outcome, ReceivedAnswer, event_id_of
 from workers.join.write_loop import WriteLoop
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
@@ -31,7 +31,7 @@ from workers.stages.failure_limit import FailureLimit
 from workers.stages.stage import STAGES
 from workers.topics import changelog_name
 
-__all__ = ["Letter", "OutcomeWriter", "Owned"]
+__all__ = ["OutcomeWriter", "OwnedPartition", "PendingLetter"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _GROUP: Final = 250
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class PendingLetter:
     """A dead letter, and the ticket that is finished by it."""
 
     message: Outgoing
@@ -49,13 +49,13 @@ class Letter:
 
 
 @dataclass(eq=False, slots=True)
-class Owned:
+class OwnedPartition:
     """A partition that this process owns."""
 
     partition: int
     writer: TransactionalWriter
     joins: PartitionJoin[Ticket]
-    letters: list[Letter] = field(default_factory=list)
+    letters: list[PendingLetter] = field(default_factory=list)
     writes: WriteLoop = field(init=False)
     task: asyncio.Task[None] = field(init=False)
 
@@ -110,7 +110,7 @@ class OutcomeWriter:
         if not self._crashed:
             self._journal.close()
 
-    async def write_group(self, owned: Owned) -> None:
+    async def write_group(self, owned: OwnedPartition) -> None:
         """Write what is settled next, and nothing else of it if any of it cannot be written.
 
         Raises:
@@ -125,7 +125,7 @@ class OutcomeWriter:
         else:
             await self._write(owned, group, letters)
 
-    async def _write_apart(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
+    async def _write_apart(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
         """Each part in a transaction of its own; a document over which too many workers died is given up."""
         for letter in letters:
             await self._write(owned, Group(-1, [], [], [], []), [letter])
@@ -140,7 +140,7 @@ class OutcomeWriter:
             else:
                 self._give_up(owned, part, error)
 
-    async def _write(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
+    async def _write(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
         """Write a group in one transaction; where one of its messages is refused, each part in one of its own."""
         try:
             await self._commit(owned, group, letters)
@@ -162,25 +162,25 @@ class OutcomeWriter:
         else:
             self._limit.check([None for _ in group.outcomes])
 
-    def _deaths(self, owned: Owned, group: Group[Ticket]) -> int:
+    def _deaths(self, owned: OwnedPartition, group: Group[Ticket]) -> int:
         """How many workers died over the document of the group over which most did."""
         if not self._journal.has_suspects:
             return 0
         return max((self._journal.deaths(record) for record in self._suspects(owned, group)), default=0)
 
-    def _suspects(self, owned: Owned, group: Group[Ticket]) -> list[Record]:
+    def _suspects(self, owned: OwnedPartition, group: Group[Ticket]) -> list[Record]:
         """The messages by which the documents of a group are known again, of those where it is known where they lie."""
         answers = [outcome.answer for outcome in group.outcomes]
         answers += [state.best or state.failed for _, state in group.saves]
         return [self._record_of(owned, answer) for answer in answers if answer is not None and answer.place[0] >= 0]
 
-    def _give_up(self, owned: Owned, group: Group[Ticket], error: RefusedError) -> None:
+    def _give_up(self, owned: OwnedPartition, group: Group[Ticket], error: RefusedError) -> None:
         """A document that is open cannot be written down: it comes out with what there is, in a group of its own."""
         for ticket in owned.joins.give_up(group, error.of_the_document):
             self.app.positions.finish(ticket)
         log.warning("a document that is open cannot be written down: %s", error, extra={"stage": "aggregate"})
 
-    async def _write_refused(self, owned: Owned, group: Group[Ticket], error: RefusedError) -> None:
+    async def _write_refused(self, owned: OwnedPartition, group: Group[Ticket], error: RefusedError) -> None:
         """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
         (settled,) = group.settled
         outcome, given_up = settled.outcome, error.of_the_document
@@ -198,12 +198,12 @@ class OutcomeWriter:
                 return
         raise error
 
-    def _letter_of(self, owned: Owned, answer: Answer, error: DocumentError) -> Letter:
+    def _letter_of(self, owned: OwnedPartition, answer: ReceivedAnswer, error: DocumentError) -> PendingLetter:
         record, now = self._record_of(owned, answer), self._clock_ms()
         letter = dead_letter(record, stage="aggregate", error=error, document=answer.id, attempts=1, now_ms=now)
-        return Letter(letter, error.code, None)
+        return PendingLetter(letter, error.code, None)
 
-    def _record_of(self, owned: Owned, answer: Answer) -> Record:
+    def _record_of(self, owned: OwnedPartition, answer: ReceivedAnswer) -> Record:
         """The message that an answer came in. Of one that has waited for others the headers were not kept: they are as
         far as the join needs them."""
         if answer.record is not None:
@@ -214,7 +214,7 @@ class OutcomeWriter:
         headers = subject + answer.origin.headers
         return Record(topic, self.app.names[topic], owned.partition, *answer.place, key, answer.value, headers)
 
-    async def _commit(self, owned: Owned, group: Group[Ticket], letters: Sequence[Letter]) -> None:
+    async def _commit(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
         began = self._clock_ms()
         traced = [(one, next_trace(outputs.parent(one.trace), self._random)) for one in group.outcomes]
         await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
@@ -235,7 +235,7 @@ class OutcomeWriter:
             log.debug("document is %s", outcome.closed.status, extra=extra)
 
     def _messages_of(
-        self, owned: Owned, group: Group[Ticket], traced: Sequence[tuple[Outcome, Trace]]
+        self, owned: OwnedPartition, group: Group[Ticket], traced: Sequence[tuple[Outcome, Trace]]
     ) -> Iterator[Outgoing]:
         wall, now, partition = self._clock_ms(), self._monotonic_ms(), owned.partition
         for outcome, trace in traced:

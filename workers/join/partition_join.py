@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from el4ner.errors import DocumentError
-from workers.join.rules import Closed, Join, Open, Outcome, Part, State
+from workers.join.rules import Closed, JoinInput, JoinRules, Open, Outcome, State
 
 __all__ = ["Group", "PartitionJoin"]
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class _Entry(Generic[T]):
+class _OpenEntry(Generic[T]):
     """An open document. ``tickets``: of answers that are in no record."""
 
     state: Open
@@ -38,24 +38,24 @@ class _Entry(Generic[T]):
 
 
 @dataclass(slots=True)
-class _Settled(Generic[T]):
+class _SettledOutcome(Generic[T]):
     """An outcome on its way out. ``entry``: what it was made of, if the document was open before. ``has_record``: what
     the changelog says of the document is about that entry, as far as everything before this group goes."""
 
     outcome: Outcome
     tickets: list[T]
-    entry: _Entry[T] | None
+    entry: _OpenEntry[T] | None
     has_record: bool = False
 
 
 @dataclass(slots=True)
-class _Saved(Generic[T]):
+class _SavedDocument(Generic[T]):
     """A document that stays open and is written down. ``tickets``: of the answers that it is made of."""
 
     document: str
     state: Open
     tickets: list[T]
-    entry: _Entry[T]
+    entry: _OpenEntry[T]
 
 
 @dataclass(slots=True)
@@ -67,8 +67,8 @@ class Group(Generic[T]):
     """
 
     number: int
-    settled: list[_Settled[T]]
-    saved: list[_Saved[T]]
+    settled: list[_SettledOutcome[T]]
+    saved: list[_SavedDocument[T]]
     drops: list[str]
     forgets: list[int]
 
@@ -86,18 +86,18 @@ class Group(Generic[T]):
 class PartitionJoin(Generic[T]):
     """Times are milliseconds on one clock that never goes back. ``T``: what acknowledges an answer."""
 
-    def __init__(self, join: Join, *, remember_ms: int, checkpoint_ms: int) -> None:
+    def __init__(self, join: JoinRules, *, remember_ms: int, checkpoint_ms: int) -> None:
         self._join = join
         self._remember_ms = remember_ms
         self._checkpoint_ms = checkpoint_ms
-        self._open: dict[str, _Entry[T]] = {}
+        self._open: dict[str, _OpenEntry[T]] = {}
         # By document: whose record is in the changelog. A newer revision may be written down before the outcome of the
         # one before has gone out, and then the record is not the older one's to delete.
-        self._records: dict[str, _Entry[T]] = {}
+        self._records: dict[str, _OpenEntry[T]] = {}
         self._closed: dict[str, tuple[Closed, int]] = {}
         self._remembered: deque[tuple[int, int, list[str]]] = deque()
-        self._settled: deque[_Settled[T]] = deque()
-        self._on_its_way: dict[str, _Settled[T]] = {}
+        self._settled: deque[_SettledOutcome[T]] = deque()
+        self._on_its_way: dict[str, _SettledOutcome[T]] = {}
         self._deadlines: list[tuple[int, str]] = []
         self._checkpoints: deque[tuple[int, str]] = deque()
         self._to_save: dict[str, None] = {}
@@ -141,7 +141,7 @@ class PartitionJoin(Generic[T]):
 
     def restore_open(self, document: str, state: Open) -> None:
         """A record of an open document, from the changelog."""
-        entry: _Entry[T] = _Entry(state)
+        entry: _OpenEntry[T] = _OpenEntry(state)
         self._records[document] = entry
         self._keep(document, state, entry)
 
@@ -154,11 +154,11 @@ class PartitionJoin(Generic[T]):
         self._remembered.append((until, number, ids))
         self._next_number = max(self._next_number, number + 1)
 
-    def apply(self, part: Part, ticket: T, *, now: int) -> T | None:
+    def apply(self, part: JoinInput, ticket: T, *, now: int) -> T | None:
         """Take in a part. Returns the ticket if nothing has to be written because of it, else keeps it.
 
         Raises:
-            MessageError: as :meth:`workers.join.rules.Join.apply`; the ticket is still the caller's.
+            MessageError: as :meth:`workers.join.rules.JoinRules.apply`; the ticket is still the caller's.
         """
         entry = self._open.get(part.id)
         closed = self._closed.get(part.id)
@@ -171,7 +171,7 @@ class PartitionJoin(Generic[T]):
             if entry is not None and after.revision == entry.state.revision:
                 self._change(part.id, entry, after, ticket, now)
                 return None
-            new = _Entry(after, [ticket])
+            new = _OpenEntry(after, [ticket])
             if entry is not None:
                 # The answers of the revision that is given up are of no more use once this one is written down.
                 new.tickets = [*entry.tickets, ticket]
@@ -215,12 +215,12 @@ class PartitionJoin(Generic[T]):
         settled = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
         for one in settled:
             one.has_record = one.entry is not None and self._records.get(one.outcome.id) is one.entry
-        saved: list[_Saved[T]] = []
+        saved: list[_SavedDocument[T]] = []
         for document in list(self._to_save)[:most]:
             del self._to_save[document]
             entry = self._open.get(document)
             if entry is not None:
-                saved.append(_Saved(document, entry.state, entry.tickets, entry))
+                saved.append(_SavedDocument(document, entry.state, entry.tickets, entry))
                 entry.tickets = []
                 self._records[document] = entry
         drops = []
@@ -297,7 +297,7 @@ class PartitionJoin(Generic[T]):
         """Until when an outcome that is written now is remembered."""
         return now + self._remember_ms
 
-    def _keep(self, document: str, state: Open, entry: _Entry[T]) -> None:
+    def _keep(self, document: str, state: Open, entry: _OpenEntry[T]) -> None:
         self._open[document] = entry
         self._closed.pop(document, None)
         self.open_bytes += state.size
@@ -307,7 +307,7 @@ class PartitionJoin(Generic[T]):
             self._deadlines = [(self._join.due(entry.state), document) for document, entry in self._open.items()]
             heapq.heapify(self._deadlines)
 
-    def _change(self, document: str, entry: _Entry[T], after: Open, ticket: T, now: int) -> None:
+    def _change(self, document: str, entry: _OpenEntry[T], after: Open, ticket: T, now: int) -> None:
         self.open_bytes += after.size - entry.state.size
         entry.state = after
         entry.tickets.append(ticket)
@@ -315,12 +315,12 @@ class PartitionJoin(Generic[T]):
             # All that came before is written down.
             self._checkpoints.append((now + self._checkpoint_ms, document))
 
-    def _settle(self, outcome: Outcome, tickets: list[T], entry: _Entry[T] | None) -> None:
+    def _settle(self, outcome: Outcome, tickets: list[T], entry: _OpenEntry[T] | None) -> None:
         if entry is not None:
             tickets = [*entry.tickets, *tickets]
             del self._open[outcome.id]
             self.open_bytes -= entry.state.size
-        one = _Settled(outcome, tickets, entry)
+        one = _SettledOutcome(outcome, tickets, entry)
         self._settled.append(one)
         self._on_its_way[outcome.id] = one
         self._closed[outcome.id] = (outcome.closed, -1)

@@ -28,7 +28,18 @@ from el4ner.serialize import entity_to_json, fingerprint
 from el4ner.types import TaggedDocument
 from workers.messages.envelope import UNKNOWN, Origin, Record, error_json
 
-__all__ = ["STAGE_NAMES", "Answer", "Closed", "Deletion", "Join", "Open", "Outcome", "Part", "State", "event_id_of"]
+__all__ = [
+    "STAGE_NAMES",
+    "Closed",
+    "Deletion",
+    "JoinInput",
+    "JoinRules",
+    "Open",
+    "Outcome",
+    "ReceivedAnswer",
+    "State",
+    "event_id_of",
+]
 
 STAGE_NAMES: Final = ("extract", "classify", "validate")
 
@@ -36,10 +47,11 @@ Status = Literal["complete", "partial", "failed", "deleted"]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A stage's answer. ``value``: the message's bytes, which are read only if the outcome is made of them. ``place``:
-    offset and timestamp of the message, -1 where they are not known. ``record``: the message itself, while it is taken
-    in; it is not kept for an open document, whose headers would take as much memory as its value."""
+class ReceivedAnswer:
+    """A stage's answer, as the join receives it. ``value``: the message's bytes, which are read only if the outcome is
+    made of them. ``place``: offset and timestamp of the message, -1 where they are not known. ``record``: the message
+    itself, while it is taken in; it is not kept for an open document, whose headers would take as much memory as its
+    value."""
 
     id: str
     revision: int
@@ -61,7 +73,7 @@ class Deletion:
     trace: str | None = None
 
 
-Part = Answer | Deletion
+JoinInput = ReceivedAnswer | Deletion
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +86,8 @@ class Open:
     origin: Origin
     since: int
     trace: str | None = None
-    best: Answer | None = None
-    failed: Answer | None = None
+    best: ReceivedAnswer | None = None
+    failed: ReceivedAnswer | None = None
     deleted: int = -1
 
     @property
@@ -107,7 +119,7 @@ class Outcome:
     tagged: Mapping[str, Any] | None
     origin: Origin
     trace: str | None
-    answer: Answer | None = field(default=None, compare=False, repr=False)
+    answer: ReceivedAnswer | None = field(default=None, compare=False, repr=False)
 
     def refused(self, error: DocumentError) -> Iterator[Outcome]:
         """What comes out where it cannot be written: the document failed. Each is smaller than the one before: with the
@@ -132,14 +144,14 @@ Read = Callable[[str, bytes], Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
-class Join:
+class JoinRules:
     """The rules."""
 
     read: Read
     assemble: Assemble
     deadline_ms: int
 
-    def apply(self, state: State | None, part: Part, *, now: int) -> tuple[State | None, Outcome | None]:
+    def apply(self, state: State | None, part: JoinInput, *, now: int) -> tuple[State | None, Outcome | None]:
         """The state after a part, and the outcome if it settles one. The same object: the part changes nothing.
 
         Raises:
@@ -249,7 +261,7 @@ class Join:
         trace = state.trace if last is None or last.trace is None else last.trace
         return Outcome(document, closed, value, state.origin, trace, best or failed)
 
-    def _read_usable(self, best: Answer | None, *, strict: bool) -> Mapping[str, Any] | None:
+    def _read_usable(self, best: ReceivedAnswer | None, *, strict: bool) -> Mapping[str, Any] | None:
         if best is None:
             return None
         try:
@@ -268,7 +280,7 @@ def event_id_of(tagged: Mapping[str, Any]) -> str:
     )
 
 
-def _is_outdated(part: Answer, state: State) -> bool:
+def _is_outdated(part: ReceivedAnswer, state: State) -> bool:
     """Whether an answer is about a document that was deleted since, or is the failure that was replayed."""
     origin = part.origin
     if origin.position < 0:
@@ -281,7 +293,7 @@ def _is_outdated(part: Answer, state: State) -> bool:
     return origin.replays < state.origin.replays and origin.position <= state.origin.position
 
 
-def _reopens(part: Answer, closed: Closed) -> bool:
+def _reopens(part: ReceivedAnswer, closed: Closed) -> bool:
     """Whether an answer is about more than the outcome that is remembered."""
     if closed.status == "deleted":
         return True
@@ -290,7 +302,7 @@ def _reopens(part: Answer, closed: Closed) -> bool:
     return part.origin.replays > closed.replays and closed.status != "complete"
 
 
-def _add(state: Open, part: Answer) -> Open:
+def _add(state: Open, part: ReceivedAnswer) -> Open:
     if part.failed:
         earlier = state.failed is not None and _order(state.failed) <= _order(part)
         # A stage that was killed between a failure and its acknowledgement may answer twice; the result counts.
@@ -302,7 +314,7 @@ def _add(state: Open, part: Answer) -> Open:
     return replace(state, best=part, failed=None if refuted else state.failed)
 
 
-def _order(answer: Answer) -> int:
+def _order(answer: ReceivedAnswer) -> int:
     return STAGE_NAMES.index(answer.stage)
 
 

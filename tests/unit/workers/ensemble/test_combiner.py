@@ -19,8 +19,8 @@ from el4ner.stages.combine import Combiner
 from el4ner.types import Document
 from tests.support.answers import TIME, arrived, random, raw
 from workers.config import StreamSettings, load_stream_settings
-from workers.ensemble.combiner import CombineWorker, Held, combined, read_member_answer, smaller
-from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, Settled
+from workers.ensemble.combiner import CombineWorker, WaitingAnswer, combined, read_member_answer, smaller
+from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, SettledAnswer
 from workers.ensemble.members import part_of
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import Ticket
@@ -71,10 +71,10 @@ class Processes:
         return arrived(_answered(part, record, call, error), offset=MEMBERS.index(member))
 
     def combine(self, *records: Record, expire: bool = False) -> tuple[StageAnswer, list[StageAnswer]]:
-        join: MemberJoin[Held] = MemberJoin(deadline_ms=1, remember_ms=1, max_documents=9, max_bytes=1 << 20)
+        join: MemberJoin[WaitingAnswer] = MemberJoin(deadline_ms=1, remember_ms=1, max_documents=9, max_bytes=1 << 20)
         for record in records:
             found = read_member_answer(record)
-            held = Held(record, Ticket(("t", 0), record.offset, 1))
+            held = WaitingAnswer(record, Ticket(("t", 0), record.offset, 1))
             if isinstance(found, MemberDeletion):
                 join.delete(found, held)
             else:
@@ -84,7 +84,7 @@ class Processes:
         (settled,) = join.take(9)
         return self.told(settled)
 
-    def told(self, settled: Settled[Held]) -> tuple[StageAnswer, list[StageAnswer]]:
+    def told(self, settled: SettledAnswer[WaitingAnswer]) -> tuple[StageAnswer, list[StageAnswer]]:
         return combined(settled, self.combiner, now_ms=TIME, random=random)
 
 
@@ -293,11 +293,11 @@ def test_an_answer_that_is_too_large_fails_and_every_part_of_it_is_a_dead_letter
     processes: Processes, candidates: Record
 ) -> None:
     said = [processes.member_answer(member, CLASSIFY, candidates) for member in MEMBERS]
-    join: MemberJoin[Held] = MemberJoin(deadline_ms=1, remember_ms=1, max_documents=9, max_bytes=1 << 20)
+    join: MemberJoin[WaitingAnswer] = MemberJoin(deadline_ms=1, remember_ms=1, max_documents=9, max_bytes=1 << 20)
     for record in said:
         found = read_member_answer(record)
         assert isinstance(found, MemberAnswer)
-        join.answer(found, Held(record, Ticket(("t", 0), record.offset, 1)), now=0)
+        join.answer(found, WaitingAnswer(record, Ticket(("t", 0), record.offset, 1)), now=0)
     (settled,) = join.take(9)
     refused = RefusedError("too large for topic 'p.typed-entities'", code="output-too-large")
     answer, others = combined(settled, processes.combiner, now_ms=TIME, random=random, refusal=lambda _: refused)

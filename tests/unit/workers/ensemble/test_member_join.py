@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, Settled
+from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, SettledAnswer
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages.envelope import Origin
 
@@ -63,14 +63,14 @@ class Driver:
             self.count += 1
         return self
 
-    def told(self, *, now: int = 0) -> list[Settled[int]]:
+    def told(self, *, now: int = 0) -> list[SettledAnswer[int]]:
         group = self.join.take(1_000)
         for settled in group:
             self.free += self.join.delivered(settled, now=now)
         return group
 
 
-def of_whom(settled: Settled[Any]) -> list[str]:
+def of_whom(settled: SettledAnswer[Any]) -> list[str]:
     return [name for members, _ in settled.parts for name in members]
 
 
@@ -277,7 +277,7 @@ class Raw:
 class Told:
     """What was delivered."""
 
-    settled: Settled[tuple[Message, Ticket]]
+    settled: SettledAnswer[tuple[Message, Ticket]]
 
     @property
     def messages(self) -> list[Message]:

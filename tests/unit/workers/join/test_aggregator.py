@@ -21,11 +21,11 @@ from tests.support import strategies
 from tests.support.answers import TIME, TRACE, deletions, journey, random
 from workers.config import load_stream_settings
 from workers.join import outputs
-from workers.join.aggregator import Aggregator, join_of, read_part
+from workers.join.aggregator import Aggregator, join_rules, read_input
 from workers.join.changelog import Recovered, _take_in, open_record
 from workers.join.outputs import mentions, normalise, tagged_document
 from workers.join.partition_join import PartitionJoin
-from workers.join.rules import Answer, Deletion, Open
+from workers.join.rules import Deletion, Open, ReceivedAnswer
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages import schemas
@@ -52,8 +52,8 @@ def record(topic: Topic, value: bytes | None, *, key: bytes | None = b"d", heade
 def test_an_answer_is_known_by_its_headers_whatever_its_value_is(fails: str | None) -> None:
     message = journey("größe", 3, origin=Origin(41), fails=fails)["validate"]
     unread = Record(VERDICTS, message.source, 1, 9, 0, message.key, b"\xff not read", message.headers)
-    part = read_part(unread)
-    assert isinstance(part, Answer)
+    part = read_input(unread)
+    assert isinstance(part, ReceivedAnswer)
     assert (part.id, part.revision, part.stage, part.failed) == ("größe", 3, "validate", fails is not None)
     assert (part.value, part.origin) == (b"\xff not read", Origin(41, TIME))
     assert part.trace is not None
@@ -64,9 +64,9 @@ def test_an_answer_is_known_by_its_headers_whatever_its_value_is(fails: str | No
 def test_an_answer_without_such_headers_is_known_by_its_value(result: DocumentEntities, half: bool) -> None:
     value = dumps({"stage": "validate", "status": "ok", **entities_to_json(result)})
     headers = (("ce_subject", b"other"), ("el4ner-status", b"ok")) if half else ()
-    part = read_part(record(VERDICTS, value, headers=headers))
+    part = read_input(record(VERDICTS, value, headers=headers))
     document = result.document
-    assert part == Answer(document.id, document.revision, "validate", False, value, Origin(-1, -1, 0), None)
+    assert part == ReceivedAnswer(document.id, document.revision, "validate", False, value, Origin(-1, -1, 0), None)
 
 
 @pytest.mark.parametrize(
@@ -75,30 +75,30 @@ def test_an_answer_without_such_headers_is_known_by_its_value(result: DocumentEn
 )
 def test_headers_that_make_no_sense_are_passed_over(wrong: tuple[str, bytes]) -> None:
     message = journey("own", 3)["validate"]
-    part = read_part(record(VERDICTS, message.value, headers=(*message.headers, wrong)))
-    assert isinstance(part, Answer)
+    part = read_input(record(VERDICTS, message.value, headers=(*message.headers, wrong)))
+    assert isinstance(part, ReceivedAnswer)
     assert (part.id, part.revision, part.failed) == ("own", 3, False)
 
 
 def test_a_value_that_is_no_answer_is_refused_if_no_header_says_whose_it_is() -> None:
     for value in (b"rubbish", b"{}", b"\xff"):
         with pytest.raises(MessageError):
-            read_part(record(Topic.TYPED_ENTITIES, value))
+            read_input(record(Topic.TYPED_ENTITIES, value))
 
 
 def test_a_null_value_deletes_the_document_of_its_key() -> None:
     for message in deletions("größe", position=41).values():
-        part = read_part(message)
+        part = read_input(message)
         assert isinstance(part, Deletion)
         assert (part.id, part.origin) == ("größe", Origin(41, TIME))
 
 
 @given(strategies.document_entities(), st.booleans())
 def test_the_join_of_real_values_is_a_valid_document(result: DocumentEntities, by_deadline: bool) -> None:
-    join = join_of(load_stream_settings(environ={}))
+    join = join_rules(load_stream_settings(environ={}))
     value = {"stage": "validate", "status": "ok", **entities_to_json(result)}
-    part = read_part(record(VERDICTS, dumps(value)))
-    assert isinstance(part, Answer)
+    part = read_input(record(VERDICTS, dumps(value)))
+    assert isinstance(part, ReceivedAnswer)
     if by_deadline:
         outcome = join.expire(part.id, Open(part.revision, part.origin, 0, best=part))
     else:
@@ -154,7 +154,7 @@ class Partition:
         recorder: Any = self.aggregator._telemetry
         recorder.letter = self.letters.append
         self.writer = Writer()
-        joins: PartitionJoin[Ticket] = PartitionJoin(join_of(settings), remember_ms=1_000, checkpoint_ms=1_000)
+        joins: PartitionJoin[Ticket] = PartitionJoin(join_rules(settings), remember_ms=1_000, checkpoint_ms=1_000)
         self.owned = self.aggregator._owned_by(1, self.writer, joins)
         self._offset = 0
 
@@ -328,8 +328,8 @@ async def test_what_waited_is_a_dead_letter_too_with_the_place_where_it_lay() ->
     assert find(letter.headers, "el4ner-topic") == b"typed-entities"
     assert find(letter.headers, "el4ner-offset") == str(told["classify"].offset).encode()
     # Sent again, it is the same answer to the join.
-    again = read_part(replace(told["classify"], headers=letter.headers))
-    assert again == replace(read_part(told["classify"]), trace=None)
+    again = read_input(replace(told["classify"], headers=letter.headers))
+    assert again == replace(read_input(told["classify"]), trace=None)
 
 
 async def test_a_dead_letter_that_is_refused_ends_the_worker_for_it_must_not_be_lost() -> None:
@@ -385,9 +385,9 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
 async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_path: Path, open_before: bool) -> None:
     """Also one that was written down before, and is read from the changelog by each worker."""
     answer = replace(journey("poison")["classify"], offset=41, timestamp_ms=TIME)
-    part = read_part(answer)
-    assert isinstance(part, Answer)
-    state, _ = join_of(load_stream_settings(environ={})).apply(None, part, now=0)
+    part = read_input(answer)
+    assert isinstance(part, ReceivedAnswer)
+    state, _ = join_rules(load_stream_settings(environ={})).apply(None, part, now=0)
     assert isinstance(state, Open)
 
     def bug(message: Outgoing) -> bool:

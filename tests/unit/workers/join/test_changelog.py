@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from el4ner.serialize import dumps
 from tests.support.strategies import closed, names, open_documents
 from workers.config import load_stream_settings
-from workers.join.aggregator import join_of
+from workers.join.aggregator import join_rules
 from workers.join.changelog import (
     ChangelogError,
     KeyValue,
@@ -24,7 +24,7 @@ from workers.join.changelog import (
     forget_record,
     open_record,
 )
-from workers.join.rules import Answer, Closed, Open
+from workers.join.rules import Closed, Open, ReceivedAnswer
 from workers.messages import schemas
 from workers.messages.envelope import Origin
 
@@ -52,7 +52,7 @@ def test_an_open_document_is_read_as_it_was_but_for_the_clock(name: str, state: 
     )
     for read, written in ((found.best, state.best), (found.failed, state.failed)):
         assert (None if read is None else read.place) == (None if written is None else written.place)
-    join = join_of(load_stream_settings(environ={}))
+    join = join_rules(load_stream_settings(environ={}))
     assert join.expire(name, found).tagged == join.expire(name, state).tagged
 
 
@@ -131,7 +131,7 @@ def test_unfinished_documents_of_the_version_before_stop_the_aggregator() -> Non
 
 def test_a_value_that_is_no_utf_8_is_of_no_more_use_than_before() -> None:
     """It must not become readable by being written down."""
-    answer = Answer("d", 0, "extract", False, b'{"text": "Z\xfcrich"}')
+    answer = ReceivedAnswer("d", 0, "extract", False, b'{"text": "Z\xfcrich"}')
     found = recovered([open_record("d", Open(0, Origin(1), 0, best=answer), since=0)])
     best = found.open["d"].best
     assert best is not None

@@ -18,7 +18,7 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import dumps
 from tests.support.answers import deletions, journey
 from workers.config import load_stream_settings
-from workers.join.aggregator import join_of, read_part
+from workers.join.aggregator import join_rules, read_input
 from workers.join.changelog import (
     Recovered,
     Remembered,
@@ -29,7 +29,7 @@ from workers.join.changelog import (
     open_record,
 )
 from workers.join.partition_join import Group, PartitionJoin
-from workers.join.rules import STAGE_NAMES, Answer, Deletion, Part
+from workers.join.rules import STAGE_NAMES, Deletion, JoinInput, ReceivedAnswer
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages import schemas
 from workers.messages.envelope import Origin, Record, error_json, peek
@@ -38,7 +38,7 @@ CHECKPOINT_MS = 10
 DEADLINE_MS = 1_000
 REMEMBER_MS = 1_000_000
 TOO_LARGE = DocumentError("a message of 9 bytes is too large", code="output-too-large")
-JOIN = join_of(load_stream_settings(environ={"EL4NER_WORKER__DEADLINE_SECONDS": str(DEADLINE_MS / 1000)}))
+JOIN = join_rules(load_stream_settings(environ={"EL4NER_WORKER__DEADLINE_SECONDS": str(DEADLINE_MS / 1000)}))
 
 Rank = tuple[int, int]
 """Of two messages about a document, which one counts: how many deletions were before it, then its revision."""
@@ -171,7 +171,7 @@ class World:
             # As the aggregator does it: the last stage's unreadable answer is its failure.
             body = peek(record.value)
             value = dumps({**body, "stage": "validate", "status": "failed", "error": error_json(error)})
-            failed = Answer(part.id, body["document"]["revision"], "validate", True, value, part.origin)
+            failed = ReceivedAnswer(part.id, body["document"]["revision"], "validate", True, value, part.origin)
             return self.joins.apply(failed, ticket, now=self.now)
 
     def pass_time(self, milliseconds: int) -> None:
@@ -270,7 +270,7 @@ class World:
             newest[document] = max(rank, newest.get(document, rank))
         return newest
 
-    def _outdoes(self, other: Part, part: Part) -> bool:
+    def _outdoes(self, other: JoinInput, part: JoinInput) -> bool:
         """Whether nothing is lost with ``part`` if ``other`` comes again."""
         if other.id != part.id:
             return False
@@ -281,8 +281,8 @@ class World:
         return further and (part.failed or not other.failed)
 
 
-def part_of(record: Record) -> Part:
-    part = read_part(record)
+def part_of(record: Record) -> JoinInput:
+    part = read_input(record)
     assert part is not None
     return part
 

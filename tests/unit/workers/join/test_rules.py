@@ -15,21 +15,32 @@ from el4ner.errors import MessageError
 from el4ner.serialize import dumps
 from tests.support.answers import deletions, journey
 from workers.config import load_stream_settings
-from workers.join.aggregator import join_of, read_part
-from workers.join.rules import STAGE_NAMES, Answer, Closed, Deletion, Join, Open, Outcome, Part, State, event_id_of
+from workers.join.aggregator import join_rules, read_input
+from workers.join.rules import (
+    STAGE_NAMES,
+    Closed,
+    Deletion,
+    JoinInput,
+    JoinRules,
+    Open,
+    Outcome,
+    ReceivedAnswer,
+    State,
+    event_id_of,
+)
 from workers.messages import schemas
 from workers.messages.envelope import UNKNOWN, Origin, Record
 
-JOIN = join_of(load_stream_settings(environ={"EL4NER_WORKER__DEADLINE_SECONDS": "1"}))
+JOIN = join_rules(load_stream_settings(environ={"EL4NER_WORKER__DEADLINE_SECONDS": "1"}))
 
 
-def part_of(record: Record) -> Part:
-    part = read_part(record)
+def part_of(record: Record) -> JoinInput:
+    part = read_input(record)
     assert part is not None
     return part
 
 
-def parts(fails: str | None = None, **options: Any) -> dict[str, Part]:
+def parts(fails: str | None = None, **options: Any) -> dict[str, JoinInput]:
     """What the stages say of a document, by stage."""
     return {stage: part_of(record) for stage, record in journey(fails=fails, **options).items()}
 
@@ -43,12 +54,12 @@ def deletion(position: int) -> Deletion:
 class Driver:
     """One document's state, and what came out."""
 
-    def __init__(self, join: Join = JOIN) -> None:
+    def __init__(self, join: JoinRules = JOIN) -> None:
         self.join = join
         self.state: State | None = None
         self.outcomes: list[Outcome] = []
 
-    def apply(self, *some: Part, now: int = 0) -> Driver:
+    def apply(self, *some: JoinInput, now: int = 0) -> Driver:
         for part in some:
             self.state, outcome = self.join.apply(self.state, part, now=now)
             if outcome is not None:
@@ -181,8 +192,8 @@ def test_late_answers_change_nothing() -> None:
 # --- what cannot be read ---
 
 
-def broken(part: Part) -> Answer:
-    assert isinstance(part, Answer)
+def broken(part: JoinInput) -> ReceivedAnswer:
+    assert isinstance(part, ReceivedAnswer)
     return replace(part, value=b'{"stage": "' + part.stage.encode() + b'", "text": "Z\xfcrich"}')
 
 
@@ -217,9 +228,9 @@ def test_an_unreadable_failure_is_a_failure() -> None:
     assert tagged["text"] == "Angela flew to Berlin"
 
 
-def legacy(part: Part) -> Answer:
+def legacy(part: JoinInput) -> ReceivedAnswer:
     """As el4ner 0.1 wrote it: no word of the stages before, none of where the document lies."""
-    assert isinstance(part, Answer)
+    assert isinstance(part, ReceivedAnswer)
     body = {name: value for name, value in orjson.loads(part.value).items() if name not in ("manifests", "metadata")}
     return replace(part, value=dumps(body), origin=UNKNOWN)
 
@@ -255,7 +266,7 @@ def test_a_higher_revision_follows_one_that_is_out() -> None:
 
 
 @given(st.permutations([part for revision in range(3) for part in parts(revision=revision).values()]))
-def test_the_highest_revision_comes_out_whatever_is_mixed_into_it(mixed: Iterable[Part]) -> None:
+def test_the_highest_revision_comes_out_whatever_is_mixed_into_it(mixed: Iterable[JoinInput]) -> None:
     revisions = [outcome.closed.revision for outcome in Driver().apply(*mixed).outcomes]
     # One of a lower revision may never come out; it never comes out late.
     assert revisions == sorted(set(revisions))
