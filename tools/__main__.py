@@ -9,7 +9,7 @@ import typer
 
 from tools.asyncapi import document, written
 from tools.schema_compat import announced_breaks, compare_sets, latest_release, load_set
-from workers.messages.schemas import schemas_dir
+from workers.messages.json_schemas import schemas_dir
 
 app = typer.Typer(no_args_is_help=True, help="For whoever changes the messages' contract.")
 

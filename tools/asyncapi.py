@@ -20,7 +20,7 @@ import orjson
 
 from tools.schema_nodes import SchemaError
 from workers.config import KafkaSettings
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record
 from workers.messages.headers import Trace, cloud_event
 from workers.messages.replay_headers import REPLAY, REPLAY_HEADERS
@@ -139,14 +139,14 @@ def bundled(names: Iterable[str]) -> dict[str, Any]:
     Raises:
         SchemaError: a schema uses what draft 7 does not have, or refers to what is not there.
     """
-    made = {name: _in_place(schemas.load(name), name) for name in names}
-    common = schemas.load(schemas.COMMON)
-    made |= {_shared(name): _in_place(part, schemas.COMMON) for name, part in common["$defs"].items()}
+    made = {name: _in_place(json_schemas.load(name), name) for name in names}
+    common = json_schemas.load(json_schemas.COMMON)
+    made |= {_shared(name): _in_place(part, json_schemas.COMMON) for name, part in common["$defs"].items()}
     return made
 
 
 def _shared(definition: str) -> str:
-    return f"{schemas.COMMON}.{definition}"
+    return f"{json_schemas.COMMON}.{definition}"
 
 
 def _in_place(node: Any, name: str) -> Any:
@@ -172,9 +172,9 @@ def _in_place(node: Any, name: str) -> Any:
 
 def _moved(reference: str, name: str) -> str:
     base, _, fragment = reference.partition("#/$defs/")
-    known = base in {schemas.schema_id(schemas.COMMON), "" if name == schemas.COMMON else None}
-    if not known or fragment not in schemas.load(schemas.COMMON)["$defs"]:
-        raise SchemaError(f"{name}: {reference!r} is no definition of {schemas.COMMON}")
+    known = base in {json_schemas.schema_id(json_schemas.COMMON), "" if name == json_schemas.COMMON else None}
+    if not known or fragment not in json_schemas.load(json_schemas.COMMON)["$defs"]:
+        raise SchemaError(f"{name}: {reference!r} is no definition of {json_schemas.COMMON}")
     return f"{_COMPONENTS}{_shared(fragment)}"
 
 
@@ -226,7 +226,7 @@ def _messages(topic: Topic) -> dict[str, str]:
 
 def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> dict[str, Any]:
     planned = next(one for one in plan(settings) if one.name == topic_name(settings, topic))
-    schema = schemas.load(topic.value)
+    schema = json_schemas.load(topic.value)
     committed = topic in _COMMITTED
     configuration = {
         key: value.split(",") if key == "cleanup.policy" else int(value) for key, value in planned.configs.items()
@@ -252,7 +252,7 @@ def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> d
 
 
 def _message(topic: Topic) -> dict[str, Any]:
-    schema = schemas.load(topic.value)
+    schema = json_schemas.load(topic.value)
     made: dict[str, Any] = {
         "name": topic.value,
         "title": schema["title"],
@@ -265,7 +265,7 @@ def _message(topic: Topic) -> dict[str, Any]:
         return {**made, "contentType": "application/octet-stream", "headers": own, "payload": anything}
     examples = [
         {"name": path.name.removesuffix(".json").rpartition(".")[2], "payload": orjson.loads(path.read_bytes())}
-        for path in sorted((schemas.schemas_dir() / "examples").glob(f"{topic.value}.v1.*.json"))
+        for path in sorted((json_schemas.schemas_dir() / "examples").glob(f"{topic.value}.v1.*.json"))
         if ".invalid-" not in path.name
     ]
     payload = {"contentType": "application/json", "headers": _headers(topic), "payload": own, "examples": examples}
@@ -307,7 +307,7 @@ def _headers(topic: Topic) -> dict[str, Any]:
         raise SchemaError(f"tools/asyncapi.py does not describe the headers {', '.join(unknown)}")
     made = {name: dict(_HEADERS[name]) for name in names}
     made["ce_type"] = {"const": f"el4ner.{topic.value}.v1"}
-    made["ce_dataschema"] |= {"const": schemas.schema_id(topic.value)}
+    made["ce_dataschema"] |= {"const": json_schemas.schema_id(topic.value)}
     required = [] if topic is Topic.DOCUMENTS else [name for name in names if name not in _OPTIONAL]
     return {"type": "object", "properties": made, **({"required": required} if required else {})}
 

@@ -42,15 +42,15 @@ from tools.schema_nodes import (
 
 __all__ = [
     "INTERNAL",
+    "Direction",
     "Incompatibility",
-    "Role",
     "SchemaError",
     "SchemaSet",
     "announced_breaks",
     "compare_sets",
+    "direction_of",
     "latest_release",
     "load_set",
-    "role_of",
 ]
 
 INTERNAL: Final[Mapping[str, str]] = {
@@ -64,7 +64,7 @@ _FILE: Final = re.compile(r"(?P<name>[a-z][a-z-]*\.v[0-9]+)\.json")
 _VERSION: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
-class Role(StrEnum):
+class Direction(StrEnum):
     """Which way the messages of a schema go."""
 
     READ = "read"
@@ -85,9 +85,9 @@ class Incompatibility:
         return f"{self.schema}.json#{self.pointer}: {self.reason}"
 
 
-def role_of(name: str) -> Role:
-    """The role of a schema (``documents.v1``)."""
-    return Role.READ if name.partition(".")[0] in _WRITTEN_BY_OTHERS else Role.WRITTEN
+def direction_of(name: str) -> Direction:
+    """The direction of a schema (``documents.v1``)."""
+    return Direction.READ if name.partition(".")[0] in _WRITTEN_BY_OTHERS else Direction.WRITTEN
 
 
 def load_set(folder: Path) -> dict[str, Mapping[str, Any]]:
@@ -142,7 +142,11 @@ def announced_breaks(released: Path, version: str) -> Mapping[str, str]:
 
 
 def compare_sets(
-    old: SchemaSet, new: SchemaSet, *, internal: Iterable[str] = INTERNAL, role: Callable[[str], Role] = role_of
+    old: SchemaSet,
+    new: SchemaSet,
+    *,
+    internal: Iterable[str] = INTERNAL,
+    direction: Callable[[str], Direction] = direction_of,
 ) -> list[Incompatibility]:
     """What ``new`` breaks of the promises of ``old``; nothing: it is compatible.
 
@@ -167,8 +171,8 @@ def compare_sets(
                 comparison.report(inside, "the definition was removed")
             else:
                 # Whether one may be widened depends on who uses it, and that is seen where it is used.
-                comparison.compare((inside,), (after.at("$defs", definition),), Role.READ)
-        comparison.compare((before,), (after,), role(name))
+                comparison.compare((inside,), (after.at("$defs", definition),), Direction.READ)
+        comparison.compare((before,), (after,), direction(name))
     return sorted(set(comparison.found))
 
 
@@ -183,16 +187,16 @@ class _Comparison:
 
     def __init__(self) -> None:
         self.found: list[Incompatibility] = []
-        self._seen: set[tuple[Nodes, Nodes, Role]] = set()
+        self._seen: set[tuple[Nodes, Nodes, Direction]] = set()
 
     def report(self, where: Node, reason: str) -> None:
         self.found.append(Incompatibility(where.name, where.pointer, reason))
 
-    def compare(self, before: Nodes, after: Nodes, role: Role) -> None:
+    def compare(self, before: Nodes, after: Nodes, direction: Direction) -> None:
         """Report what of ``before`` is not kept by ``after``. Schemas may be recursive."""
-        if (before, after, role) in self._seen or not (before or after):
+        if (before, after, direction) in self._seen or not (before or after):
             return
-        self._seen.add((before, after, role))
+        self._seen.add((before, after, direction))
         old, new = Merged(before), Merged(after)
         # Words about a place that is gone are about where it was.
         place = (after or before)[0]
@@ -201,7 +205,7 @@ class _Comparison:
             self.report(new.where(keyword) or place, what)
 
         def widened(what: str, keyword: str = "") -> None:
-            if role is Role.WRITTEN:
+            if direction is Direction.WRITTEN:
                 self.report(new.where(keyword) or place, f"{what}, which older readers do not know")
 
         if old.never or new.never:
@@ -212,12 +216,12 @@ class _Comparison:
             return
         self._values(old, new, narrowed, widened)
         self._limits(old, new, narrowed, widened)
-        self._objects(old, new, role, narrowed, widened)
+        self._objects(old, new, direction, narrowed, widened)
         for keyword in SUBSCHEMAS:
-            self.compare(old.child(keyword), new.child(keyword), role)
+            self.compare(old.child(keyword), new.child(keyword), direction)
         for keyword in CHOICES:
-            self._choices(old.having(keyword), new.having(keyword), keyword, role, narrowed, widened)
-        self._conditions(old.having("if"), new.having("if"), role, narrowed, widened)
+            self._choices(old.having(keyword), new.having(keyword), keyword, direction, narrowed, widened)
+        self._conditions(old.having("if"), new.having("if"), direction, narrowed, widened)
         was, now = old.unknown(), new.unknown()
         for keyword in sorted(was.keys() | now.keys()):
             if was.get(keyword) != now.get(keyword):
@@ -267,7 +271,7 @@ class _Comparison:
             elif removed:
                 widened(f"{keyword} {removed[0]!r} is not asked for any more", keyword)
 
-    def _objects(self, old: Merged, new: Merged, role: Role, narrowed: _Remark, widened: _Remark) -> None:
+    def _objects(self, old: Merged, new: Merged, direction: Direction, narrowed: _Remark, widened: _Remark) -> None:
         for name in sorted(new.required.keys() - old.required.keys()):
             self.report(new.required[name].at("required"), f"{name!r} is required now")
         for name in sorted(old.required.keys() - new.required.keys()):
@@ -277,15 +281,15 @@ class _Comparison:
             if name not in now:
                 self.report(nodes[0], f"the property {name!r} was removed")
             else:
-                self.compare(nodes, now[name], role)
+                self.compare(nodes, now[name], direction)
         for name in now.keys() - was.keys():
             # Allowed, as far as the schema was open to properties that it did not name.
             rest = old.child("additionalProperties") or old.child("unevaluatedProperties")
             if rest:
-                self.compare(rest, now[name], role)
+                self.compare(rest, now[name], direction)
 
     def _choices(
-        self, old: list[Node], new: list[Node], keyword: str, role: Role, narrowed: _Remark, widened: _Remark
+        self, old: list[Node], new: list[Node], keyword: str, direction: Direction, narrowed: _Remark, widened: _Remark
     ) -> None:
         for before, after in zip(old, new, strict=False):
             was = [before.at(keyword, index) for index, _ in enumerate(before.schema[keyword])]
@@ -297,7 +301,7 @@ class _Comparison:
                     was.remove(one)
                     now.remove(same)
             for one, other in zip(was, now, strict=False):
-                self.compare((one,), (other,), role)
+                self.compare((one,), (other,), direction)
             if len(was) > len(now):
                 narrowed(f"{keyword} has a choice less", keyword)
             elif len(now) > len(was):
@@ -307,13 +311,15 @@ class _Comparison:
         elif len(old) > len(new):
             widened(f"{keyword} is not asked for any more", keyword)
 
-    def _conditions(self, old: list[Node], new: list[Node], role: Role, narrowed: _Remark, widened: _Remark) -> None:
+    def _conditions(
+        self, old: list[Node], new: list[Node], direction: Direction, narrowed: _Remark, widened: _Remark
+    ) -> None:
         for before, after in zip(old, new, strict=False):
             if before.at("if").canonical() != after.at("if").canonical():
                 narrowed("the condition changed", "if")
             for branch in ("then", "else"):
                 nodes = [(node.at(branch),) if branch in node.schema else () for node in (before, after)]
-                self.compare(nodes[0], nodes[1], role)
+                self.compare(nodes[0], nodes[1], direction)
         if len(new) > len(old):
             narrowed("a condition is asked for now", "if")
         elif len(old) > len(new):

@@ -15,7 +15,7 @@ from el4ner.serialize import dumps, fingerprint
 from workers.config import StreamSettings
 from workers.inputs.documents import NewDocument
 from workers.kafka.sending import Confirmed, sending
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.headers import RandomBytes, cloud_event, next_trace
 from workers.topics import Topic, topic_name
 
@@ -62,7 +62,7 @@ def produce_documents(
     """
     started = time.monotonic()
     name = topic_name(settings.kafka, Topic.DOCUMENTS)
-    schema = schemas.schema_id(Topic.DOCUMENTS.value)
+    schema = json_schemas.schema_id(Topic.DOCUMENTS.value)
 
     def failed(document: NewDocument, error: KafkaError) -> ProduceError | None:
         if isinstance(error, MessageSizeTooLargeError) and too_large is not None:

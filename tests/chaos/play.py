@@ -20,7 +20,7 @@ from tests.chaos.clients import read_all
 from tests.chaos.run import Check, LateError, Outcome, Run, Scenario, World
 from tests.chaos.tally import Identity, Record, Tally, recovery_seconds
 from workers.local.clients import connect
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.topics import Topic, changelog_name
 
 __all__ = ["folder_of", "play"]
@@ -148,7 +148,7 @@ def _judge(run: Run, outcome: Outcome, counted: Tally) -> list[str]:
         )
     for value in (value for value in outcome.tagged.values() if value is not None):
         try:
-            schemas.validate(Topic.TAGGED_DOCUMENTS.value, value)
+            json_schemas.validate(Topic.TAGGED_DOCUMENTS.value, value)
         except El4nerError as error:
             problems.append(f"{value.get('id')!r} is not as its schema says: {error}")
             break

@@ -17,8 +17,8 @@ from typing import Self
 
 from tests.support.paths import ROOT
 from workers.local import processes
-from workers.local.errors import LocalServiceError
 from workers.local.processes import ProcessIdentity
+from workers.local.service_error import LocalServiceError
 
 __all__ = ["Reaper"]
 

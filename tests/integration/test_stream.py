@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.integration.stream_harness import STAGES, Stream, wait_until
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.headers import find, parse_traceparent
 from workers.topics import Topic
 
@@ -64,7 +64,7 @@ def test_two_thousand_documents_come_out_once_with_exact_offsets(stream: Stream)
     assert len(mentions) == sum(len(document["entities"]) for document in tagged)
     for topic, messages in ((Topic.TAGGED_DOCUMENTS, tagged), (Topic.ENTITY_MENTIONS, mentions)):
         for message in messages:
-            schemas.validate(topic.value, message)
+            json_schemas.validate(topic.value, message)
     # One trace through all stages, a span of its own for every message.
     stages = {
         topic: {orjson.loads(record.value)["document"]["id"]: record for record in stream.read(topic)}

@@ -14,7 +14,7 @@ from tests.integration.stream_harness import Stream, Worker, wait_until
 from tests.integration.test_stream import assert_exact, documents
 from workers.config import WorkerSettings
 from workers.ensemble.members import group_of
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.topics import Topic
 
 pytestmark = [
@@ -103,7 +103,7 @@ def test_members_apart_give_what_one_process_gives(stream: Stream, whole: Stream
     answers = stream.read(Topic.MEMBER_ANSWERS)
     assert len(answers) == 2 * 2 * len(sent)
     for record in answers[:100]:
-        schemas.validate("member-answers", orjson.loads(record.value))
+        json_schemas.validate("member-answers", orjson.loads(record.value))
     assert stream.ends(Topic.SPAN_CANDIDATES) == stream.ends(Topic.TYPED_ENTITIES) == len(sent)
     # A deletion goes through the members' processes too.
     stream.produce([(b"d-7", None)])

@@ -15,11 +15,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from workers.local.clients import connect
-from workers.local.errors import LocalServiceError
 from workers.local.kafka_server import KafkaServer, NodeSettings, new_cluster_id
 from workers.local.ports import LOOPBACK, choose_port
 from workers.local.processes import ProcessIdentity, is_running, wait_until
 from workers.local.server import Progress, no_progress
+from workers.local.service_error import LocalServiceError
 from workers.local.state import ServiceRecord
 
 __all__ = ["KafkaCluster"]

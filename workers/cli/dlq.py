@@ -33,7 +33,7 @@ from workers.cli.standard_output import results_file
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings
-    from workers.dead_letters.letters import Letter, Plan, Wanted
+    from workers.dead_letters.letters import Letter, ReplayPlan, Wanted
     from workers.dead_letters.replay import Replayed
 
 __all__ = ["app"]
@@ -278,7 +278,7 @@ def _wanted(
     )
 
 
-def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int | None) -> Plan:
+def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int | None) -> ReplayPlan:
     from workers.dead_letters.letters import plan_replay
     from workers.dead_letters.replay import read_letters
 
@@ -287,7 +287,7 @@ def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int |
     return plan_replay(letters, settings.kafka, wanted=wanted, done=done, limit=limit)
 
 
-def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> Plan:
+def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> ReplayPlan:
     """As they are named: also a letter that was replayed before."""
     from workers.dead_letters.letters import Wanted, parse_coordinates, plan_replay
     from workers.dead_letters.replay import find_letter

@@ -14,7 +14,7 @@ from workers.cli.standard_output import results_file
 from workers.printable import legible
 
 if TYPE_CHECKING:
-    from workers.dead_letters.letters import Letter, Plan
+    from workers.dead_letters.letters import Letter, ReplayPlan
 
 __all__ = [
     "LetterCounts",
@@ -140,7 +140,7 @@ def _value_shown(value: bytes) -> str:
     return legible(value[:_SHOWN_BYTES].decode("utf-8", "ignore"))
 
 
-def show_plan(plan: Plan, output: OutputFormat) -> None:
+def show_plan(plan: ReplayPlan, output: OutputFormat) -> None:
     """What a replay would send where."""
     shown = table("stage", "code", "back to", "messages", right=["messages"])
     for stage, code, topic, count in plan.counts():
@@ -152,7 +152,7 @@ def show_plan(plan: Plan, output: OutputFormat) -> None:
         results().print(shown)
 
 
-def show_left_out(plan: Plan) -> None:
+def show_left_out(plan: ReplayPlan) -> None:
     """What a replay passes over, and why."""
     for count, why in (
         (plan.done, "sent before, says the journal"),

@@ -6,7 +6,7 @@ import typer
 
 from workers.cli.options import examples
 from workers.cli.standard_output import results_file
-from workers.messages.schemas import schemas_dir
+from workers.messages.json_schemas import schemas_dir
 
 __all__ = ["app"]
 

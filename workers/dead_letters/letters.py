@@ -18,7 +18,7 @@ __all__ = [
     "DlqError",
     "KafkaHeaders",
     "Letter",
-    "Plan",
+    "ReplayPlan",
     "Wanted",
     "headers_to_replay",
     "letter_of",
@@ -214,7 +214,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Plan:
+class ReplayPlan:
     """What a replay would send, and what it leaves out although it was asked for."""
 
     letters: dict[Coordinates, tuple[str, str, str]] = field(default_factory=dict)
@@ -240,7 +240,7 @@ def plan_replay(
     wanted: Wanted,
     done: Collection[str] = (),
     limit: int | None = None,
-) -> Plan:
+) -> ReplayPlan:
     """Which of ``letters`` (all that there are, whatever is wanted) to send again, at most ``limit``, oldest first.
 
     Each original message is sent once: of letters about the same message, and of a letter and those that its own
@@ -248,7 +248,7 @@ def plan_replay(
     are done with them.
     """
     readable = {topic_name(settings, topic) for topic in Topic if topic not in _RESULTS}
-    plan = Plan()
+    plan = ReplayPlan()
     # Only what the choice needs is kept of a letter: there may be a million, of megabytes each.
     chosen: dict[tuple[str, int, int], tuple[int, Coordinates, int, tuple[str, str, str]]] = {}
     successors: set[tuple[str, int]] = set()

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from el4ner.errors import MessageError
 from el4ner.nearest import nearest, no_such
-from workers.messages import schemas
+from workers.messages import json_schemas
 
 __all__ = ["OPTIONAL", "Fields"]
 
@@ -66,7 +66,7 @@ class Fields:
                     raise ValueError(f"the {kind} {twice[0]!r} is in its metadata too: which one is to be handed on?")
                 document["metadata"] = {**given, **unknown}
         try:
-            schemas.validate("documents", document)
+            json_schemas.validate("documents", document)
         except MessageError as error:
             raise ValueError(self._wrong_value(document, kind) or str(error)) from error
         return document
@@ -94,7 +94,7 @@ class Fields:
 
 def _is_valid(name: str, value: Any) -> bool:
     try:
-        schemas.validate("documents", {"text": "", name: value})
+        json_schemas.validate("documents", {"text": "", name: value})
     except MessageError:
         return False
     return True

@@ -21,7 +21,7 @@ from workers.config import StreamSettings
 from workers.kafka.delivery import NO_LIMITS, RefusedError, deliver, refusal_of, send_all
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.kafka.size_limits import SizeLimits
-from workers.kafka.transport import Fetched, Transport
+from workers.kafka.transport import Fetched, StageTransport
 from workers.messages.envelope import Outgoing, Record
 from workers.topics import Topic, app_id, topic_name
 
@@ -101,11 +101,11 @@ class StageApp(faust.App):  # type: ignore[misc]
             stream_recovery_delay=0.0,
         )
 
-    def _new_transport(self) -> Transport:
-        return Transport(self.conf.broker_consumer, self)
+    def _new_transport(self) -> StageTransport:
+        return StageTransport(self.conf.broker_consumer, self)
 
-    def _new_producer_transport(self) -> Transport:
-        return Transport(self.conf.broker_producer, self)
+    def _new_producer_transport(self) -> StageTransport:
+        return StageTransport(self.conf.broker_producer, self)
 
     def _crash(self, reason: BaseException) -> None:
         super()._crash(reason)

@@ -31,7 +31,7 @@ from workers.kafka.delivery import MAX_BATCH_BYTES, REFUSALS
 from workers.kafka.leaving import LeavingThread
 from workers.kafka.offsets import OffsetTracker
 
-__all__ = ["Consumer", "Fetched", "Producer", "Transport", "number_anew_after_refusals", "outlast_outages"]
+__all__ = ["Consumer", "Fetched", "Producer", "StageTransport", "number_anew_after_refusals", "outlast_outages"]
 
 log = logging.getLogger(__name__)
 
@@ -267,7 +267,7 @@ class Producer(driver.Producer):  # type: ignore[misc]
         return self._ensure_producer()
 
 
-class Transport(driver.Transport):  # type: ignore[misc]
+class StageTransport(driver.Transport):  # type: ignore[misc]
     """What :class:`workers.kafka.stage_app.StageApp` uses."""
 
     Consumer = Consumer

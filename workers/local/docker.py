@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.local.errors import LocalServiceError
+from workers.local.service_error import LocalServiceError
 from workers.local.state import ServiceName, ServiceRecord
 
 __all__ = ["CommandResult", "DockerCompose", "Runner", "run_command"]

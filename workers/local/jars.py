@@ -11,8 +11,8 @@ import xml.etree.ElementTree as ET
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from workers.local.errors import LocalServiceError
 from workers.local.java import find_maven
+from workers.local.service_error import LocalServiceError
 
 __all__ = ["POM", "cached_jars", "fetch_jars", "kafka_version"]
 

@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from workers.local.clients import connect
-from workers.local.errors import LocalServiceError
 from workers.local.jars import cached_jars, fetch_jars
 from workers.local.java import MINIMUM_JAVA, find_java, find_maven
 from workers.local.ports import LOOPBACK, accepts_connections, choose_port
 from workers.local.processes import log_excerpt, spawn_detached
 from workers.local.server import LocalServer, Progress, no_progress
+from workers.local.service_error import LocalServiceError
 from workers.local.state import ServiceName, ServiceRecord
 
 __all__ = ["MAX_MESSAGE_BYTES", "KafkaServer", "NodeSettings", "new_cluster_id"]

@@ -6,7 +6,7 @@ import contextlib
 import secrets
 import socket
 
-from workers.local.errors import LocalServiceError
+from workers.local.service_error import LocalServiceError
 
 __all__ = ["LOOPBACK", "accepts_connections", "choose_port", "is_free"]
 

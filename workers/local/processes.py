@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from workers.local.errors import LocalServiceError
+from workers.local.service_error import LocalServiceError
 
 __all__ = ["ProcessIdentity", "is_running", "log_excerpt", "spawn_detached", "stop", "wait_until"]
 

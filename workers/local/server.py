@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import ClassVar
 
-from workers.local.errors import LocalServiceError
 from workers.local.processes import is_running, log_excerpt, stop, wait_until
+from workers.local.service_error import LocalServiceError
 from workers.local.state import ServiceName, ServiceRecord
 
 __all__ = ["LocalServer", "Progress", "no_progress"]

@@ -21,11 +21,11 @@ from typing import Literal
 from urllib.parse import urlsplit
 
 from workers.local.docker import DockerCompose
-from workers.local.errors import LocalServiceError
 from workers.local.kafka_server import KafkaServer
 from workers.local.ports import accepts_connections
 from workers.local.processes import is_running, stop
 from workers.local.server import LocalServer, Progress, no_progress
+from workers.local.service_error import LocalServiceError
 from workers.local.state import Provider, ServiceName, ServiceRecord, StateFile, exclusive
 from workers.local.valkey_server import ValkeyServer
 
@@ -159,13 +159,13 @@ def temporary_services(
 
 @contextlib.contextmanager
 def _guarded(root: Path) -> Iterator[None]:
-    """Have ``workers.local.guard`` call :func:`down` if this process dies inside the block.
+    """Have ``workers.local.service_guard`` call :func:`down` if this process dies inside the block.
 
     A process of its own, because nothing inside the dying one runs on SIGKILL, and because PR_SET_PDEATHSIG, which
     the kernel offers for this, is Linux's only and fires when the *thread* that started the child ends.
     """
     guard = subprocess.Popen(
-        [sys.executable, "-m", "workers.local.guard", str(os.getpid()), str(root)],
+        [sys.executable, "-m", "workers.local.service_guard", str(os.getpid()), str(root)],
         cwd=Path(__file__).parents[2],  # from where `-m` finds it, installed or not
         stdin=subprocess.PIPE,  # its end tells the guard that we are gone
         stdout=subprocess.DEVNULL,

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from workers.local.errors import LocalServiceError
 from workers.local.processes import ProcessIdentity, wait_until
+from workers.local.service_error import LocalServiceError
 
 __all__ = ["Provider", "ServiceName", "ServiceRecord", "StateFile", "exclusive"]
 

@@ -9,10 +9,10 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
-from workers.local.errors import LocalServiceError
 from workers.local.ports import LOOPBACK, choose_port
 from workers.local.processes import spawn_detached
 from workers.local.server import LocalServer
+from workers.local.service_error import LocalServiceError
 from workers.local.state import ServiceName, ServiceRecord
 
 __all__ = ["ValkeyServer"]

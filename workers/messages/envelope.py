@@ -11,7 +11,7 @@ import orjson
 from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import dumps, fingerprint
 from el4ner.types import Document
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.headers import Headers, Trace, cloud_event, find
 from workers.messages.payloads import describe, describe_json
 from workers.messages.replay_headers import REPLAY, read_replay
@@ -147,7 +147,7 @@ def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
             raise MessageError(f"{reason}: {describe(value)}", code="encoding") from error
         raise MessageError(f"the value is not JSON: {describe(value)} ({error})", code="json") from error
     try:
-        schemas.validate(topic.value, data)
+        json_schemas.validate(topic.value, data)
     except MessageError as error:
         seems = describe_json(data)
         if seems is None:
@@ -264,7 +264,7 @@ def outgoing(
         event_type=f"el4ner.{topic.value}.v1",
         time_ms=now_ms,
         subject=subject,
-        schema=schemas.schema_id(topic.value),
+        schema=json_schemas.schema_id(topic.value),
         trace=trace,
     )
     return Outgoing(topic, key.encode(), None if value is None else dumps(value), headers + more, partition)

@@ -14,11 +14,11 @@ from tests.support.paths import ROOT
 from tools import asyncapi
 from tools.asyncapi import bundled, document, written
 from tools.schema_nodes import SchemaError
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.topics import Topic
 
 SPECIFICATION = ROOT / "tests" / "data" / "asyncapi" / "3.0.0.json"
-EXAMPLES = sorted((schemas.schemas_dir() / "examples").glob("*.json"))
+EXAMPLES = sorted((json_schemas.schemas_dir() / "examples").glob("*.json"))
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def at(made: Any, reference: str) -> Any:
 
 
 def test_the_file_is_what_the_code_gives(made: dict[str, Any]) -> None:
-    file = schemas.schemas_dir() / "asyncapi.json"
+    file = json_schemas.schemas_dir() / "asyncapi.json"
     assert file.read_bytes() == written(made), "make it anew: make schemas"
 
 
@@ -147,7 +147,7 @@ def test_a_topic_that_nobody_sends_or_receives_stops_the_generation(monkeypatch:
 
 @pytest.mark.parametrize("schema", [{"prefixItems": []}, {"$ref": "urn:elsewhere#/$defs/x"}, {"$ref": "#/$defs/none"}])
 def test_what_asyncapi_cannot_say_is_refused(monkeypatch: pytest.MonkeyPatch, schema: dict[str, Any]) -> None:
-    load = schemas.load
-    monkeypatch.setattr(schemas, "load", lambda name: schema if name == "documents" else load(name))
+    load = json_schemas.load
+    monkeypatch.setattr(json_schemas, "load", lambda name: schema if name == "documents" else load(name))
     with pytest.raises(SchemaError, match="documents: "):
         bundled(["documents"])

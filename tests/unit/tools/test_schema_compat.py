@@ -17,23 +17,23 @@ from tests.unit.workers.cli.test_app import runner, undisturbed
 from tools.__main__ import app
 from tools.schema_compat import (
     INTERNAL,
-    Role,
+    Direction,
     SchemaError,
     announced_breaks,
     compare_sets,
+    direction_of,
     latest_release,
     load_set,
-    role_of,
 )
-from workers.messages.schemas import schemas_dir
+from workers.messages.json_schemas import schemas_dir
 
 __all__ = ["runner", "undisturbed"]
 
 RELEASED = schemas_dir() / "released"
 
 
-def reasons(old: Any, new: Any, role: Role = Role.WRITTEN) -> list[str]:
-    found = compare_sets({"t.v1": old}, {"t.v1": new}, role=lambda _: role)
+def reasons(old: Any, new: Any, direction: Direction = Direction.WRITTEN) -> list[str]:
+    found = compare_sets({"t.v1": old}, {"t.v1": new}, direction=lambda _: direction)
     return [f"{one.pointer} {one.reason}" for one in found]
 
 
@@ -47,8 +47,8 @@ def test_the_schemas_keep_what_every_release_promised_but_for_what_was_announced
 
 
 def test_documents_are_read_and_everything_else_is_written() -> None:
-    assert role_of("documents.v1") is Role.READ
-    assert {role_of(name) for name in load_set(schemas_dir()) if name != "documents.v1"} == {Role.WRITTEN}
+    assert direction_of("documents.v1") is Direction.READ
+    assert {direction_of(name) for name in load_set(schemas_dir()) if name != "documents.v1"} == {Direction.WRITTEN}
 
 
 def test_internal_schemas_have_a_reason_and_may_go() -> None:
@@ -139,15 +139,15 @@ COMPATIBLE: dict[str, tuple[Any, Any]] = {
 
 
 @pytest.mark.parametrize(("old", "new", "said"), BREAKING_FOR_ALL.values(), ids=BREAKING_FOR_ALL)
-@pytest.mark.parametrize("role", Role)
-def test_what_was_valid_has_to_stay_valid(old: Any, new: Any, said: str, role: Role) -> None:
-    assert any(said in reason for reason in reasons(old, new, role)), reasons(old, new, role)
+@pytest.mark.parametrize("direction", Direction)
+def test_what_was_valid_has_to_stay_valid(old: Any, new: Any, said: str, direction: Direction) -> None:
+    assert any(said in reason for reason in reasons(old, new, direction)), reasons(old, new, direction)
 
 
 @pytest.mark.parametrize(("old", "new", "said"), BREAKING_FOR_READERS.values(), ids=BREAKING_FOR_READERS)
 def test_what_is_written_must_have_been_valid_and_what_is_read_need_not(old: Any, new: Any, said: str) -> None:
     assert any(said in reason for reason in reasons(old, new)), reasons(old, new)
-    assert reasons(old, new, Role.READ) == []
+    assert reasons(old, new, Direction.READ) == []
 
 
 @pytest.mark.parametrize(("old", "new"), COMPATIBLE.values(), ids=COMPATIBLE)
@@ -230,26 +230,26 @@ def object_schemas(node: Any) -> list[dict[str, Any]]:
     return here + [found for child in node.values() for found in object_schemas(child)]
 
 
-@given(ROOTS, st.sampled_from(Role))
-def test_a_schema_is_compatible_with_itself(schema: Any, role: Role) -> None:
-    assert reasons(schema, copy.deepcopy(schema), role) == []
+@given(ROOTS, st.sampled_from(Direction))
+def test_a_schema_is_compatible_with_itself(schema: Any, direction: Direction) -> None:
+    assert reasons(schema, copy.deepcopy(schema), direction) == []
 
 
-@given(ROOTS, SCHEMAS, st.data(), st.sampled_from(Role))
+@given(ROOTS, SCHEMAS, st.data(), st.sampled_from(Direction))
 def test_adding_an_optional_property_anywhere_is_always_compatible(
-    schema: Any, added: Any, data: st.DataObject, role: Role
+    schema: Any, added: Any, data: st.DataObject, direction: Direction
 ) -> None:
     new = copy.deepcopy(schema)
     data.draw(st.sampled_from(object_schemas(new)))["properties"]["new"] = added
-    assert reasons(schema, new, role) == []
+    assert reasons(schema, new, direction) == []
 
 
-@given(ROOTS.filter(lambda schema: schema["properties"]), st.data(), st.sampled_from(Role))
-def test_removing_a_property_never_is(schema: Any, data: st.DataObject, role: Role) -> None:
+@given(ROOTS.filter(lambda schema: schema["properties"]), st.data(), st.sampled_from(Direction))
+def test_removing_a_property_never_is(schema: Any, data: st.DataObject, direction: Direction) -> None:
     new = copy.deepcopy(schema)
     name = data.draw(st.sampled_from(sorted(new["properties"])))
     del new["properties"][name]
-    assert any(f"the property '{name}' was removed" in reason for reason in reasons(schema, new, role))
+    assert any(f"the property '{name}' was removed" in reason for reason in reasons(schema, new, direction))
 
 
 @given(ROOTS.filter(lambda schema: schema["properties"]), st.data())
@@ -260,15 +260,15 @@ def test_what_is_called_compatible_is(old: Any, data: st.DataObject) -> None:
     new["properties"][name] = data.draw(SCHEMAS)
     new["required"] = data.draw(st.sampled_from([new["required"], [], [name]]))
     come = property_names(new) - property_names(old)
-    kept = {role: not reasons(old, new, role) for role in Role}
+    kept = {direction: not reasons(old, new, direction) for direction in Direction}
     before, after = jsonschema_rs.Draft202012Validator(old), jsonschema_rs.Draft202012Validator(new)
     other = data.draw(st.dictionaries(NAMES, VALUES, max_size=2))
     for value in [other, *({**other, name: one} for one in [*SIMPLE, data.draw(VALUES)])]:
         if come & names(value):
             continue
-        if kept[Role.READ]:
+        if kept[Direction.READ]:
             assert after.is_valid(value) or not before.is_valid(value)
-        if kept[Role.WRITTEN]:
+        if kept[Direction.WRITTEN]:
             assert before.is_valid(value) is after.is_valid(value)
 
 

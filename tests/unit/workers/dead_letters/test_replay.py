@@ -33,7 +33,7 @@ from workers.dead_letters.letters import (
     plan_replay,
 )
 from workers.dead_letters.replay import Journal, Replayed
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import Record, dead_letter, origin_of
 from workers.messages.headers import Headers, find
 from workers.messages.replay_headers import REPLAY_HEADERS, Replay, carried, read_replay
@@ -89,7 +89,7 @@ def test_a_letter_says_what_the_stage_said_and_keeps_the_original_apart() -> Non
     assert one.replay == Replay()
     assert one.id == "0-0"
     reasons = {f"el4ner-{name}": text for name, text in one.reasons.items()}
-    schemas.validate("dead-letters", reasons)
+    json_schemas.validate("dead-letters", reasons)
 
 
 def test_original_headers_may_have_any_names_also_those_of_a_letter() -> None:

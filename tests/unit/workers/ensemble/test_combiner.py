@@ -24,7 +24,7 @@ from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoi
 from workers.ensemble.members import part_of
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import Ticket
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import Outgoing, Record, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
@@ -127,13 +127,13 @@ def test_all_members_answers_make_the_message_that_one_process_sends(
     for stage, record in ((EXTRACT, document), (CLASSIFY, candidates)):
         said = [processes.member_answer(member, stage, record) for member in MEMBERS]
         for one in said:
-            schemas.validate("member-answers", value_of(one))
+            json_schemas.validate("member-answers", value_of(one))
         whole = processes.whole_answer(stage, record)
         for order in (said, said[::-1]):
             answer, broken = processes.combine(*order)
             (message,) = answer.messages
             assert broken == []
-            schemas.validate(stage.output.value, value_of(message))
+            json_schemas.validate(stage.output.value, value_of(message))
             assert without_tokens(value_of(message)) == without_tokens(value_of(whole))
             assert (message.topic, message.key, message.partition) == (whole.topic, whole.key, whole.partition)
             ours, theirs = dict(message.headers), dict(whole.headers)
@@ -150,7 +150,7 @@ def test_without_a_member_the_message_names_it_and_the_next_stage_reads_it(
     answer, _ = processes.combine(processes.member_answer("instant-b", CLASSIFY, candidates), expire=True)
     (message,) = answer.messages
     value = value_of(message)
-    schemas.validate("typed-entities", value)
+    json_schemas.validate("typed-entities", value)
     assert value["producer"]["missing_members"] == ["instant-a"]
     assert list(value["producer"]["members"]) == ["instant-b"]
     work = VALIDATE.read(arrived(message), max_document_chars=1_000)
@@ -161,7 +161,7 @@ def test_without_a_member_the_message_names_it_and_the_next_stage_reads_it(
 
 def test_a_member_that_failed_is_gone_on_without(processes: Processes, candidates: Record) -> None:
     failed = processes.member_answer("instant-a", CLASSIFY, candidates, DocumentError("poison", code="engine"))
-    schemas.validate("member-answers", value_of(failed))
+    json_schemas.validate("member-answers", value_of(failed))
     answer, broken = processes.combine(failed, processes.member_answer("instant-b", CLASSIFY, candidates))
     assert value_of(answer.messages[0])["producer"]["missing_members"] == ["instant-a"]
     assert (answer.error, broken) == (None, [])
@@ -175,7 +175,7 @@ def test_when_all_members_failed_the_stage_fails_with_the_first_ones_error(
     answer, broken = processes.combine(*failed[::-1])
     (message,) = answer.messages
     value = value_of(message)
-    schemas.validate("typed-entities", value)
+    json_schemas.validate("typed-entities", value)
     assert (message.topic, value["status"], value["error"]["code"]) == (Topic.TYPED_ENTITIES, "failed", "engine")
     assert value["manifests"].keys() == {"extract"}
     assert "members" not in value
@@ -197,7 +197,7 @@ def test_answers_that_contradict_themselves_are_dead_letters_and_missing(
     assert letter.topic is Topic.DEAD_LETTERS
     assert letter.value == record.value
     reasons = {name: text.decode() for name, text in letter.headers[len(record.headers) :]}
-    schemas.validate("dead-letters", reasons)
+    json_schemas.validate("dead-letters", reasons)
     assert (reasons["el4ner-stage"], reasons["el4ner-topic"]) == ("classify", "p.member-answers")
     alone, letters = processes.combine(record, expire=True)
     assert value_of(alone.messages[0])["error"]["code"] == "message"
@@ -215,7 +215,7 @@ def test_answers_that_cannot_be_combined_are_all_dead_letters(processes: Process
     letters = [message for one in (answer, *broken) for message in one.messages if message.topic is Topic.DEAD_LETTERS]
     assert [letter.value for letter in letters] == [record.value for record in said]
     failed = value_of(answer.messages[-1])
-    schemas.validate("typed-entities", failed)
+    json_schemas.validate("typed-entities", failed)
     assert failed["error"]["code"] == "pool-mismatch"
 
 
@@ -311,7 +311,7 @@ def test_an_answer_that_is_too_large_fails_and_every_part_of_it_is_a_dead_letter
     assert "metadata" not in value_of(places[-1].messages[-1])
     for one in places:
         assert value_of(one.messages[-1])["error"] == failed["error"]
-        schemas.validate("typed-entities", value_of(one.messages[-1]))
+        json_schemas.validate("typed-entities", value_of(one.messages[-1]))
 
 
 async def test_an_answer_that_ends_process_after_process_is_given_up(

@@ -31,7 +31,7 @@ from workers.inputs.documents import (
 )
 from workers.inputs.encodings import known_encoding
 from workers.inputs.lines import LineSplitter
-from workers.messages import schemas
+from workers.messages import json_schemas
 
 
 def read(path: Path | None, format: InputFormat, **options: Any) -> list[NewDocument]:  # noqa: A002
@@ -68,7 +68,7 @@ def test_json_lines_give_what_the_schema_has(tmp_path: Path) -> None:
     assert first == NewDocument("own", "t", "logs", 2, {"a": 1})
     assert second == NewDocument(derived_id("u", "news"), "u", "news")
     for document in (first, second):
-        schemas.validate("documents", orjson.loads(orjson.dumps(document.to_json())))
+        json_schemas.validate("documents", orjson.loads(orjson.dumps(document.to_json())))
 
 
 @pytest.mark.parametrize(

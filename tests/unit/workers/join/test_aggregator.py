@@ -28,7 +28,7 @@ from workers.join.partition_join import PartitionJoin
 from workers.join.rules import Deletion, Open, ReceivedAnswer
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import OffsetTracker, Ticket
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Outgoing, Record
 from workers.messages.headers import Trace, find, parse_traceparent
 from workers.stages.failure_limit import TooManyFailuresError
@@ -107,7 +107,7 @@ def test_the_join_of_real_values_is_a_valid_document(result: DocumentEntities, b
         outcome = settled
     tagged = outcome.tagged
     assert tagged is not None
-    schemas.validate("tagged-documents", orjson.loads(dumps(tagged)))
+    json_schemas.validate("tagged-documents", orjson.loads(dumps(tagged)))
     for entity in tagged["entities"]:
         assert tagged["text"][entity["start"] : entity["end"]] == entity["text"]
 
@@ -182,7 +182,7 @@ async def test_a_document_its_mentions_and_the_note_about_it_are_one_transaction
     messages = await partition.write()
     assert topics(messages) == ["entity-mentions", "tagged-documents", "el4ner-aggregate-joins-changelog"]
     assert [message.partition for message in messages] == [None, 1, 1]
-    schemas.validate("joins", orjson.loads(messages[-1].value or b""))
+    json_schemas.validate("joins", orjson.loads(messages[-1].value or b""))
     assert partition.positions.in_flight == 0
 
 
@@ -208,7 +208,7 @@ def emitted(partition: Partition) -> dict[str, Any]:
     written = [message for transaction in partition.writer.transactions for message in transaction]
     bodies = [orjson.loads(one.value or b"") for one in written if one.topic is Topic.TAGGED_DOCUMENTS]
     for body in bodies:
-        schemas.validate("tagged-documents", body)
+        json_schemas.validate("tagged-documents", body)
     assert len(bodies) == len({body["id"] for body in bodies})
     return {body["id"]: body for body in bodies}
 
@@ -463,7 +463,7 @@ def test_every_mention_is_valid_and_named_by_what_it_is(tagged: TaggedDocument) 
     assert len(messages) == len(tagged.entities)
     for message, entity in zip(messages, tagged.entities, strict=True):
         mention = orjson.loads(message.value or b"")
-        schemas.validate("entity-mentions", mention)
+        json_schemas.validate("entity-mentions", mention)
         assert message.key == f"{entity.type}:{normalise(entity.text)}".encode()
         assert message.partition is None
         trace = parse_traceparent(message.headers)
@@ -475,7 +475,7 @@ def test_every_mention_is_valid_and_named_by_what_it_is(tagged: TaggedDocument) 
         find(message.headers, "ce_id") for message in again
     ]
     whole = tagged_document(value, "e", Origin(41, TIME), partition=3, trace=SPAN, now_ms=0)
-    schemas.validate("tagged-documents", orjson.loads(whole.value or b""))
+    json_schemas.validate("tagged-documents", orjson.loads(whole.value or b""))
     assert (whole.key, whole.partition) == (tagged.id.encode(), 3)
     assert find(whole.headers, "traceparent") == SPAN.parent.encode()
     assert find(whole.headers, "el4ner-position") == b"41"

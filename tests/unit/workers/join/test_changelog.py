@@ -25,7 +25,7 @@ from workers.join.changelog import (
     open_record,
 )
 from workers.join.rules import Closed, Open, ReceivedAnswer
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import Origin
 
 
@@ -41,7 +41,7 @@ def recovered(records: Iterable[KeyValue]) -> Recovered:
 def test_an_open_document_is_read_as_it_was_but_for_the_clock(name: str, state: Open, since: int) -> None:
     key, value = open_record(name, state, since=since)
     assert value is not None
-    schemas.validate("joins", orjson.loads(value))
+    json_schemas.validate("joins", orjson.loads(value))
     (found,) = recovered([(key, value)]).open.values()
     assert (found.since, found.revision, found.origin, found.trace, found.deleted) == (
         since,
@@ -61,7 +61,7 @@ def test_outcomes_are_read_as_they_were(number: int, until: int, documents: list
     remembered = Remembered(number, until, tuple(documents))
     key, value = closed_record(remembered)
     assert value is not None
-    schemas.validate("joins", orjson.loads(value))
+    json_schemas.validate("joins", orjson.loads(value))
     assert recovered([(key, value)]).done == {number: remembered}
 
 

@@ -31,7 +31,7 @@ from workers.join.changelog import (
 from workers.join.partition_join import Group, PartitionJoin
 from workers.join.rules import STAGE_NAMES, Deletion, JoinInput, ReceivedAnswer
 from workers.kafka.offsets import OffsetTracker, Ticket
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record, error_json, peek
 
 CHECKPOINT_MS = 10
@@ -428,7 +428,7 @@ def test_what_cannot_be_written_loses_nothing_else_and_holds_nothing_back(
     for one in world.tagged:
         if one.tagged is not None:
             assert one.tagged["status"] == one.status
-            schemas.validate("tagged-documents", one.tagged)
+            json_schemas.validate("tagged-documents", one.tagged)
 
 
 def _check_document(world: World, document: str, *, in_time: bool) -> None:

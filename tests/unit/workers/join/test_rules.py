@@ -28,7 +28,7 @@ from workers.join.rules import (
     State,
     event_id_of,
 )
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import UNKNOWN, Origin, Record
 
 JOIN = join_rules(load_stream_settings(environ={"EL4NER_WORKER__DEADLINE_SECONDS": "1"}))
@@ -76,7 +76,7 @@ class Driver:
         """The one document that came out, which is valid."""
         (outcome,) = self.outcomes
         assert outcome.tagged is not None
-        schemas.validate("tagged-documents", orjson.loads(dumps(outcome.tagged)))
+        json_schemas.validate("tagged-documents", orjson.loads(dumps(outcome.tagged)))
         assert outcome.closed.status == outcome.tagged["status"]
         return outcome.tagged
 

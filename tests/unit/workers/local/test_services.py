@@ -16,12 +16,12 @@ import pytest
 
 from workers.local import processes, valkey_server
 from workers.local.docker import CommandResult, DockerCompose, run_command
-from workers.local.errors import LocalServiceError
 from workers.local.jars import cached_jars, fetch_jars, kafka_version
 from workers.local.java import find_java
 from workers.local.kafka_server import KafkaServer
 from workers.local.ports import accepts_connections, choose_port, is_free
 from workers.local.processes import ProcessIdentity, is_running, log_excerpt, spawn_detached, stop, wait_until
+from workers.local.service_error import LocalServiceError
 from workers.local.services import ServiceStatus, down, status, up
 from workers.local.state import ServiceRecord, StateFile, exclusive
 

@@ -14,7 +14,7 @@ from el4ner.serialize import candidates_to_json, dumps, types_to_json
 from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes, Manifest, Mode
 from tests.support import strategies
 from tests.support.answers import TIME, TRACE, deletions, journey, random
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Outgoing, Record, decode, document_id, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
@@ -109,7 +109,7 @@ def test_a_broken_document_is_a_dead_letter_byte_for_byte_and_a_failed_answer(
     assert (letter.key, letter.value) == (broken.key, value)
     assert letter.headers[:2] == broken.headers
     reasons = {name: text.decode() for name, text in letter.headers if name.startswith("el4ner-")}
-    schemas.validate("dead-letters", reasons)
+    json_schemas.validate("dead-letters", reasons)
     assert reasons["el4ner-error-code"] == code
     assert place in reasons["el4ner-error-message"]
     assert (reasons["el4ner-topic"], reasons["el4ner-partition"], reasons["el4ner-offset"]) == ("p.documents", "2", "7")
@@ -162,7 +162,7 @@ def test_what_extraction_says_classification_reads(result: DocumentCandidates) -
     work = Work(record(b"", offset=1), document, document)
     answer = EXTRACT.answer(work, Result(result), now_ms=NOW, random=random)
     (message,) = answer.messages
-    schemas.validate("span-candidates", orjson.loads(message.value or b""))
+    json_schemas.validate("span-candidates", orjson.loads(message.value or b""))
     again = CLASSIFY.read(record(message.value, topic=Topic.SPAN_CANDIDATES), max_document_chars=100)
     assert isinstance(again, Work)
     assert again.item == result
@@ -172,7 +172,7 @@ def test_what_extraction_says_classification_reads(result: DocumentCandidates) -
 def test_what_classification_says_validation_reads(result: DocumentTypes) -> None:
     work = Work(record(b""), result.document, DocumentCandidates(result.document, MANIFEST, ()))
     (message,) = CLASSIFY.answer(work, Result(result), now_ms=NOW, random=random).messages
-    schemas.validate("typed-entities", orjson.loads(message.value or b""))
+    json_schemas.validate("typed-entities", orjson.loads(message.value or b""))
     again = VALIDATE.read(record(message.value, topic=Topic.TYPED_ENTITIES), max_document_chars=100)
     assert isinstance(again, Work)
     assert again.item == result
@@ -182,7 +182,7 @@ def test_what_classification_says_validation_reads(result: DocumentTypes) -> Non
 def test_what_validation_says_is_valid(result: DocumentEntities) -> None:
     work = Work(record(b""), result.document, DocumentTypes(result.document, MANIFEST, ()))
     (message,) = VALIDATE.answer(work, Result(result), now_ms=NOW, random=random).messages
-    schemas.validate("validation-verdicts", orjson.loads(message.value or b""))
+    json_schemas.validate("validation-verdicts", orjson.loads(message.value or b""))
 
 
 def test_an_answer_goes_to_its_documents_partition_in_its_trace_with_a_repeatable_id() -> None:

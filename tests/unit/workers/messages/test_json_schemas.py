@@ -11,10 +11,10 @@ import pytest
 
 from el4ner.errors import MessageError
 from el4ner.serialize import candidates_from_json, entities_from_json, tagged_from_json, types_from_json
-from workers.messages import schemas
+from workers.messages import json_schemas
 from workers.topics import TABLE_NAME, Topic
 
-EXAMPLES = sorted((schemas.schemas_dir() / "examples").glob("*.json"))
+EXAMPLES = sorted((json_schemas.schemas_dir() / "examples").glob("*.json"))
 VALID = [path for path in EXAMPLES if ".invalid-" not in path.name]
 INVALID = [path for path in EXAMPLES if ".invalid-" in path.name]
 
@@ -28,20 +28,20 @@ def name_of(path: Path) -> str:
 
 
 def test_there_is_one_schema_for_every_topic() -> None:
-    assert set(schemas.SCHEMA_NAMES) == {topic.value for topic in Topic} | {TABLE_NAME}
-    files = {path.name.removesuffix(".v1.json") for path in schemas.schemas_dir().glob("*.v1.json")}
-    assert files == {*schemas.SCHEMA_NAMES, schemas.COMMON}
+    assert set(json_schemas.SCHEMA_NAMES) == {topic.value for topic in Topic} | {TABLE_NAME}
+    files = {path.name.removesuffix(".v1.json") for path in json_schemas.schemas_dir().glob("*.v1.json")}
+    assert files == {*json_schemas.SCHEMA_NAMES, json_schemas.COMMON}
 
 
-@pytest.mark.parametrize("name", [*schemas.SCHEMA_NAMES, schemas.COMMON])
+@pytest.mark.parametrize("name", [*json_schemas.SCHEMA_NAMES, json_schemas.COMMON])
 def test_every_schema_is_valid_2020_12(name: str) -> None:
-    schema = schemas.load(name)
+    schema = json_schemas.load(name)
     assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
     assert schema["$id"] == f"urn:el4ner:schemas:{name}:v1"
     jsonschema_rs.meta.validate(schema)
 
 
-@pytest.mark.parametrize("name", [*schemas.SCHEMA_NAMES, schemas.COMMON])
+@pytest.mark.parametrize("name", [*json_schemas.SCHEMA_NAMES, json_schemas.COMMON])
 def test_unknown_fields_are_tolerated_so_that_producers_may_be_newer(name: str) -> None:
     def walk(node: Any) -> None:
         if isinstance(node, dict):
@@ -53,10 +53,10 @@ def test_unknown_fields_are_tolerated_so_that_producers_may_be_newer(name: str) 
             for child in node:
                 walk(child)
 
-    walk(dict(schemas.load(name)))
+    walk(dict(json_schemas.load(name)))
 
 
-@pytest.mark.parametrize("name", schemas.SCHEMA_NAMES)
+@pytest.mark.parametrize("name", json_schemas.SCHEMA_NAMES)
 def test_every_schema_has_a_valid_and_an_invalid_example(name: str) -> None:
     assert name in {name_of(path) for path in VALID}
     assert name in {name_of(path) for path in INVALID}
@@ -64,13 +64,13 @@ def test_every_schema_has_a_valid_and_an_invalid_example(name: str) -> None:
 
 @pytest.mark.parametrize("path", VALID, ids=lambda path: path.stem)
 def test_golden_examples_are_valid(path: Path) -> None:
-    schemas.validate(name_of(path), load(path))
+    json_schemas.validate(name_of(path), load(path))
 
 
 @pytest.mark.parametrize("path", INVALID, ids=lambda path: path.stem)
 def test_invalid_examples_are_refused_with_a_path(path: Path) -> None:
     with pytest.raises(MessageError, match="/") as raised:
-        schemas.validate(name_of(path), load(path))
+        json_schemas.validate(name_of(path), load(path))
     assert raised.value.code == "schema"
 
 
@@ -85,11 +85,11 @@ def test_invalid_examples_are_refused_with_a_path(path: Path) -> None:
     ],
 )
 def test_golden_examples_become_values(example: str, read: Any) -> None:
-    read(load(schemas.schemas_dir() / "examples" / f"{example}.json"))
+    read(load(json_schemas.schemas_dir() / "examples" / f"{example}.json"))
 
 
 def test_a_problem_does_not_repeat_the_value_that_has_it() -> None:
     with pytest.raises(MessageError) as raised:
-        schemas.validate("documents", {"text": ["secret" * 1000]})
+        json_schemas.validate("documents", {"text": ["secret" * 1000]})
     assert "secret" not in str(raised.value)
     assert len(str(raised.value)) < 1_000

@@ -1,8 +1,9 @@
-"""Ends temporary services when the process that asked for them is gone: ``python -m workers.local.guard PID ROOT``.
+"""Ends temporary services when the process that asked for them is gone.
 
-Started by :func:`workers.local.services.temporary_services` with a pipe as its input. The pipe's end says that the
-other side has ended, however it did; its process id is watched as well, since a process forked from it (by
-multiprocessing, for example) keeps the pipe open.
+``python -m workers.local.service_guard PID ROOT`` is started by
+:func:`workers.local.services.temporary_services` with a pipe as its input. The pipe's end says that the other side has
+ended, however it did; its process id is watched as well, since a process forked from it (by multiprocessing, for
+example) keeps the pipe open.
 """
 
 from __future__ import annotations
