@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from typing_extensions import override
+
 import el4ner
 
 __all__ = ["code_fingerprint", "fingerprint_of"]
@@ -54,7 +56,7 @@ def fingerprint_of(folder: Path) -> str:
 class _Undocumented(ast.NodeTransformer):
     """Takes out every expression that is only a string: docstrings of modules, classes, functions and fields."""
 
+    @override
     def visit_Expr(self, node: ast.Expr) -> ast.Expr | None:
-        """See :class:`ast.NodeTransformer`."""
         is_text = isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
         return None if is_text else node

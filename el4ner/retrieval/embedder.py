@@ -83,7 +83,7 @@ class SentenceTransformerEmbedder:
         return self._fingerprint
 
     def embed(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Vectors:
-        """See :class:`Embedder`. Equal texts are embedded once."""
+        """As :class:`Embedder` says. Equal texts are embedded once."""
         unique = list(dict.fromkeys(texts))
         if not unique:
             return np.zeros((0, int(self._model.get_embedding_dimension())), dtype=np.float32)

@@ -128,7 +128,7 @@ class CachedRetriever:
         self.fingerprint = inner.fingerprint
 
     def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
-        """See :class:`Retriever`."""
+        """The demonstrations of each sentence, from the cache where it knows them."""
         keys = [self._key(s, q) for s, q in zip(sentences, query_spans, strict=True)]
         results = [self._decode(value) for value in self._cache.get_many(keys)]
         missing = [i for i, result in enumerate(results) if result is None]

@@ -7,7 +7,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
+from typing_extensions import override
 
+from el4ner.models.progress import Progress
 from workers.cli.options import OutputFormat
 from workers.cli.output import results, table, tell, told
 from workers.cli.progress import Counter
@@ -69,8 +71,8 @@ def gpu(
     _show(state)
 
 
-class BuildProgress:
-    """An :class:`el4ner.models.progress.Progress` that counts: a bar on a terminal, elsewhere a line now and then."""
+class BuildProgress(Progress):
+    """Counts what is compiled: a bar on a terminal, elsewhere a line now and then."""
 
     def __init__(self) -> None:
         self._terminal = told().is_terminal
@@ -79,8 +81,8 @@ class BuildProgress:
         self._total = self._done = 0
         self._began = self._said = 0.0
 
+    @override
     def start(self, label: str, total: int) -> None:
-        """See the protocol."""
         self.done()
         self._label, self._total, self._done = label, total, 0
         self._began = self._said = time.monotonic()
@@ -90,8 +92,8 @@ class BuildProgress:
         else:
             tell(f"{label} …")
 
+    @override
     def advance(self, steps: int) -> None:
-        """See the protocol."""
         self._done += steps
         if self._counter is not None:
             self._counter.advance(steps)
@@ -99,8 +101,8 @@ class BuildProgress:
             self._said = time.monotonic()
             tell(f"{self._label}: {self._done} of {self._total}, {self._said - self._began:.0f} s")
 
+    @override
     def done(self) -> None:
-        """See the protocol."""
         if self._counter is not None:
             self._counter.__exit__(None, None, None)
             self._counter = None

@@ -9,6 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
+from typing_extensions import override
 
 from workers.cli.standard_output import standard_output
 from workers.printable import escaped
@@ -22,8 +23,8 @@ class _Pipe(Console):
     Not only where it is a terminal: what goes to a pipe or a file is often looked at on one. Programs read JSON.
     """
 
+    @override
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """As of any console."""
         for segment in super().render(renderable, options):
             if segment.control or segment.text.isprintable():
                 yield segment

@@ -13,14 +13,16 @@ from rich.progress import (
     TextColumn,
     TimeElapsedColumn,
 )
+from typing_extensions import override
 
+from el4ner.models import progress
 from workers.cli.output import told
 
 __all__ = ["Counter", "TerminalProgress"]
 
 
-class TerminalProgress:
-    """An :class:`el4ner.models.progress.Progress`, inside a ``with`` block."""
+class TerminalProgress(progress.Progress):
+    """Bars on a terminal, lines elsewhere; inside a ``with`` block."""
 
     def __init__(self) -> None:
         self._console = told()
@@ -35,21 +37,21 @@ class TerminalProgress:
         )
         self._task: TaskID | None = None
 
+    @override
     def start(self, label: str, total: int) -> None:
-        """See the protocol."""
         self.done()
         if self._console.is_terminal:
             self._task = self._bars.add_task(label, total=total or None)
         else:
             self._console.print(f"{label} …")
 
+    @override
     def advance(self, steps: int) -> None:
-        """See the protocol."""
         if self._task is not None:
             self._bars.advance(self._task, steps)
 
+    @override
     def done(self) -> None:
-        """See the protocol."""
         if self._task is not None:
             self._bars.remove_task(self._task)
             self._task = None

@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
+from typing_extensions import override
+
 from el4ner.errors import El4nerError
 from workers.printable import legible
 
@@ -36,8 +38,8 @@ class OutputError(El4nerError):
 class _ResultsFile(io.FileIO):
     """Standard output. A reader that has gone is a :class:`BrokenPipeError`, all else an :class:`OutputError`."""
 
+    @override
     def write(self, data: Any, /) -> int:
-        """As of any file."""
         try:
             return super().write(data)
         except (BrokenPipeError, BlockingIOError):
@@ -113,7 +115,7 @@ class _TerminalFile:
         self._file = file
 
     def write(self, text: str, /) -> int:
-        """As of any file."""
+        """Of any text file."""
         shown = "".join(char if legible(char) == char else f"\\u{ord(char):04x}" for char in text)
         self._file.write(text if text.isprintable() else shown)
         return len(text)
