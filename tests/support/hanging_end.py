@@ -29,7 +29,7 @@ from workers.__main__ import main
 from workers.kafka import topic_admin
 from workers.shutdown import ending, watchdog
 from workers.telemetry.health import HealthServer
-from workers.telemetry.tracing import NoSpans
+from workers.telemetry.trace_spans import NoSpans
 from workers.topics import TopicError
 
 PATIENCE_SECONDS: Final = 40.0

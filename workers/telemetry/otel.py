@@ -1,8 +1,7 @@
-"""Spans to an OpenTelemetry collector. Imports what el4ner[otel] brings; :mod:`workers.telemetry.tracing` is the way
-in.
+"""Spans of traces to an OpenTelemetry collector, with what el4ner[otel] brings.
 
-The SDK's tracer is left out, since it would make ids of its own; its batch processor (a bounded queue and a thread) and
-its exporter are used.
+The SDK's batch processor (a bounded queue and a thread) and its exporter are used. Its tracer and its id generator are
+not: a span has the ids that its message already carries, and messages carry them without el4ner[otel] too.
 """
 
 from __future__ import annotations
@@ -20,10 +19,11 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, Spa
 from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags, TraceState
+from typing_extensions import override
 
 from el4ner.errors import ConfigError
 from workers.messages.headers import Trace
-from workers.telemetry.tracing import Attributes, Kind
+from workers.telemetry.trace_spans import Attributes, Kind, TraceSpans
 
 __all__ = ["ExportedSpans", "open_exporter"]
 
@@ -57,8 +57,8 @@ def open_exporter(*, version: str, share: float, environ: Mapping[str, str] = os
         raise ConfigError(f"an OTEL_* variable is out of range: {error}") from error
 
 
-class ExportedSpans:
-    """See :class:`workers.telemetry.tracing.Spans`.
+class ExportedSpans(TraceSpans):
+    """Spans that go to an exporter.
 
     Spans of a trace that came in with the sampled flag off are not exported. Of the others ``share`` is, chosen by the
     trace id: all processes with one share keep the same documents, with all their spans.
@@ -91,6 +91,7 @@ class ExportedSpans:
         self._watched = _WatchedExporter(exporter, queue_size)
         self._processor = BatchSpanProcessor(self._watched, max_queue_size=queue_size)
 
+    @override
     def record(
         self,
         name: str,
@@ -104,7 +105,6 @@ class ExportedSpans:
         kind: Kind = "consumer",
         links: Sequence[Trace] = (),
     ) -> None:
-        """See :class:`workers.telemetry.tracing.Spans`."""
         context = _context(trace, remote=False)
         kept = context.trace_id & TraceIdRatioBased.TRACE_ID_LIMIT < self._below
         if not (context.trace_flags.sampled and kept and self._watched.admit()):
@@ -126,12 +126,12 @@ class ExportedSpans:
             )
         )
 
+    @override
     def counts(self) -> Mapping[tuple[str, ...], float]:
-        """See :class:`workers.telemetry.tracing.Spans`."""
         return self._watched.counts()
 
+    @override
     def close(self, seconds: float) -> None:
-        """See :class:`workers.telemetry.tracing.Spans`."""
         self._watched.refuse()
         # The processor's own end takes up to half a minute when nobody answers; this thread ends with the process.
         closing = threading.Thread(target=self._processor.shutdown, name="spans-close", daemon=True)
@@ -176,6 +176,7 @@ class _WatchedExporter(SpanExporter):
                 ("dropped",): self._dropped,
             }
 
+    @override
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """On the processor's thread."""
         with self._lock:
@@ -199,9 +200,11 @@ class _WatchedExporter(SpanExporter):
         self._away = not exported
         return result
 
+    @override
     def shutdown(self) -> None:
         self._exporter.shutdown()
 
+    @override
     def force_flush(self, timeout_millis: int = 30_000) -> bool:
         return self._exporter.force_flush(timeout_millis)
 

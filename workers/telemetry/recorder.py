@@ -13,7 +13,8 @@ from importlib.metadata import version
 from workers.config import StreamSettings
 from workers.messages.headers import Trace
 from workers.telemetry.metrics import Metrics
-from workers.telemetry.tracing import NoSpans, Spans, consumed, open_spans
+from workers.telemetry.trace_spans import NoSpans, TraceSpans, consumed
+from workers.telemetry.tracing import open_spans
 from workers.topics import app_id
 
 __all__ = ["Telemetry", "WorkerRecorder"]
@@ -25,7 +26,7 @@ class Telemetry:
 
     settings: StreamSettings
     metrics: Metrics
-    spans: Spans
+    spans: TraceSpans
 
     @classmethod
     def of(cls, settings: StreamSettings, stages: Sequence[str]) -> Telemetry:

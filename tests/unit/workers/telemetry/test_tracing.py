@@ -21,7 +21,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from el4ner.errors import ConfigError
 from workers.messages.headers import Headers, Trace, cloud_event, next_trace, parse_traceparent
 from workers.telemetry.otel import ExportedSpans
-from workers.telemetry.tracing import NoSpans, Spans, consumed, open_spans
+from workers.telemetry.trace_spans import NoSpans, TraceSpans, consumed
+from workers.telemetry.tracing import open_spans
 
 TRACE_ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 START, END = 1_700_000_000_000_000_000, 1_700_000_001_500_000_000
@@ -78,7 +79,7 @@ def headers_of(trace: Trace) -> Headers:
     )
 
 
-def record(spans: Spans, trace: Trace, parent: Trace | None = None, error: str | None = None) -> None:
+def record(spans: TraceSpans, trace: Trace, parent: Trace | None = None, error: str | None = None) -> None:
     attributes = consumed(
         stage="extract",
         group="el4ner-extract",
