@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import psutil
+
 from el4ner.errors import ModelError
 from el4ner.models.quantized import QuantizedFormat, QuantizedName
 from el4ner.models.shapes import ModelShape
 
-__all__ = ["LIBRARIES", "Machine", "check_room", "check_tools", "free_memory", "look"]
+__all__ = ["LIBRARIES", "Machine", "check_room", "check_tools", "look"]
 
 GB: Final = 1_000_000_000
 LIBRARIES: Final[dict[QuantizedFormat, str]] = {"exl2": "exllamav2", "exl3": "exllamav3"}
@@ -56,7 +58,7 @@ def look(form: QuantizedFormat, cache_dir: Path) -> Machine:
             gpus = tuple(torch.cuda.mem_get_info(index)[0] for index in range(torch.cuda.device_count()))
         compiled = find_extension(library, extensions_folder(cache_dir), wanted_architectures()) is not None
         missing = tuple(map(str, find_build_tools(torch.version.cuda).missing))
-    return Machine(installed, gpus, compiled, missing, free_memory())
+    return Machine(installed, gpus, compiled, missing, psutil.virtual_memory().available)
 
 
 def check_tools(form: QuantizedFormat, machine: Machine, gpu: int) -> None:
@@ -128,12 +130,3 @@ def result_bytes(shape: ModelShape, name: QuantizedName) -> int:
 
 def _state_bytes(shape: ModelShape, form: QuantizedFormat) -> int:
     return _ROWS[form] * 2048 * shape.hidden_size * 2
-
-
-def free_memory() -> int:
-    """Bytes of the host that programs can have, what is now used for files among them; 0 where nobody says."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)

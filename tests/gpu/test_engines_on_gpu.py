@@ -121,8 +121,8 @@ def test_torchs_kernel_attends_as_plain_torch(
     skip_without_kernel()
     import torch
 
-    from el4ner.engines.exllama.paged_attention import attending, attention_with_cache
     from el4ner.engines.exllama.passes import Pass
+    from el4ner.engines.exllama.torch_attention import attending, attention_with_cache
     from el4ner.engines.exllama.varlen import Varlen, takes_pages
 
     here = torch.device("cuda", 0)

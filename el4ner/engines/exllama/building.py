@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import orjson
+import psutil
 
 from el4ner.engines.exllama import compiling
 from el4ner.engines.exllama.capabilities import ARCHITECTURES_VARIABLE, Capability, format_architectures
@@ -31,7 +32,6 @@ from el4ner.errors import ModelError
 from el4ner.models.child_process import run_logged
 from el4ner.models.locking import exclusive
 from el4ner.models.progress import NO_PROGRESS, Progress
-from el4ner.quantizing.machine import free_memory
 
 __all__ = ["build_extension", "extension_environ"]
 
@@ -244,5 +244,5 @@ def _check(library: str, folder: Path, environ: Mapping[str, str]) -> str:
 
 def _jobs() -> int:
     cores = len(os.sched_getaffinity(0))
-    free = free_memory()
+    free = psutil.virtual_memory().available
     return max(1, min(cores, free // _MEMORY_A_JOB)) if free else cores

@@ -20,9 +20,10 @@ from el4ner.engines.device_copies import to_device
 from el4ner.engines.exllama.backend import PAGE
 from el4ner.engines.exllama.importing import import_library, version_of
 from el4ner.engines.exllama.paged import LockedMask, PagedBackend
-from el4ner.engines.exllama.paged_attention import Attention, Shape, attending, choose
+from el4ner.engines.exllama.paged_attention import Attention, choose
 from el4ner.engines.exllama.passes import Pass
 from el4ner.engines.exllama.prefill import read_prompts
+from el4ner.engines.exllama.torch_attention import HeadShape, attending
 from el4ner.engines.sdpa import without_cudnn
 from el4ner.errors import ModelError
 
@@ -76,7 +77,7 @@ class ExllamaV2(PagedBackend):
             ModelError: it cannot be used here, or with this model.
         """
         arch = config.arch.lm
-        shape = Shape(
+        shape = HeadShape(
             int(config.num_attention_heads),
             int(config.num_key_value_heads),
             int(config.head_dim),

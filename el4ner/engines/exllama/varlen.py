@@ -14,7 +14,7 @@ from typing import Any, Final
 import torch
 
 from el4ner.engines.exllama.backend import PAGE
-from el4ner.engines.exllama.paged_attention import Attend, Shape, attention_with_cache, pass_of, write
+from el4ner.engines.exllama.torch_attention import Attend, HeadShape, attention_with_cache, pass_of, write
 
 __all__ = ["Varlen", "choose", "flash_forward"]
 
@@ -37,7 +37,7 @@ def takes_pages() -> bool:
     return {"seqused_k", "block_table"} <= {argument.name for argument in schema.arguments}
 
 
-def choose(shape: Shape, device: torch.device) -> Attend:
+def choose(shape: HeadShape, device: torch.device) -> Attend:
     """The kernel in the form that works here, tried on a few numbers: over pages, or over gathered keys.
 
     Raises:
@@ -78,7 +78,7 @@ class Varlen:
         window_size: tuple[int, int] = (-1, -1),
         softcap: float = 0.0,
     ) -> torch.Tensor:
-        """As :func:`~.paged_attention.attention_with_cache`, without ``softcap``; always causal."""
+        """As :func:`~.torch_attention.attention_with_cache`, without ``softcap``; always causal."""
         if softcap or not causal:
             raise ValueError("torch's kernel is used without softcap and with a causal mask alone")
         numbers = pass_of(q, k_cache, cache_seqlens, block_table, read=k is None)
@@ -115,7 +115,7 @@ class Varlen:
         return attended.reshape(q.shape).contiguous()
 
 
-def _why_not(attend: Attend, shape: Shape, device: torch.device) -> str | None:
+def _why_not(attend: Attend, shape: HeadShape, device: torch.device) -> str | None:
     """Rows behind a page and within one, on pages in no order, against plain torch: some tokens of each, and one, which
     the kernel reads in a way of its own."""
     random = torch.Generator().manual_seed(0)

@@ -7,7 +7,7 @@ is the one of ``tests/gpu/test_faults_on_gpu.py``.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,26 +21,11 @@ from el4ner.engines.exllama.causal import NOT_CAUSAL
 from el4ner.engines.exllama.exllama_engine import ExllamaEngine
 from el4ner.engines.exllama.importing import Library
 from el4ner.errors import ModelError
-from tests.support.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
+from tests.support.cpu_exllamav2 import make_backend
 from tests.support.engine_conformance import SENTENCES, logprobs, score_request
-from tests.support.tiny_models import tiny_llama
 
 MEMORY = 16 << 30
 REFUSAL = r"^m: a prompt of 330 tokens .* nats apart .*: attention does not mask what comes later"
-
-
-@pytest.fixture(scope="module")
-def library() -> Iterator[Any]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        yield import_exllamav2(patch)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("models") / "llama", layers=3, **SHAPE)
 
 
 Make = Callable[[], Backend]

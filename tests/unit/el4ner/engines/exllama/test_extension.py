@@ -16,6 +16,7 @@ import sysconfig
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -68,6 +69,7 @@ exec c++ "$@"
 BUILD = """
 import logging, sys
 from pathlib import Path
+from types import SimpleNamespace
 from el4ner.engines.exllama.capabilities import parse_architectures
 from el4ner.engines.exllama.building import build_extension
 from tests.unit.el4ner.engines.exllama.test_extension import CXX_ONLY, Lines
@@ -284,7 +286,7 @@ def test_a_prebuilt_extension_is_taken_and_nothing_is_compiled(toy: Toy) -> None
 def test_as_many_compilers_run_as_cores_and_memory_allow(
     free: int, cores: int, jobs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(building, "free_memory", lambda: free)
+    monkeypatch.setattr(building.psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
     monkeypatch.setattr(building.os, "sched_getaffinity", lambda process: set(range(cores)))
     assert building._jobs() == jobs
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner.engines.exllama.backend import PAGE as LIBRARY_PAGE
-from el4ner.engines.exllama.paged_attention import (
+from el4ner.engines.exllama.paged_attention import choose
+from el4ner.engines.exllama.passes import Pass
+from el4ner.engines.exllama.torch_attention import (
     Attend,
-    Shape,
+    HeadShape,
     attending,
     attention_with_cache,
-    choose,
     plain_attention,
 )
-from el4ner.engines.exllama.passes import Pass
 from el4ner.engines.exllama.varlen import Varlen
 from tests.support import flash_kernel
-from tests.support.cpu_exllamav2 import SHAPE, import_exllamav2, load_model, rope_
+from tests.support.cpu_exllamav2 import SHAPE, load_model, rope_
 from tests.support.tiny_models import tiny_llama
 
 PAGE = 8
@@ -193,12 +192,6 @@ ATTENDS: dict[str, Attend] = {
 }
 
 
-@pytest.fixture(scope="module")
-def library() -> Iterator[Any]:
-    with pytest.MonkeyPatch.context() as patch:
-        yield import_exllamav2(patch)
-
-
 @dataclass(frozen=True)
 class Case:
     """Rows of a pass: ``tables`` of pages, ``pasts``: tokens that are there, and how many are read."""
@@ -226,7 +219,7 @@ def test_the_librarys_own_forward_pass_attends_as_written_out(
     library: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, heads: int, kv_heads: int, case: Case, attend: Attend
 ) -> None:
     flash_kernel.install(monkeypatch)
-    choose("torch", Shape(heads, kv_heads, 32), torch.device("cpu"))  # from now on the library asks
+    choose("torch", HeadShape(heads, kv_heads, 32), torch.device("cpu"))  # from now on the library asks
     numbers = {"head_dim": 32, "num_attention_heads": heads, "num_key_value_heads": kv_heads, "hidden_size": 32 * heads}
     folder = tiny_llama(tmp_path / "llama", layers=1, **{**SHAPE, "initializer_range": 0.1, **numbers})
     model = load_model(library, folder, chunk_tokens=512, max_seq_len=2048, dtype=torch.float16)
@@ -311,7 +304,7 @@ class TestChoice:
         self, library: Any, monkeypatch: pytest.MonkeyPatch, pages: bool
     ) -> None:
         flash_kernel.install(monkeypatch, pages=pages)
-        attend = choose("varlen", Shape(9, 3, 64, windows=True), self.here)
+        attend = choose("varlen", HeadShape(9, 3, 64, windows=True), self.here)
         assert isinstance(attend, Varlen)
         assert attend.paged == pages
 
@@ -325,7 +318,7 @@ class TestChoice:
 
         flash_kernel.install(monkeypatch)
         monkeypatch.setattr("el4ner.engines.exllama.varlen.flash_forward", confused)
-        attend = choose("varlen", Shape(4, 2, 32), self.here)
+        attend = choose("varlen", HeadShape(4, 2, 32), self.here)
         assert isinstance(attend, Varlen)
         assert not attend.paged
 
@@ -338,7 +331,7 @@ class TestChoice:
         flash_kernel.install(monkeypatch)
         monkeypatch.setattr("el4ner.engines.exllama.varlen.flash_forward", confused)
         with pytest.raises(ImportError, match="away from plain torch"):
-            choose("varlen", Shape(4, 2, 32), self.here)
+            choose("varlen", HeadShape(4, 2, 32), self.here)
 
     @pytest.mark.parametrize("windows", [False, True])
     def test_without_a_window_the_kernel_is_told_of_none(
@@ -354,19 +347,19 @@ class TestChoice:
 
         flash_kernel.install(monkeypatch)
         monkeypatch.setattr("el4ner.engines.exllama.varlen.flash_forward", seen)
-        choose("varlen", Shape(4, 2, 32, windows=windows), self.here)
+        choose("varlen", HeadShape(4, 2, 32, windows=windows), self.here)
         assert given_windows == {(-1, -1, True), *([(64, 0, False)] if windows else [])}
 
     @pytest.mark.parametrize(
         ("shape", "reason"),
         [
-            (Shape(8, 4, 64, softcap=50.0), "cannot cap scores"),
-            (Shape(8, 4, 264), "heads of up to 256 numbers, in eights, not 264"),
-            (Shape(8, 4, 36), "in eights, not 36"),
+            (HeadShape(8, 4, 64, softcap=50.0), "cannot cap scores"),
+            (HeadShape(8, 4, 264), "heads of up to 256 numbers, in eights, not 264"),
+            (HeadShape(8, 4, 36), "in eights, not 36"),
         ],
     )
     def test_what_torchs_kernel_cannot_do_is_said(
-        self, library: Any, monkeypatch: pytest.MonkeyPatch, shape: Shape, reason: str
+        self, library: Any, monkeypatch: pytest.MonkeyPatch, shape: HeadShape, reason: str
     ) -> None:
         flash_kernel.install(monkeypatch)
         with pytest.raises(ImportError, match=reason):
@@ -374,18 +367,18 @@ class TestChoice:
 
     def test_without_a_gpu_torchs_own_words_are_passed_on(self, library: Any) -> None:
         with pytest.raises(ImportError, match=r"torch .*'s kernel does not work here: .*'CPU' backend"):
-            choose("varlen", Shape(4, 2, 32), self.here)
+            choose("varlen", HeadShape(4, 2, 32), self.here)
 
     def test_flash_attn_has_to_be_there(self, library: Any) -> None:
         with pytest.raises(ImportError, match=r"flash-attn 2\.5\.7 or newer is not installed"):
-            choose("flash", Shape(4, 2, 32), self.here)
+            choose("flash", HeadShape(4, 2, 32), self.here)
 
 
 def test_each_thread_has_the_attention_of_its_own_pass(library: Any) -> None:
     """Members of an ensemble are called by threads of their own, at the same time."""
     import exllamav2.attn
 
-    choose("torch", Shape(4, 2, 32), torch.device("cpu"))
+    choose("torch", HeadShape(4, 2, 32), torch.device("cpu"))
     numbers = Pass(torch.zeros(1, 1).int(), torch.zeros(1).int(), 1, page=PAGE, device=torch.device("cpu"))
     inside = threading.Barrier(2, timeout=30)
     seen: dict[str, list[str]] = {"left": [], "right": []}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from el4ner.config import ExllamaSettings
 from el4ner.engines.exllama.backend import PAGE, DecodeJob, Held, Row
-from tests.support.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
+from tests.support.cpu_exllamav2 import SHAPE, make_backend
 from tests.support.tiny_models import tiny_llama
 
 Tokens = tuple[int, ...]
@@ -20,19 +20,14 @@ Make = Callable[..., tuple[Any, Any]]
 
 
 @pytest.fixture(scope="module")
-def make(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Make]:
+def make(library: Any, tmp_path_factory: pytest.TempPathFactory) -> Make:
     folder = tiny_llama(tmp_path_factory.mktemp("models") / "llama", layers=2, **SHAPE)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        library = import_exllamav2(patch)
 
-        def made(*, cache_tokens: int = 8192, chunk_tokens: int = 1024, **more: Any) -> tuple[Any, Any]:
-            asked = ExllamaSettings(cache_tokens=cache_tokens, **more)
-            return make_backend(library, folder, asked, chunk_tokens=chunk_tokens)
+    def made(*, cache_tokens: int = 8192, chunk_tokens: int = 1024, **more: Any) -> tuple[Any, Any]:
+        asked = ExllamaSettings(cache_tokens=cache_tokens, **more)
+        return make_backend(library, folder, asked, chunk_tokens=chunk_tokens)
 
-        yield made
-    torch.set_num_threads(threads)
+    return made
 
 
 def text(length: int, seed: int) -> Tokens:

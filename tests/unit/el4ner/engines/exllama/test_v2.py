@@ -17,7 +17,7 @@ from el4ner.engines.exllama.exllama_engine import ExllamaEngine
 from el4ner.engines.exllama.paged_attention import Attention
 from el4ner.engines.torch.transformers_engine import TransformersEngine
 from tests.support import flash_kernel
-from tests.support.cpu_exllamav2 import SHAPE, import_exllamav2, make_backend
+from tests.support.cpu_exllamav2 import make_backend
 from tests.support.engine_conformance import (
     SENTENCES,
     EngineConformance,
@@ -27,22 +27,6 @@ from tests.support.engine_conformance import (
     score_request,
     state_request,
 )
-from tests.support.tiny_models import tiny_llama
-
-
-@pytest.fixture(scope="module")
-def library() -> Iterator[Any]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    with pytest.MonkeyPatch.context() as patch:
-        yield import_exllamav2(patch)
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("models") / "llama", layers=3, **SHAPE)
-
 
 Load = Callable[..., tuple[ExllamaEngine, Any]]
 
