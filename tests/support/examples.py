@@ -1,0 +1,10 @@
+"""How many examples a test draws that does not leave it to the profile of Hypothesis."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+
+def examples(number: int) -> int:
+    """``number`` by ``make test-slow``, where a test draws 100 by default; else in proportion, and five at least."""
+    return max(number * settings().max_examples // 100, min(number, 5))
