@@ -8,10 +8,12 @@ from typing import Final, Literal
 from el4ner.config import Settings
 from el4ner.types import Mode
 
-__all__ = ["STAGES", "StageName", "asks_models_for_query_spans", "engines_for", "is_split", "members_of"]
+__all__ = ["SPLITTABLE", "STAGES", "StageName", "asks_models_for_query_spans", "engines_for", "is_split", "members_of"]
 
 StageName = Literal["extract", "classify", "validate"]
 STAGES: Final[tuple[StageName, ...]] = ("extract", "classify", "validate")
+SPLITTABLE: Final[tuple[StageName, ...]] = ("extract", "classify")
+"""Where members can answer in processes of their own; validate asks one member alone."""
 
 
 def asks_models_for_query_spans(settings: Settings) -> bool:
@@ -42,4 +44,4 @@ def engines_for(settings: Settings, stages: Collection[StageName], members: Coll
 
 def is_split(settings: Settings, stage: StageName, members: Collection[str]) -> bool:
     """Whether a process with these members alone can only say its part of the stage's answer."""
-    return stage != "validate" and not set(members_of(settings, stage)) <= set(members)
+    return stage in SPLITTABLE and not set(members_of(settings, stage)) <= set(members)

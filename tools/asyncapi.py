@@ -18,28 +18,28 @@ from typing import Any, Final, get_args
 
 import orjson
 
+from el4ner.participation import SPLITTABLE
 from tools.schema_nodes import SchemaError
 from workers.config import KafkaSettings
 from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record
 from workers.messages.headers import Trace, cloud_event
 from workers.messages.replay_headers import REPLAY, REPLAY_HEADERS
-from workers.stages.stage import STAGE, STAGES, answer_headers
+from workers.roles import AGGREGATE, COMBINE
+from workers.stages.stage import STAGE, answer_headers
+from workers.stages.table import STAGE_TABLE
 from workers.topics import Topic, app_id, plan, topic_name
 
 __all__ = ["bundled", "document", "written"]
 
 BINDING: Final = "0.5.0"
 _COMPONENTS: Final = "#/components/schemas/"
-_AGGREGATE: Final = "aggregate"
 _READ_COMMITTED: Final = (
     "Written in transactions: read it with isolation.level=read_committed (librdkafka's default; Java's and Python's "
     "clients have read_uncommitted), or messages appear that were taken back."
 )
 
 _COMMITTED: Final = frozenset({Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS})
-_BY_MEMBERS: Final = ("extract", "classify")
-"""The stages whose answers are put together where members of one ensemble run in different processes."""
 _BYTES_AS_THEY_CAME: Final = frozenset({Topic.DEAD_LETTERS})
 """Topics whose schema is about the headers: the value is another message's."""
 
@@ -64,7 +64,7 @@ _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "traceparent": {**_TEXT, "description": "W3C Trace Context: one trace through all stages."},
     "tracestate": {**_TEXT, "description": "W3C Trace Context, handed on unread."},
     "el4ner-revision": {**_DIGITS, "description": "The document's revision."},
-    "el4ner-stage": {"enum": list(_BY_MEMBERS), "description": "Whose answer it is a part of."},
+    "el4ner-stage": {"enum": list(SPLITTABLE), "description": "Whose answer it is a part of."},
     "el4ner-status": {"enum": ["ok", "failed"], "description": "The stage's answer, as in the value."},
     "el4ner-position": {**_DIGITS, "description": "Offset of the document in its partition of `documents`."},
     "el4ner-timestamp": {**_DIGITS, "description": "Of the document's message; milliseconds since the epoch."},
@@ -179,15 +179,15 @@ def _moved(reference: str, name: str) -> str:
 
 
 def _flows() -> list[_Flow]:
-    stages = list(STAGES.values())
+    stages = list(STAGE_TABLE.values())
     flows = []
     for stage in stages:
-        answers = (Topic.MEMBER_ANSWERS,) if stage.name in _BY_MEMBERS else ()
+        answers = (Topic.MEMBER_ANSWERS,) if stage.name in SPLITTABLE else ()
         flows.append(_Flow(stage.name, (stage.input,), (stage.output, *answers, Topic.DEAD_LETTERS)))
-    combined = tuple(stage.output for stage in stages if stage.name in _BY_MEMBERS)
-    flows.append(_Flow("combine", (Topic.MEMBER_ANSWERS,), (*combined, Topic.DEAD_LETTERS)))
+    combined = tuple(stage.output for stage in stages if stage.name in SPLITTABLE)
+    flows.append(_Flow(COMBINE, (Topic.MEMBER_ANSWERS,), (*combined, Topic.DEAD_LETTERS)))
     outcomes = (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS)
-    flows.append(_Flow(_AGGREGATE, tuple(stage.output for stage in stages), outcomes))
+    flows.append(_Flow(AGGREGATE, tuple(stage.output for stage in stages), outcomes))
     told = {topic for flow in flows for topic in (*flow.receives, *flow.sends)}
     if untold := set(Topic) - told:
         raise SchemaError(f"tools/asyncapi.py does not say who sends and receives {', '.join(sorted(untold))}")
@@ -196,7 +196,7 @@ def _flows() -> list[_Flow]:
 
 def _deletable() -> frozenset[Topic]:
     """A null value on ``documents`` goes through the stages and comes out."""
-    stages = STAGES.values()
+    stages = STAGE_TABLE.values()
     return frozenset(
         {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS}.union(*({stage.input, stage.output} for stage in stages))
     )
@@ -294,7 +294,7 @@ def _headers(topic: Topic) -> dict[str, Any]:
     names = [name for name, _ in event]
     if topic is Topic.MEMBER_ANSWERS:
         names.append(STAGE)
-    if topic in {stage.output for stage in STAGES.values()} | {Topic.MEMBER_ANSWERS}:
+    if topic in {stage.output for stage in STAGE_TABLE.values()} | {Topic.MEMBER_ANSWERS}:
         names += [
             name
             for name, _ in answer_headers(Record(Topic.DOCUMENTS, "", 0, 0, 0, None, None, ((REPLAY, b"1"),)), 0, "ok")

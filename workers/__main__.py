@@ -11,7 +11,8 @@ from el4ner.engines.torch.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
 from workers.config import load_stream_settings
 from workers.printable import escaped
-from workers.run import ROLES, STAGES, WorkerCrashedError, run_workers
+from workers.roles import PIPELINE_ROLES, ROLES
+from workers.run import WorkerCrashedError, run_workers
 from workers.shutdown.watchdog import Watchdog
 from workers.telemetry.logs import configure_logging
 
@@ -22,7 +23,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("stages", nargs="+", choices=[*ROLES, "all"], help="what to run")
     parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
     options = parser.parse_args(arguments)
-    stages = STAGES if "all" in options.stages else tuple(options.stages)
+    stages = PIPELINE_ROLES if "all" in options.stages else tuple(options.stages)
     leave_out_unused_parts()
     try:
         settings = load_stream_settings(options.config)

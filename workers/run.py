@@ -19,41 +19,36 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
+from el4ner.participation import STAGES
 from workers.config import StreamSettings
 from workers.ensemble import combiner, members
 from workers.ensemble.combiner import CombineWorker
-from workers.join import aggregator
 from workers.join.aggregator import Aggregator
 from workers.kafka import acls, topic_admin
 from workers.kafka.size_limits import SizeLimits, shortage
 from workers.kafka.stage_app import StageApp
 from workers.redis_cache import RedisRetrievalCache
+from workers.roles import AGGREGATE, COMBINE, ROLES
 from workers.shutdown.end_signals import EndSignals
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
-from workers.stages import classify, extract, validate
 from workers.stages.stage_worker import Owner, StageWorker
+from workers.stages.table import STAGE_TABLE
 from workers.telemetry.health import Health, HealthServer, StageHealth, observe_stages
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 
-__all__ = ["ROLES", "STAGES", "WorkerCrashedError", "run_workers", "serve_workers"]
+__all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
 
 log = logging.getLogger(__name__)
-
-STAGES: Final = ("extract", "classify", "validate", "aggregate")
-"""What ``all`` runs."""
-ROLES: Final = (*STAGES, members.COMBINE)
-"""What a process can run; the last one is only for ensembles whose members are in different processes."""
 
 _GARBAGE: Final = 20_000
 """New objects between two looks for cycles among them: those of some batches. Python's default is 700."""
 
-_MODEL_STAGES: Final = {"extract": extract.build, "classify": classify.build, "validate": validate.build}
 _JOINS: Final[Mapping[str, Callable[..., Aggregator | CombineWorker]]] = {
-    "aggregate": aggregator.build,
-    members.COMBINE: combiner.build,
+    AGGREGATE: Aggregator,
+    COMBINE: combiner.build,
 }
 
 Worker = StageWorker | Aggregator | CombineWorker
@@ -226,12 +221,11 @@ def _engines(
     settings: StreamSettings, stages: Sequence[str]
 ) -> Iterator[tuple[Owner | None, RedisRetrievalCache | None]]:
     """The one thread that loads the pipeline and calls it. Nothing where no stage of the method runs."""
-    if not any(stage in _MODEL_STAGES for stage in stages):
+    if not any(stage in STAGES for stage in stages):
         yield None, None
         return
     # Not before it is needed: it takes torch along, which the aggregator's process can do without.
     from el4ner.engines.owner import OwnedEngine
-    from el4ner.pipeline import STAGES as MODEL_STAGES
     from el4ner.pipeline import Pipeline
 
     cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
@@ -242,7 +236,7 @@ def _engines(
             settings,
             cache=cache,
             progress=_Logged(),
-            stages=[stage for stage in MODEL_STAGES if stage in stages],
+            stages=[stage for stage in STAGES if stage in stages],
             members=own,
         ),
         capacity=len(stages) * settings.worker.batches_in_flight,
@@ -363,7 +357,8 @@ def _build(
     else:
         if owner is None:
             raise RuntimeError("a stage that needs engines was built without them")
-        worker = _MODEL_STAGES[stage](app, owner, clock_ms=_now_ms, random=os.urandom, telemetry=telemetry)
+        part = members.part_of(STAGE_TABLE[stage], settings)
+        worker = StageWorker(app, part, owner, clock_ms=_now_ms, random=os.urandom, telemetry=telemetry)
     app.consumer.drain = worker.drain
     return worker
 

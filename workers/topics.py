@@ -14,6 +14,7 @@ from typing import Final
 
 from el4ner.errors import El4nerError
 from workers.config import KafkaSettings
+from workers.roles import AGGREGATE
 
 __all__ = [
     "JOINED",
@@ -109,12 +110,12 @@ def app_id(settings: KafkaSettings, stage: str) -> str:
 
 def changelog_name(settings: KafkaSettings) -> str:
     """The join's changelog."""
-    return f"{app_id(settings, 'aggregate')}-{TABLE_NAME}-changelog"
+    return f"{app_id(settings, AGGREGATE)}-{TABLE_NAME}-changelog"
 
 
 def transactional_id(settings: KafkaSettings, partition: int) -> str:
     """Whoever writes the outcomes of that partition's documents writes under this name, and is alone in doing so."""
-    return f"{app_id(settings, 'aggregate')}-{partition}"
+    return f"{app_id(settings, AGGREGATE)}-{partition}"
 
 
 def plan(settings: KafkaSettings) -> list[TopicPlan]:

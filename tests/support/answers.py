@@ -28,7 +28,8 @@ from el4ner.types import (
 from workers.messages.envelope import Origin, Outgoing, Record
 from workers.messages.headers import Headers
 from workers.stages.isolation import Result
-from workers.stages.stage import STAGES, Deleted, Work
+from workers.stages.stage import Deleted, Work
+from workers.stages.table import STAGE_TABLE
 from workers.topics import Topic
 
 TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
@@ -113,7 +114,7 @@ def journey(
     value = dumps({"id": document, "text": text, "revision": revision, "metadata": {"n": 1}})
     record = raw(value, offset=origin.position, headers=origin.headers)
     answers = {}
-    for stage in STAGES.values():
+    for stage in STAGE_TABLE.values():
         work = stage.read(record, max_document_chars=1_000)
         assert isinstance(work, Work)
         failure = DocumentError("it broke", code="engine")
@@ -128,7 +129,7 @@ def deletions(document: str = "d", *, position: int = 7) -> Mapping[str, Record]
     """What each stage makes of a null value, by stage."""
     record = raw(None, key=document.encode(), offset=position)
     answers = {}
-    for stage in STAGES.values():
+    for stage in STAGE_TABLE.values():
         deleted = stage.read(record, max_document_chars=1_000)
         assert isinstance(deleted, Deleted)
         record = answers[stage.name] = arrived(stage.forward(deleted, now_ms=TIME, random=random).messages[0])

@@ -16,6 +16,7 @@ import typer
 from workers.cli.exits import exit_status
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
+from workers.roles import COMBINE, PIPELINE_ROLES
 
 __all__ = ["EXAMPLES", "worker"]
 
@@ -26,8 +27,8 @@ EXAMPLES = examples(
 )
 
 
-class Stage(StrEnum):
-    """What to run."""
+class RoleChoice(StrEnum):
+    """What to run: :data:`workers.roles.ROLES`, and ``all``."""
 
     EXTRACT = "extract"
     CLASSIFY = "classify"
@@ -40,7 +41,7 @@ class Stage(StrEnum):
 def worker(
     ctx: typer.Context,
     stages: Annotated[
-        list[Stage], typer.Argument(metavar="STAGE...|all", help="extract, classify, validate, aggregate; combine.")
+        list[RoleChoice], typer.Argument(metavar="STAGE...|all", help=f"{', '.join(PIPELINE_ROLES)}; {COMBINE}.")
     ],
     *,
     ensemble: EnsembleOption = None,
@@ -71,12 +72,12 @@ def worker(
         bound = settings.worker.shutdown_seconds
         threading.Thread(target=_end_with_stdin, args=[bound], name="until-stdin-closes", daemon=True).start()
 
-    from workers.run import STAGES, WorkerCrashedError, run_workers
+    from workers.run import WorkerCrashedError, run_workers
     from workers.shutdown.watchdog import Watchdog
     from workers.telemetry.logs import configure_logging
 
     configure_logging(settings.worker)
-    chosen = STAGES if Stage.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))
+    chosen = PIPELINE_ROLES if RoleChoice.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))
     try:
         run_workers(
             settings,

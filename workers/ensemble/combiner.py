@@ -20,22 +20,24 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from el4ner.errors import DocumentError, MessageError
+from el4ner.participation import SPLITTABLE
 from el4ner.serialize import answers_from_json, candidates_from_json, fingerprint
 from el4ner.types import DocumentCandidates, DocumentTypes
 from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, SettledAnswer
-from workers.ensemble.members import COMBINE
 from workers.join.write_loop import WriteLoop
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Outgoing, Record, dead_letter, decode, document_id, origin_of, peek, whose_answer
 from workers.messages.headers import RandomBytes, find
+from workers.roles import COMBINE
 from workers.stages.crash_journal import CrashJournal
 from workers.stages.failure_limit import FailureLimit
 from workers.stages.isolation import Result
 from workers.stages.refusals import deliver_answers, fitting
-from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, Deleted, Failure, Stage, StageAnswer, Work
+from workers.stages.stage import STAGE, Deleted, Failure, Stage, StageAnswer, Work
 from workers.stages.stage_telemetry import StageTelemetry
+from workers.stages.table import CLASSIFY, EXTRACT, STAGE_TABLE
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic
 
@@ -51,7 +53,7 @@ TICK_SECONDS: Final = 0.25
 _GROUP: Final = 100
 _MOST_SETTLED: Final = 1_000
 _YIELD_EVERY: Final = 50
-_STAGES: Final[Mapping[str, Stage[Any, Any]]] = {stage.name: stage for stage in (EXTRACT, CLASSIFY)}
+_STAGES: Final[Mapping[str, Stage[Any, Any]]] = {name: STAGE_TABLE[name] for name in SPLITTABLE}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,21 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from el4ner.errors import ConfigError
 from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import STAGES, StageName, is_split
-from el4ner.serialize import answers_to_json, fingerprint
+from el4ner.serialize import answers_to_json
 from el4ner.types import Mode
 from workers.config import StreamSettings
-from workers.stages import stage as stream
+from workers.roles import COMBINE
+from workers.stages.stage import Stage
 from workers.topics import Topic
 
-__all__ = ["COMBINE", "check", "group_of", "hosted", "notes_name", "part_of", "split_stages"]
-
-COMBINE: Final = "combine"
-"""The role that makes a stage's answer of what members said apart."""
+__all__ = ["check", "group_of", "hosted", "part_of", "split_stages"]
 
 
 def hosted(settings: StreamSettings) -> tuple[str, ...] | None:
@@ -77,18 +75,16 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
         )
 
 
-def part_of(stage: stream.Stage[Any, Any], settings: StreamSettings) -> stream.Stage[Any, Any]:
+def part_of(stage: Stage[Any, Any], settings: StreamSettings) -> Stage[Any, Any]:
     """The stage as this process has it: whole, or with its answers going to ``member-answers``."""
     own = hosted(settings)
     if own is None or stage.name not in split_stages(settings, [stage.name]):
         return stage
-    return replace(
-        stage,
-        output=Topic.MEMBER_ANSWERS,
-        encode=answers_to_json if stage.name == "classify" else stage.encode,
-        members=own,
-        ensemble=settings.ensemble.members,
-    )
+    part = replace(stage, output=Topic.MEMBER_ANSWERS, members=own, ensemble=settings.ensemble.members)
+    if stage.name != "classify":
+        return part
+    # Without the decision, which is made of all members' answers.
+    return replace(part, encode=answers_to_json, call=lambda pipeline, candidates: pipeline.answer(candidates))
 
 
 def group_of(stage: str, settings: StreamSettings) -> str:
@@ -97,8 +93,3 @@ def group_of(stage: str, settings: StreamSettings) -> str:
     if own is None or stage not in split_stages(settings, [stage]):
         return stage
     return f"{stage}-{'+'.join(sorted(own))}"
-
-
-def notes_name(stage: stream.Stage[Any, Any]) -> str:
-    """What :mod:`workers.stages.crash_journal` calls the stage; a member's name need not be one of a file."""
-    return f"{fingerprint(stage.members)[:12]}-{stage.name}" if stage.members else stage.name

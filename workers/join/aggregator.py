@@ -48,7 +48,8 @@ from workers.messages.envelope import (
     whose_answer,
 )
 from workers.messages.headers import RandomBytes, find
-from workers.stages.stage import STAGES
+from workers.roles import AGGREGATE
+from workers.stages.table import STAGE_TABLE
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic, changelog_name, topic_name
@@ -61,7 +62,7 @@ GRACE_MS: Final = 30_000
 """A document that is open for long gets so much more after a restart, for answers that wait in the topics."""
 TICK_SECONDS: Final = 0.25
 _YIELD_EVERY: Final = 50
-_STAGE_OF: Final = {stage.output: stage.name for stage in STAGES.values()}
+_STAGE_OF: Final = {stage.output: stage.name for stage in STAGE_TABLE.values()}
 
 
 def build(
@@ -81,7 +82,7 @@ def join_rules(settings: StreamSettings) -> JoinRules:
     method = settings.method
 
     def read(stage: str, value: bytes) -> Mapping[str, Any]:
-        return decode(STAGES[stage].output, value)
+        return decode(STAGE_TABLE[stage].output, value)
 
     def assembled(stage: str, body: Mapping[str, Any]) -> TaggedDocument:
         result = entities_from_json(body) if stage == "validate" else types_from_json(body)
@@ -234,15 +235,13 @@ class Aggregator:
     def _refuse(self, owned: OwnedPartition, record: Record, ticket: Ticket, error: MessageError) -> None:
         """A message that cannot be read. The stage after it sends it to the dead letters; after the last one, we do."""
         stage = _STAGE_OF[record.topic]
-        extra = {"stage": "aggregate", "source": coordinates(record)}
+        extra = {"stage": AGGREGATE, "source": coordinates(record)}
         log.warning("a stage's message cannot be read: %s", error, extra=extra)
         if record.topic is not Topic.VALIDATION_VERDICTS:
             self.app.positions.finish(ticket)
             return
         whose, revision = whose_answer(record)
-        letter = dead_letter(
-            record, stage="aggregate", error=error, document=whose, attempts=1, now_ms=self._clock_ms()
-        )
+        letter = dead_letter(record, stage=AGGREGATE, error=error, document=whose, attempts=1, now_ms=self._clock_ms())
         if whose is None:
             owned.letters.append(PendingLetter(letter, error.code, ticket))
             return
@@ -257,7 +256,7 @@ class Aggregator:
         if full >= 1.0 and not self.is_holding_back:
             log.warning(
                 "too many documents are open: no new ones are read until verdicts come",
-                extra={"stage": "aggregate", "open": self.open_documents, "open_bytes": self.open_bytes},
+                extra={"stage": AGGREGATE, "open": self.open_documents, "open_bytes": self.open_bytes},
             )
             self.app.consumer.paused = self._held_back
         elif full < 0.9 and self.is_holding_back:
@@ -301,7 +300,7 @@ class Aggregator:
             log.info(
                 "partition taken over",
                 extra={
-                    "stage": "aggregate",
+                    "stage": AGGREGATE,
                     "partition": partition,
                     "open": joins.open_documents,
                     "remembered": joins.remembered_documents,
@@ -334,7 +333,7 @@ class Aggregator:
         for owned in self._owned.values():
             if not await owned.writes.drain(until):
                 # Harmless: the next owner fences what is still on its way, and does it again.
-                log.warning("outcomes are left to the next owner", extra={"stage": "aggregate"})
+                log.warning("outcomes are left to the next owner", extra={"stage": AGGREGATE})
                 break
         async with self._changing:
             await self._let_go()

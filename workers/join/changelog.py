@@ -19,11 +19,13 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from el4ner.errors import El4nerError
+from el4ner.participation import STAGES
 from el4ner.serialize import dumps
 from workers import security
 from workers.config import KafkaSettings
-from workers.join.rules import STAGE_NAMES, Closed, Open, ReceivedAnswer
+from workers.join.rules import Closed, Open, ReceivedAnswer
 from workers.messages.envelope import Origin
+from workers.roles import AGGREGATE
 
 __all__ = [
     "ChangelogError",
@@ -165,7 +167,7 @@ def _take_in(recovered: Recovered, key: bytes | None, value: bytes | None, place
             log.warning(
                 "a record of finished documents cannot be read and is passed over: %s",
                 error,
-                extra={"stage": "aggregate", "source": place},
+                extra={"stage": AGGREGATE, "source": place},
             )
             return
         raise ChangelogError(f"the join's changelog cannot be read at {place}: {error}") from error
@@ -190,7 +192,7 @@ def _open_from_json(document: str, data: Mapping[str, Any]) -> Open:
     def answer(found: Mapping[str, Any] | None, *, failed: bool) -> ReceivedAnswer | None:
         if found is None:
             return None
-        if found["stage"] not in STAGE_NAMES:
+        if found["stage"] not in STAGES:
             raise ValueError(f"stage {found['stage']!r}")
         # Who wrote it before there were places did not say where the message lies.
         offset, timestamp = map(int, found.get("place", (-1, -1)))

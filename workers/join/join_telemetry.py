@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 
 from workers.join.rules import Outcome
 from workers.messages.headers import Trace, parse_traceparent
+from workers.roles import AGGREGATE
 from workers.telemetry.metrics import TransactionOutcome
 from workers.telemetry.recorder import Telemetry, WorkerRecorder
 from workers.topics import Topic, topic_name
@@ -18,7 +19,7 @@ class JoinTelemetry(WorkerRecorder):
     """The join's, for all partitions of a process."""
 
     def __init__(self, telemetry: Telemetry, *, clock_ms: Callable[[], int]) -> None:
-        super().__init__(telemetry, "aggregate", clock_ms=clock_ms)
+        super().__init__(telemetry, AGGREGATE, clock_ms=clock_ms)
         self._documents = topic_name(telemetry.settings.kafka, Topic.DOCUMENTS)
 
     def settled(self, outcomes: Sequence[tuple[Outcome, Trace]], *, partition: int, began_ms: int) -> None:

@@ -26,9 +26,10 @@ from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import REVISION, STATUS, Outgoing, Record, dead_letter
 from workers.messages.headers import RandomBytes, Trace, next_trace
+from workers.roles import AGGREGATE
 from workers.stages.crash_journal import CrashJournal
 from workers.stages.failure_limit import FailureLimit
-from workers.stages.stage import STAGES
+from workers.stages.table import STAGE_TABLE
 from workers.topics import changelog_name
 
 __all__ = ["OutcomeWriter", "OwnedPartition", "PendingLetter"]
@@ -96,7 +97,7 @@ class OutcomeWriter:
         self._random = random
         self._telemetry = telemetry
         self._changelog = changelog_name(app.settings.kafka)
-        self._journal = CrashJournal(app.settings.worker.data_dir, "aggregate")
+        self._journal = CrashJournal(app.settings.worker.data_dir, AGGREGATE)
         worker = app.settings.worker
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         self._crashed = False
@@ -178,7 +179,7 @@ class OutcomeWriter:
         """A document that is open cannot be written down: it comes out with what there is, in a group of its own."""
         for ticket in owned.joins.give_up(group, error.of_the_document):
             self.app.positions.finish(ticket)
-        log.warning("a document that is open cannot be written down: %s", error, extra={"stage": "aggregate"})
+        log.warning("a document that is open cannot be written down: %s", error, extra={"stage": AGGREGATE})
 
     async def _write_refused(self, owned: OwnedPartition, group: Group[Ticket], error: RefusedError) -> None:
         """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
@@ -193,14 +194,14 @@ class OutcomeWriter:
             except RefusedError as again:
                 error = again
             else:
-                extra = {"stage": "aggregate", "document_id": outcome.id, "code": given_up.code}
+                extra = {"stage": AGGREGATE, "document_id": outcome.id, "code": given_up.code}
                 log.warning("an outcome cannot be written: %s", given_up, extra=extra)
                 return
         raise error
 
     def _letter_of(self, owned: OwnedPartition, answer: ReceivedAnswer, error: DocumentError) -> PendingLetter:
         record, now = self._record_of(owned, answer), self._clock_ms()
-        letter = dead_letter(record, stage="aggregate", error=error, document=answer.id, attempts=1, now_ms=now)
+        letter = dead_letter(record, stage=AGGREGATE, error=error, document=answer.id, attempts=1, now_ms=now)
         return PendingLetter(letter, error.code, None)
 
     def _record_of(self, owned: OwnedPartition, answer: ReceivedAnswer) -> Record:
@@ -208,7 +209,7 @@ class OutcomeWriter:
         far as the join needs them."""
         if answer.record is not None:
             return answer.record
-        topic, key = STAGES[answer.stage].output, answer.id.encode()
+        topic, key = STAGE_TABLE[answer.stage].output, answer.id.encode()
         status = b"failed" if answer.failed else b"ok"
         subject = (("ce_subject", key), (REVISION, str(answer.revision).encode()), (STATUS, status))
         headers = subject + answer.origin.headers
@@ -231,7 +232,7 @@ class OutcomeWriter:
                 self._journal.settled(record)
         for outcome, trace in traced:
             self.failures += outcome.closed.status == "failed"
-            extra = {"stage": "aggregate", "document_id": outcome.id, "trace_id": trace.trace_id}
+            extra = {"stage": AGGREGATE, "document_id": outcome.id, "trace_id": trace.trace_id}
             log.debug("document is %s", outcome.closed.status, extra=extra)
 
     def _messages_of(

@@ -9,6 +9,7 @@ from typing import Any
 from el4ner.serialize import fingerprint
 from workers.messages.envelope import Origin, Outgoing, message_id, outgoing
 from workers.messages.headers import TRACEPARENT, Headers, RandomBytes, Trace
+from workers.roles import AGGREGATE
 from workers.topics import Topic
 
 __all__ = ["deletion", "mentions", "normalise", "parent", "tagged_document"]
@@ -44,7 +45,7 @@ def mentions(
                 key=f"{entity['type']}:{normalised}",
                 subject=tagged["id"],
                 event_id=fingerprint(event_id, entity["start"], entity["end"], entity["type"]),
-                source="aggregate",
+                source=AGGREGATE,
                 now_ms=now_ms,
                 trace=trace.child(random),
             )
@@ -63,7 +64,7 @@ def tagged_document(
         key=tagged["id"],
         subject=tagged["id"],
         event_id=event_id,
-        source="aggregate",
+        source=AGGREGATE,
         now_ms=now_ms,
         trace=trace,
         partition=partition,
@@ -78,8 +79,8 @@ def deletion(document: str, origin: Origin, *, partition: int, trace: Trace, now
         None,
         key=document,
         subject=document,
-        event_id=message_id(document, origin.position, "aggregate", None),
-        source="aggregate",
+        event_id=message_id(document, origin.position, AGGREGATE, None),
+        source=AGGREGATE,
         now_ms=now_ms,
         trace=trace,
         partition=partition,

@@ -21,15 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from el4ner.errors import DocumentError, MessageError
+from el4ner.participation import STAGES
 from el4ner.serialize import entity_to_json, fingerprint
 from el4ner.types import TaggedDocument
 from workers.messages.envelope import UNKNOWN, Origin, Record, error_json
+from workers.roles import AGGREGATE
 
 __all__ = [
-    "STAGE_NAMES",
     "Closed",
     "Deletion",
     "JoinInput",
@@ -40,8 +41,6 @@ __all__ = [
     "State",
     "event_id_of",
 ]
-
-STAGE_NAMES: Final = ("extract", "classify", "validate")
 
 Status = Literal["complete", "partial", "failed", "deleted"]
 
@@ -126,7 +125,7 @@ class Outcome:
         document's text, without it, without its metadata and the manifests too. None for a deletion."""
         if self.tagged is None:
             return
-        stage = STAGE_NAMES[-1] if self.answer is None else self.answer.stage
+        stage = STAGES[-1] if self.answer is None else self.answer.stage
         whole = {**self.tagged, "status": "failed", "entities": [], "error": {"stage": stage, **error_json(error)}}
         bare = {**whole, "text": None, "pool": None}
         least = {name: value for name, value in bare.items() if name != "metadata"} | {"manifests": {}}
@@ -230,7 +229,7 @@ class JoinRules:
                 manifests.update(body.get("manifests", {}))
         if usable is not None and best is not None:
             manifests[best.stage] = usable["producer"]
-        awaited = STAGE_NAMES if failed is None else STAGE_NAMES[: STAGE_NAMES.index(failed.stage)]
+        awaited = STAGES if failed is None else STAGES[: STAGES.index(failed.stage)]
         missing = [name for name in awaited if name not in manifests]
         if said is None and due and missing:
             late = DocumentError(f"no answer within {self.deadline_ms / 1000:g} s", code="deadline")
@@ -246,7 +245,7 @@ class JoinRules:
             "pool": source["pool"] if tagged is None else tagged.pool,
             "status": status,
             "entities": [] if tagged is None else [entity_to_json(entity) for entity in tagged.entities],
-            "manifests": {name: manifests[name] for name in STAGE_NAMES if name in manifests},
+            "manifests": {name: manifests[name] for name in STAGES if name in manifests},
             "missing": missing if said is not None else [],
             "error": said,
         }
@@ -276,7 +275,7 @@ class JoinRules:
 def event_id_of(tagged: Mapping[str, Any]) -> str:
     """The ``ce_id`` of a tagged document: equal outcomes have equal ids."""
     return fingerprint(
-        tagged["id"], tagged["revision"], "aggregate", tagged["status"], tagged["manifests"], tagged["entities"]
+        tagged["id"], tagged["revision"], AGGREGATE, tagged["status"], tagged["manifests"], tagged["entities"]
     )
 
 
@@ -315,7 +314,7 @@ def _add(state: Open, part: ReceivedAnswer) -> Open:
 
 
 def _order(answer: ReceivedAnswer) -> int:
-    return STAGE_NAMES.index(answer.stage)
+    return STAGES.index(answer.stage)
 
 
 def _is_settled(state: Open) -> bool:

@@ -33,6 +33,7 @@ from workers.kafka.delivery import (
 from workers.kafka.size_limits import SizeLimits
 from workers.kafka.transport import number_anew_after_refusals, outlast_outages
 from workers.messages.envelope import Outgoing
+from workers.roles import AGGREGATE
 from workers.telemetry.metrics import TransactionOutcome
 from workers.topics import Topic, transactional_id
 
@@ -97,7 +98,7 @@ class TransactionalWriter:
             log.warning(
                 "a transaction is tried again: %s",
                 error,
-                extra={"stage": "aggregate", "transactional_id": self.id, "retry": retry},
+                extra={"stage": AGGREGATE, "transactional_id": self.id, "retry": retry},
             )
 
         try:

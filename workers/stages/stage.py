@@ -1,27 +1,22 @@
-"""What a stage worker does with messages, without Kafka, threads or a clock of its own.
+"""What a stage does with messages, without Kafka, threads or a clock of its own.
 
     records ──read──▶ Work | Failure | Deleted | nothing ──call (on the engine's thread)──▶ results ──answer──▶ messages
 
-Every answer carries on, beside the stage's own result, what the join needs to complete a document from the last answer
-alone: who produced the stages before (``manifests``), the document's ``metadata``, and its origin (headers).
+The stages themselves are in :mod:`workers.stages.table`. Every answer carries on, beside the stage's own result, what
+the join needs to complete a document from the last answer alone: who produced the stages before (``manifests``), the
+document's ``metadata``, and its origin (headers).
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from el4ner.errors import DocumentError, MessageError
-from el4ner.serialize import (
-    candidates_from_json,
-    candidates_to_json,
-    entities_to_json,
-    types_from_json,
-    types_to_json,
-)
-from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes
+from el4ner.serialize import fingerprint
+from el4ner.types import Document
 from workers.messages import replay_headers
 from workers.messages.envelope import (
     REVISION,
@@ -31,7 +26,6 @@ from workers.messages.envelope import (
     dead_letter,
     decode,
     document_id,
-    document_of,
     failed_value,
     message_id,
     origin_of,
@@ -44,24 +38,21 @@ from workers.messages.headers import Headers, RandomBytes, next_trace
 from workers.stages.isolation import Result
 from workers.topics import Topic
 
-__all__ = [
-    "CLASSIFY",
-    "EXTRACT",
-    "STAGE",
-    "STAGES",
-    "VALIDATE",
-    "Deleted",
-    "Failure",
-    "Stage",
-    "StageAnswer",
-    "Work",
-]
+if TYPE_CHECKING:
+    # At run time it takes torch along, and belongs to the engine's thread.
+    from el4ner.pipeline import Pipeline
+
+__all__ = ["STAGE", "Deleted", "Failure", "Parse", "Stage", "StageAnswer", "Work"]
 
 STAGE: Final = "el4ner-stage"
 """Header of ``member-answers``: whose part of which stage's answer it is."""
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+Parse = Callable[[Record, Mapping[str, Any]], tuple[Document, T]]
+"""``(message, its value)`` → the document, and what the pipeline's stage takes. Raises
+:class:`~el4ner.errors.MessageError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +64,20 @@ class Work(Generic[T]):
     document: Document
     item: T
     carried: Mapping[str, Any] = field(default_factory=dict)
+
+    def failure(self, error: DocumentError, *, attempts: int = 1) -> Failure:
+        """The stage gives up on it."""
+        document = self.document
+        return Failure(
+            self.record,
+            document.id,
+            document.revision,
+            document.text,
+            document.pool,
+            error,
+            attempts,
+            self.carried,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,20 +117,28 @@ class StageAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[T, R]):
-    """One stage of the stream: which topic it reads and writes, and what the values are."""
+    """One stage of the stream: which topics it reads and writes, what the values are, and what the pipeline does."""
 
     name: str
+    before: str | None
+    """The stage whose answers this one reads."""
     input: Topic
     output: Topic
-    parse: Callable[[Record, Mapping[str, Any]], tuple[Document, T]]
+    parse: Parse[T]
     encode: Callable[[R], dict[str, Any]]
     """A result as JSON, with ``document``, ``producer``, ``usage`` and ``sentences``."""
-    before: str | None = None
-    """The stage whose answers this one reads."""
+    call: Callable[[Pipeline, Sequence[T]], list[R | DocumentError]]
+    """One batch of the pipeline's stage."""
     members: tuple[str, ...] = ()
     """Whose answers these are, where other members of ``ensemble`` answer in processes of their own: the stage's answer
     is then made of all of them (:mod:`workers.ensemble.combiner`)."""
     ensemble: tuple[str, ...] = ()
+
+    @property
+    def journal_name(self) -> str:
+        """What :mod:`workers.stages.crash_journal` calls the stage: what kills a process of some members does not kill
+        those of the others. A member's name need not be one of a file."""
+        return f"{fingerprint(self.members)[:12]}-{self.name}" if self.members else self.name
 
     def read(self, record: Record, *, max_document_chars: int) -> Work[T] | Failure | Deleted | None:
         """What is to be done about a message; None: nothing (a failure of an earlier stage)."""
@@ -138,15 +151,15 @@ class Stage(Generic[T, R]):
             document, item = self.parse(record, data)
         except MessageError as error:
             return self._unreadable(record, error)
-        carried = self._carried(data)
+        work = Work(record, document, item, self._carried(data))
         if len(document.text) > max_document_chars:
             too_long = DocumentError(
                 f"the text has {len(document.text)} characters, method.max_document_chars is {max_document_chars}",
                 code="document-too-long",
             )
             # Its text is not sent around: what a document may weigh is what was just refused.
-            return Failure(record, document.id, document.revision, None, document.pool, too_long, carried=carried)
-        return Work(record, document, item, carried)
+            return replace(work.failure(too_long), text=None)
+        return work
 
     def _carried(self, data: Mapping[str, Any]) -> dict[str, Any]:
         carried: dict[str, Any] = {}
@@ -167,17 +180,7 @@ class Stage(Generic[T, R]):
     def answer(self, work: Work[T], result: Result[R], *, now_ms: int, random: RandomBytes) -> StageAnswer:
         """The messages for an item that was worked on."""
         if isinstance(result.value, DocumentError):
-            document = work.document
-            failure = Failure(
-                work.record,
-                document.id,
-                document.revision,
-                document.text,
-                document.pool,
-                result.value,
-                result.attempts,
-                work.carried,
-            )
+            failure = work.failure(result.value, attempts=result.attempts)
             return self.give_up(failure, now_ms=now_ms, random=random)
         value = {"stage": self.name, "status": "ok", **self.encode(result.value), **work.carried, **self._whose}
         message = self._message(work.record, value, value["producer"], now_ms, random)
@@ -209,10 +212,7 @@ class Stage(Generic[T, R]):
         """
         item = self.read(record, max_document_chars=sys.maxsize)
         if isinstance(item, Work):
-            document = item.document
-            item = Failure(
-                record, document.id, document.revision, document.text, document.pool, error, carried=item.carried
-            )
+            item = item.failure(error)
         if isinstance(item, Failure):
             for failure in (item, replace(item, text=None), replace(item, text=None, carried={})):
                 yield self.give_up(failure, now_ms=now_ms, random=random)
@@ -286,30 +286,3 @@ def answer_headers(record: Record, revision: int, status: str) -> Headers:
         *origin_of(record).headers,
         *replay_headers.carried(record.headers),
     )
-
-
-def _parse_document(record: Record, data: Mapping[str, Any]) -> tuple[Document, Document]:
-    document = document_of(record, data)
-    return document, document
-
-
-def _parse_candidates(_record: Record, data: Mapping[str, Any]) -> tuple[Document, DocumentCandidates]:
-    item = candidates_from_json(data)
-    return item.document, item
-
-
-def _parse_types(_record: Record, data: Mapping[str, Any]) -> tuple[Document, DocumentTypes]:
-    item = types_from_json(data)
-    return item.document, item
-
-
-EXTRACT: Stage[Document, DocumentCandidates] = Stage(
-    "extract", Topic.DOCUMENTS, Topic.SPAN_CANDIDATES, _parse_document, candidates_to_json
-)
-CLASSIFY: Stage[DocumentCandidates, DocumentTypes] = Stage(
-    "classify", Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, _parse_candidates, types_to_json, "extract"
-)
-VALIDATE: Stage[DocumentTypes, DocumentEntities] = Stage(
-    "validate", Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS, _parse_types, entities_to_json, "classify"
-)
-STAGES: Mapping[str, Stage[Any, Any]] = {stage.name: stage for stage in (EXTRACT, CLASSIFY, VALIDATE)}

@@ -24,7 +24,6 @@ from concurrent.futures import Future
 from typing import Any, Final, Protocol
 
 from el4ner.errors import DocumentError, El4nerError, EngineError
-from workers.ensemble.members import notes_name
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
@@ -42,9 +41,6 @@ from workers.telemetry.recorder import Telemetry
 __all__ = ["EngineHungError", "Owner", "StageWorker"]
 
 log = logging.getLogger(__name__)
-
-Call = Callable[[Any, Sequence[Any]], list[Any]]
-"""``(pipeline, items)`` → results: one of the pipeline's stages."""
 
 _AT_THE_ENGINE: Final = 2
 """Batches that work or wait for the engine: one more would only wait longer."""
@@ -69,13 +65,12 @@ class Owner(Protocol):
 
 
 class StageWorker:
-    """One stage's agent. ``call`` runs on ``owner``'s thread only."""
+    """One stage's agent. What calls the pipeline runs on ``owner``'s thread only."""
 
     def __init__(
         self,
         app: StageApp,
         stage: Stage[Any, Any],
-        call: Call,
         owner: Owner,
         *,
         clock_ms: Callable[[], int],
@@ -87,7 +82,6 @@ class StageWorker:
         self.stage = stage
         self.documents = 0
         self.failures = 0
-        self._call = call
         self._owner = owner
         self._clock_ms = clock_ms
         self._random = random
@@ -110,8 +104,7 @@ class StageWorker:
             most=worker.batch_kb << 10,
         )
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
-        # What kills a member's process does not kill the others'.
-        self._journal = CrashJournal(worker.data_dir, notes_name(stage))
+        self._journal = CrashJournal(worker.data_dir, stage.journal_name)
         self._isolation = Isolation(worker.retries, app.backoff, self._stopping.wait, self._on_engine_error)
         # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
         app.agent(app.raw_topic(stage.input), name=f"el4ner-{stage.name}", concurrency=1)(self.run)
@@ -270,7 +263,7 @@ class StageWorker:
             self._journal.begin([work.record for work in some])
             self._called_at = called = time.monotonic()
             try:
-                values = self._call(pipeline, [work.item for work in some])
+                values = self.stage.call(pipeline, [work.item for work in some])
             except EngineError:
                 self._journal.end()
                 raise

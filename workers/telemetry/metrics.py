@@ -21,6 +21,8 @@ from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPEN
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
 
+from el4ner.participation import STAGES
+from workers.roles import AGGREGATE
 from workers.telemetry.metric_catalogue import CATALOGUE, MetricSpec
 
 __all__ = ["OTHER", "Metrics", "Observed", "Outcome", "Status", "TransactionOutcome"]
@@ -37,7 +39,6 @@ Observed = float | Mapping[tuple[str, ...], float]
 OTHER: Final = "other"
 """The label value that stands for all those that there is no room for."""
 
-_MODEL_STAGES: Final = ("extract", "classify", "validate")
 _MAX_LABEL_CHARS: Final = 64
 _PLAIN_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS: Final = re.compile(r"\s*application/openmetrics-text\s*(;|$)")
@@ -187,11 +188,11 @@ class Metrics:
     def _begin_at_zero(self, stages: Sequence[str]) -> None:
         for stage in stages:
             self._count("el4ner_rebalances_total", 0, (stage,))
-            if stage in _MODEL_STAGES:
+            if stage in STAGES:
                 for outcome in ("ok", "failed", "deleted"):
                     self._count("el4ner_documents_total", 0, (stage, outcome))
                 self.tokens(stage, prompt=0, cached=0, new=0)
-        if "aggregate" in stages:
+        if AGGREGATE in stages:
             for status in ("complete", "partial", "failed", "deleted"):
                 self._count("el4ner_tagged_documents_total", 0, (status,))
             for ended in ("committed", "aborted", "fenced"):

@@ -140,7 +140,7 @@ def test_a_header_that_nobody_described_stops_the_generation(monkeypatch: pytest
 
 
 def test_a_topic_that_nobody_sends_or_receives_stops_the_generation(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(asyncapi, "STAGES", {"extract": asyncapi.STAGES["extract"]})
+    monkeypatch.setattr(asyncapi, "STAGE_TABLE", {"extract": asyncapi.STAGE_TABLE["extract"]})
     with pytest.raises(SchemaError, match=r"who sends and receives .*typed-entities"):
         document()
 

@@ -28,7 +28,8 @@ from workers.messages import json_schemas
 from workers.messages.envelope import Outgoing, Record, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
-from workers.stages.stage import CLASSIFY, EXTRACT, STAGE, VALIDATE, Deleted, Stage, StageAnswer, Work
+from workers.stages.stage import STAGE, Deleted, Stage, StageAnswer, Work
+from workers.stages.table import CLASSIFY, EXTRACT, VALIDATE
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 from workers.telemetry.tracing import NoSpans

@@ -12,8 +12,8 @@ from el4ner.errors import ConfigError
 from el4ner.participation import StageName, engines_for, members_of
 from el4ner.pipeline import Pipeline
 from workers.config import StreamSettings, load_stream_settings
-from workers.ensemble.members import check, group_of, hosted, notes_name, part_of, split_stages
-from workers.stages.stage import CLASSIFY, EXTRACT, VALIDATE
+from workers.ensemble.members import check, group_of, hosted, part_of, split_stages
+from workers.stages.table import CLASSIFY, EXTRACT, VALIDATE
 from workers.topics import Topic
 
 ENSEMBLE = {"preset": "instant"}
@@ -83,10 +83,10 @@ def test_a_process_with_some_says_its_part_in_a_group_of_its_own() -> None:
         assert (part.input, part.output) == (stage.input, Topic.MEMBER_ANSWERS)
         assert (part.members, part.ensemble) == (("instant-b",), ("instant-a", "instant-b"))
         assert group_of(stage.name, settings) == f"{stage.name}-instant-b"
-        assert notes_name(part).endswith(f"-{stage.name}")
-        assert notes_name(part) != notes_name(part_of(stage, stream(["instant-a"], method={"mode": "paper"})))
+        assert part.journal_name.endswith(f"-{stage.name}")
+        assert part.journal_name != part_of(stage, stream(["instant-a"], method={"mode": "paper"})).journal_name
     assert part_of(VALIDATE, settings) is VALIDATE
-    assert notes_name(VALIDATE) == "validate"
+    assert VALIDATE.journal_name == "validate"
 
 
 def test_the_order_in_which_members_are_named_makes_no_other_group() -> None:

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner.errors import DocumentError, MessageError
+from el4ner.participation import STAGES
 from el4ner.serialize import dumps
 from tests.support.answers import deletions, journey
 from workers.config import load_stream_settings
@@ -29,7 +30,7 @@ from workers.join.changelog import (
     open_record,
 )
 from workers.join.partition_join import Group, PartitionJoin
-from workers.join.rules import STAGE_NAMES, Deletion, JoinInput, ReceivedAnswer
+from workers.join.rules import Deletion, JoinInput, ReceivedAnswer
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record, error_json, peek
@@ -83,13 +84,13 @@ class Raw:
         if self.fate == "fails":
             return {stage: [record] for stage, record in told(self.stage).items()}
         answers = {stage: [record] for stage, record in told().items()}
-        at = STAGE_NAMES.index(self.stage)
+        at = STAGES.index(self.stage)
         if self.fate == "wavers":
             answers[self.stage].insert(self.position % 2, told(self.stage)[self.stage])
         elif self.fate == "unseen":
             del answers[self.stage]
         elif self.fate == "lost":
-            answers = {stage: answers[stage] for stage in STAGE_NAMES[:at]}
+            answers = {stage: answers[stage] for stage in STAGES[:at]}
         elif self.fate == "rubbish":
             value = dumps({"document": {"id": self.id, "revision": self.rank[1]}})
             answers["validate"] = [replace(answers["validate"][0], value=value)]
@@ -118,7 +119,7 @@ class World:
         self.logs = {
             stage: [raws[position].answers()[stage][number] for position, number in log] for stage, log in logs.items()
         }
-        self.committed = dict.fromkeys(STAGE_NAMES, 0)
+        self.committed = dict.fromkeys(STAGES, 0)
         self.changelog: dict[bytes, bytes] = {}
         self.tagged: list[Emitted] = []
         self.elapsed = 0
@@ -277,7 +278,7 @@ class World:
         rank, of_other = self.rank(part.origin.position), self.rank(other.origin.position)
         if rank != of_other or isinstance(part, Deletion) or isinstance(other, Deletion):
             return of_other >= rank
-        further = STAGE_NAMES.index(other.stage) >= STAGE_NAMES.index(part.stage)
+        further = STAGES.index(other.stage) >= STAGES.index(part.stage)
         return further and (part.failed or not other.failed)
 
 
@@ -302,7 +303,7 @@ def inputs(draw: st.DrawFn) -> list[Raw]:
             raws.append(Raw(document, position, (epochs[document], -1)))
             continue
         fate = draw(st.sampled_from(["fine", "fine", "fails", "wavers", "unseen", "lost", "rubbish"]))
-        stage = "extract" if fate == "fine" else draw(st.sampled_from(STAGE_NAMES))
+        stage = "extract" if fate == "fine" else draw(st.sampled_from(STAGES))
         earlier = [one for one in raws if one.id == document and one.fate != "fine"]
         if kind == "replay" and earlier:
             again = earlier[-1].replays + 1
@@ -322,7 +323,7 @@ def inputs(draw: st.DrawFn) -> list[Raw]:
 def logs_of(draw: st.DrawFn, raws: Sequence[Raw]) -> Logs:
     """What is on the stages' topics: what belongs to one document in order, each topic with repetitions of its own."""
     logs = {}
-    for stage in STAGE_NAMES:
+    for stage in STAGES:
         log = [(raw.position, number) for raw in raws for number in range(len(raw.answers().get(stage, ())))]
         for _ in range(draw(st.integers(0, 2))):
             # The stage was killed before it had committed, and does the last ones again.
@@ -343,8 +344,8 @@ def messages_in(draw: st.DrawFn) -> tuple[list[Raw], Logs]:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("deliver"), st.sampled_from(STAGE_NAMES)),
-    st.tuples(st.just("deliver"), st.sampled_from(STAGE_NAMES)),
+    st.tuples(st.just("deliver"), st.sampled_from(STAGES)),
+    st.tuples(st.just("deliver"), st.sampled_from(STAGES)),
     st.tuples(st.just("pass"), st.sampled_from([1, CHECKPOINT_MS, DEADLINE_MS])),
     st.tuples(
         st.just("write"), st.sampled_from(["", "", "", "before", "after", "apart", "between"]), st.integers(1, 3)
@@ -373,7 +374,7 @@ def run(world: World, step: Sequence[Any]) -> None:
 
 def finish(world: World) -> None:
     """Everything that is there is read, and what is settled is written."""
-    for stage in STAGE_NAMES:
+    for stage in STAGES:
         while world.deliver(stage):
             pass
     while world.joins.has_work:
@@ -567,13 +568,13 @@ class Joins(PartitionJoin[str]):
 
 def test_a_document_that_is_answered_quickly_leaves_nothing_but_its_outcome() -> None:
     joins = Joins()
-    for stage in STAGE_NAMES:
+    for stage in STAGES:
         assert joins.tell("a", stage, stage) is None
     joins.tick(now=CHECKPOINT_MS)
     group, free = joins.write()
     assert [one.id for one in group.outcomes] == ["a"]
     assert (group.saves, group.drops, group.forgets) == ([], [], [])
-    assert sorted(free) == sorted(STAGE_NAMES)
+    assert sorted(free) == sorted(STAGES)
 
 
 def test_a_document_that_stays_open_is_written_down_and_then_its_answers_are_free() -> None:

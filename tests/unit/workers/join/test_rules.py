@@ -12,12 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from el4ner.errors import MessageError
+from el4ner.participation import STAGES
 from el4ner.serialize import dumps
 from tests.support.answers import deletions, journey
 from workers.config import load_stream_settings
 from workers.join.aggregator import join_rules, read_input
 from workers.join.rules import (
-    STAGE_NAMES,
     Closed,
     Deletion,
     JoinInput,
@@ -103,11 +103,11 @@ def test_a_document_ends_as_its_stages_did(fails: str | None) -> None:
     assert said(tagged) == ENDS[fails]
     assert tagged["text"] == "Angela flew to Berlin"
     assert tagged["metadata"] == {"n": 1}
-    answered = STAGE_NAMES if fails is None else STAGE_NAMES[: STAGE_NAMES.index(fails)]
+    answered = STAGES if fails is None else STAGES[: STAGES.index(fails)]
     assert list(tagged["manifests"]) == list(answered)
 
 
-@given(data=st.data(), fails=st.sampled_from([None, *STAGE_NAMES]))
+@given(data=st.data(), fails=st.sampled_from([None, *STAGES]))
 def test_order_and_repetition_do_not_matter(data: st.DataObject, fails: str | None) -> None:
     told = list(parts(fails).values())
     repeated = data.draw(st.lists(st.sampled_from(told), max_size=6))
@@ -142,11 +142,11 @@ def test_validations_failure_without_the_types_is_a_failed_document_at_the_deadl
     assert said(tagged) == ("failed", "validate", "engine", 0, [])
 
 
-@pytest.mark.parametrize("stage", STAGE_NAMES)
+@pytest.mark.parametrize("stage", STAGES)
 def test_a_result_that_came_before_the_failure_of_its_stage_counts(stage: str) -> None:
     fine = parts()
     driver = Driver().apply(fine[stage], parts(stage)[stage])
-    driver.apply(*(fine[name] for name in STAGE_NAMES if name != stage))
+    driver.apply(*(fine[name] for name in STAGES if name != stage))
     assert said(driver.tagged) == ENDS[None]
 
 
@@ -215,7 +215,7 @@ def test_unreadable_types_are_not_missed_where_there_is_a_verdict() -> None:
 
 def test_unreadable_answers_leave_a_failed_document() -> None:
     told = parts()
-    for stage, missing in (("extract", list(STAGE_NAMES)), ("classify", list(STAGE_NAMES))):
+    for stage, missing in (("extract", list(STAGES)), ("classify", list(STAGES))):
         tagged = Driver().apply(broken(told[stage])).expire().tagged
         assert said(tagged) == ("failed", "extract", "deadline", 0, missing)
         assert tagged["text"] is None
@@ -276,7 +276,7 @@ def test_the_highest_revision_comes_out_whatever_is_mixed_into_it(mixed: Iterabl
 # --- deletions ---
 
 
-@pytest.mark.parametrize("first", [[], ["extract"], list(STAGE_NAMES)])
+@pytest.mark.parametrize("first", [[], ["extract"], list(STAGES)])
 def test_a_deletion_comes_out_once_and_nothing_older_after_it(first: list[str]) -> None:
     told = parts(origin=Origin(7))
     driver = Driver().apply(*(told[stage] for stage in first))

@@ -21,7 +21,8 @@ from workers.kafka.transport import number_anew_after_refusals
 from workers.messages.envelope import Outgoing
 from workers.stages.isolation import Result
 from workers.stages.refusals import deliver_answers, fitting
-from workers.stages.stage import EXTRACT, StageAnswer, Work
+from workers.stages.stage import StageAnswer, Work
+from workers.stages.table import EXTRACT
 from workers.topics import Topic, plan
 
 TOO_LARGE = RefusedError("too large for topic 'p', whose max.message.bytes is 9", code="output-too-large")
@@ -115,7 +116,7 @@ def test_each_answer_in_the_place_of_a_refused_one_is_smaller_than_the_one_befor
 
 
 def test_who_carries_on_what_came_before_says_so_in_the_failure_too() -> None:
-    from workers.stages.stage import CLASSIFY
+    from workers.stages.table import CLASSIFY
 
     record = journey()["extract"]
     first, _, last = CLASSIFY.smaller(record, TOO_LARGE.of_the_document, now_ms=TIME, random=random)

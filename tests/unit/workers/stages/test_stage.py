@@ -18,7 +18,8 @@ from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Outgoing, Record, decode, document_id, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
-from workers.stages.stage import CLASSIFY, EXTRACT, STAGES, VALIDATE, Deleted, Failure, StageAnswer, Work
+from workers.stages.stage import Deleted, Failure, StageAnswer, Work
+from workers.stages.table import CLASSIFY, EXTRACT, STAGE_TABLE, VALIDATE
 from workers.topics import Topic
 
 MANIFEST = Manifest(Mode.SCORED, {"a": "1"}, "v1", "news", "f", "r")
@@ -82,7 +83,7 @@ def test_a_document_becomes_work() -> None:
 
 
 def test_a_null_value_deletes() -> None:
-    for stage in STAGES.values():
+    for stage in STAGE_TABLE.values():
         null = record(None, topic=stage.input)
         assert stage.read(null, max_document_chars=1) == Deleted(null, "key")
 
@@ -255,7 +256,7 @@ def test_headers_that_are_no_numbers_say_nothing() -> None:
 
 def test_a_deletion_goes_on_through_every_stage_in_its_partition_and_trace() -> None:
     answers = deletions("größe", position=41)
-    assert list(answers) == list(STAGES)
+    assert list(answers) == list(STAGE_TABLE)
     for message in answers.values():
         assert (message.key, message.value, message.partition) == ("größe".encode(), None, 2)
         assert find(message.headers, "ce_subject") == "größe".encode()

@@ -24,8 +24,8 @@ from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages.envelope import Outgoing, Record
 from workers.stages import stage_worker
 from workers.stages.failure_limit import TooManyFailuresError
-from workers.stages.stage import EXTRACT
 from workers.stages.stage_worker import StageWorker
+from workers.stages.table import EXTRACT
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 from workers.telemetry.tracing import NoSpans
@@ -77,7 +77,7 @@ class Process:
         )
         telemetry = Telemetry(settings, Metrics(version="1"), NoSpans())
         self.worker = StageWorker(
-            app, EXTRACT, call, Owner(), clock_ms=lambda: TIME, random=random, telemetry=telemetry
+            app, replace(EXTRACT, call=call), Owner(), clock_ms=lambda: TIME, random=random, telemetry=telemetry
         )
         self.worker._journal.take_over()
 
@@ -166,7 +166,7 @@ async def test_a_result_that_cannot_be_written_down_is_found_out_too(tmp_path: P
 
     for _ in range(3):
         process = Process(tmp_path, lambda _: None, max_crashes=3)
-        process.worker.stage = replace(EXTRACT, encode=encode)
+        process.worker.stage = replace(process.worker.stage, encode=encode)
         with pytest.raises(RecursionError):
             await process.work(*BATCH[1:])
         process.die()
@@ -231,7 +231,7 @@ async def test_a_long_batch_is_not_taken_for_an_engine_that_hangs_while_slices_a
             pipeline.progress()
         return [RESULTS["extract"](document) for document in documents]
 
-    worker._call = call
+    worker.stage = replace(worker.stage, call=call)
     owner: Any = Owner()
     owner.submit_within = lambda _seconds, function, *args: Owner().submit_within(
         None, lambda _none, *rest: function(pipeline, *rest), *args
@@ -244,14 +244,14 @@ async def test_a_long_batch_is_not_taken_for_an_engine_that_hangs_while_slices_a
 
 async def test_a_bug_at_the_engine_is_not_forgotten_when_other_batches_go_on(tmp_path: Path) -> None:
     process = Process(tmp_path, lambda _: None)
-    call = process.worker._call
+    call = process.worker.stage.call
 
     def with_a_bug(pipeline: Any, documents: Sequence[Any]) -> list[Any]:
         if any(one.id == "poison" for one in documents):
             raise ZeroDivisionError("a bug")
         return call(pipeline, documents)
 
-    process.worker._call = with_a_bug
+    process.worker.stage = replace(process.worker.stage, call=with_a_bug)
     with pytest.raises(ZeroDivisionError):
         await process.work(BATCH[1])
     await process.work(BATCH[2])
