@@ -35,7 +35,7 @@ from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
 from workers.stages.stage_worker import Owner, StageWorker
 from workers.stages.table import STAGE_TABLE
-from workers.telemetry.health import Health, HealthServer, StageHealth, observe_stages
+from workers.telemetry.health import Health, StageHealth, observe_stages
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 
@@ -146,6 +146,8 @@ async def _web(
     if worker.web_port is None:
         yield
         return
+    # Not before it is needed: aiohttp's server takes 0.3 s.
+    from workers.telemetry.web import HealthServer
 
     def report() -> list[StageHealth]:
         return [_health(one) for one in workers]

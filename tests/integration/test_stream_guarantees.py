@@ -24,6 +24,7 @@ from workers.messages.envelope import Outgoing
 from workers.messages.headers import find
 from workers.roles import PIPELINE_ROLES
 from workers.run import WorkerCrashedError, serve_workers
+from workers.telemetry.web import HealthServer
 from workers.topics import Topic, app_id, changelog_name, transactional_id
 
 pytestmark = [
@@ -478,13 +479,13 @@ async def test_health_is_progress(stream: Stream, monkeypatch: pytest.MonkeyPatc
     )
     monkeypatch.setattr(stream, "settings", settings)
     ports: list[int] = []
-    started = run.HealthServer.start
+    started = HealthServer.start
 
-    async def noted(server: run.HealthServer) -> None:
+    async def noted(server: HealthServer) -> None:
         await started(server)
         ports.append(server.port)
 
-    monkeypatch.setattr(run.HealthServer, "start", noted)
+    monkeypatch.setattr(HealthServer, "start", noted)
     gate = asyncio.Event()
     deliver = StageApp.deliver
 

@@ -28,8 +28,8 @@ from workers import run
 from workers.__main__ import main
 from workers.kafka import topic_admin
 from workers.shutdown import ending, watchdog
-from workers.telemetry.health import HealthServer
 from workers.telemetry.trace_spans import NoSpans
+from workers.telemetry.web import HealthServer
 from workers.topics import TopicError
 
 PATIENCE_SECONDS: Final = 40.0

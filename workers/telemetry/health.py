@@ -1,4 +1,4 @@
-"""``/livez``, ``/readyz`` and ``/healthz``: answers from progress, not from being alive; and ``/metrics`` beside them.
+"""What ``/livez``, ``/readyz`` and ``/healthz`` answer: from progress, not from being alive.
 
 What Faust's users report most is a consumer that hangs in a process that answers (#175, #523, #596, #629). So a worker
 lives while its partitions with messages get on and no engine is past its deadline; a platform that restarts a worker
@@ -11,14 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from http import HTTPStatus
 from typing import Any
 
-from el4ner.serialize import dumps
 from workers.telemetry.metrics import Metrics
-from workers.telemetry.web import Handler, Response, WebServer
 
-__all__ = ["Health", "HealthServer", "StageHealth", "observe_stages"]
+__all__ = ["Health", "StageHealth", "observe_stages"]
 
 Report = Callable[[], "Sequence[StageHealth]"]
 Problems = Callable[["StageHealth"], list[str]]
@@ -126,31 +123,6 @@ class Health:
         return [] if stage.ready else ["it has no partitions yet, or its models are still being loaded"]
 
 
-class HealthServer(WebServer):
-    """``/livez``, ``/readyz``, ``/healthz`` (both) and, where there is an ``exposition``, ``/metrics``.
-
-    Start it before the models are loaded, so that a platform can tell a slow start from a dead process.
-
-    Args:
-        host: as :class:`~workers.telemetry.web.WebServer`.
-        port: as :class:`~workers.telemetry.web.WebServer`.
-        health: what there is to say.
-        exposition: from an ``Accept`` header to metrics and their content type: :meth:`Metrics.exposition`.
-    """
-
-    def __init__(
-        self, host: str, port: int, health: Health, *, exposition: Callable[[str], tuple[bytes, str]] | None = None
-    ) -> None:
-        routes = {
-            "/livez": _probe(health.live),
-            "/readyz": _probe(health.ready),
-            "/healthz": _probe(health.well),
-        }
-        if exposition is not None:
-            routes["/metrics"] = _scrape(exposition)
-        super().__init__(host, port, routes)
-
-
 def observe_stages(metrics: Metrics, report: Report) -> None:
     """Have the gauges of the stages read from ``report`` too: what probes see and what graphs show is the same."""
 
@@ -161,19 +133,3 @@ def observe_stages(metrics: Metrics, report: Report) -> None:
     metrics.observe("el4ner_stage_stuck_seconds", gauge(lambda stage: stage.stuck_seconds))
     metrics.observe("el4ner_messages_in_flight", gauge(lambda stage: stage.in_flight))
     metrics.observe("el4ner_batch_age_seconds", gauge(lambda stage: stage.batch_seconds or 0.0))
-
-
-def _probe(judge: Callable[[], tuple[bool, Mapping[str, Any]]]) -> Handler:
-    def answer(_accept: str) -> Response:
-        well, details = judge()
-        return Response(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, dumps(details))
-
-    return answer
-
-
-def _scrape(exposition: Callable[[str], tuple[bytes, str]]) -> Handler:
-    def answer(accept: str) -> Response:
-        body, content_type = exposition(accept)
-        return Response(HTTPStatus.OK, body, content_type)
-
-    return answer

@@ -1,8 +1,7 @@
-"""A web server just large enough for probes and scrapes: GET and HEAD of a few paths, one answer per connection.
+"""The web server of probes and metrics: GET and HEAD of a few paths, one answer per connection (aiohttp).
 
 It runs on the worker's own event loop, on purpose: a loop that is stuck does not answer, and a probe sees that. It
-expects clients that are slow, broken or hostile: every connection has a time limit, every line and the number of
-connections a bound.
+expects clients that are slow, broken or hostile: every connection has a time limit, and their number a bound.
 """
 
 from __future__ import annotations
@@ -10,40 +9,27 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final, cast
+
+from aiohttp import web
+from typing_extensions import override
 
 from el4ner.serialize import dumps
+from workers.telemetry.health import Health
 
-__all__ = ["Handler", "Response", "WebServer"]
+__all__ = ["HealthServer", "PathHandler", "WebServer", "respond"]
 
 log = logging.getLogger(__name__)
 
 MAX_CONNECTIONS: Final = 100
-_MAX_LINE: Final = 8 * 1024
-_MAX_HEADERS: Final = 100
 _METHODS: Final = ("GET", "HEAD")
+_STOP_SECONDS: Final = 1.0
 
 
-@dataclass(frozen=True, slots=True)
-class Response:
-    """What a handler answers."""
-
-    status: HTTPStatus
-    body: bytes
-    content_type: str = "application/json"
-
-
-Handler = Callable[[str], Response]
-"""Takes the value of the ``Accept`` header (empty if there is none). Called on the event loop: it must not block."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Request:
-    method: str
-    path: str
-    accept: str
+PathHandler = Callable[[str], web.Response]
+"""Takes the value of the ``Accept`` header (empty if there is none), and answers with :func:`respond`. Called on the
+event loop: it must not block."""
 
 
 class WebServer:
@@ -56,13 +42,15 @@ class WebServer:
         timeout_seconds: for a whole connection, from its opening to the last byte of the answer.
     """
 
-    def __init__(self, host: str, port: int, routes: Mapping[str, Handler], *, timeout_seconds: float = 5.0) -> None:
+    def __init__(
+        self, host: str, port: int, routes: Mapping[str, PathHandler], *, timeout_seconds: float = 5.0
+    ) -> None:
         self._host = host
         self._port = port
         self._routes = dict(routes)
         self._timeout = timeout_seconds
-        self._server: asyncio.Server | None = None
-        self._open: set[asyncio.StreamWriter] = set()
+        self._listener: asyncio.Server | None = None
+        self._server: web.Server | None = None
 
     @property
     def port(self) -> int:
@@ -71,81 +59,122 @@ class WebServer:
 
     async def start(self) -> None:
         """Listen. Raises ``OSError`` if the port is taken."""
-        self._server = await asyncio.start_server(self._connected, self._host, self._port, limit=_MAX_LINE)
-        self._port = self._server.sockets[0].getsockname()[1]
+        server = web.Server(self._answer)
+        self._listener = await asyncio.get_running_loop().create_server(
+            lambda: _Connection(server, self._timeout), self._host, self._port
+        )
+        self._server = server
+        self._port = self._listener.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
         """Listen no more, and drop the connections that are open."""
-        if self._server is not None:
-            self._server.close()
-            for writer in list(self._open):
-                writer.transport.abort()
-            await self._server.wait_closed()
-
-    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._open) >= MAX_CONNECTIONS:
-            writer.transport.abort()
+        if self._listener is None or self._server is None:
             return
-        self._open.add(writer)
-        try:
-            async with asyncio.timeout(self._timeout):
-                writer.write(await self._answer(reader))
-                writer.close()
-                await writer.wait_closed()
-        except (TimeoutError, OSError):
-            # Too slow, or gone: nobody to tell.
-            return
-        finally:
-            self._open.discard(writer)
-            writer.transport.abort()
+        self._listener.close()
+        for connection in self._server.connections:
+            if connection.transport is not None:
+                connection.transport.abort()
+        await self._server.shutdown(_STOP_SECONDS)
+        await self._listener.wait_closed()
 
-    async def _answer(self, reader: asyncio.StreamReader) -> bytes:
-        try:
-            request = await _read(reader)
-        except ValueError as error:
-            return _message(_problem(HTTPStatus.BAD_REQUEST, str(error)))
+    async def _answer(self, request: web.BaseRequest) -> web.Response:
         handler = self._routes.get(request.path)
         if handler is None:
-            response = _problem(HTTPStatus.NOT_FOUND, f"there are {', '.join(self._routes)}")
-        elif request.method not in _METHODS:
+            return _problem(HTTPStatus.NOT_FOUND, f"there are {', '.join(self._routes)}")
+        if request.method not in _METHODS:
             response = _problem(HTTPStatus.METHOD_NOT_ALLOWED, f"{' and '.join(_METHODS)} only")
-        else:
-            try:
-                response = handler(request.accept)
-            except Exception:
-                log.exception("%s cannot be answered", request.path)
-                response = _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug; the worker's log has it")
-        return _message(response, body=request.method != "HEAD")
+            response.headers["Allow"] = ", ".join(_METHODS)
+            return response
+        try:
+            return handler(",".join(request.headers.getall("Accept", ())))
+        except Exception:
+            log.exception("%s cannot be answered", request.path)
+            return _problem(HTTPStatus.INTERNAL_SERVER_ERROR, "a bug; the worker's log has it")
 
 
-async def _read(reader: asyncio.StreamReader) -> _Request:
-    """The head of a request. Raises ``ValueError`` if it is none, or a line of it is too long."""
-    words = (await reader.readline()).decode("latin-1").split()
-    if len(words) != 3 or not words[2].startswith("HTTP/1."):
-        raise ValueError("not an HTTP/1 request")
-    accept: list[str] = []
-    for _ in range(_MAX_HEADERS):
-        line = (await reader.readline()).decode("latin-1").strip()
-        if not line:
-            return _Request(words[0], words[1].partition("?")[0], ",".join(accept))
-        name, _, value = line.partition(":")
-        if name.lower() == "accept":
-            accept.append(value.strip())
-    raise ValueError(f"more than {_MAX_HEADERS} headers")
+class HealthServer(WebServer):
+    """``/livez``, ``/readyz``, ``/healthz`` (both) and, where there is an ``exposition``, ``/metrics``.
+
+    Start it before the models are loaded, so that a platform can tell a slow start from a dead process.
+
+    Args:
+        host: as :class:`WebServer`.
+        port: as :class:`WebServer`.
+        health: what there is to say.
+        exposition: from an ``Accept`` header to metrics and their content type: :meth:`Metrics.exposition`.
+    """
+
+    def __init__(
+        self, host: str, port: int, health: Health, *, exposition: Callable[[str], tuple[bytes, str]] | None = None
+    ) -> None:
+        routes = {
+            "/livez": _probe(health.live),
+            "/readyz": _probe(health.ready),
+            "/healthz": _probe(health.well),
+        }
+        if exposition is not None:
+            routes["/metrics"] = _scrape(exposition)
+        super().__init__(host, port, routes)
 
 
-def _problem(status: HTTPStatus, reason: str) -> Response:
-    return Response(status, dumps({"status": status.phrase, "reason": reason}))
+class _Connection(web.RequestHandler):
+    """A connection that is dropped when its time is over, or at once where there are too many.
+
+    aiohttp's own time limits are for a client that sends nothing; one that does not read its answer has none.
+    """
+
+    def __init__(self, server: web.Server, timeout_seconds: float) -> None:
+        super().__init__(server, loop=asyncio.get_running_loop(), access_log=None)  # type: ignore[arg-type]  # no log
+        self._server = server
+        self._timeout = timeout_seconds
+        self._time_limit: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        abort = cast(asyncio.Transport, transport).abort
+        if len(self._server.connections) > MAX_CONNECTIONS:
+            abort()
+        self._time_limit = asyncio.get_running_loop().call_later(self._timeout, abort)
+
+    @override
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._time_limit is not None:
+            self._time_limit.cancel()
+        super().connection_lost(exc)
+
+    @override
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        """What is no HTTP is answered as all else, and not logged: whoever can connect could fill the log."""
+        return _problem(HTTPStatus(status), message or "not an HTTP/1 request")
 
 
-def _message(response: Response, *, body: bool = True) -> bytes:
-    head = [
-        f"HTTP/1.1 {response.status.value} {response.status.phrase}",
-        f"Content-Type: {response.content_type}",
-        f"Content-Length: {len(response.body)}",
-        "Cache-Control: no-store",
-        "Connection: close",
-    ]
-    if response.status is HTTPStatus.METHOD_NOT_ALLOWED:
-        head.append(f"Allow: {', '.join(_METHODS)}")
-    return "\r\n".join([*head, "", ""]).encode("latin-1") + (response.body if body else b"")
+def respond(status: HTTPStatus, body: bytes, content_type: str = "application/json") -> web.Response:
+    """An answer after which the connection is closed."""
+    # Server: aiohttp would tell its version and Python's.
+    headers = {"Content-Type": content_type, "Cache-Control": "no-store", "Server": "el4ner"}
+    response = web.Response(status=status, body=body, headers=headers)
+    response.force_close()
+    return response
+
+
+def _problem(status: HTTPStatus, reason: str) -> web.Response:
+    return respond(status, dumps({"status": status.phrase, "reason": reason}))
+
+
+def _probe(judge: Callable[[], tuple[bool, Mapping[str, Any]]]) -> PathHandler:
+    def answer(_accept: str) -> web.Response:
+        well, details = judge()
+        return respond(HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE, dumps(details))
+
+    return answer
+
+
+def _scrape(exposition: Callable[[str], tuple[bytes, str]]) -> PathHandler:
+    def answer(accept: str) -> web.Response:
+        body, content_type = exposition(accept)
+        return respond(HTTPStatus.OK, body, content_type)
+
+    return answer

@@ -16,14 +16,15 @@ import pytest
 
 from tests.support.hanging_end import App, Worker, waits
 from tests.support.paths import ROOT
-from workers import run, topics
+from workers import run
 from workers.config import load_stream_settings
+from workers.kafka import topic_admin
 from workers.run import WorkerCrashedError, serve_workers
 from workers.shutdown.ending import MARGIN_SECONDS, Ending
 from workers.shutdown.stack_report import task_positions, thread_positions
 from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
-from workers.telemetry.health import HealthServer
+from workers.telemetry.web import HealthServer
 
 BY_ITSELF: Final = {
     # what it waits for can be cancelled, or has a bound of its own: (exit status)
@@ -293,13 +294,13 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> App:
         return Worker(app)
 
     monkeypatch.setattr(run, "_build", build)
-    monkeypatch.setattr(topics, "check", lambda _: [])
+    monkeypatch.setattr(topic_admin, "check", lambda _: [])
     return app
 
 
 async def livez(port: int) -> tuple[int, dict[str, Any]]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /livez HTTP/1.1\r\n\r\n")
+    writer.write(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
     head, _, body = (await reader.read()).partition(b"\r\n\r\n")
     writer.close()
     return int(head.split()[1]), json.loads(body)

@@ -9,8 +9,9 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from workers.telemetry.health import Health, HealthServer, StageHealth, observe_stages
+from workers.telemetry.health import Health, StageHealth, observe_stages
 from workers.telemetry.metrics import Metrics
+from workers.telemetry.web import HealthServer
 
 WELL = StageHealth("extract", ready=True, in_flight=3, lag=10, documents=7, failures=1)
 
