@@ -25,6 +25,7 @@ from el4ner.config import Settings, load_settings
 from el4ner.engines.base import Engine
 from el4ner.engines.registry import load_engine
 from el4ner.evaluation.scoring import score
+from el4ner.loader import pipeline_from
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, PoolSentence, load_pool
@@ -98,7 +99,7 @@ def measure(pool: Pool, folds: int, settings: Settings, engines: dict[str, Engin
         embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, models))
     for held_out, others in dealt(pool, folds):
         with tempfile.TemporaryDirectory() as folder:
-            pipeline = Pipeline.from_parts(
+            pipeline = pipeline_from(
                 settings, engines, {pool.name: others}, embedder, cache_dir=Path(folder), demonstrations="shown"
             )
             tag(held_out, pipeline, answers)

@@ -37,6 +37,7 @@ from tag import POOL, forget_prompts, measure, sample  # noqa: E402
 from el4ner.config import Settings, load_settings  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evidence.span_memory import PoolSpans  # noqa: E402
+from el4ner.loader import load_pipeline  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.pipeline import Pipeline  # noqa: E402
 from el4ner.pools import Pool, load_pool  # noqa: E402
@@ -192,7 +193,7 @@ def main() -> None:
         settings = load_settings(Settings, environ={}, overrides=overrides)
         work_offline_if_local(settings)
         with TerminalProgress() as progress:
-            pipeline = Pipeline.from_settings(settings, progress=progress)
+            pipeline = load_pipeline(settings, progress=progress)
         with pipeline:
             run(pipeline, options)
     except El4nerError as error:

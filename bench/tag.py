@@ -23,6 +23,7 @@ from typing import Any
 from logs import Asked
 
 from el4ner.config import Settings, load_settings
+from el4ner.loader import load_pipeline
 from el4ner.pipeline import Pipeline
 from el4ner.text.segment import segment
 from el4ner.types import Document
@@ -98,7 +99,7 @@ def main() -> None:
     }
     settings = load_settings(Settings, overrides=overrides)
     sentences = sample(options.sentences)
-    with Pipeline.from_settings(settings) as pipeline:
+    with load_pipeline(settings) as pipeline:
         measure(pipeline, sentences[:2], 2)  # warm: the first pass of a shape pays for its kernels
         raw = dict.fromkeys(pipeline.engines, 0.0)
         result = measure(pipeline, sentences, options.batch)

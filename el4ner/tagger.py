@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from el4ner.assemble import assemble_by
 from el4ner.config import STREAM_SECTIONS, Settings, load_settings
 from el4ner.errors import DocumentError
+from el4ner.loader import load_pipeline
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pipeline import Pipeline
 from el4ner.retrieval import RetrievalCache
@@ -54,11 +55,7 @@ class Tagger:
             overrides=overrides,
             passed_over=STREAM_SECTIONS,
         )
-        return cls(
-            Pipeline.from_settings(
-                settings, cache=cache, cache_dir=cache_dir, progress=progress, demonstrations="shown"
-            )
-        )
+        return cls(load_pipeline(settings, cache=cache, cache_dir=cache_dir, progress=progress, demonstrations="shown"))
 
     def tag(self, texts: Iterable[str | Document], *, batch_size: int = 16) -> Iterator[TaggedDocument]:
         """Tag documents, in order. A plain string gets its position as its id.

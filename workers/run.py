@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
@@ -228,19 +229,14 @@ def _engines(
         return
     # Not before it is needed: it takes torch along, which the aggregator's process can do without.
     from el4ner.engines.owner import OwnedEngine
-    from el4ner.pipeline import Pipeline
+    from el4ner.loader import load_members, load_pipeline
 
     cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
     # What an owner asks of an engine (that one thread calls it, and closes it) is what a pipeline asks of its own.
     own = members.hosted(settings) if members.split_stages(settings, stages) else None
+    load = load_pipeline if own is None else partial(load_members, members=own)
     owner = OwnedEngine[Any](
-        lambda: Pipeline.from_settings(
-            settings,
-            cache=cache,
-            progress=_Logged(),
-            stages=[stage for stage in STAGES if stage in stages],
-            members=own,
-        ),
+        lambda: load(settings, cache=cache, progress=_Logged(), stages=[stage for stage in STAGES if stage in stages]),
         capacity=len(stages) * settings.worker.batches_in_flight,
         name="pipeline",
     )

@@ -19,6 +19,7 @@ from el4ner.engines.registry import load_engine
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset
 from el4ner.evaluation.identity import code_fingerprint
 from el4ner.evaluation.store import FOLDER
+from el4ner.loader import pipeline_from
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import Progress
 from el4ner.pipeline import Pipeline
@@ -163,7 +164,7 @@ class Bench:
         return pipeline
 
     def _prepared(self, settings: Settings, pool: Pool, progress: Progress) -> Pipeline:
-        """As :meth:`Pipeline.from_settings`, with the engines and embedders that are there already."""
+        """As :func:`~el4ner.loader.load_pipeline`, with the engines and embedders that are there already."""
         cache = self._options.cache
         embedder = None
         if settings.needs_embedder:
@@ -177,7 +178,7 @@ class Bench:
             if key not in self._engines:
                 self._engines[key] = load_engine(*key, cache_dir=cache, progress=progress)
             engines[name] = self._engines[key]
-        return Pipeline.from_parts(settings, engines, {pool.name: pool}, embedder, cache_dir=cache, progress=progress)
+        return pipeline_from(settings, engines, {pool.name: pool}, embedder, cache_dir=cache, progress=progress)
 
     @contextmanager
     def _counted(self, label: str, dataset: Dataset) -> Iterator[Callable[[int], None]]:

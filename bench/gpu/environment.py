@@ -25,7 +25,7 @@ __all__ = ["build", "describe", "first_errors", "install", "take_prebuilt"]
 SHOWN_LINES: Final = 12
 NEEDED: Final = (
     "gguf",
-    "el4ner.pipeline",
+    "el4ner.loader",
     "el4ner.engines.registry",
     "el4ner.engines.torch.transformers_engine",
     "el4ner.models.prepare",

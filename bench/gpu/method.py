@@ -67,8 +67,8 @@ def sentences_of_the_pool(count: int) -> list[str]:
 
 def pipeline_of(engine: Engine, mode: str, cache_dir: Path, *, embedder: bool) -> Pipeline:
     from el4ner.config import Settings, load_settings
+    from el4ner.loader import pipeline_from
     from el4ner.models.prepare import prepare
-    from el4ner.pipeline import Pipeline
     from el4ner.pools import load_pool
     from el4ner.retrieval import SentenceTransformerEmbedder
 
@@ -82,7 +82,7 @@ def pipeline_of(engine: Engine, mode: str, cache_dir: Path, *, embedder: bool) -
     settings = load_settings(Settings, environ={}, overrides=overrides)
     spans = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, cache_dir)) if embedder else None
     pools = {POOL: load_pool(f"shipped:{POOL}", name=POOL)}
-    return Pipeline.from_parts(settings, {MEMBER: engine}, pools, spans, cache_dir=cache_dir)
+    return pipeline_from(settings, {MEMBER: engine}, pools, spans, cache_dir=cache_dir)
 
 
 def measure(

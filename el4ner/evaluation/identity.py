@@ -19,6 +19,7 @@ DECIDES: Final = (
     "config.py",
     "engines",
     "evidence",
+    "loader.py",
     "pipeline.py",
     "pools",
     "repeats",

@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from el4ner.text.template_miner import TemplateMiner
 from el4ner.text.templates import Template, cut
-from el4ner.types import Sentence, Usage
+from el4ner.types import Usage
 
 __all__ = ["Answered", "Carry", "RepeatCounts", "StageMemory"]
 
@@ -55,8 +55,8 @@ class Carry(Protocol[Item_contra, Answer, Kept]):
     def lines(self) -> int:
         """How many lines of a template are asked about before the others take over what they agreed on."""
 
-    def sentence(self, item: Item_contra) -> Sentence:
-        """The sentence that ``item`` is about."""
+    def text(self, item: Item_contra) -> str:
+        """Of the sentence that ``item`` is about; its spans' offsets are that text's."""
 
     def key(self, item: Item_contra, view: Template) -> Hashable | None:
         """All of the item that the answer depends on, as ``view`` tells it; None where it cannot tell."""
@@ -147,7 +147,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         found: list[list[_Way[Kept]]] = []
         seen: set[Hashable] = set()
         for item in items if self._size else ():
-            line = self._carry.sentence(item).text
+            line = self._carry.text(item)
             whole = Template(line, cut(line, ()))
             key = self._carry.key(item, whole)
             own = [] if key is None else [_Way(self._texts, key, whole, 1)]

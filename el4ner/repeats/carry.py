@@ -44,9 +44,9 @@ class ExtractCarry:
 
     lines = 1
 
-    def sentence(self, item: Sentence) -> Sentence:
+    def text(self, item: Sentence) -> str:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        return item
+        return item.text
 
     def key(self, item: Sentence, view: Template) -> Hashable | None:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
@@ -55,7 +55,7 @@ class ExtractCarry:
 
     def keep(self, answer: SentenceCandidates, view: Template) -> Found | None:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        anchors = _anchors(view, answer.sentence, (candidate.span for candidate in answer.candidates))
+        anchors = _anchors(view, (candidate.span for candidate in answer.candidates))
         if anchors is None:
             return None
         proposed_by = tuple(candidate.proposed_by for candidate in answer.candidates)
@@ -67,28 +67,23 @@ class ExtractCarry:
 
     def recall(self, item: Sentence, kept: Found, view: Template) -> SentenceCandidates:
         """See :class:`~el4ner.repeats.answer_memory.Carry`. Pieces keep their order, so the candidates stay sorted."""
-        spans = [view.locate(anchor) for anchor in kept.anchors]
-        return SentenceCandidates(
-            item,
-            kept.demonstrations,
-            tuple(
-                SpanCandidate(Span(item.start + span.start, item.start + span.end, span.text), names)
-                for span, names in zip(spans, kept.proposed_by, strict=True)
-            ),
-            kept.dropped,
+        candidates = tuple(
+            SpanCandidate(view.locate(anchor), names)
+            for anchor, names in zip(kept.anchors, kept.proposed_by, strict=True)
         )
+        return SentenceCandidates(item, kept.demonstrations, candidates, kept.dropped)
 
 
 class _CandidatesCarry:
     """What is said of candidates depends on the text, the demonstrations and the candidates."""
 
-    def sentence(self, item: SentenceCandidates) -> Sentence:
+    def text(self, item: SentenceCandidates) -> str:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        return item.sentence
+        return item.sentence.text
 
     def key(self, item: SentenceCandidates, view: Template) -> Hashable | None:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        anchors = _anchors(view, item.sentence, (candidate.span for candidate in item.candidates))
+        anchors = _anchors(view, (candidate.span for candidate in item.candidates))
         if anchors is None:
             return None
         return view.key, item.demonstrations, anchors, tuple(candidate.proposed_by for candidate in item.candidates)
@@ -155,14 +150,14 @@ class ValidateCarry:
 
     lines = 1
 
-    def sentence(self, item: SentenceTypes) -> Sentence:
+    def text(self, item: SentenceTypes) -> str:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        return item.sentence
+        return item.sentence.text
 
     def key(self, item: SentenceTypes, view: Template) -> Hashable | None:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         spans = _entities(item)
-        anchors = _anchors(view, item.sentence, (typed.candidate.span for typed in spans))
+        anchors = _anchors(view, (typed.candidate.span for typed in spans))
         if anchors is None:
             return None
         return view.key, item.demonstrations, anchors, tuple(typed.type for typed in spans)
@@ -201,13 +196,12 @@ def _entities(item: SentenceTypes) -> list[TypedSpan]:
     return [typed for typed in item.typed if typed.type != NONE_TYPE]
 
 
-def _anchors(view: Template, sentence: Sentence, spans: Iterable[Span]) -> tuple[Anchor, ...] | None:
-    """Document spans as places in the sentence; None if one of them cannot be carried, or is not what it says it is."""
+def _anchors(view: Template, spans: Iterable[Span]) -> tuple[Anchor, ...] | None:
+    """Spans told by the pieces of their sentence; None if one of them cannot be, or is not what it says it is."""
     anchors = []
     for span in spans:
-        start, end = span.start - sentence.start, span.end - sentence.start
-        anchor = view.anchor(start, end)
-        if anchor is None or view.line[start:end] != span.text:
+        anchor = view.anchor(span.start, span.end)
+        if anchor is None or view.line[span.start : span.end] != span.text:
             return None
         anchors.append(anchor)
     return tuple(anchors)

@@ -14,7 +14,7 @@ from el4ner.stages.answers import parse_typed_lines
 from el4ner.stages.context import STOP, StageContext
 from el4ner.stages.in_context import type_scores
 from el4ner.text.white_space import as_read
-from el4ner.types import Mode, SentenceAnswers, SentenceCandidates, Span, Usage
+from el4ner.types import Mode, SentenceAnswers, SentenceCandidates, Usage
 
 __all__ = ["ask_members", "question", "scored", "written"]
 
@@ -86,11 +86,8 @@ def scored(
 
 
 def question(item: SentenceCandidates) -> Question:
-    """The sentence with its candidates, by the sentence's own offsets."""
-    start = item.sentence.start
-    spans = [candidate.span for candidate in item.candidates]
-    own = tuple(Span(span.start - start, span.end - start, span.text) for span in spans)
-    return Question(item.sentence.text, own, item.demonstrations)
+    """The sentence with its candidates."""
+    return Question(item.sentence.text, tuple(candidate.span for candidate in item.candidates), item.demonstrations)
 
 
 def _said(batch: Sequence[SentenceCandidates], sources: Sequence[Source]) -> tuple[list[Floats], Usage]:

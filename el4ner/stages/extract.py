@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from el4ner.config import MethodSettings
 from el4ner.engines import checks
@@ -51,7 +52,7 @@ class SentenceInput:
 def extract(
     batch: Sequence[SentenceInput], engines: Sequence[Engine], context: StageContext
 ) -> tuple[list[SentenceCandidates], Usage]:
-    """Candidates of each sentence, in the batch's order; offsets are the document's."""
+    """Candidates of each sentence, in the batch's order; offsets are the sentence's own."""
     proposals: list[dict[Span, list[str]]] = [{} for _ in batch]
     dropped = [0] * len(batch)
     usage = Usage()
@@ -80,20 +81,17 @@ def extract(
         SentenceCandidates(
             sentence=item.sentence,
             demonstrations=item.demonstrations,
-            candidates=_candidates(item.sentence, proposed, context.pool),
+            candidates=_candidates(item.sentence.text, proposed, context.pool),
             dropped=missed,
         )
         for item, proposed, missed in zip(batch, proposals, dropped, strict=True)
     ], usage
 
 
-def _candidates(sentence: Sentence, proposed: Mapping[Span, list[str]], pool: Pool) -> tuple[SpanCandidate, ...]:
-    """What everybody proposed and is considered, by the document's offsets. The chunker's are the first to go."""
+def _candidates(text: str, proposed: Mapping[Span, list[str]], pool: Pool) -> tuple[SpanCandidate, ...]:
+    """What everybody proposed and is considered. The chunker's are the first to go."""
     named = {span for span, names in proposed.items() if names != [CHUNKS]}
-    return tuple(
-        SpanCandidate(_in_document(span, sentence), tuple(proposed[span]))
-        for span in _considered(sentence.text, proposed, pool, first=named)
-    )
+    return tuple(SpanCandidate(span, tuple(proposed[span])) for span in _considered(text, proposed, pool, first=named))
 
 
 def _considered(text: str, proposed: Iterable[Span], pool: Pool, *, first: Collection[Span]) -> list[Span]:
@@ -103,23 +101,22 @@ def _considered(text: str, proposed: Iterable[Span], pool: Pool, *, first: Colle
     return sorted(admitted(text, filter(gate.admits, proposed), first=first))
 
 
-def without_parts_of_atoms(
-    answers: Sequence[SentenceCandidates], texts: Sequence[str], pool: Pool
-) -> list[SentenceCandidates]:
-    """The answers without candidates inside of an atom that is longer than a sentence may be, so that it was cut in
-    two: a piece of it does not look like one. ``texts`` has each answer's document, to which offsets refer."""
-    checked = list(answers)
-    gates: dict[int, AtomGate] = {}
-    for index in range(1, len(answers)):
-        before, after = answers[index - 1].sentence, answers[index].sentence
-        if texts[index - 1] is not texts[index] or before.end != after.start:
-            continue
-        text = texts[index]
-        gate = gates.get(id(text)) or gates.setdefault(id(text), AtomGate(text, pool.divisible))
-        for at in (index - 1, index):
-            kept = tuple(candidate for candidate in checked[at].candidates if gate.admits(candidate.span))
-            checked[at] = replace(checked[at], candidates=kept)
-    return checked
+def without_parts_of_atoms(answers: Sequence[SentenceCandidates], text: str, pool: Pool) -> list[SentenceCandidates]:
+    """A document's answers without candidates inside of an atom that is longer than a sentence may be, so that it was
+    cut in two: a piece of it does not look like one. Offsets are those of ``text``, the document's."""
+    cut: set[int] = set()
+    for place, (before, after) in enumerate(pairwise(answers)):
+        if before.sentence.end == after.sentence.start:
+            cut |= {place, place + 1}
+    if not cut:
+        return list(answers)
+    gate = AtomGate(text, pool.divisible)
+    return [
+        replace(answer, candidates=tuple(candidate for candidate in answer.candidates if gate.admits(candidate.span)))
+        if place in cut
+        else answer
+        for place, answer in enumerate(answers)
+    ]
 
 
 def check_spans(count: int, method: MethodSettings) -> None:
@@ -225,7 +222,3 @@ def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageCont
     )
     usage = sum((result.usage for result in results), Usage())
     return [parse_spans(f"-{result.text}") for result in results], usage
-
-
-def _in_document(span: Span, sentence: Sentence) -> Span:
-    return Span(sentence.start + span.start, sentence.start + span.end, span.text)

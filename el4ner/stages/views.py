@@ -1,16 +1,25 @@
-"""Stages work on a document's clean text (:mod:`~el4ner.text.controls`); what they take and give has the original's
-offsets. A coloured log line is so the same question as its plain twin, for models, retrieval and memories.
+"""Between a document's offsets and those of its sentences: the one place that turns the one into the other.
+
+A stage sees each sentence of a document's clean text (:mod:`~el4ner.text.controls`) *apart*: as a text of its own,
+whose offsets begin at 0. What comes from outside and goes there has the offsets of the original document. A coloured
+log line is so the same question as its plain twin, for models, retrieval and memories.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
+from el4ner.pools import Pool
+from el4ner.stages.extract import without_parts_of_atoms
 from el4ner.text.controls import CleanText
 from el4ner.text.words import function_words
 from el4ner.types import (
     NONE_TYPE,
+    Document,
+    DocumentCandidates,
+    DocumentTypes,
     Sentence,
     SentenceAnswers,
     SentenceCandidates,
@@ -18,9 +27,117 @@ from el4ner.types import (
     SentenceTypes,
     Span,
     SpanCandidate,
+    TypedSpan,
 )
 
-__all__ = ["answers_of", "clean_candidates", "clean_types", "entities_of", "original_candidates", "types_of"]
+__all__ = [
+    "SegmentedDocument",
+    "answers_in",
+    "candidates_apart",
+    "candidates_in",
+    "entities_in",
+    "original_candidates",
+    "sentence_apart",
+    "sentences_apart",
+    "types_apart",
+    "types_in",
+]
+
+
+class SegmentedDocument(NamedTuple):
+    """A document, its pool, its clean text, and where the sentences of that are in it."""
+
+    document: Document
+    pool: Pool
+    view: CleanText
+    sentences: list[Sentence]
+
+
+# --- from the document to the stages ----------------------------------------------------------------------------
+
+
+def sentences_apart(item: SegmentedDocument) -> list[Sentence]:
+    """A document's sentences, each apart."""
+    return [_alone(sentence) for sentence in item.sentences]
+
+
+def candidates_apart(item: DocumentCandidates) -> list[SentenceCandidates]:
+    """A document's sentences with their candidates, each apart."""
+    view = CleanText.of(item.document.text)
+    return [sentence_apart(sentence, view) for sentence in item.sentences]
+
+
+def types_apart(item: DocumentTypes) -> list[SentenceTypes]:
+    """As :func:`candidates_apart`, with types."""
+    view = CleanText.of(item.document.text)
+    return [_typed_apart(sentence, view) for sentence in item.sentences]
+
+
+def sentence_apart(item: SentenceCandidates, view: CleanText) -> SentenceCandidates:
+    """A sentence and its candidates in the clean text, apart. They stay in the original text where one of them is not
+    in the clean text (another version may have proposed it), since each has to be answered for."""
+    sentence, spans = _apart(item.sentence, [candidate.span for candidate in item.candidates], view)
+    candidates = tuple(
+        SpanCandidate(span, candidate.proposed_by) for span, candidate in zip(spans, item.candidates, strict=True)
+    )
+    return SentenceCandidates(sentence, item.demonstrations, candidates, item.dropped)
+
+
+def _typed_apart(item: SentenceTypes, view: CleanText) -> SentenceTypes:
+    sentence, spans = _apart(item.sentence, [typed.candidate.span for typed in item.typed], view)
+    typed = tuple(
+        replace(typed, candidate=SpanCandidate(span, typed.candidate.proposed_by))
+        for span, typed in zip(spans, item.typed, strict=True)
+    )
+    return SentenceTypes(sentence, item.demonstrations, typed)
+
+
+def _apart(sentence: Sentence, spans: Sequence[Span], view: CleanText) -> tuple[Sentence, list[Span]]:
+    if not view.is_original:
+        clean = _clean_spans(spans, sentence, view)
+        if clean is not None:
+            start, end = view.inside(sentence.start, sentence.end)
+            sentence, spans = Sentence(start, end, view.text[start:end]), clean
+    return _alone(sentence), [_moved(span, -sentence.start) for span in spans]
+
+
+def _clean_spans(spans: Sequence[Span], sentence: Sentence, view: CleanText) -> list[Span] | None:
+    """None where one of them is not the same text in the clean one."""
+    if view.original[sentence.start : sentence.end] != sentence.text:
+        return None
+    clean = []
+    for span in spans:
+        start, end = view.inside(span.start, span.end)
+        if start == end or view.text[start:end] != span.text or view.outside(start, end) != (span.start, span.end):
+            return None
+        clean.append(Span(start, end, span.text))
+    return clean
+
+
+def _alone(sentence: Sentence) -> Sentence:
+    return Sentence(0, len(sentence.text), sentence.text)
+
+
+def _moved(span: Span, by: int) -> Span:
+    return Span(span.start + by, span.end + by, span.text)
+
+
+# --- from the stages to the document ----------------------------------------------------------------------------
+
+
+def candidates_in(item: SegmentedDocument, answers: Sequence[SentenceCandidates]) -> list[SentenceCandidates]:
+    """What was extracted from a document's sentences apart, in the document."""
+    in_clean_text = [
+        SentenceCandidates(
+            sentence,
+            answer.demonstrations,
+            tuple(SpanCandidate(_moved(found.span, sentence.start), found.proposed_by) for found in answer.candidates),
+            answer.dropped,
+        )
+        for sentence, answer in zip(item.sentences, answers, strict=True)
+    ]
+    whole = without_parts_of_atoms(in_clean_text, item.view.text, item.pool)
+    return [original_candidates(candidates, item.view) for candidates in whole]
 
 
 def original_candidates(found: SentenceCandidates, view: CleanText) -> SentenceCandidates:
@@ -36,82 +153,42 @@ def original_candidates(found: SentenceCandidates, view: CleanText) -> SentenceC
             if len(stretches) > 1 and span.text.lower() in function_words():
                 continue
             proposed.setdefault(span, {}).update(dict.fromkeys(candidate.proposed_by))
+    start, end = view.outside(found.sentence.start, found.sentence.end)
     return replace(
         found,
-        sentence=_original_sentence(found.sentence, view),
+        sentence=Sentence(start, end, view.original[start:end]),
         candidates=tuple(SpanCandidate(span, tuple(names)) for span, names in sorted(proposed.items())),
     )
 
 
-def clean_candidates(item: SentenceCandidates, view: CleanText) -> SentenceCandidates:
-    """A sentence and its candidates in the clean text; as it is where a candidate is not in that (another version may
-    have proposed it), since each has to be answered for."""
-    if view.is_original:
-        return item
-    spans = _clean_spans([candidate.span for candidate in item.candidates], item.sentence, view)
-    if spans is None:
-        return item
-    candidates = (replace(candidate, span=span) for candidate, span in zip(item.candidates, spans, strict=True))
-    return SentenceCandidates(
-        _clean_sentence(item.sentence, view), item.demonstrations, tuple(candidates), item.dropped
-    )
+def types_in(item: DocumentCandidates, answers: Sequence[SentenceTypes]) -> list[SentenceTypes]:
+    """The types of a document's candidates: one for each, in the same order."""
+    return [
+        SentenceTypes(
+            own.sentence,
+            own.demonstrations,
+            tuple(
+                TypedSpan(candidate, typed.type, typed.confidence, typed.votes)
+                for candidate, typed in zip(own.candidates, answer.typed, strict=True)
+            ),
+        )
+        for own, answer in zip(item.sentences, answers, strict=True)
+    ]
 
 
-def clean_types(item: SentenceTypes, view: CleanText) -> SentenceTypes:
-    """As :func:`clean_candidates`, with types."""
-    if view.is_original:
-        return item
-    spans = _clean_spans([typed.candidate.span for typed in item.typed], item.sentence, view)
-    if spans is None:
-        return item
-    typed = (
-        replace(own, candidate=replace(own.candidate, span=span)) for own, span in zip(item.typed, spans, strict=True)
-    )
-    return SentenceTypes(_clean_sentence(item.sentence, view), item.demonstrations, tuple(typed))
+def answers_in(item: DocumentCandidates, answers: Sequence[SentenceAnswers]) -> list[SentenceAnswers]:
+    """As :func:`types_in`, for what members said."""
+    return [
+        replace(answer, sentence=own.sentence, candidates=own.candidates)
+        for own, answer in zip(item.sentences, answers, strict=True)
+    ]
 
 
-def types_of(item: SentenceCandidates, answer: SentenceTypes) -> SentenceTypes:
-    """The answer to an item's clean candidates, said of its own: one for each, in the same order."""
-    if answer.sentence is item.sentence:
-        return answer
-    typed = (replace(own, candidate=given) for own, given in zip(answer.typed, item.candidates, strict=True))
-    return SentenceTypes(item.sentence, item.demonstrations, tuple(typed))
-
-
-def answers_of(item: SentenceCandidates, answer: SentenceAnswers) -> SentenceAnswers:
-    """As :func:`types_of`, for what members said."""
-    if answer.sentence is item.sentence:
-        return answer
-    return replace(answer, sentence=item.sentence, candidates=item.candidates)
-
-
-def entities_of(item: SentenceTypes, answer: SentenceEntities) -> SentenceEntities:
-    """As :func:`types_of`, for verdicts: of those that have a type."""
-    if answer.sentence is item.sentence:
-        return answer
-    entities = [typed for typed in item.typed if typed.type != NONE_TYPE]
-    verdicts = (verdict for _, verdict in answer.validated)
-    return SentenceEntities(item.sentence, tuple(zip(entities, verdicts, strict=True)))
-
-
-def _original_sentence(sentence: Sentence, view: CleanText) -> Sentence:
-    start, end = view.outside(sentence.start, sentence.end)
-    return Sentence(start, end, view.original[start:end])
-
-
-def _clean_sentence(sentence: Sentence, view: CleanText) -> Sentence:
-    start, end = view.inside(sentence.start, sentence.end)
-    return Sentence(start, end, view.text[start:end])
-
-
-def _clean_spans(spans: Sequence[Span], sentence: Sentence, view: CleanText) -> list[Span] | None:
-    """None where one of them is not the same text in the clean one."""
-    if view.original[sentence.start : sentence.end] != sentence.text:
-        return None
-    clean = []
-    for span in spans:
-        start, end = view.inside(span.start, span.end)
-        if start == end or view.text[start:end] != span.text or view.outside(start, end) != (span.start, span.end):
-            return None
-        clean.append(Span(start, end, span.text))
-    return clean
+def entities_in(item: DocumentTypes, answers: Sequence[SentenceEntities]) -> list[SentenceEntities]:
+    """As :func:`types_in`, for verdicts: of those that have a type."""
+    placed = []
+    for own, answer in zip(item.sentences, answers, strict=True):
+        entities = [typed for typed in own.typed if typed.type != NONE_TYPE]
+        verdicts = [verdict for _, verdict in answer.validated]
+        placed.append(SentenceEntities(own.sentence, tuple(zip(entities, verdicts, strict=True))))
+    return placed

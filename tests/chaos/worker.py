@@ -71,7 +71,7 @@ def main() -> int:
 
 def _replace_models(stages: Sequence[str]) -> None:
     """Engines with faults, wherever the pipeline gets its engines from."""
-    from el4ner import pipeline
+    from el4ner import loader
     from el4ner.engines import registry
     from tests.chaos.faults import STAGES, FaultyEngine
 
@@ -80,11 +80,11 @@ def _replace_models(stages: Sequence[str]) -> None:
     def load_engine(name: str, *_: Any, **__: Any) -> FaultyEngine:
         return FaultyEngine(name, stages=own)
 
-    # Both: the name in the registry, and what the pipeline has bound already.
+    # Both: the name in the registry, and what the loader has bound already.
     registry.load_engine = load_engine  # type: ignore[assignment]
-    pipeline.load_engine = load_engine  # type: ignore[attr-defined]
-    pipeline.prepare = lambda *_, **__: Path()  # type: ignore[attr-defined]
-    pipeline.SentenceTransformerEmbedder = HashEmbedder  # type: ignore[attr-defined]
+    loader.load_engine = load_engine  # type: ignore[attr-defined]
+    loader.prepare = lambda *_, **__: Path()  # type: ignore[attr-defined]
+    loader.SentenceTransformerEmbedder = HashEmbedder  # type: ignore[attr-defined]
 
 
 def _shift_the_clock(file: Path) -> None:

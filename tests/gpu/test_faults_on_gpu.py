@@ -135,7 +135,7 @@ def test_members_beside_each_other_on_one_gpu_answer_as_each_alone(load: Callabl
 def test_members_of_an_ensemble_tag_a_sentence(load: Callable[..., Engine], small: Path, tmp_path: Path) -> None:
     """The whole method with two members on one GPU, in both modes."""
     from el4ner.config import Settings, load_settings
-    from el4ner.pipeline import Pipeline
+    from el4ner.loader import pipeline_from
     from el4ner.pools import load_pool
     from el4ner.types import Document
 
@@ -150,7 +150,7 @@ def test_members_of_an_ensemble_tag_a_sentence(load: Callable[..., Engine], smal
         }
         settings = load_settings(Settings, environ={}, overrides=overrides)
         pool = load_pool("shipped:news", name="news")
-        pipeline = Pipeline.from_parts(settings, engines, {"news": pool}, None, cache_dir=tmp_path)
+        pipeline = pipeline_from(settings, engines, {"news": pool}, None, cache_dir=tmp_path)
         documents = [Document(str(number), sentence, "news") for number, sentence in enumerate(SENTENCES[:2])]
         results = pipeline.validate(pipeline.classify(pipeline.extract(documents)))
         assert [result.document.id for result in results] == ["0", "1"]

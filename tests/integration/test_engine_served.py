@@ -17,9 +17,9 @@ from el4ner.engines.served.llama_cpp import LlamaCpp
 from el4ner.engines.served.served_engine import ServedEngine
 from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.errors import EngineAwayError, EngineError, ModelError
+from el4ner.loader import load_pipeline
 from el4ner.models.catalogue import CATALOGUE
 from el4ner.models.prepare import default_cache_dir, prepare
-from el4ner.pipeline import Pipeline
 from el4ner.tagger import Tagger
 from el4ner.types import Document
 from tests.support.engine_conformance import (
@@ -284,7 +284,7 @@ def test_the_whole_method_through_a_server(mode: str, server: LlamaServer) -> No
         },
     )
     document = Document("d", "Angela Merkel met Emmanuel Macron in Paris on 3 May 2019. They spoke of Europe.")
-    with Tagger(Pipeline.from_settings(configured)) as tagger:
+    with Tagger(load_pipeline(configured)) as tagger:
         (tagged,) = tagger.tag([document])
     assert tagged.entities
     for entity in tagged.entities:

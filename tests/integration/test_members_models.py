@@ -12,7 +12,7 @@ import pytest
 from el4ner.assemble import assemble
 from el4ner.config import Settings, load_settings
 from el4ner.errors import DocumentError
-from el4ner.pipeline import Pipeline
+from el4ner.loader import load_members, load_pipeline
 from el4ner.serialize import answers_from_json, answers_to_json, dumps
 from el4ner.stages.combine import Combiner
 from el4ner.tagger import Tagger
@@ -33,12 +33,12 @@ def test_the_default_members_apart_decide_as_one_process() -> None:
         Document(str(number), data["text"], data.get("pool")) for number, data in enumerate(map(orjson.loads, lines))
     ]
     # With the whole ensemble first: it reads the pools and weighs the evidence, where that is not on disk.
-    with Pipeline.from_settings(settings) as pipeline:
+    with load_pipeline(settings) as pipeline:
         candidates = [good(found) for found in pipeline.extract(documents)]
         whole = [good(found) for found in pipeline.classify(candidates)]
     said: list[list[tuple[tuple[str, ...], DocumentAnswers]]] = [[] for _ in documents]
     for member in settings.ensemble.members:
-        with Pipeline.from_settings(settings, stages=["classify"], members=[member]) as pipeline:
+        with load_members(settings, [member], stages=["classify"]) as pipeline:
             assert list(pipeline.engines) == [member]
             for own, found in zip(said, pipeline.answer(candidates), strict=True):
                 own.append(((member,), answers_from_json(orjson.loads(dumps(answers_to_json(good(found)))))))
@@ -97,7 +97,7 @@ NEWS = {
 
 def test_the_default_ensemble_tags_what_was_not_tagged_once() -> None:
     settings = load_settings(Settings, environ={}, overrides={"ensemble": {"preset": "default"}})
-    with Tagger(Pipeline.from_settings(settings)) as tagger:
+    with Tagger(load_pipeline(settings)) as tagger:
         *tagged, plain = tagger.tag(
             [Document(line, line, "logs") for line in (*LOGS, "db-3.example.org from 10.2.3.4 as user root")]
         )

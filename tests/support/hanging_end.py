@@ -179,7 +179,7 @@ def child(case: str) -> int:
         HealthServer.stop = lambda _: stubborn()  # type: ignore[method-assign]
     elif place in ("engine", "load"):
         stages = ["extract"]
-        fake: Any = types.ModuleType("el4ner.pipeline")
+        fake: Any = types.ModuleType("el4ner.loader")
         engine = types.SimpleNamespace(close=sleep_for_ever)
 
         def load(*_: Any, **__: Any) -> Any:
@@ -188,8 +188,8 @@ def child(case: str) -> int:
                 time.sleep(EVER)
             return engine
 
-        fake.Pipeline = types.SimpleNamespace(from_settings=load)
-        sys.modules["el4ner.pipeline"] = fake
+        fake.load_pipeline = fake.load_members = load
+        sys.modules["el4ner.loader"] = fake
     elif place == "thread":
         threading.Thread(target=time.sleep, args=[EVER], name="left-behind").start()
     elif place == "atexit":

@@ -68,15 +68,15 @@ def calibrate(
     configure_cli_logging(ctx)
     work_offline_if_local(settings)
     from el4ner.evidence.calibration import FOLDER, calibration_file
+    from el4ner.loader import load_pipeline
     from el4ner.models.prepare import default_cache_dir
-    from el4ner.pipeline import Pipeline
     from el4ner.serialize import dumps
 
     folder = default_cache_dir() / FOLDER
     before = _written(folder)
     found = []
     with TerminalProgress() as progress:
-        pipeline = Pipeline.from_settings(settings, progress=progress, calibrate_anew=fresh, demonstrations="shown")
+        pipeline = load_pipeline(settings, progress=progress, calibrate_anew=fresh, demonstrations="shown")
     with pipeline:
         for pool in settings.pools.paths:
             evidence = _evidence(pipeline, pool)

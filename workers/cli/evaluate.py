@@ -159,11 +159,11 @@ def _run(settings: Settings, dataset: Dataset, batch: int, *, fresh: bool) -> Ev
     work_offline_if_local(settings)
     from el4ner.evaluation import evaluate as run
     from el4ner.evaluation.store import FOLDER
+    from el4ner.loader import load_pipeline
     from el4ner.models.prepare import default_cache_dir
-    from el4ner.pipeline import Pipeline
 
     with TerminalProgress() as progress:
-        pipeline = Pipeline.from_settings(settings, progress=progress)
+        pipeline = load_pipeline(settings, progress=progress)
     with pipeline, Counter(f"{dataset.name} {dataset.split}", len(dataset.sentences)) as counter:
         return run(
             dataset,

@@ -103,11 +103,11 @@ def tag(
     if documents is not None:
         configure_cli_logging(ctx)
         work_offline_if_local(settings)
-        from el4ner.pipeline import Pipeline
+        from el4ner.loader import load_pipeline
         from el4ner.tagger import Tagger
 
         with TerminalProgress() as progress:
-            pipeline = Pipeline.from_settings(settings, progress=progress, demonstrations="shown")
+            pipeline = load_pipeline(settings, progress=progress, demonstrations="shown")
         with Tagger(pipeline) as tagger:
             while documents is not None:
                 plain = [Document(one.id, one.text, one.pool, one.revision) for one in documents]

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import fingerprint
@@ -37,10 +37,6 @@ from workers.messages.envelope import (
 from workers.messages.headers import Headers, RandomBytes, next_trace
 from workers.stages.isolation import Result
 from workers.topics import Topic
-
-if TYPE_CHECKING:
-    # At run time it takes torch along, and belongs to the engine's thread.
-    from el4ner.pipeline import Pipeline
 
 __all__ = ["STAGE", "Deleted", "Failure", "Parse", "Stage", "StageAnswer", "Work"]
 
@@ -127,8 +123,9 @@ class Stage(Generic[T, R]):
     parse: Parse[T]
     encode: Callable[[R], dict[str, Any]]
     """A result as JSON, with ``document``, ``producer``, ``usage`` and ``sentences``."""
-    call: Callable[[Pipeline, Sequence[T]], list[R | DocumentError]]
-    """One batch of the pipeline's stage."""
+    call: Callable[[Any, Sequence[T]], list[R | DocumentError]]
+    """One batch of the pipeline's stage: of a :class:`~el4ner.pipeline.Pipeline`, or of a
+    :class:`~el4ner.pipeline.MembersPipeline` where ``members`` are named."""
     members: tuple[str, ...] = ()
     """Whose answers these are, where other members of ``ensemble`` answer in processes of their own: the stage's answer
     is then made of all of them (:mod:`workers.ensemble.combiner`)."""

@@ -11,9 +11,10 @@ from el4ner.assemble import assemble
 from el4ner.config import Settings, load_settings
 from el4ner.engines.instant import InstantEngine
 from el4ner.errors import DocumentError
-from el4ner.pipeline import Pipeline, _shared
+from el4ner.pipeline import Pipeline
 from el4ner.pools import load_pool
 from el4ner.retrieval import make_retriever
+from el4ner.stages.document_stage import shared
 from el4ner.tagger import Tagger
 from el4ner.types import Document, Usage
 from tests.support.doubles import ScriptedEngine
@@ -123,6 +124,6 @@ COUNTS = st.integers(0, 10**6)
 
 @given(st.builds(Usage, COUNTS, COUNTS, COUNTS), st.lists(st.integers(0, 20), min_size=1, max_size=8))
 def test_shares_of_the_tokens_add_up(usage: Usage, sizes: list[int]) -> None:
-    shares = _shared(usage, sizes)
+    shares = shared(usage, sizes)
     assert len(shares) == len(sizes)
     assert sum(shares, Usage()) == (usage if sum(sizes) else Usage())

@@ -205,7 +205,7 @@ def test_stages_in_pipelines_of_their_own_give_the_same(
 
 
 def _memories(made: Pipeline) -> list[Mapping[str, Any]]:
-    return [made._memories.extract, made._memories.classify, made._memories.validate]
+    return [made._extract.memories, made._classify.memories, made._validate.memories]
 
 
 def test_a_batch_of_like_lines_asks_about_the_first_few_of_each() -> None:

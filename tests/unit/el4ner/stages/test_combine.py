@@ -17,7 +17,7 @@ from el4ner.engines.base import Engine, GenerateRequest
 from el4ner.engines.instant import InstantEngine
 from el4ner.errors import ConfigError, DocumentError, MessageError
 from el4ner.models.progress import NO_PROGRESS
-from el4ner.pipeline import Pipeline
+from el4ner.pipeline import MembersPipeline, Pipeline
 from el4ner.pools import Pool
 from el4ner.retrieval import make_retriever
 from el4ner.serialize import (
@@ -33,6 +33,7 @@ from el4ner.stages.combine import Combiner
 from el4ner.stages.pool_evidence import make_evidence, make_sources
 from el4ner.types import Document, DocumentAnswers, DocumentCandidates, DocumentTypes
 from tests.support.doubles import ScriptedEngine, ScriptedStateEngine, drawn
+from tests.support.examples import examples
 from tests.unit.el4ner.stages.test_pool_evidence import FakeEmbedder, pool
 
 WORDS = ("Jackson", "Wilson", "Hamburg", "Magdeburg", "met", "in", "Anderson", "the", "Queen", "rained", "Coburg")
@@ -99,16 +100,19 @@ class World:
         retrievers = {"p": make_retriever("random", pools["p"], k=3)}
         common: dict[str, Any] = {"embedder": embedder, "folder": folder, "progress": NO_PROGRESS}
 
-        def pipeline(names: Sequence[str], *, is_part: bool) -> Pipeline:
-            engines = {name: members[name](name) for name in names}
-            if is_part:
-                sources = make_sources(self.settings, engines, pools, retrievers, **common)
-                return Pipeline(self.settings, engines, pools, retrievers, sources=sources)
+        def whole(engines: Mapping[str, Engine]) -> Pipeline:
             evidence = make_evidence(self.settings, engines, pools, retrievers, **common)
             return Pipeline(self.settings, engines, pools, retrievers, evidence)
 
-        self.whole = pipeline(self.names, is_part=False)
-        self.parts = [(tuple(own), pipeline(own, is_part=True)) for own in parts]
+        def part(engines: Mapping[str, Engine]) -> MembersPipeline:
+            sources = make_sources(self.settings, engines, pools, retrievers, **common)
+            return MembersPipeline(self.settings, engines, pools, retrievers, sources)
+
+        def engines(names: Sequence[str]) -> dict[str, Engine]:
+            return {name: members[name](name) for name in names}
+
+        self.whole = whole(engines(self.names))
+        self.parts = [(tuple(own), part(engines(own))) for own in parts]
         self.combiner = Combiner(self.settings, pools, folder)
 
     def extracted(self, documents: Sequence[Document]) -> list[DocumentCandidates]:
@@ -194,7 +198,7 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(25), suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(TEXTS, min_size=1, max_size=4), ends=st.tuples(st.booleans(), st.booleans()), data=st.data())
 def test_what_all_members_said_apart_is_decided_as_in_one_process(
     worlds: Worlds, kind: str, texts: list[str], ends: Sequence[bool], data: st.DataObject
@@ -207,7 +211,7 @@ def test_what_all_members_said_apart_is_decided_as_in_one_process(
         assert_equal(expected, world.combiner.types(in_any_order, world.names))
 
 
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 @given(text=TEXTS, ends=st.tuples(st.booleans(), st.booleans()), scored=st.booleans(), data=st.data())
 def test_the_union_of_what_members_proposed_apart_is_that_of_one_process(
     tmp_path_factory: pytest.TempPathFactory, text: str, ends: Sequence[bool], scored: bool, data: st.DataObject

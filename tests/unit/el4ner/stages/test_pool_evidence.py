@@ -12,8 +12,10 @@ import pytest
 from el4ner.config import Settings, load_settings
 from el4ner.engines.base import Engine, Prompt, States
 from el4ner.errors import DocumentError
+from el4ner.loader import pipeline_from
 from el4ner.models.progress import NO_PROGRESS
-from el4ner.pipeline import STAGES, Pipeline
+from el4ner.participation import STAGES
+from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, PoolSentence
 from el4ner.retrieval import make_retriever
 from el4ner.stages.pool_evidence import make_evidence
@@ -89,7 +91,7 @@ def assembled(
     embedder: Any = None,
     hosted: Pool | None = None,
 ) -> Pipeline:
-    """As :meth:`Pipeline.from_settings` does it, with engines that are there already."""
+    """As :func:`~el4ner.loader.load_pipeline` does it, with engines that are there already."""
     names = [member.name for member in members]
     settings = load_settings(
         Settings,
@@ -357,7 +359,7 @@ def test_an_embedder_is_loaded_only_where_somebody_reads_what_is_retrieved(
         },
     )
     embedder: Any = CountingEmbedder()
-    made = Pipeline.from_parts(
+    made = pipeline_from(
         settings,
         {member.name: member for member in members},
         {"p": pool()},

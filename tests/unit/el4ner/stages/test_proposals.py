@@ -12,6 +12,7 @@ from el4ner.text.icu import characters
 from el4ner.text.proposal_limits import FREE_COST, MAX_COST, MAX_SPAN_CHARS, cost
 from el4ner.types import Sentence, Span
 from tests.support.doubles import ScriptedEngine
+from tests.support.examples import examples
 
 
 def test_a_name_over_a_line_end_is_one_candidate_and_stands_on_one_line_of_a_prompt() -> None:
@@ -41,11 +42,11 @@ def test_what_a_model_lists_is_found_whatever_white_space_the_text_has() -> None
         settings = MethodSettings(proposals=("models",), constrain=constrain)
         engine = ScriptedEngine("x", write=lambda request: " New York\n- Nowhere")
         ((found,), _) = extract(
-            [SentenceInput(Sentence(4, 4 + len(text), text), ())],
+            [SentenceInput(Sentence(0, len(text), text), ())],
             [engine],
             StageContext(pool, PromptSet("v1"), settings),
         )
-        assert [candidate.span for candidate in found.candidates] == [Span(7, 17, "New\n  York")]
+        assert [candidate.span for candidate in found.candidates] == [Span(3, 13, "New\n  York")]
         assert found.dropped == 1
 
 
@@ -68,7 +69,7 @@ def test_no_candidate_cuts_a_character_in_two_whoever_proposes_it() -> None:
     assert [c.span.start for c in found.candidates if c.span.text == "Andre"] == [text.rindex("Andre")]
 
 
-@hypothesis_settings(max_examples=60, deadline=None)
+@hypothesis_settings(max_examples=examples(60), deadline=None)
 @given(st.text(st.sampled_from("aA1 .'\"\n-中ก\u0e33\u0301א😀🇩ब\u094d"), max_size=40), st.integers(1, 60))
 def test_proposals_cost_no_more_than_so_much_for_each_byte(unit: str, times: int) -> None:
     text = (unit * times)[:1000]

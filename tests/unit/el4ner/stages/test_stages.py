@@ -26,7 +26,7 @@ POOL = Pool(
     ),
 )
 TEXT = "Ada met Ada in Paris."
-SENTENCE = Sentence(100, 100 + len(TEXT), TEXT)
+SENTENCE = Sentence(0, len(TEXT), TEXT)
 
 
 def context(mode: Mode, **settings: object) -> StageContext:
@@ -36,7 +36,7 @@ def context(mode: Mode, **settings: object) -> StageContext:
 def candidates(*surfaces: str) -> SentenceCandidates:
     found = []
     for surface in surfaces:
-        start = 100 + TEXT.index(surface)
+        start = TEXT.index(surface)
         found.append(SpanCandidate(Span(start, start + len(surface), surface), ("chunks",)))
     return SentenceCandidates(SENTENCE, (0, 1), tuple(found))
 
@@ -46,9 +46,9 @@ def test_extraction_is_the_union_with_every_mention_and_its_proposers() -> None:
     two = ScriptedEngine("two", write=lambda request: " Paris\n- London\n- none")
     (result,), usage = extract([SentenceInput(SENTENCE, (0,))], [one, two], context(Mode.PAPER))
     assert [(c.span.start, c.span.end, c.span.text, c.proposed_by) for c in result.candidates] == [
-        (100, 103, "Ada", ("one",)),
-        (108, 111, "Ada", ("one",)),
-        (115, 120, "Paris", ("one", "two")),
+        (0, 3, "Ada", ("one",)),
+        (8, 11, "Ada", ("one",)),
+        (15, 20, "Paris", ("one", "two")),
     ]
     assert result.dropped == 1
     assert usage.new_tokens == 4

@@ -16,10 +16,11 @@ from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, load_pool
 from el4ner.pools.pool import PoolSentence
 from el4ner.retrieval import make_retriever
-from el4ner.stages.views import clean_candidates, original_candidates
+from el4ner.stages.views import original_candidates, sentence_apart
 from el4ner.tagger import Tagger
 from el4ner.text.controls import CleanText, separators
 from el4ner.types import Document, Sentence, SentenceCandidates, Span, SpanCandidate, TaggedDocument
+from tests.support.examples import examples
 
 COLOURED = "\x1b[1mdb-3.example.org\x1b[0m from \x1b[33m10.2.3.4\x1b[0m as user root"
 PLAIN = "db-3.example.org from 10.2.3.4 as user root"
@@ -121,11 +122,13 @@ def test_a_candidate_is_the_same_text_in_the_clean_text_and_in_the_original(text
     for candidate in original.candidates:
         span = candidate.span
         assert text[span.start : span.end] == span.text
-    again = clean_candidates(original, view)
+    again = sentence_apart(original, view)
     assert [candidate.span.text for candidate in again.candidates] == [
         candidate.span.text for candidate in original.candidates
     ]
-    assert again.sentence == sentence
+    assert again.sentence == Sentence(0, end - start, sentence.text)
+    for candidate in again.candidates:
+        assert sentence.text[candidate.span.start : candidate.span.end] == candidate.span.text
 
 
 def test_a_coloured_line_has_the_entities_of_its_plain_twin_with_its_own_offsets() -> None:
@@ -164,7 +167,7 @@ def test_lines_of_a_template_are_alike_with_and_without_colours() -> None:
 
 
 @pytest.mark.parametrize("pool", ["logs", "news"])
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=examples(50))
 @given(text=parts.map("".join))
 def test_no_entity_holds_a_separator(pool: str, text: str) -> None:
     made = TAGGERS[pool]
@@ -217,4 +220,4 @@ def test_candidates_of_another_version_are_judged_as_they_are() -> None:
     text = f"{COLOURED} and more"
     span = Span(0, 24, text[:24])
     item = SentenceCandidates(Sentence(0, len(text), text), (), (SpanCandidate(span, ("a",)),))
-    assert clean_candidates(item, CleanText.of(text)) is item
+    assert sentence_apart(item, CleanText.of(text)) == item

@@ -13,10 +13,9 @@ from typer.testing import CliRunner
 from el4ner.engines.base import StateRequest, StateResult
 from el4ner.types import Usage
 from tests.support.doubles import ScriptedEngine
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 LETTERS = "bcdfghklmnprstvw"
 
@@ -48,7 +47,7 @@ def engines(monkeypatch: pytest.MonkeyPatch) -> Loaded:
     """Members by name; who is not in it when it is loaded sees endings and says yes to everything."""
     made: Loaded = {}
     monkeypatch.setattr(
-        "el4ner.pipeline.load_engine", lambda name, settings, **_: made.setdefault(name, SeesEndings(name))
+        "el4ner.loader.load_engine", lambda name, settings, **_: made.setdefault(name, SeesEndings(name))
     )
     return made
 

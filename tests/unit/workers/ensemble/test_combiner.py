@@ -13,7 +13,8 @@ import orjson
 import pytest
 
 from el4ner.errors import DocumentError, EngineError, MessageError
-from el4ner.pipeline import Pipeline
+from el4ner.loader import load_members, load_pipeline
+from el4ner.pipeline import BasePipeline, Pipeline
 from el4ner.serialize import dumps
 from el4ner.stages.combine import Combiner
 from el4ner.types import Document
@@ -38,7 +39,7 @@ from workers.topics import Topic
 MEMBERS = ("instant-a", "instant-b")
 METHOD = {"proposals": ["chunks", "lexicon", "models"], "repeats": "exact"}
 TEXT = "Angela Merkel flew to Berlin. It rained."
-CALLS = {"extract": Pipeline.extract, "classify": Pipeline.classify}
+CALLS = {"extract": BasePipeline.extract, "classify": Pipeline.classify}
 
 
 def settings_of(*members: str) -> StreamSettings:
@@ -54,11 +55,8 @@ class Processes:
     """One process for each member, one with all of them, and one that combines."""
 
     def __init__(self, folder: Path) -> None:
-        self.parts = {
-            member: Pipeline.from_settings(settings_of(member), cache_dir=folder, members=[member])
-            for member in MEMBERS
-        }
-        self.whole = Pipeline.from_settings(settings_of(), cache_dir=folder)
+        self.parts = {member: load_members(settings_of(member), [member], cache_dir=folder) for member in MEMBERS}
+        self.whole = load_pipeline(settings_of(), cache_dir=folder)
         self.combiner = Combiner.from_settings(settings_of(), cache_dir=folder)
 
     def whole_answer(self, stage: Stage[Any, Any], record: Record) -> Outgoing:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import pytest
 
 from el4ner.config import Settings, load_settings
 from el4ner.errors import ConfigError
+from el4ner.loader import load_members, load_pipeline
 from el4ner.participation import StageName, engines_for, members_of
-from el4ner.pipeline import Pipeline
 from workers.config import StreamSettings, load_stream_settings
 from workers.ensemble.members import check, group_of, hosted, part_of, split_stages
 from workers.stages.table import CLASSIFY, EXTRACT, VALIDATE
@@ -51,7 +52,8 @@ def test_a_process_loads_the_engines_that_its_stages_need(
     overrides = {"ensemble": ENSEMBLE, "method": method, "retrieval": {"kind": "none"}}
     settings = load_settings(Settings, environ={}, overrides=overrides)
     assert engines_for(settings, stages, members) == tuple(loaded)
-    with Pipeline.from_settings(settings, stages=stages, members=members) as pipeline:
+    load = load_pipeline if members is None else partial(load_members, members=members)
+    with load(settings, stages=stages) as pipeline:
         assert list(pipeline.engines) == loaded
 
 

@@ -1,0 +1,180 @@
+"""From the configuration to a pipeline that is ready to work: models, pools, their indexes and evidence.
+
+Takes seconds, and minutes where weights have to be converted or a pool's evidence has to be read first.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator, Mapping
+from pathlib import Path
+from typing import Literal
+
+from el4ner.config import Settings
+from el4ner.engines.base import Engine
+from el4ner.engines.placing import place
+from el4ner.engines.registry import load_engine
+from el4ner.evidence.calibration import FOLDER
+from el4ner.models.prepare import default_cache_dir, prepare
+from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.participation import STAGES, StageName, engines_for
+from el4ner.pipeline import MembersPipeline, Pipeline
+from el4ner.pools import Pool, load_pools
+from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
+from el4ner.stages.pool_evidence import make_evidence, make_sources, shows_demonstrations
+
+__all__ = ["load_members", "load_pipeline", "pipeline_from"]
+
+Demonstrations = Literal["all", "shown"]
+
+
+def load_pipeline(
+    settings: Settings,
+    *,
+    stages: Collection[StageName] = STAGES,
+    demonstrations: Demonstrations = "all",
+    calibrate_anew: bool = False,
+    cache: RetrievalCache | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> Pipeline:
+    """Load everything that ``settings`` names; models are prepared where they are not yet.
+
+    Args:
+        settings: what to load.
+        stages: those that will be asked for. Models that they do not need are not loaded, and without ``classify`` no
+            evidence is read.
+        demonstrations: ``all``: every sentence gets its own, as other processes may read them; ``shown``: only where
+            this pipeline's own prompts show them, so that most often no embedder is loaded.
+        calibrate_anew: the evidence is weighed in any case.
+        cache: of retrieval.
+        cache_dir: where models, indexes and evidence are kept.
+        progress: is told of what takes long.
+
+    Raises:
+        ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
+    """
+    folder = cache_dir or default_cache_dir()
+    pools, embedder = load_pools(settings.pools), _embedder(settings, folder, progress)
+    with _engines(settings, engines_for(settings, stages, None), folder, progress) as engines:
+        return pipeline_from(
+            settings,
+            engines,
+            pools,
+            embedder,
+            stages=stages,
+            demonstrations=demonstrations,
+            calibrate_anew=calibrate_anew,
+            cache=cache,
+            cache_dir=folder,
+            progress=progress,
+        )
+
+
+def load_members(
+    settings: Settings,
+    members: Collection[str],
+    *,
+    stages: Collection[StageName] = STAGES,
+    cache: RetrievalCache | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress = NO_PROGRESS,
+) -> MembersPipeline:
+    """As :func:`load_pipeline`, for the members of the ensemble that this process hosts: the others are elsewhere."""
+    folder = cache_dir or default_cache_dir()
+    pools, embedder = load_pools(settings.pools), _embedder(settings, folder, progress)
+    with _engines(settings, engines_for(settings, stages, members), folder, progress) as engines:
+        retrieves = "extract" in stages
+        retrievers = _retrievers(settings, pools, embedder, folder, cache, progress, retrieves=retrieves)
+        sources = {}
+        if "classify" in stages:
+            sources = make_sources(
+                settings, engines, pools, retrievers, embedder=embedder, folder=folder / FOLDER, progress=progress
+            )
+        return MembersPipeline(settings, engines, pools, retrievers, sources, retrieves=retrieves)
+
+
+def pipeline_from(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    embedder: SentenceTransformerEmbedder | None,
+    *,
+    stages: Collection[StageName] = STAGES,
+    demonstrations: Demonstrations = "all",
+    calibrate_anew: bool = False,
+    cache: RetrievalCache | None = None,
+    cache_dir: Path,
+    progress: Progress = NO_PROGRESS,
+) -> Pipeline:
+    """As :func:`load_pipeline`, from models and pools that are there already: pools' indexes and evidence are read from
+    ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where ``settings.needs_embedder``
+    is False."""
+    retrieves = "extract" in stages and (demonstrations == "all" or shows_demonstrations(settings, engines.values()))
+    retrievers = _retrievers(settings, pools, embedder, cache_dir, cache, progress, retrieves=retrieves)
+    evidence = {}
+    if "classify" in stages:
+        evidence = make_evidence(
+            settings,
+            engines,
+            pools,
+            retrievers,
+            embedder=embedder,
+            folder=cache_dir / FOLDER,
+            progress=progress,
+            fresh=calibrate_anew,
+        )
+    return Pipeline(settings, engines, pools, retrievers, evidence, retrieves=retrieves)
+
+
+def _embedder(settings: Settings, folder: Path, progress: Progress) -> SentenceTransformerEmbedder | None:
+    if not settings.needs_embedder:
+        return None
+    return SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, folder, progress))
+
+
+@contextlib.contextmanager
+def _engines(
+    settings: Settings, names: Collection[str], folder: Path, progress: Progress
+) -> Iterator[Mapping[str, Engine]]:
+    """The members' engines; they are closed where the block fails."""
+    engines: dict[str, Engine] = {}
+    try:
+        wanted = {name: settings.models[name] for name in names}
+        for name, placed in place(wanted, cache_dir=folder, progress=progress).items():
+            engines[name] = load_engine(name, placed, cache_dir=folder, progress=progress)
+        yield engines
+    except BaseException:
+        for engine in engines.values():
+            engine.close()
+        raise
+
+
+def _retrievers(
+    settings: Settings,
+    pools: Mapping[str, Pool],
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    cache: RetrievalCache | None,
+    progress: Progress,
+    *,
+    retrieves: bool,
+) -> dict[str, Retriever]:
+    """A retriever for each pool; without ``retrieves`` one that does nothing before it is used."""
+    retrieval = settings.retrieval
+    if embedder is not None and (retrieves or settings.method.encoder == "embedder"):
+        embedder.load()
+    return {
+        name: make_retriever(
+            retrieval.kind,
+            pool,
+            k=retrieval.k,
+            seed=retrieval.seed,
+            embedder=embedder,
+            index_dir=folder / "index",
+            cache=cache,
+            progress=progress,
+            at_first_use=not retrieves,
+        )
+        for name, pool in pools.items()
+    }

@@ -1,0 +1,80 @@
+"""Which documents a stage takes: what is too large, or comes from another pool, is refused before anything is asked."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from el4ner.config import MethodSettings
+from el4ner.errors import DocumentError
+from el4ner.pools import Pool
+from el4ner.stages.extract import check_spans
+from el4ner.stages.views import SegmentedDocument
+from el4ner.text.chunks import chunks, outermost
+from el4ner.text.controls import CleanText
+from el4ner.text.segment import segment
+from el4ner.types import Document, DocumentCandidates, DocumentTypes
+
+__all__ = ["check_text", "of_the_same_pool", "segmented"]
+
+Judgeable = TypeVar("Judgeable", DocumentCandidates, DocumentTypes)
+
+
+def check_text(document: Document, limits: MethodSettings) -> None:
+    """
+    Raises:
+        DocumentError: the text is too long, or none that can be written down.
+    """
+    if len(document.text) > limits.max_document_chars:
+        raise DocumentError(
+            f"the text has {len(document.text)} characters, more than method.max_document_chars = "
+            f"{limits.max_document_chars}",
+            code="document-too-long",
+        )
+    try:
+        document.text.encode()
+    except UnicodeEncodeError as error:
+        raise DocumentError(
+            f"the text has half of a surrogate pair at {error.start}, which no encoding of Unicode can carry",
+            code="not-unicode",
+        ) from error
+
+
+def segmented(document: Document, pool: Pool, limits: MethodSettings, *, compares_chunks: bool) -> SegmentedDocument:
+    """The document with the sentences of its clean text. ``compares_chunks``: retrieval will compare the text's chunks.
+
+    Raises:
+        DocumentError: there are too many sentences, or chunks.
+    """
+    view = CleanText.of(document.text)
+    sentences = segment(view.text, pool.text_kind, max_chars=limits.max_sentence_chars)
+    if len(sentences) > limits.max_sentences:
+        raise DocumentError(
+            f"the text has {len(sentences)} {'lines' if pool.text_kind == 'log' else 'sentences'}, more than "
+            f"method.max_sentences = {limits.max_sentences}",
+            code="too-many-sentences",
+        )
+    # Retrieval compares these before the candidates can be counted. They begin at different characters, so a shorter
+    # text cannot have too many.
+    if len(document.text) > limits.max_spans and compares_chunks:
+        check_spans(sum(len(outermost(chunks(sentence.text, pool.text_kind))) for sentence in sentences), limits)
+    return SegmentedDocument(document, pool, view, sentences)
+
+
+def of_the_same_pool(item: Judgeable, pool: Pool) -> Judgeable:
+    """Demonstrations are indices into a pool, so the stages of one document have to see the same pool.
+
+    Raises:
+        DocumentError: the stage before saw another one.
+    """
+    if item.manifest.pool_fingerprint != pool.fingerprint:
+        raise DocumentError(
+            f"pool {pool.name!r} is {pool.fingerprint} here, but {item.manifest.pool_fingerprint} at the stage "
+            "before: give all workers the same pool",
+            code="pool-mismatch",
+        )
+    if any(not 0 <= shown < len(pool.sentences) for one in item.sentences for shown in one.demonstrations):
+        raise DocumentError(
+            f"a demonstration is none of the {len(pool.sentences)} sentences of pool {pool.name!r}",
+            code="pool-mismatch",
+        )
+    return item
