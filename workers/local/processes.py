@@ -6,7 +6,6 @@ pid, start time and a marker in its command line all agree.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import signal
@@ -17,12 +16,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from workers.local.service_error import LocalServiceError
 
 __all__ = ["ProcessIdentity", "is_running", "log_excerpt", "spawn_detached", "stop", "wait_until"]
 
 _POLL_S = 0.02
-_PROC = Path("/proc")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -142,37 +142,20 @@ def _signal(identity: ProcessIdentity, number: signal.Signals) -> bool:
 
 
 def _started(pid: int) -> str | None:
-    """When the process started, comparable across reboots; None if it does not run."""
-    if not _PROC.is_dir():
-        return _ps(pid, "lstart")
+    """When the process started; None if it does not run."""
+    # Linux counts from its start, and psutil adds that on the wall clock, which may be set anew: here it is taken off.
+    boot = psutil.boot_time() if sys.platform == "linux" else 0.0
     try:
-        stat = (_PROC / str(pid) / "stat").read_text(errors="replace")
-    except (FileNotFoundError, ProcessLookupError):
+        process = psutil.Process(pid)
+        if process.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD):
+            return None
+        return f"{process.create_time() - boot:.2f}"
+    except psutil.NoSuchProcess:
         return None
-    # The name, field 2, is in parentheses and may itself hold spaces and parentheses.
-    fields = stat.rpartition(")")[2].split()
-    state, start_ticks = fields[0], fields[19]
-    if state in "ZX":
-        return None
-    boot = ""
-    with contextlib.suppress(OSError):
-        boot = (_PROC / "sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}/{start_ticks}"
 
 
 def _command_line(pid: int) -> str:
-    if not _PROC.is_dir():
-        return _ps(pid, "command") or ""
     try:
-        raw = (_PROC / str(pid) / "cmdline").read_bytes()
-    except OSError:
+        return " ".join(psutil.Process(pid).cmdline())
+    except psutil.Error:
         return ""
-    return os.fsdecode(raw.replace(b"\0", b" "))
-
-
-def _ps(pid: int, column: str) -> str | None:
-    """One column of ``ps``, for systems without /proc; None if there is no such process."""
-    seen = subprocess.run(
-        ["ps", "-ww", "-o", f"{column}=", "-p", str(pid)], capture_output=True, text=True, timeout=10, check=False
-    )
-    return seen.stdout.strip() or None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import tempfile
@@ -13,7 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from workers.local.processes import ProcessIdentity, wait_until
+from filelock import FileLock, Timeout
+
+from workers.local.processes import ProcessIdentity
 from workers.local.service_error import LocalServiceError
 
 __all__ = ["Provider", "ServiceName", "ServiceRecord", "StateFile", "exclusive"]
@@ -121,23 +122,15 @@ def exclusive(root: Path, *, timeout_s: float = 900.0) -> Iterator[None]:
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        opened = (root / "lock").open("a")
+        held = FileLock(root / "lock", timeout=timeout_s).acquire()
+    except Timeout as error:
+        raise LocalServiceError(
+            f"another el4ner process has been starting or stopping services in {root} for {timeout_s:.0f} s: "
+            "end it, then try again"
+        ) from error
     except OSError as error:
         raise LocalServiceError(
             f"{root}: cannot be written: {error.strerror}: name another folder by --root"
         ) from error
-    with opened as lock:
-
-        def taken() -> bool:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return False
-            return True
-
-        if not wait_until(taken, timeout_s=timeout_s):
-            raise LocalServiceError(
-                f"another el4ner process has been starting or stopping services in {root} for {timeout_s:.0f} s: "
-                "end it, then try again"
-            )
+    with held:
         yield

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import psutil
 import pytest
 
 from workers.local import processes, valkey_server
@@ -140,6 +141,16 @@ def test_a_pid_that_passed_to_another_process_is_left_alone(process: ProcessIden
     stale = replace(process, **change)  # type: ignore[arg-type]
     assert not is_running(stale)
     assert not stop(stale)
+    assert is_running(process)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the start is on the wall clock of that time")
+def test_a_clock_that_is_set_anew_makes_no_other_process(
+    process: ProcessIdentity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    boot = psutil.boot_time()
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot + 3_600.0)
+    assert psutil.boot_time() == boot + 3_600.0
     assert is_running(process)
 
 
