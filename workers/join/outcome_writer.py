@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from el4ner.errors import DocumentError
 from workers.join import outputs
+from workers.join.agent import Backlog
 from workers.join.changelog import Remembered, closed_record, drop_record, forget_record, open_record
 from workers.join.partition_join import Group, PartitionJoin
 from workers.join.rules import Outcome, ReceivedAnswer, event_id_of
-from workers.join.write_loop import WriteLoop
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
@@ -36,7 +36,6 @@ __all__ = ["OutcomeWriter", "OwnedPartition", "PendingLetter"]
 
 log = logging.getLogger(__name__)
 
-MOST_SETTLED: Final = 1_000
 _GROUP: Final = 250
 
 
@@ -49,25 +48,21 @@ class PendingLetter:
     ticket: Ticket | None
 
 
-@dataclass(eq=False, slots=True)
-class OwnedPartition:
-    """A partition that this process owns."""
+class OwnedPartition(Backlog[PartitionJoin[Ticket], PendingLetter]):
+    """A partition that this process owns. ``task`` runs its write loop."""
 
-    partition: int
-    writer: TransactionalWriter
-    joins: PartitionJoin[Ticket]
-    letters: list[PendingLetter] = field(default_factory=list)
-    writes: WriteLoop = field(init=False)
-    task: asyncio.Task[None] = field(init=False)
+    task: asyncio.Task[None]
 
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something to write."""
-        return self.joins.has_work or bool(self.letters)
-
-    def is_full(self) -> bool:
-        """Whether so much waits to be written that no more should be taken in."""
-        return self.joins.settled_documents >= MOST_SETTLED
+    def __init__(
+        self,
+        partition: int,
+        writer: TransactionalWriter,
+        join: PartitionJoin[Ticket],
+        write_group: Callable[[OwnedPartition], Awaitable[None]],
+    ) -> None:
+        super().__init__(join, write_group)
+        self.partition = partition
+        self.writer = writer
 
 
 class OutcomeWriter:
@@ -119,7 +114,7 @@ class OutcomeWriter:
             TooManyFailuresError: so many outcomes cannot be written that it is not their fault.
             FencedError, KafkaError, DeliveryError: as :meth:`workers.kafka.transactions.TransactionalWriter.write`.
         """
-        group = owned.joins.take(_GROUP)
+        group = owned.join.take(_GROUP)
         letters, owned.letters = owned.letters, []
         if self._deaths(owned, group):
             await self._write_apart(owned, group, letters)
@@ -130,7 +125,7 @@ class OutcomeWriter:
         """Each part in a transaction of its own; a document over which too many workers died is given up."""
         for letter in letters:
             await self._write(owned, Group(-1, [], [], [], []), [letter])
-        for part in owned.joins.split(group):
+        for part in owned.join.split(group):
             deaths = self._deaths(owned, part)
             if deaths < self._settings.worker.max_crashes:
                 await self._write(owned, part, [])
@@ -177,7 +172,7 @@ class OutcomeWriter:
 
     def _give_up(self, owned: OwnedPartition, group: Group[Ticket], error: RefusedError) -> None:
         """A document that is open cannot be written down: it comes out with what there is, in a group of its own."""
-        for ticket in owned.joins.give_up(group, error.of_the_document):
+        for ticket in owned.join.give_up(group, error.of_the_document):
             self.app.positions.finish(ticket)
         log.warning("a document that is open cannot be written down: %s", error, extra={"stage": AGGREGATE})
 
@@ -188,7 +183,7 @@ class OutcomeWriter:
         self._limit.check([given_up.code])
         letters = [] if outcome.answer is None else [self._letter_of(owned, outcome.answer, given_up)]
         for other in outcome.refused(given_up):
-            owned.joins.replace(group, other)
+            owned.join.replace(group, other)
             try:
                 await self._commit(owned, group, letters)
             except RefusedError as again:
@@ -219,7 +214,7 @@ class OutcomeWriter:
         began = self._clock_ms()
         traced = [(one, next_trace(outputs.parent(one.trace), self._random)) for one in group.outcomes]
         await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
-        for ticket in owned.joins.committed(group, now=self._monotonic_ms()):
+        for ticket in owned.join.committed(group, now=self._monotonic_ms()):
             self.app.positions.finish(ticket)
         for one in letters:
             self._telemetry.letter(one.code)
@@ -252,7 +247,7 @@ class OutcomeWriter:
         records += [drop_record(document) for document in group.drops]
         if group.number >= 0:
             # By the wall clock: the monotonic one means nothing to whoever reads this.
-            until = wall + owned.joins.until(now=now) - now
+            until = wall + owned.join.until(now=now) - now
             documents = tuple((outcome.id, outcome.closed) for outcome in group.outcomes)
             records.append(closed_record(Remembered(group.number, until, documents)))
         records += [forget_record(number) for number in group.forgets]

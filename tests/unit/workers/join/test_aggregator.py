@@ -1,4 +1,4 @@
-"""What the aggregator reads from a message, what it does about those that it cannot read, and what it emits."""
+"""What the aggregator writes, and what becomes of messages that it cannot read and outcomes that it cannot write."""
 
 from __future__ import annotations
 
@@ -11,108 +11,31 @@ from typing import Any
 
 import orjson
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from el4ner.errors import MessageError
-from el4ner.serialize import dumps, entities_to_json, tagged_to_json
-from el4ner.types import DocumentEntities, TaggedDocument
-from tests.support import strategies
-from tests.support.answers import TIME, TRACE, deletions, journey, random
+from tests.support.answers import TIME, journey, random
 from workers.config import load_stream_settings
-from workers.join import outputs
-from workers.join.aggregator import Aggregator, join_rules, read_input
+from workers.join.aggregator import Aggregator
 from workers.join.changelog import Recovered, _take_in, open_record
-from workers.join.outputs import mentions, normalise, tagged_document
+from workers.join.outcome_writer import OwnedPartition
 from workers.join.partition_join import PartitionJoin
-from workers.join.rules import Deletion, Open, ReceivedAnswer
+from workers.join.rules import Open, ReceivedAnswer
+from workers.join.stage_messages import join_rules, read_input
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Outgoing, Record
-from workers.messages.headers import Trace, find, parse_traceparent
+from workers.messages.headers import find
 from workers.stages.failure_limit import TooManyFailuresError
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 from workers.telemetry.tracing import NoSpans
 from workers.topics import Topic
 
-SPAN = Trace(TRACE.split("-")[1], "0" * 15 + "1")
 VERDICTS = Topic.VALIDATION_VERDICTS
 
 
 def record(topic: Topic, value: bytes | None, *, key: bytes | None = b"d", headers: Any = ()) -> Record:
     return Record(topic, f"p.{topic.value}", 1, 9, 0, key, value, headers)
-
-
-# --- reading ---
-
-
-@pytest.mark.parametrize("fails", [None, "validate"])
-def test_an_answer_is_known_by_its_headers_whatever_its_value_is(fails: str | None) -> None:
-    message = journey("größe", 3, origin=Origin(41), fails=fails)["validate"]
-    unread = Record(VERDICTS, message.source, 1, 9, 0, message.key, b"\xff not read", message.headers)
-    part = read_input(unread)
-    assert isinstance(part, ReceivedAnswer)
-    assert (part.id, part.revision, part.stage, part.failed) == ("größe", 3, "validate", fails is not None)
-    assert (part.value, part.origin) == (b"\xff not read", Origin(41, TIME))
-    assert part.trace is not None
-    assert part.trace.split("-")[1] == TRACE.split("-")[1]
-
-
-@given(strategies.document_entities(), st.booleans())
-def test_an_answer_without_such_headers_is_known_by_its_value(result: DocumentEntities, half: bool) -> None:
-    value = dumps({"stage": "validate", "status": "ok", **entities_to_json(result)})
-    headers = (("ce_subject", b"other"), ("el4ner-status", b"ok")) if half else ()
-    part = read_input(record(VERDICTS, value, headers=headers))
-    document = result.document
-    assert part == ReceivedAnswer(document.id, document.revision, "validate", False, value, Origin(-1, -1, 0), None)
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [("el4ner-revision", b"-1"), ("el4ner-revision", b"9" * 30), ("el4ner-status", b"done"), ("ce_subject", b"")],
-)
-def test_headers_that_make_no_sense_are_passed_over(wrong: tuple[str, bytes]) -> None:
-    message = journey("own", 3)["validate"]
-    part = read_input(record(VERDICTS, message.value, headers=(*message.headers, wrong)))
-    assert isinstance(part, ReceivedAnswer)
-    assert (part.id, part.revision, part.failed) == ("own", 3, False)
-
-
-def test_a_value_that_is_no_answer_is_refused_if_no_header_says_whose_it_is() -> None:
-    for value in (b"rubbish", b"{}", b"\xff"):
-        with pytest.raises(MessageError):
-            read_input(record(Topic.TYPED_ENTITIES, value))
-
-
-def test_a_null_value_deletes_the_document_of_its_key() -> None:
-    for message in deletions("größe", position=41).values():
-        part = read_input(message)
-        assert isinstance(part, Deletion)
-        assert (part.id, part.origin) == ("größe", Origin(41, TIME))
-
-
-@given(strategies.document_entities(), st.booleans())
-def test_the_join_of_real_values_is_a_valid_document(result: DocumentEntities, by_deadline: bool) -> None:
-    join = join_rules(load_stream_settings(environ={}))
-    value = {"stage": "validate", "status": "ok", **entities_to_json(result)}
-    part = read_input(record(VERDICTS, dumps(value)))
-    assert isinstance(part, ReceivedAnswer)
-    if by_deadline:
-        outcome = join.expire(part.id, Open(part.revision, part.origin, 0, best=part))
-    else:
-        _, settled = join.apply(None, part, now=0)
-        assert settled is not None
-        outcome = settled
-    tagged = outcome.tagged
-    assert tagged is not None
-    json_schemas.validate("tagged-documents", orjson.loads(dumps(tagged)))
-    for entity in tagged["entities"]:
-        assert tagged["text"][entity["start"] : entity["end"]] == entity["text"]
-
-
-# --- what cannot be read ---
 
 
 class Writer:
@@ -139,6 +62,7 @@ class Partition:
         self.positions.open(1)
         self.letters: list[str] = []
         app = SimpleNamespace(
+            stage="aggregate",
             settings=settings,
             names={topic: topic.value for topic in Topic},
             consumer=SimpleNamespace(paused=frozenset()),
@@ -154,8 +78,8 @@ class Partition:
         recorder: Any = self.aggregator._telemetry
         recorder.letter = self.letters.append
         self.writer = Writer()
-        joins: PartitionJoin[Ticket] = PartitionJoin(join_rules(settings), remember_ms=1_000, checkpoint_ms=1_000)
-        self.owned = self.aggregator._owned_by(1, self.writer, joins)
+        join: PartitionJoin[Ticket] = PartitionJoin(join_rules(settings), remember_ms=1_000, checkpoint_ms=1_000)
+        self.owned = OwnedPartition(1, self.writer, join, self.aggregator._writer.write_group)
         self._offset = 0
 
     def handle(self, message: Record) -> None:
@@ -167,7 +91,7 @@ class Partition:
 
     async def write(self) -> list[Outgoing]:
         """The messages of the next transaction."""
-        await self.aggregator._outcomes.write_group(self.owned)
+        await self.aggregator._writer.write_group(self.owned)
         return self.writer.transactions[-1]
 
 
@@ -263,8 +187,8 @@ async def test_an_outcome_that_was_refused_is_remembered_as_failed_and_opened_by
     (tagged,) = [one for one in await partition.write() if one.topic is Topic.TAGGED_DOCUMENTS]
     assert orjson.loads(tagged.value or b"")["status"] == "complete"
     assert partition.positions.in_flight == 0
-    partition.owned.joins.tick(now=5_000 + 1_000)
-    assert partition.owned.joins.remembered_documents == 0
+    partition.owned.join.tick(now=5_000 + 1_000)
+    assert partition.owned.join.remembered_documents == 0
 
 
 async def test_where_no_outcome_can_be_written_the_worker_ends_before_it_gives_up_on_all() -> None:
@@ -304,11 +228,11 @@ async def test_an_open_document_that_cannot_be_written_down_comes_out_with_what_
     partition = Partition()
     for name in ("a", "large"):
         partition.handle(journey(name)["classify"])
-    partition.owned.joins.tick(now=6_000)
+    partition.owned.join.tick(now=6_000)
     partition.writer.refuses = lambda message: message.key == b"open:large" and message.value is not None
     await partition.write()
     assert emitted(partition) == {}
-    assert partition.owned.joins.open_documents == 1
+    assert partition.owned.join.open_documents == 1
     await partition.write()
     large = emitted(partition)["large"]
     assert (large["status"], large["error"]["code"], large["missing"]) == ("partial", "output-too-large", ["validate"])
@@ -321,7 +245,7 @@ async def test_what_waited_is_a_dead_letter_too_with_the_place_where_it_lay() ->
     told = journey("large", origin=Origin(41))
     partition.handle(told["classify"])
     partition.writer.refuses = lambda message: message.topic is Topic.ENTITY_MENTIONS
-    partition.owned.joins.tick(now=5_000 + 3_600_000)
+    partition.owned.join.tick(now=5_000 + 3_600_000)
     await partition.write()
     (letter,) = [one for one in partition.writer.transactions[-1] if one.topic is Topic.DEAD_LETTERS]
     assert letter.value == told["classify"].value
@@ -348,7 +272,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
 
     async def process() -> Partition:
         partition = Partition(tmp_path)
-        partition.aggregator._outcomes._journal.take_over()
+        partition.aggregator._writer._journal.take_over()
         for verdict in verdicts:
             if (verdict.key or b"").decode() not in done:
                 partition.handle(verdict)
@@ -366,7 +290,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
         with pytest.raises(ZeroDivisionError):
             await partition.write()
         done |= emitted(partition)
-        file, partition.aggregator._outcomes._journal._file = partition.aggregator._outcomes._journal._file, None
+        file, partition.aggregator._writer._journal._file = partition.aggregator._writer._journal._file, None
         assert file is not None
         os.close(file)
     # From the second time on each is written alone.
@@ -377,8 +301,8 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
     assert {name: body["status"] for name, body in tagged.items()} == {"poison": "failed", "b": "complete"}
     assert tagged["poison"]["error"]["code"] == "worker-crash"
     assert partition.letters == ["worker-crash"]
-    assert not partition.aggregator._outcomes._journal.has_suspects
-    partition.aggregator._outcomes._journal.close()
+    assert not partition.aggregator._writer._journal.has_suspects
+    partition.aggregator._writer._journal.close()
 
 
 @pytest.mark.parametrize("open_before", [False, True])
@@ -398,14 +322,14 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
 
     async def process() -> Partition:
         partition = Partition(tmp_path)
-        partition.aggregator._outcomes.take_over()
+        partition.aggregator._writer.take_over()
         if open_before:
             found = Recovered()
             _take_in(found, *open_record("poison", state, since=TIME), "changelog")
-            partition.owned.joins.restore_open("poison", replace(found.open["poison"], since=0))
+            partition.owned.join.restore_open("poison", replace(found.open["poison"], since=0))
         else:
             partition.handle(answer)
-        partition.owned.joins.tick(now=3_600_000 if open_before else 6_000)
+        partition.owned.join.tick(now=3_600_000 if open_before else 6_000)
         partition.writer.refuses = bug
         return partition
 
@@ -415,20 +339,20 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
             await partition.write()
         # What it died of is told though it ends in order.
         await partition.aggregator.release()
-        notes = partition.aggregator._outcomes._journal
+        notes = partition.aggregator._writer._journal
         file, notes._file = notes._file, None
         assert file is not None
         os.close(file)
     partition = await process()
-    await partition.aggregator._outcomes.write_group(partition.owned)
+    await partition.aggregator._writer.write_group(partition.owned)
     if not open_before:
-        await partition.aggregator._outcomes.write_group(partition.owned)
+        await partition.aggregator._writer.write_group(partition.owned)
     body = emitted(partition)["poison"]
     assert (body["status"], body["error"]["code"]) == ("failed", "worker-crash")
     (letter,) = [one for one in partition.writer.transactions[-1] if one.topic is Topic.DEAD_LETTERS]
     assert (letter.value, find(letter.headers, "el4ner-offset")) == (answer.value, b"41")
     assert partition.positions.in_flight == 0
-    partition.aggregator._outcomes.close()
+    partition.aggregator._writer.close()
 
 
 async def test_an_unreadable_verdict_of_nobody_is_a_dead_letter() -> None:
@@ -444,57 +368,3 @@ def test_what_the_next_stage_cannot_read_either_is_left_to_it() -> None:
     partition.handle(record(Topic.SPAN_CANDIDATES, b"rubbish"))
     assert not partition.owned.has_work
     assert partition.positions.in_flight == 0
-
-
-# --- emitting ---
-
-
-@given(strategies.tagged_documents())
-def test_every_mention_is_valid_and_named_by_what_it_is(tagged: TaggedDocument) -> None:
-    value = {
-        **tagged_to_json(tagged),
-        "revision": 1,
-        "status": "complete",
-        "manifests": {},
-        "missing": [],
-        "error": None,
-    }
-    messages = mentions(value, "e", trace=SPAN, now_ms=0, random=random)
-    assert len(messages) == len(tagged.entities)
-    for message, entity in zip(messages, tagged.entities, strict=True):
-        mention = orjson.loads(message.value or b"")
-        json_schemas.validate("entity-mentions", mention)
-        assert message.key == f"{entity.type}:{normalise(entity.text)}".encode()
-        assert message.partition is None
-        trace = parse_traceparent(message.headers)
-        assert trace is not None
-        assert trace.trace_id == SPAN.trace_id
-        assert trace.span_id != SPAN.span_id
-    again = mentions(value, "e", trace=Trace("1" * 32, "2" * 16), now_ms=5, random=random)
-    assert [find(message.headers, "ce_id") for message in messages] == [
-        find(message.headers, "ce_id") for message in again
-    ]
-    whole = tagged_document(value, "e", Origin(41, TIME), partition=3, trace=SPAN, now_ms=0)
-    json_schemas.validate("tagged-documents", orjson.loads(whole.value or b""))
-    assert (whole.key, whole.partition) == (tagged.id.encode(), 3)
-    assert find(whole.headers, "traceparent") == SPAN.parent.encode()
-    assert find(whole.headers, "el4ner-position") == b"41"
-    assert find(whole.headers, "ce_id") == b"e"
-
-
-def test_a_deletion_is_a_null_value_under_the_documents_id_in_its_partition() -> None:
-    def made(position: int) -> Any:
-        return outputs.deletion("größe", Origin(position), partition=3, trace=SPAN, now_ms=0)
-
-    message = made(41)
-    assert (message.topic, message.key, message.value, message.partition) == (
-        Topic.TAGGED_DOCUMENTS,
-        "größe".encode(),
-        None,
-        3,
-    )
-    assert find(message.headers, "ce_id") == find(made(41).headers, "ce_id") != find(made(42).headers, "ce_id")
-
-
-def test_surfaces_are_normalised_for_comparison() -> None:
-    assert normalise("  Ｂerlin\n STRASSE ") == normalise("berlin straße") == "berlin strasse"

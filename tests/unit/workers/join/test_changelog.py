@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner.serialize import dumps
+from tests.support.examples import examples
 from tests.support.strategies import closed, names, open_documents
 from workers.config import load_stream_settings
-from workers.join.aggregator import join_rules
 from workers.join.changelog import (
     ChangelogError,
     KeyValue,
@@ -25,6 +25,7 @@ from workers.join.changelog import (
     open_record,
 )
 from workers.join.rules import Closed, Open, ReceivedAnswer
+from workers.join.stage_messages import join_rules
 from workers.messages import json_schemas
 from workers.messages.envelope import Origin
 
@@ -36,7 +37,7 @@ def recovered(records: Iterable[KeyValue]) -> Recovered:
     return found
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(names, open_documents(), st.integers(0, 2**41))
 def test_an_open_document_is_read_as_it_was_but_for_the_clock(name: str, state: Open, since: int) -> None:
     key, value = open_record(name, state, since=since)

@@ -18,8 +18,8 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.participation import STAGES
 from el4ner.serialize import dumps
 from tests.support.answers import deletions, journey
+from tests.support.examples import examples
 from workers.config import load_stream_settings
-from workers.join.aggregator import join_rules, read_input
 from workers.join.changelog import (
     Recovered,
     Remembered,
@@ -31,6 +31,7 @@ from workers.join.changelog import (
 )
 from workers.join.partition_join import Group, PartitionJoin
 from workers.join.rules import Deletion, JoinInput, ReceivedAnswer
+from workers.join.stage_messages import join_rules, read_input
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record, error_json, peek
@@ -391,7 +392,7 @@ def canonical(raw: Raw) -> Mapping[str, Any]:
     return outcome.tagged
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(messages_in(), st.lists(STEPS, max_size=40))
 def test_what_comes_in_comes_out_once_whatever_happens(
     messages: tuple[list[Raw], Logs], steps: Sequence[Sequence[Any]]
@@ -409,7 +410,7 @@ def test_what_comes_in_comes_out_once_whatever_happens(
     _check_the_end(world)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 @given(messages_in(), st.lists(STEPS | st.tuples(st.just("write"), st.just("refused"), st.integers(1, 3)), max_size=40))
 def test_what_cannot_be_written_loses_nothing_else_and_holds_nothing_back(
     messages: tuple[list[Raw], Logs], steps: Sequence[Sequence[Any]]

@@ -16,7 +16,6 @@ from el4ner.participation import STAGES
 from el4ner.serialize import dumps
 from tests.support.answers import deletions, journey
 from workers.config import load_stream_settings
-from workers.join.aggregator import join_rules, read_input
 from workers.join.rules import (
     Closed,
     Deletion,
@@ -28,6 +27,7 @@ from workers.join.rules import (
     State,
     event_id_of,
 )
+from workers.join.stage_messages import join_rules, read_input
 from workers.messages import json_schemas
 from workers.messages.envelope import UNKNOWN, Origin, Record
 
