@@ -376,7 +376,8 @@ class CombineWorker:
             answers += [answer, *broken]
         answers = fitting([self._unless_it_kills(one) for one in answers], self.app.refusal, self._smaller)
         self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
-        answers = [answer for some in self._journal.apart(answers) for answer in await self._deliver(some)]
+        groups = self._journal.groups([answer.record for answer in answers])
+        answers = [each for group in groups for each in await self._deliver([answers[index] for index in group])]
         for _, ticket in letters:
             self.app.positions.finish(ticket)
         for settled in group:

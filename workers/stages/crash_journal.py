@@ -24,7 +24,7 @@ import secrets
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 import orjson
 
@@ -40,14 +40,6 @@ _MOST_SUSPECTS: Final = 10_000
 
 Place = tuple[str, int, int]
 """Topic as the broker names it, partition, offset."""
-
-
-class _OfAMessage(Protocol):
-    @property
-    def record(self) -> Record: ...
-
-
-_Item = TypeVar("_Item", bound=_OfAMessage)
 
 
 class CrashJournal:
@@ -89,11 +81,11 @@ class CrashJournal:
         """How many processes died while they worked on this message."""
         return self._deaths.get(_place(record), 0)
 
-    def apart(self, items: Sequence[_Item]) -> list[list[_Item]]:
-        """The items in groups, none of them empty: first all over which nobody died, then each suspect alone, since
-        what may have killed a process may do it again."""
-        together = [item for item in items if not self.deaths(item.record)]
-        suspects = [[item] for item in items if self.deaths(item.record)]
+    def groups(self, records: Sequence[Record]) -> list[list[int]]:
+        """The indices of the records in groups, none of them empty: first all over which nobody died, then each suspect
+        alone, since what may have killed a process may do it again."""
+        together = [index for index, record in enumerate(records) if not self.deaths(record)]
+        suspects = [[index] for index, record in enumerate(records) if self.deaths(record)]
         return [together, *suspects] if together else suspects
 
     def settled(self, record: Record, *, given_up: bool = False) -> None:
@@ -135,9 +127,9 @@ class CrashJournal:
         self._write()
 
     def close(self) -> None:
-        """This process ends in order: nobody has to know what it worked on."""
+        """This process ends in order: nobody has to know what it worked on, unless it ends because of a message."""
         with self._lock:
-            if self._file is not None:
+            if self._file is not None and not self._blamed:
                 with contextlib.suppress(OSError):
                     self._path.unlink()
                 os.close(self._file)

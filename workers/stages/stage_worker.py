@@ -19,21 +19,21 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from el4ner.errors import DocumentError, El4nerError, EngineError
-from workers.kafka.delivery import RefusedError, may_be_of_a_message
+from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record, coordinates
 from workers.messages.headers import RandomBytes, parse_traceparent
+from workers.stages.answer_delivery import AnswerDelivery
 from workers.stages.batching import Batcher
 from workers.stages.crash_journal import CrashJournal
-from workers.stages.failure_limit import FailureLimit
 from workers.stages.isolation import Isolation, Result
-from workers.stages.refusals import deliver_answers, fitting
 from workers.stages.stage import Deleted, Failure, Stage, StageAnswer, Work
 from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
@@ -62,6 +62,18 @@ class Owner(Protocol):
 
     def submit_within(self, seconds: float | None, function: Callable[..., Any], /, *args: Any) -> Future[Any]:
         """Run ``function(pipeline, *args)`` on the thread, after what was submitted before."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Worked:
+    """Work, and what became of it."""
+
+    work: Work[Any]
+    result: Result[Any]
+
+    @property
+    def record(self) -> Record:
+        return self.work.record
 
 
 class StageWorker:
@@ -103,8 +115,8 @@ class StageWorker:
             weigh=lambda item: len(item[0].value or b""),
             most=worker.batch_kb << 10,
         )
-        self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         self._journal = CrashJournal(worker.data_dir, stage.journal_name)
+        self._delivery = AnswerDelivery(app, self._journal, self._telemetry, self._smaller)
         self._isolation = Isolation(worker.retries, app.backoff, self._stopping.wait, self._on_engine_error)
         # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
         app.agent(app.raw_topic(stage.input), name=f"el4ner-{stage.name}", concurrency=1)(self.run)
@@ -178,14 +190,13 @@ class StageWorker:
     async def _work(self, taken: Sequence[tuple[Record, Ticket]]) -> None:
         began = self._clock_ms()
         limit = self._settings.method.max_document_chars
-        read = [(self.stage.read(record, max_document_chars=limit), ticket) for record, ticket in taken]
-        given_up = {id(one): self._killer(one) for one, _ in read if isinstance(one, Work)}
-        works = [one for one, _ in read if isinstance(one, Work) and given_up[id(one)] is None]
-        results = await self._results(works) if works else {}
-        results.update((name, killed) for name, killed in given_up.items() if killed is not None)
-        items = [one for one, _ in read if one is not None]
-        answers = [answer for group in self._journal.apart(items) for answer in await self._answer(group, results)]
-        for _, ticket in read:
+        read = [self.stage.read(record, max_document_chars=limit) for record, _ in taken]
+        results = iter(await self._results([item for item in read if isinstance(item, Work)]))
+        items = [_Worked(item, next(results)) if isinstance(item, Work) else item for item in read if item is not None]
+        answers = []
+        for group in self._journal.groups([item.record for item in items]):
+            answers += await self._answer([items[index] for index in group])
+        for _, ticket in taken:
             self.app.positions.finish(ticket)
         for answer in answers:
             self._journal.settled(answer.record, given_up=answer.error is not None)
@@ -197,40 +208,27 @@ class StageWorker:
                 _log_failure(self.stage.name, answer, answer.error)
         log.debug("%s answered", self.stage.name, extra={"stage": self.stage.name, "documents": len(answers)})
 
-    async def _answer(
-        self, items: Sequence[Work[Any] | Failure | Deleted], results: Mapping[int, Result[Any]]
-    ) -> list[StageAnswer]:
+    async def _answer(self, items: Sequence[_Worked | Failure | Deleted]) -> list[StageAnswer]:
         """Write the answers down and deliver them; an answer that cannot be delivered fails its own document."""
-        records = [one.record for one in items]
-        with self._journal.answering(records):
+        with self._journal.answering([item.record for item in items]):
             now, random = self._clock_ms(), self._random
             answers = []
-            for one in items:
-                if isinstance(one, Work):
-                    answers.append(self.stage.answer(one, results[id(one)], now_ms=now, random=random))
-                elif isinstance(one, Failure):
-                    answers.append(self.stage.give_up(one, now_ms=now, random=random))
+            for item in items:
+                if isinstance(item, _Worked):
+                    answers.append(self.stage.answer(item.work, item.result, now_ms=now, random=random))
+                elif isinstance(item, Failure):
+                    answers.append(self.stage.give_up(item, now_ms=now, random=random))
                 else:
-                    answers.append(self.stage.forward(one, now_ms=now, random=random))
-            answers = fitting(answers, self.app.refusal, self._smaller)
-        self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
-        try:
-            return await deliver_answers(
-                answers,
-                lambda messages: self.app.deliver(messages, retried=lambda: self._telemetry.retried("delivery")),
-                self._smaller,
-                refused=lambda error: self._limit.amend(error.code),
-            )
-        except Exception as error:
-            if may_be_of_a_message(error):
-                self._journal.blame(records)
-            raise
+                    answers.append(self.stage.forward(item, now_ms=now, random=random))
+            answers = self._delivery.fitting(answers)
+        self._delivery.check(answers)
+        return await self._delivery.deliver(answers)
 
     def _smaller(self, answer: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
         error = answer.error or refused.of_the_document
         return self.stage.smaller(answer.record, error, now_ms=self._clock_ms(), random=self._random)
 
-    def _killer(self, work: Work[Any]) -> Result[Any] | None:
+    def _given_up(self, work: Work[Any]) -> Result[Any] | None:
         """The error of a document over which too many workers died."""
         deaths = self._journal.deaths(work.record)
         if deaths < self._settings.worker.max_crashes:
@@ -241,15 +239,20 @@ class StageWorker:
         )
         return Result(error, deaths)
 
-    async def _results(self, works: Sequence[Work[Any]]) -> dict[int, Result[Any]]:
-        """What became of each, by its ``id()``; suspects are worked on alone, after the others."""
-        results: dict[int, Result[Any]] = {}
+    async def _results(self, works: Sequence[Work[Any]]) -> list[Result[Any]]:
+        """What became of each, in their order. Suspects are worked on alone, after the others."""
+        results: list[Any] = [self._given_up(work) for work in works]
+        asked = [index for index, given_up in enumerate(results) if given_up is None]
+        if not asked:
+            return results
         self._at_engine += 1
         try:
-            for group in self._journal.apart(works):
-                # There is a place: no more batches are at the engine than its queue takes.
-                found = await asyncio.wrap_future(self._owner.submit_within(0, self._run, group))
-                results.update((id(work), result) for work, result in zip(group, found, strict=True))
+            for group in self._journal.groups([works[index].record for index in asked]):
+                indices = [asked[place] for place in group]
+                # There is room: no more batches are at the engine than its queue takes.
+                call = self._owner.submit_within(0, self._run, [works[index] for index in indices])
+                for index, result in zip(indices, await asyncio.wrap_future(call), strict=True):
+                    results[index] = result
         finally:
             self._at_engine -= 1
             self._engine_free.set()
