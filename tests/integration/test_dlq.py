@@ -15,7 +15,8 @@ from el4ner.errors import DocumentError
 from el4ner.serialize import dumps
 from tests.integration.stream_harness import ROOT, Stream, wait_until
 from workers.dead_letters.letters import DlqError, Letter, Wanted, headers_to_replay, plan_replay
-from workers.dead_letters.replay import Journal, find_letter, read_letters, replay
+from workers.dead_letters.listing import find_letter, read_letters
+from workers.dead_letters.replay import Journal, replay
 from workers.messages.envelope import Record, dead_letter
 from workers.messages.headers import find
 from workers.topics import Topic

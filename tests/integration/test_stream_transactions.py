@@ -13,7 +13,7 @@ from kafka import KafkaProducer
 
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_stream import lag
-from workers.dead_letters.replay import read_letters
+from workers.dead_letters.listing import read_letters
 from workers.join.changelog import Remembered, closed_record, read_changelog
 from workers.join.rules import Closed
 from workers.tail import end_offsets, tagged_until_now, tail_documents

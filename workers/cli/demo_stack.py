@@ -67,7 +67,7 @@ class Stack:
 
     def dead_letters(self) -> int:
         """How many there are."""
-        from workers.dead_letters.replay import read_letters
+        from workers.dead_letters.listing import read_letters
 
         return sum(1 for _ in read_letters(self.settings))
 

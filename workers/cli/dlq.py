@@ -95,7 +95,7 @@ def list_(
     settings = stream_settings(ctx, config)
     wanted = _wanted(settings, code, stage, document, topic, since, until)
     configure_cli_logging(ctx)
-    from workers.dead_letters.replay import read_letters
+    from workers.dead_letters.listing import read_letters
 
     kinds: dict[tuple[str, str], LetterCounts] = {}
 
@@ -141,7 +141,7 @@ def show(
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="PARTITION-OFFSET") from error
     configure_cli_logging(ctx)
-    from workers.dead_letters.replay import find_letter
+    from workers.dead_letters.listing import find_letter
 
     found = find_letter(settings, coordinates)
     if raw:
@@ -202,7 +202,8 @@ def replay(
     wanted = _wanted(settings, code, stage, document, topic, since, until)
     configure_cli_logging(ctx)
     from workers.cli.pacing import at_rate
-    from workers.dead_letters.replay import Journal, read_letters
+    from workers.dead_letters.listing import read_letters
+    from workers.dead_letters.replay import Journal
     from workers.dead_letters.replay import replay as send_again
 
     with ExitStack() as stack:
@@ -280,7 +281,7 @@ def _wanted(
 
 def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int | None) -> ReplayPlan:
     from workers.dead_letters.letters import plan_replay
-    from workers.dead_letters.replay import read_letters
+    from workers.dead_letters.listing import read_letters
 
     # From the beginning of what is wanted: whatever came of a letter was written after it.
     letters = read_letters(settings, since_ms=wanted.since_ms)
@@ -290,7 +291,7 @@ def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int |
 def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> ReplayPlan:
     """As they are named: also a letter that was replayed before."""
     from workers.dead_letters.letters import Wanted, parse_coordinates, plan_replay
-    from workers.dead_letters.replay import find_letter
+    from workers.dead_letters.listing import find_letter
 
     found = []
     for name in dict.fromkeys(names):

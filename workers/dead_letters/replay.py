@@ -1,12 +1,12 @@
-"""Reading the dead letters, and sending what they hold back to where it came from (kafka-python; no consumer group).
+"""Sending what dead letters hold back to where it came from (kafka-python).
 
-Nothing here deletes or changes a letter: the topic's retention does that. What was sent again, and is confirmed by the
-broker, is told one by one (:func:`replay`); a :class:`Journal` keeps it, so that a run that was cut short can go on.
+No letter is deleted or changed: the topic's retention does that. What was sent again, and is confirmed by the broker,
+is told one by one (:func:`replay`); a :class:`Journal` keeps it, so that a run that was cut short can go on.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,12 @@ import orjson
 from kafka.errors import KafkaError
 
 from workers.config import StreamSettings
-from workers.dead_letters.letters import Coordinates, DlqError, Letter, headers_to_replay, letter_of
+from workers.dead_letters.letters import DlqError, Letter, headers_to_replay
+from workers.dead_letters.listing import dead_letters
 from workers.kafka.sending import Confirmed, sending
-from workers.kafka.topic_reader import partitions_of, reading, records_between
-from workers.topics import Topic, topic_name
+from workers.kafka.topic_reader import partitions_of
 
-__all__ = ["Journal", "Replayed", "find_letter", "read_letters", "replay"]
+__all__ = ["Journal", "Replayed", "replay"]
 
 _IN_FLIGHT: Final = 100
 _HEADERS_BYTES: Final = 64 * 1024
@@ -41,52 +41,6 @@ class Replayed:
     def to_json(self) -> dict[str, Any]:
         """A line of the journal, and of ``el4ner dlq replay --format json``."""
         return {"letter": self.letter, "topic": self.topic, "partition": self.partition, "offset": self.offset}
-
-
-def read_letters(
-    settings: StreamSettings, *, since_ms: int | None = None, only: Collection[Coordinates] | None = None
-) -> Iterator[Letter]:
-    """Every letter that is there now, in the order of each partition. ``only``: those of these that are still there.
-
-    ``since_ms`` spares reading what was written before.
-
-    Raises:
-        DlqError: no broker, no topic, or the broker does not answer any more.
-    """
-    with _consumer(settings) as (consumer, partitions):
-        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
-        if since_ms is not None:
-            found = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
-            begins = {tp: ends[tp] if at is None else max(begins[tp], at.offset) for tp, at in found.items()}
-        if only is not None:
-            offsets = {tp: [offset for number, offset in only if number == tp.partition] for tp in partitions}
-            begins = {tp: max(begins[tp], min(offsets[tp], default=ends[tp])) for tp in partitions}
-            ends = {tp: min(ends[tp], max(offsets[tp], default=-1) + 1) for tp in partitions}
-        for letter in _between(settings, consumer, begins, ends):
-            if only is None or letter.coordinates in only:
-                yield letter
-
-
-def find_letter(settings: StreamSettings, coordinates: Coordinates) -> Letter:
-    """The letter that lies there.
-
-    Raises:
-        DlqError: none does: says what there is; or as for :func:`read_letters`.
-    """
-    number, offset = coordinates
-    with _consumer(settings) as (consumer, partitions):
-        tp = next((one for one in partitions if one.partition == number), None)
-        if tp is None:
-            raise DlqError(
-                f"there is no dead letter {number}-{offset}: the topic has partitions 0 to {len(partitions) - 1}"
-            )
-        begin, end = consumer.beginning_offsets([tp])[tp], consumer.end_offsets([tp])[tp]
-        if begin <= offset < end:
-            for letter in _between(settings, consumer, {tp: offset}, {tp: offset + 1}):
-                if letter.offset == offset:
-                    return letter
-        there = f"has {number}-{begin} to {number}-{end - 1}" if begin < end else "is empty"
-        raise DlqError(f"there is no dead letter {number}-{offset}: partition {number} {there}")
 
 
 def replay(
@@ -113,7 +67,7 @@ def replay(
         delivered=lambda letter, sent: delivered(Replayed(letter.id, sent.topic, sent.partition, sent.offset)),
         failed=lambda letter, error: DlqError(f"dead letter {letter.id} was not delivered to {letter.topic}: {error}"),
     )
-    with _consumer(settings) as (consumer, _), _producer(settings) as producer:
+    with dead_letters(settings) as (consumer, _), _producer(settings) as producer:
         for letter in letters:
             if stop():
                 break
@@ -191,21 +145,6 @@ class Journal:
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
                 raise DlqError(f"{self.path}:{number}: is no line of a journal of replays") from error
         return done
-
-
-def _between(
-    settings: StreamSettings, consumer: Any, begins: Mapping[Any, int], ends: Mapping[Any, int]
-) -> Iterator[Letter]:
-    """The letters from ``begins`` (included) to ``ends`` (not included)."""
-    for record in records_between(settings.kafka, consumer, begins, ends, DlqError):
-        yield letter_of(
-            record.partition, record.offset, record.timestamp, record.key, record.value, record.headers or ()
-        )
-
-
-def _consumer(settings: StreamSettings) -> AbstractContextManager[tuple[Any, list[Any]]]:
-    name = topic_name(settings.kafka, Topic.DEAD_LETTERS)
-    return reading(settings.kafka, name, DlqError, client_id="el4ner-dlq")
 
 
 def _producer(settings: StreamSettings) -> AbstractContextManager[Any]:

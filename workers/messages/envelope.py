@@ -276,7 +276,7 @@ def dead_letter(
     """The message that a stage gave up on: key, value and headers untouched, then why, when and where from.
 
     The letter's own headers follow the original ones and begin with ``el4ner-stage``: whatever the original headers
-    are called, :mod:`workers.dead_letters.replay` finds them again. A message that was replayed keeps the time of its
+    are called, :mod:`workers.dead_letters.letters` finds them again. A message that was replayed keeps the time of its
     first failure.
     """
     replay = read_replay(record.headers)

@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+import workers.dead_letters.listing
 import workers.dead_letters.replay
 from el4ner.errors import DocumentError
 from tests.unit.workers.cli.test_app import runner, undisturbed
@@ -363,8 +364,8 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Put:
                 delivered(Replayed(one.id, str(one.topic), 2, 99))
             return len(sent)
 
-        monkeypatch.setattr(workers.dead_letters.replay, "read_letters", read)
-        monkeypatch.setattr(workers.dead_letters.replay, "find_letter", found)
+        monkeypatch.setattr(workers.dead_letters.listing, "read_letters", read)
+        monkeypatch.setattr(workers.dead_letters.listing, "find_letter", found)
         monkeypatch.setattr(workers.dead_letters.replay, "replay", send)
         return sent
 
@@ -471,9 +472,9 @@ def test_letters_that_are_gone_meanwhile_are_told(
     runner: CliRunner, there: Put, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     there(letter())
-    read = workers.dead_letters.replay.read_letters
+    read = workers.dead_letters.listing.read_letters
     monkeypatch.setattr(
-        workers.dead_letters.replay, "read_letters", lambda settings, **only: [] if "only" in only else read(settings)
+        workers.dead_letters.listing, "read_letters", lambda settings, **only: [] if "only" in only else read(settings)
     )
     result = run(runner, "replay", "--all", "--yes")
     assert result.exit_code == 1

@@ -1,0 +1,76 @@
+"""Reading the dead letters that there are (kafka-python; no consumer group). Nothing changes by it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+from workers.config import StreamSettings
+from workers.dead_letters.letters import Coordinates, DlqError, Letter, letter_of
+from workers.kafka.topic_reader import reading, records_between
+from workers.topics import Topic, topic_name
+
+__all__ = ["dead_letters", "find_letter", "read_letters"]
+
+
+def read_letters(
+    settings: StreamSettings, *, since_ms: int | None = None, only: Collection[Coordinates] | None = None
+) -> Iterator[Letter]:
+    """Every letter that is there now, in the order of each partition. ``only``: those of these that are still there.
+
+    ``since_ms`` spares reading what was written before.
+
+    Raises:
+        DlqError: no broker, no topic, or the broker does not answer any more.
+    """
+    with dead_letters(settings) as (consumer, partitions):
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        if since_ms is not None:
+            found = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+            begins = {tp: ends[tp] if at is None else max(begins[tp], at.offset) for tp, at in found.items()}
+        if only is not None:
+            offsets = {tp: [offset for number, offset in only if number == tp.partition] for tp in partitions}
+            begins = {tp: max(begins[tp], min(offsets[tp], default=ends[tp])) for tp in partitions}
+            ends = {tp: min(ends[tp], max(offsets[tp], default=-1) + 1) for tp in partitions}
+        for letter in _between(settings, consumer, begins, ends):
+            if only is None or letter.coordinates in only:
+                yield letter
+
+
+def find_letter(settings: StreamSettings, coordinates: Coordinates) -> Letter:
+    """The letter that lies there.
+
+    Raises:
+        DlqError: none does: says what there is; or as for :func:`read_letters`.
+    """
+    number, offset = coordinates
+    with dead_letters(settings) as (consumer, partitions):
+        tp = next((one for one in partitions if one.partition == number), None)
+        if tp is None:
+            raise DlqError(
+                f"there is no dead letter {number}-{offset}: the topic has partitions 0 to {len(partitions) - 1}"
+            )
+        begin, end = consumer.beginning_offsets([tp])[tp], consumer.end_offsets([tp])[tp]
+        if begin <= offset < end:
+            for letter in _between(settings, consumer, {tp: offset}, {tp: offset + 1}):
+                if letter.offset == offset:
+                    return letter
+        there = f"has {number}-{begin} to {number}-{end - 1}" if begin < end else "is empty"
+        raise DlqError(f"there is no dead letter {number}-{offset}: partition {number} {there}")
+
+
+def dead_letters(settings: StreamSettings) -> AbstractContextManager[tuple[Any, list[Any]]]:
+    """A consumer for the topic of dead letters, and its partitions, as :func:`~workers.kafka.topic_reader.reading`."""
+    name = topic_name(settings.kafka, Topic.DEAD_LETTERS)
+    return reading(settings.kafka, name, DlqError, client_id="el4ner-dlq")
+
+
+def _between(
+    settings: StreamSettings, consumer: Any, begins: Mapping[Any, int], ends: Mapping[Any, int]
+) -> Iterator[Letter]:
+    """The letters from ``begins`` (included) to ``ends`` (not included)."""
+    for record in records_between(settings.kafka, consumer, begins, ends, DlqError):
+        yield letter_of(
+            record.partition, record.offset, record.timestamp, record.key, record.value, record.headers or ()
+        )
