@@ -318,14 +318,14 @@ def load_settings(
     in_file = read_toml(path, ConfigError) if path is not None else {}
     in_environ = _from_environ(environ)
     _refuse_single_underscores(environ, cls)
-    given = dict(overrides or {})
+    by_hand = dict(overrides or {})
     preset = "default"
-    for source in (in_file, in_environ, given):
+    for source in (in_file, in_environ, by_hand):
         ensemble = source.get("ensemble")
         if isinstance(ensemble, Mapping):
             preset = str(ensemble.get("preset", preset))
     merged: dict[str, Any] = {}
-    for source in (_read_preset(preset), in_file, in_environ, given):
+    for source in (_read_preset(preset), in_file, in_environ, by_hand):
         ensemble = source.get("ensemble")
         if isinstance(ensemble, Mapping) and "members" in ensemble:
             # Other members: the verifier that an earlier source chose among its own is not meant any more.

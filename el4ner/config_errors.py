@@ -61,7 +61,7 @@ def explain(error: ValidationError, model: type[BaseModel], sources: Sources, fu
     lines = []
     for problem in problems:
         place = problem["loc"]
-        if problem["type"] in _LENGTHS and any(other[:-1] == place for other in places if other):
+        if problem["type"] in _LENGTHS and any(elsewhere[:-1] == place for elsewhere in places if elsewhere):
             continue  # of a list whose items were refused
         keys = [key for key in place if isinstance(key, str)]  # an item of a list is set with its list
         name = ".".join(map(str, place))

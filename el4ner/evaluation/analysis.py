@@ -79,12 +79,12 @@ def losses(records: Sequence[SentenceRecord], pool: Pool | None = None) -> tuple
             if shown is not None and outcome in ("none", "type") and not _was_shown(record, entity, shown):
                 missing[entity[2]] += 1
 
-    def made(counts: Counter[Outcome], not_shown: int) -> Losses:
+    def row(counts: Counter[Outcome], not_shown: int) -> Losses:
         every = {outcome: counts[outcome] for outcome in OUTCOMES}
         return Losses(counts.total(), every, not_shown if shown is not None else None)
 
-    together = made(sum(outcomes.values(), Counter()), missing.total())
-    return together, {label: made(counts, missing[label]) for label, counts in sorted(outcomes.items())}
+    together = row(sum(outcomes.values(), Counter()), missing.total())
+    return together, {label: row(counts, missing[label]) for label, counts in sorted(outcomes.items())}
 
 
 def confusion(records: Sequence[SentenceRecord], types: Sequence[str] = ()) -> Confusion:
@@ -95,9 +95,9 @@ def confusion(records: Sequence[SentenceRecord], types: Sequence[str] = ()) -> C
     cells: Counter[tuple[str, str]] = Counter()
     for record in records:
         gold = {(start, end): label for start, end, label in record.gold}
-        said = {(start, end): label for start, end, label in record.predicted}
-        cells.update((label, said.get(span, NONE_TYPE)) for span, label in gold.items())
-        cells.update((NONE_TYPE, label) for span, label in said.items() if span not in gold)
+        predicted = {(start, end): label for start, end, label in record.predicted}
+        cells.update((label, predicted.get(span, NONE_TYPE)) for span, label in gold.items())
+        cells.update((NONE_TYPE, label) for span, label in predicted.items() if span not in gold)
     labels = (*sorted({*types, *(label for cell in cells for label in cell)} - {NONE_TYPE}), NONE_TYPE)
     return Confusion(labels, tuple(tuple(cells[row, column] for column in labels) for row in labels))
 

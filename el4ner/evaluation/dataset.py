@@ -66,8 +66,8 @@ def _sentences(folder: Path, split: str, reading: Reading) -> list[PoolSentence]
         raise PoolError(f"{folder}: is no folder; a data set is a folder with train, dev and test files")
     files = sorted(file for file in folder.iterdir() if file.stem == split and file.is_file())
     if len(files) != 1:
-        found = ", ".join(file.name for file in files) or "none"
-        raise PoolError(f"{folder}: needs exactly one {split} file ({split}.conll, {split}.txt, …); found: {found}")
+        names = ", ".join(file.name for file in files) or "none"
+        raise PoolError(f"{folder}: needs exactly one {split} file ({split}.conll, {split}.txt, …); found: {names}")
     sentences, left_out = read_sentences(files[0], reading)
     warn_of_left_out(f"split {split}", left_out)
     return list(sentences)

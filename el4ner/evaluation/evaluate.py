@@ -103,8 +103,8 @@ def _measured(
     shares = [(ended - began) / len(sentences) for began, ended in pairwise(times)]
     seconds = dict(zip(("extract", "classify", "validate"), shares, strict=True))
     return [
-        record_of(sentence, Results(found, types, result), pipeline.settings.method, seconds)
-        for sentence, found, types, result in zip(sentences, candidates, typed, judged, strict=True)
+        record_of(sentence, Results(proposed, types, result), pipeline.settings.method, seconds)
+        for sentence, proposed, types, result in zip(sentences, candidates, typed, judged, strict=True)
     ]
 
 

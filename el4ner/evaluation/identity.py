@@ -20,6 +20,7 @@ DECIDES: Final = (
     "engines",
     "evidence",
     "loader.py",
+    "members_pipeline.py",
     "pipeline.py",
     "pools",
     "repeats",

@@ -69,8 +69,8 @@ def worst(records: Sequence[SentenceRecord], most: int = 20) -> list[Shown]:
     """The sentences with the most errors (missed and wrongly reported entities), the worst first; none without any."""
     counted = []
     for number, record in enumerate(records, start=1):
-        found = tally(record.gold, record.predicted)
-        errors = found.predicted + found.gold - 2 * found.correct
+        counts = tally(record.gold, record.predicted)
+        errors = counts.predicted + counts.gold - 2 * counts.correct
         if errors:
             counted.append((-errors, number, record))
     return [shown(record, number) for _, number, record in sorted(counted, key=lambda each: each[:2])[:most]]
@@ -83,16 +83,16 @@ def shown(record: SentenceRecord, number: int) -> Shown:
         Mark(*entity, "right") if entity in predicted else Mark(*entity, "missed", LOST[outcome_of(record, entity)])
         for entity in record.gold
     ]
-    said = [
+    marks = [
         Mark(*entity, "right") if entity in set(record.gold) else Mark(*entity, "wrong", _what_is_wrong(entity, record))
         for entity in record.predicted
     ]
-    found = tally(record.gold, record.predicted)
+    counts = tally(record.gold, record.predicted)
     return Shown(
         number,
-        found.predicted + found.gold - 2 * found.correct,
+        counts.predicted + counts.gold - 2 * counts.correct,
         segments(record.text, gold),
-        segments(record.text, said),
+        segments(record.text, marks),
     )
 
 
@@ -100,17 +100,17 @@ def segments(text: str, marks: Iterable[Mark]) -> tuple[Segment, ...]:
     """``text`` cut wherever a mark begins or ends; marks may lie in one another, and even cross."""
     known = sorted((mark for mark in marks if mark.start < mark.end), key=lambda mark: (mark.start, -mark.end))
     cuts = sorted({0, len(text), *(mark.start for mark in known), *(mark.end for mark in known)})
-    made = []
+    pieces = []
     for start, end in pairwise(cuts):
         around = [mark for mark in known if mark.start <= start and end <= mark.end]
-        made.append(
+        pieces.append(
             Segment(
                 text[start:end].translate(_VISIBLE),
                 around[-1] if around else None,
                 tuple(mark for mark in reversed(around) if mark.end == end),
             )
         )
-    return tuple(made)
+    return tuple(pieces)
 
 
 def _what_is_wrong(entity: tuple[int, int, str], record: SentenceRecord) -> str:

@@ -47,9 +47,9 @@ class Whisker:
     at: float
 
 
-def reliability(found: Calibration) -> Plot:
+def reliability(calibration: Calibration) -> Plot:
     """The field's origin is its upper left corner; accuracy grows upwards."""
-    most = max((each.count for each in found.bins), default=0)
+    most = max((each.count for each in calibration.bins), default=0)
     points = [
         Point(
             left=round(each.low * SIDE, 2),
@@ -60,7 +60,7 @@ def reliability(found: Calibration) -> Plot:
             count_height=round(each.count / most * HISTOGRAM, 2),
             count=each.count,
         )
-        for each in found.bins
+        for each in calibration.bins
         if each.count
     ]
     return Plot(SIDE, HISTOGRAM, tuple(points), most)

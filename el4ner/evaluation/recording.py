@@ -67,7 +67,8 @@ def record_of(
         text=sentence.text,
         gold=gold_of(sentence),
         pieces=tuple(
-            Piece(found.sentence.start, found.sentence.end, found.demonstrations) for found in results.extract.sentences
+            Piece(proposed.sentence.start, proposed.sentence.end, proposed.demonstrations)
+            for proposed in results.extract.sentences
         ),
         candidates=tuple(candidates),
         entities=entities,

@@ -62,13 +62,13 @@ def score(gold: Sequence[Sequence[Labelled]], predicted: Sequence[Sequence[Label
 
 def strict_tallies(gold: Sequence[Sequence[Labelled]], predicted: Sequence[Sequence[Labelled]]) -> list[Tally]:
     """One tally a sentence."""
-    return [tally(right, said) for right, said in zip(gold, predicted, strict=True)]
+    return [tally(labels, predictions) for labels, predictions in zip(gold, predicted, strict=True)]
 
 
 def tally(gold: Iterable[Labelled], predicted: Iterable[Labelled]) -> Tally:
     """Compare one sentence; an entity that is predicted twice is right once."""
-    right, said = Counter(gold), Counter(predicted)
-    return Tally((right & said).total(), said.total(), right.total())
+    wanted, tagged = Counter(gold), Counter(predicted)
+    return Tally((wanted & tagged).total(), tagged.total(), wanted.total())
 
 
 def of_type(sentences: Sequence[Sequence[Labelled]], label: str) -> list[list[Labelled]]:

@@ -147,18 +147,18 @@ def _interval(figures: Floats, point: float) -> Interval:
 def _resampled(sentences: int, resamples: int, seed: int) -> Iterator[Floats]:
     """How often each sentence is drawn: shape (some, sentences), ``resamples`` rows in all."""
     random = np.random.default_rng(seed)
-    for some in _portions(resamples, sentences):
+    for rows in _portions(resamples, sentences):
         if sentences:
-            yield random.multinomial(sentences, np.full(sentences, 1 / sentences), size=some).astype(np.float64)
+            yield random.multinomial(sentences, np.full(sentences, 1 / sentences), size=rows).astype(np.float64)
         else:
-            yield np.zeros((some, 0))
+            yield np.zeros((rows, 0))
 
 
 def _coins(sentences: int, rounds: int, seed: int) -> Iterator[Floats]:
     """1 where a sentence's answers are swapped: shape (some, sentences), ``rounds`` rows in all."""
     random = np.random.default_rng(seed)
-    for some in _portions(rounds, sentences):
-        yield random.integers(0, 2, size=(some, sentences)).astype(np.float64)
+    for rows in _portions(rounds, sentences):
+        yield random.integers(0, 2, size=(rows, sentences)).astype(np.float64)
 
 
 def _portions(rows: int, columns: int) -> Iterator[int]:

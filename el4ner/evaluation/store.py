@@ -83,9 +83,9 @@ def _cut_half_line(file: BinaryIO) -> None:
     while end:
         start = max(0, end - 65_536)
         file.seek(start)
-        found = file.read(end - start).rfind(b"\n")
-        if found >= 0:
-            end = start + found + 1
+        at = file.read(end - start).rfind(b"\n")
+        if at >= 0:
+            end = start + at + 1
             break
         end = start
     if end < size:

@@ -152,12 +152,12 @@ def compare_with(
         EvaluationError: the runs are over different sentences or gold standards.
     """
     mine, theirs = paired(result.records, other)
-    found = compare(tallies_of(mine), tallies_of(theirs), seed=seed)
-    return replace(result, comparison=replace(found, other=name))
+    comparison = compare(tallies_of(mine), tallies_of(theirs), seed=seed)
+    return replace(result, comparison=replace(comparison, other=name))
 
 
-def _cis(found: Intervals) -> dict[str, Any]:
-    return {f"{name}_ci": interval for name, interval in asdict(found).items()}
+def _cis(intervals: Intervals) -> dict[str, Any]:
+    return {f"{name}_ci": interval for name, interval in asdict(intervals).items()}
 
 
 def _flat(lost: Losses) -> dict[str, Any]:

@@ -74,12 +74,13 @@ def _confidence(result: EvaluationResult) -> str:
     )
 
 
-def _compared(found: Comparison) -> str:
-    low, high = found.difference_ci
+def _compared(comparison: Comparison) -> str:
+    low, high = comparison.difference_ci
     return (
-        f"against {found.other}: F1 {found.f1:.3f} - {found.other_f1:.3f} = {found.difference:+.3f} "
-        f"({low:+.3f} to {high:+.3f}), {_kept_together(f'p = {found.p_value:.4f}')}, "
-        f"paired over {found.sentences} sentences"
+        f"against {comparison.other}: F1 {comparison.f1:.3f} - {comparison.other_f1:.3f} = "
+        f"{comparison.difference:+.3f} "
+        f"({low:+.3f} to {high:+.3f}), {_kept_together(f'p = {comparison.p_value:.4f}')}, "
+        f"paired over {comparison.sentences} sentences"
     )
 
 

@@ -50,7 +50,7 @@ class Trial:
         return {
             **{key: value for key, value in asdict(self).items() if key not in ("off", "soft", "hard")},
             "off": {"f1": self.off},
-            **{kind: {key: getattr(found, key) for key in keep} for kind, found in kinds.items()},
+            **{kind: {key: getattr(comparison, key) for key in keep} for kind, comparison in kinds.items()},
         }
 
 
@@ -75,7 +75,7 @@ def compared(verified: VerifiedPool, method: MethodSettings, manifest: Manifest,
     """The three kinds side by side, all else as ``method`` has it."""
     tallies = {kind: [_tally(sentence, method, manifest, kind) for sentence in verified.sentences] for kind in _KINDS}
     against_off: dict[Kind, Comparison] = {kind: compare(tallies[kind], tallies["off"]) for kind in ("soft", "hard")}
-    said = [
+    verdicts = [
         (verdict.probability, _place(typed.candidate.span, typed.type) in sentence.gold)
         for sentence in verified.sentences
         for typed, verdict in sentence.result.validated
@@ -84,11 +84,11 @@ def compared(verified: VerifiedPool, method: MethodSettings, manifest: Manifest,
         verifier=verifier,
         sentences=len(verified.sentences),
         gold=sum(len(sentence.gold) for sentence in verified.sentences),
-        asked=len(said),
+        asked=len(verdicts),
         off=against_off["soft"].other_f1,
         soft=against_off["soft"],
         hard=against_off["hard"],
-        auc=auc([p for p, right in said if right], [p for p, right in said if not right]),
+        auc=auc([p for p, right in verdicts if right], [p for p, right in verdicts if not right]),
         seconds_per_sentence=verified.seconds / max(1, len(verified.sentences)),
         chosen=choose(against_off),
     )
@@ -101,9 +101,9 @@ def choose(against_off: Mapping[Kind, Comparison]) -> Kind:
     what the verifier rejects.
     """
     better = {
-        kind: found.difference
-        for kind, found in against_off.items()
-        if found.difference >= AT_LEAST - 1e-9 and found.p_value < SIGNIFICANT
+        kind: comparison.difference
+        for kind, comparison in against_off.items()
+        if comparison.difference >= AT_LEAST - 1e-9 and comparison.p_value < SIGNIFICANT
     }
     return max(better, key=lambda kind: (better[kind], kind == "soft"), default="off")
 
@@ -129,7 +129,7 @@ def _tally(sentence: VerifiedSentence, method: MethodSettings, manifest: Manifes
         validation=kind,
         min_confidence=method.min_confidence,
     )
-    return tally(sentence.gold, [(one.start, one.end, one.type) for one in tagged.entities])
+    return tally(sentence.gold, [(entity.start, entity.end, entity.type) for entity in tagged.entities])
 
 
 def _place(span: Span, label: str) -> tuple[int, int, str]:

@@ -36,20 +36,20 @@ def parse_task(task: Mapping[str, Any]) -> Labelled | Rejected:
         raise PoolError(
             'has "completions": an export of Label Studio before 1.0; import and export it with a newer one'
         )
-    kept = []
+    usable = []
     annotations = list_in(task, "annotations") if "annotations" in task else []
     for annotation in annotations:
         if not isinstance(annotation, Mapping):
             raise PoolError(f"an annotation has to be an object, not {quoted(annotation)}")
         if not annotation.get("was_cancelled"):
-            kept.append(annotation)
-    if annotations and not kept:
+            usable.append(annotation)
+    if annotations and not usable:
         return Rejected("skipped in Label Studio")
-    if not kept:
+    if not usable:
         raise PoolError("nobody has annotated this task (predictions do not count): leave it out of the export")
-    chosen = [annotation for annotation in kept if annotation.get("ground_truth") is True] or kept
+    chosen = [annotation for annotation in usable if annotation.get("ground_truth") is True] or usable
     regions = [_regions(_results(annotation)) for annotation in chosen]
-    if any(set(other) != set(regions[0]) for other in regions[1:]):
+    if any(set(region) != set(regions[0]) for region in regions[1:]):
         raise PoolError(f"has {len(chosen)} annotations that differ: mark one of them as ground truth")
     return Labelled(_text(task["data"], frozenset()), tuple(regions[0]), "auto")
 

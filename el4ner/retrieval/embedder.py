@@ -115,13 +115,13 @@ class SentenceTransformerEmbedder:
         for start in range(0, len(texts), self._batch_size):
             part = list(texts[start : start + self._batch_size])
             tokens = self._model.encode(part, output_value="token_embeddings", show_progress_bar=False)
-            for text, own, found in zip(part, spans[start : start + self._batch_size], tokens, strict=True):
+            for text, places, encoded in zip(part, spans[start : start + self._batch_size], tokens, strict=True):
                 offsets = np.asarray(
                     self._model.tokenizer(text, return_offsets_mapping=True, truncation=True)["offset_mapping"]
                 )
-                states = np.asarray(found.float().cpu(), dtype=np.float32)[: len(offsets)]
+                states = np.asarray(encoded.float().cpu(), dtype=np.float32)[: len(offsets)]
                 starts, ends = offsets[: len(states), 0], offsets[: len(states), 1]
-                for first, last in own:
+                for first, last in places:
                     inside = (starts < last) & (ends > first) & (ends > starts)
                     vectors.append(states[inside].mean(axis=0) if inside.any() else np.zeros(width, np.float32))
         return np.stack(vectors) if vectors else np.zeros((0, width), dtype=np.float32)

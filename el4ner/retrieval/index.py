@@ -50,8 +50,8 @@ class PoolIndex:
         spans: list[int] = []
         first = [0]
         for sentence in pool.sentences:
-            own = dict.fromkeys(span.text for span, _ in sentence.spans)
-            spans += [rows.setdefault(text, len(rows)) for text in own]
+            surfaces = dict.fromkeys(span.text for span, _ in sentence.spans)
+            spans += [rows.setdefault(text, len(rows)) for text in surfaces]
             first.append(len(spans))
         return cls(
             surfaces=embedder.embed(list(rows), progress=progress),
@@ -111,15 +111,15 @@ class PoolIndex:
         spans. Each input is ``queries`` (Q, D) and ``weights`` (Q,), positive; each result (N,): −1 for a pool sentence
         without any span.
         """
-        found: list[npt.NDArray[np.float32]] = []
-        while len(found) < len(inputs):
-            some = [inputs[len(found)]]
-            for one in inputs[len(found) + 1 :]:
-                if sum(len(weights) for _, weights in some) + len(one[1]) > _QUERIES:
+        similarities: list[npt.NDArray[np.float32]] = []
+        while len(similarities) < len(inputs):
+            portion = [inputs[len(similarities)]]
+            for following in inputs[len(similarities) + 1 :]:
+                if sum(len(weights) for _, weights in portion) + len(following[1]) > _QUERIES:
                     break
-                some.append(one)
-            found.extend(self._similarities(some))
-        return found
+                portion.append(following)
+            similarities.extend(self._similarities(portion))
+        return similarities
 
     def _similarities(
         self, inputs: Sequence[tuple[Vectors, npt.NDArray[np.float32]]]

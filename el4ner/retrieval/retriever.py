@@ -133,10 +133,10 @@ class CachedRetriever:
         results = [self._decode(value) for value in self._cache.get_many(keys)]
         missing = [i for i, result in enumerate(results) if result is None]
         if missing:
-            found = self._inner.retrieve([sentences[i] for i in missing], [query_spans[i] for i in missing])
+            retrieved = self._inner.retrieve([sentences[i] for i in missing], [query_spans[i] for i in missing])
             results = list(results)
             fresh: dict[str, bytes] = {}
-            for i, indices in zip(missing, found, strict=True):
+            for i, indices in zip(missing, retrieved, strict=True):
                 results[i] = indices
                 fresh[keys[i]] = orjson.dumps(indices)
             self._cache.set_many(fresh)

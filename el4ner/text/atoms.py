@@ -86,7 +86,7 @@ class Atom(NamedTuple):
 
 def atoms(text: str) -> list[Atom]:
     """The atoms of a text, from left to right, without overlaps. In time that grows with the text's length."""
-    found = []
+    tokens = []
     for match in _ATOM.finditer(text):
         start, end = match.span()
         kind = _kind(match)
@@ -94,8 +94,8 @@ def atoms(text: str) -> list[Atom]:
             continue
         end = address_end(text, start, end) if kind in _ADDRESSES else without_closing(text, start, end)
         if end > start:
-            found.append(Atom(start, end, kind))
-    return found
+            tokens.append(Atom(start, end, kind))
+    return tokens
 
 
 def address_end(text: str, start: int, end: int) -> int:

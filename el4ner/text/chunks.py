@@ -35,18 +35,18 @@ public replication uses."""
 
 def chunks(text: str, kind: TextKind = "prose") -> list[Chunk]:
     """The proposals for one sentence: sorted by start then longest first, each span once."""
-    found = log_chunks(text) if kind == "log" else prose_chunks(text)
-    unique = {(chunk.span.start, chunk.span.end): chunk for chunk in found}
+    proposed = log_chunks(text) if kind == "log" else prose_chunks(text)
+    unique = {(chunk.span.start, chunk.span.end): chunk for chunk in proposed}
     return sorted(unique.values(), key=lambda chunk: (chunk.span.start, -chunk.span.end))
 
 
-def outermost(found: Sequence[Chunk]) -> list[Span]:
+def outermost(chunks_of_text: Sequence[Chunk]) -> list[Span]:
     """The spans of :func:`chunks`' result that lie in no other one: each name once, not its parts as well."""
-    kept: list[Span] = []
-    for chunk in found:  # by start, then longest first: what lies in another one comes after it
-        if not kept or chunk.span.end > kept[-1].end:
-            kept.append(chunk.span)
-    return kept
+    spans: list[Span] = []
+    for chunk in chunks_of_text:  # by start, then longest first: what lies in another one comes after it
+        if not spans or chunk.span.end > spans[-1].end:
+            spans.append(chunk.span)
+    return spans
 
 
 def span_weight(surface: str) -> float:

@@ -88,9 +88,9 @@ def _residue(text: str, runs: list[tuple[int, int, bool]]) -> Iterable[tuple[int
     for line in _LINE.finditer(text):
         if text.find(_RESET, *line.span()) < 0:
             continue
-        found = [match for match in _RESIDUE.finditer(text, *line.span()) if is_apart(match.start())]
-        if any(match.group() == _RESET for match in found):
-            yield from ((*match.span(), True) for match in found)
+        codes = [match for match in _RESIDUE.finditer(text, *line.span()) if is_apart(match.start())]
+        if any(match.group() == _RESET for match in codes):
+            yield from ((*match.span(), True) for match in codes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,18 +150,18 @@ class CleanText:
         index = bisect_left(self._ends, first + 1)
         if index == len(self._runs) or self._runs[index][0] >= last:
             return [(first, last)]
-        found = []
+        uncut = []
         whole = True
         while index < len(self._runs) and self._runs[index][0] < last:
             cut, following, _ = self._runs[index]
             between = self._is_between_words(following)
             if whole and between:
-                found.append((first, cut))
+                uncut.append((first, cut))
             whole, first = between, following
             index += 1
         if whole:
-            found.append((first, last))
-        trimmed = (_trimmed(self.original, *stretch) for stretch in found)
+            uncut.append((first, last))
+        trimmed = (_trimmed(self.original, *stretch) for stretch in uncut)
         return [(at, to) for at, to in trimmed if any(map(str.isalnum, self.original[at:to]))]
 
     def _is_between_words(self, place: int) -> bool:

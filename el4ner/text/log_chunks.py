@@ -61,15 +61,15 @@ class _Reader:
         self.forms: list[tuple[int, int]] = []
 
     def spans(self) -> Iterator[tuple[int, int]]:
-        for found in _SCAN.finditer(self.line):
-            start, end = found.span()
-            match found.lastgroup:
+        for token in _SCAN.finditer(self.line):
+            start, end = token.span()
+            match token.lastgroup:
                 case "url":
                     yield from self.url(start, end)
                 case "ipv6":
                     yield from self.ipv6(start, end)
                 case "windows":
-                    yield start, start + len(found.group().rstrip(".:"))
+                    yield start, start + len(token.group().rstrip(".:"))
                 case "field":
                     yield from self.field(start, end)
                 case kind:
@@ -105,11 +105,11 @@ class _Reader:
 
     def phrases(self) -> Iterator[tuple[int, int]]:
         """What is a name of several words: a short quoted value, and words with capitals one after the other."""
-        for found in _QUOTED.finditer(self.line):
-            if 2 <= len(found.group(2).split()) <= MAX_QUOTED_WORDS and found.group(2) == found.group(2).strip():
-                yield found.span(2)
-        for found in _CAPITALISED.finditer(self.line):
-            start, end = found.span()
+        for match in _QUOTED.finditer(self.line):
+            if 2 <= len(match.group(2).split()) <= MAX_QUOTED_WORDS and match.group(2) == match.group(2).strip():
+                yield match.span(2)
+        for match in _CAPITALISED.finditer(self.line):
+            start, end = match.span()
             while self.line[start:end].split(" ")[0].lower() in function_words() and " " in self.line[start:end]:
                 start += self.line[start:end].index(" ") + 1
             if " " in self.line[start:end] and all(end <= first or last <= start for first, last in self.forms):

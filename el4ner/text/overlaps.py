@@ -43,15 +43,15 @@ def resolve_overlaps(entities: Iterable[Entity], policy: OverlapPolicy = "flat")
     *Bank of England Museum*.
     """
     ranked = sorted(entities, key=lambda e: (-score(e), e.start - e.end, e.start, e.type, -e.confidence, e.proposed_by))
-    kept: list[Entity] = []
+    remaining: list[Entity] = []
     for cluster, pairs in _clusters(ranked, policy):
         if len(cluster) == 1:
-            kept.append(ranked[cluster[0]])
+            remaining.append(ranked[cluster[0]])
         elif pairs is None:
-            kept += _by_rank([ranked[index] for index in sorted(cluster)], policy)
+            remaining += _by_rank([ranked[index] for index in sorted(cluster)], policy)
         else:
-            kept += [ranked[index] for index in _unbeaten(ranked, cluster, pairs, policy)]
-    return tuple(sorted(kept, key=lambda e: (e.start, -e.end)))
+            remaining += [ranked[index] for index in _unbeaten(ranked, cluster, pairs, policy)]
+    return tuple(sorted(remaining, key=lambda e: (e.start, -e.end)))
 
 
 def score(entity: Entity) -> float:
@@ -79,13 +79,15 @@ def _clusters(
         reach = max(reach, entity.end) if cluster else entity.end
         cluster.append(index)
         if pairs is not None:
-            open_ = [other for other in open_ if ranked[other].end > entity.start]
+            open_ = [earlier for earlier in open_ if ranked[earlier].end > entity.start]
             compared += len(open_)
             if compared > _PAIRS * max(len(cluster), _PAIRS):
                 pairs = None
                 continue
             pairs += [
-                (min(index, other), max(index, other)) for other in open_ if _conflict(entity, ranked[other], policy)
+                (min(index, earlier), max(index, earlier))
+                for earlier in open_
+                if _conflict(entity, ranked[earlier], policy)
             ]
             open_.append(index)
     if cluster:
@@ -112,28 +114,28 @@ def _unbeaten(
     heapq.heapify(ready)
     waiting = sorted(cluster)
     left = set(cluster)
-    kept = []
+    unbeaten = []
     for best in waiting:
         ready += [] if ready or best not in left else [best]
         while ready:
             index = heapq.heappop(ready)
             if index not in left:
                 continue
-            kept.append(index)
+            unbeaten.append(index)
             left.discard(index)
             for gone in left.intersection(rivals[index]):
                 left.discard(gone)
-                for other in beaten[gone]:
-                    beaters[other] -= 1
-                    if not beaters[other] and other in left:
-                        heapq.heappush(ready, other)
-    return kept
+                for beaten_by_it in beaten[gone]:
+                    beaters[beaten_by_it] -= 1
+                    if not beaters[beaten_by_it] and beaten_by_it in left:
+                        heapq.heappush(ready, beaten_by_it)
+    return unbeaten
 
 
 def _by_rank(ranked: Sequence[Entity], policy: OverlapPolicy) -> list[Entity]:
     kept: list[Entity] = []
     for entity in ranked:
-        if not any(_conflict(entity, other, policy) for other in kept):
+        if not any(_conflict(entity, better, policy) for better in kept):
             kept.append(entity)
     return kept
 
@@ -144,12 +146,12 @@ def _holds_a_part(outer: Entity, inner: Entity) -> bool:
     return inside and outer.type != inner.type and score(outer) >= score(inner) - OUTER_MARGIN
 
 
-def _conflict(one: Entity, other: Entity, policy: OverlapPolicy) -> bool:
-    if one.end <= other.start or other.end <= one.start:
+def _conflict(left: Entity, right: Entity, policy: OverlapPolicy) -> bool:
+    if left.end <= right.start or right.end <= left.start:
         return False
-    if policy == "flat" or (one.start, one.end) == (other.start, other.end):
+    if policy == "flat" or (left.start, left.end) == (right.start, right.end):
         return True
-    outer, inner = (one, other) if one.end - one.start > other.end - other.start else (other, one)
+    outer, inner = (left, right) if left.end - left.start > right.end - right.start else (right, left)
     if not (outer.start <= inner.start and inner.end <= outer.end):
         return True
     return outer.type == inner.type and (inner.end == outer.end or _LEXICON not in inner.proposed_by)

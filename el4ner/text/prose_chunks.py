@@ -59,22 +59,22 @@ _MARKED_OFF = regex.compile(
 def prose_chunks(text: str) -> list[Chunk]:
     """The proposals for one sentence, in no order; a span may stand there twice."""
     words = words_of(text)
-    found: list[Chunk] = []
+    proposals: list[Chunk] = []
     place = {word.start: index for index, word in enumerate(words)}
     for run in proper_runs(text, words):
         for parts in _by_lines(lines_of(text, run), _proper_parts):
-            found.extend(_chunk(text, part, proper=True) for part in parts)
+            proposals.extend(_chunk(text, part, proper=True) for part in parts)
         for line in lines_of(text, run):
             before = words[max(place[line[0].start] - 1, 0)]
             if before.text == "The" and is_gap(text[before.end : line[0].start]):
-                found.append(_chunk(text, [before, *line], proper=True))
+                proposals.append(_chunk(text, [before, *line], proper=True))
     for run in content_runs(text, words):
         for common in _by_lines(lines_of(text, run), _common_parts):
-            found.extend(_chunk(text, part, proper=any(word.proper for word in part)) for part in common)
+            proposals.extend(_chunk(text, part, proper=any(word.proper for word in part)) for part in common)
     for run in caseless_runs(text, words):
-        found.extend(_chunk(text, part, proper=False) for part in _caseless_parts(text, run))
-    found.extend(_marked_off(text))
-    return found
+        proposals.extend(_chunk(text, part, proper=False) for part in _caseless_parts(text, run))
+    proposals.extend(_marked_off(text))
+    return proposals
 
 
 def _by_lines(
@@ -126,10 +126,10 @@ def _run_and_parts(run: list[Word]) -> list[list[Word]]:
         if len(part) >= 4:
             spans.append(part[-3:])
     place = {word.start: index for index, word in enumerate(run)}
-    for one, other in pairwise(fine):
-        between = run[place[one[-1].start] + 1 : place[other[0].start]]
+    for left, right in pairwise(fine):
+        between = run[place[left[-1].start] + 1 : place[right[0].start]]
         if between and between[0].text == "of":
-            spans.extend(([*one, *between, *other], [one[-1], *between, *other]))
+            spans.extend(([*left, *between, *right], [left[-1], *between, *right]))
     return spans
 
 

@@ -149,7 +149,7 @@ def _joined(pieces: list[tuple[int, int]], is_inside: Callable[[int], bool]) -> 
 
 
 def _lines(text: str) -> list[tuple[int, int]]:
-    return [found.span() for found in _LINE.finditer(text)]
+    return [match.span() for match in _LINE.finditer(text)]
 
 
 def _boundaries(text: str, language: str) -> list[tuple[int, int]]:

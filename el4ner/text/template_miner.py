@@ -82,9 +82,9 @@ class TemplateMiner:
     def _known_fields(self, cells: list[_Cell], rendered: list[str], open_cells: list[int]) -> set[int]:
         """The cells that are fields by what was learnt; they are masked in ``rendered``."""
         masked: set[int] = set()
-        found = True
-        while found:  # one field may have been learnt where another one was already
-            found = False
+        learnt = True
+        while learnt:  # one field may have been learnt where another one was already
+            learnt = False
             for index in open_cells:
                 if index in masked:
                     continue
@@ -93,7 +93,7 @@ class TemplateMiner:
                     self._fields.move_to_end(shape)
                     rendered[index] = _mask(cells[index])
                     masked.add(index)
-                    found = True
+                    learnt = True
         return masked
 
     def _learn(self, cells: list[_Cell], rendered: list[str], open_cells: list[int]) -> int | None:
@@ -122,11 +122,11 @@ def _cells(base: Template) -> list[_Cell]:
     line = base.line
     bounds = [0]
     kinds: dict[int, str] = {}
-    for found in _WORD.finditer(line):
-        kind = _word_kind(found.group())
+    for match in _WORD.finditer(line):
+        kind = _word_kind(match.group())
         if kind and len(kinds) < MAX_WORDS:
-            kinds[found.start()] = kind
-            bounds.extend(found.span())
+            kinds[match.start()] = kind
+            bounds.extend(match.span())
     bounds.append(len(line))
     cells = []
     pieces = iter(base.pieces)

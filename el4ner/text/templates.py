@@ -126,17 +126,17 @@ def cut(line: str, fields: Iterable[Piece]) -> list[Piece]:
 
 
 def _fields(line: str, pattern: re.Pattern[str], first: int, last: int) -> Iterator[Piece]:
-    for found in pattern.finditer(line, first, last):
-        start, end = found.span()
-        kind = found.lastgroup or ""
+    for match in pattern.finditer(line, first, last):
+        start, end = match.span()
+        kind = match.lastgroup or ""
         if kind == "ipv6":
             # The colon behind an address looks like a part of it.
             end = next((to for to in (end, end - 1) if is_ipv6(line[start:to])), start)
             if end == start:
-                yield from _fields(line, _NUMBER, start, found.end())
+                yield from _fields(line, _NUMBER, start, match.end())
                 continue
         elif kind == "class":
             kind = f"{line[start]}xx"
-        elif kind in ("num", "hex") and not found.group().strip("-0x"):
+        elif kind in ("num", "hex") and not match.group().strip("-0x"):
             kind = "nought"
         yield Piece(start, end, kind)
