@@ -172,6 +172,11 @@ class MemberJoin(Generic[T]):
         return len(self._settled)
 
     @property
+    def has_work(self) -> bool:
+        """Whether :meth:`take` would give anything."""
+        return bool(self._settled)
+
+    @property
     def remembered_documents(self) -> int:
         """Documents whose answer is known to have been told, or will be."""
         return len(self._last)

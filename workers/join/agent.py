@@ -24,6 +24,7 @@ from workers.join.write_loop import WriteLoop
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
+from workers.stages.crash_journal import CrashJournal
 from workers.telemetry.recorder import WorkerRecorder
 from workers.topics import Topic
 
@@ -81,7 +82,7 @@ B = TypeVar("B", bound=Backlog[Any, Any])
 
 
 class GroupWriter(Protocol):
-    """Writes a backlog's groups; keeps the crash journal of what it writes."""
+    """Writes a backlog's groups."""
 
     @property
     def documents(self) -> int:
@@ -91,11 +92,9 @@ class GroupWriter(Protocol):
     def failures(self) -> int:
         """How many of them have failed."""
 
-    def take_over(self) -> None:
-        """Read the crash journals of processes that died."""
-
-    def close(self) -> None:
-        """This process ends: remove its crash journal, unless a successor has to know what this process died of."""
+    @property
+    def journal(self) -> CrashJournal:
+        """What this process is blamed for, and what those that died have left."""
 
 
 class JoinAgent(ABC, Generic[B]):
@@ -216,7 +215,7 @@ class JoinAgent(ABC, Generic[B]):
     async def take_over(self) -> None:
         """Partitions were assigned; nothing is read of them before this returns."""
         self._telemetry.assigned()
-        await asyncio.to_thread(self._writer.take_over)
+        await asyncio.to_thread(self._writer.journal.take_over)
 
     async def drain(self) -> None:
         """Write what is settled, within ``worker.shutdown_seconds``. What is not comes again, here or elsewhere."""
@@ -228,4 +227,4 @@ class JoinAgent(ABC, Generic[B]):
 
     async def release(self) -> None:
         """Stop for good."""
-        self._writer.close()
+        self._writer.journal.close()

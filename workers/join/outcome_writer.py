@@ -92,19 +92,9 @@ class OutcomeWriter:
         self._random = random
         self._telemetry = telemetry
         self._changelog = changelog_name(app.settings.kafka)
-        self._journal = CrashJournal(app.settings.worker.data_dir, AGGREGATE)
+        self.journal = CrashJournal(app.settings.worker.data_dir, AGGREGATE)
         worker = app.settings.worker
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
-        self._crashed = False
-
-    def take_over(self) -> None:
-        """Read what processes that died have left."""
-        self._journal.take_over()
-
-    def close(self) -> None:
-        """This process ends; if it did not end of an outcome, nobody has to know what it wrote."""
-        if not self._crashed:
-            self._journal.close()
 
     async def write_group(self, owned: OwnedPartition) -> None:
         """Write what is settled next, and nothing else of it if any of it cannot be written.
@@ -152,17 +142,16 @@ class OutcomeWriter:
                 raise
         except Exception as error:
             if may_be_of_a_message(error):
-                self._journal.blame(self._suspects(owned, group))
-                self._crashed = True
+                self.journal.blame(self._suspects(owned, group))
             raise
         else:
             self._limit.check([None for _ in group.outcomes])
 
     def _deaths(self, owned: OwnedPartition, group: Group[Ticket]) -> int:
         """How many workers died over the document of the group over which most did."""
-        if not self._journal.has_suspects:
+        if not self.journal.has_suspects:
             return 0
-        return max((self._journal.deaths(record) for record in self._suspects(owned, group)), default=0)
+        return max((self.journal.deaths(record) for record in self._suspects(owned, group)), default=0)
 
     def _suspects(self, owned: OwnedPartition, group: Group[Ticket]) -> list[Record]:
         """The messages by which the documents of a group are known again, of those where it is known where they lie."""
@@ -222,9 +211,9 @@ class OutcomeWriter:
                 self.app.positions.finish(one.ticket)
         self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
         self.documents += len(traced)
-        if self._journal.has_suspects:
+        if self.journal.has_suspects:
             for record in self._suspects(owned, group):
-                self._journal.settled(record)
+                self.journal.settled(record)
         for outcome, trace in traced:
             self.failures += outcome.closed.status == "failed"
             extra = {"stage": AGGREGATE, "document_id": outcome.id, "trace_id": trace.trace_id}

@@ -20,7 +20,8 @@ from el4ner.stages.combine import Combiner
 from el4ner.types import Document
 from tests.support.answers import TIME, arrived, random, raw
 from workers.config import StreamSettings, load_stream_settings
-from workers.ensemble.combiner import CombineWorker, WaitingAnswer, combined, read_member_answer, smaller
+from workers.ensemble.combined_answers import WaitingAnswer, combined, read_member_answer, smaller
+from workers.ensemble.combiner import CombineWorker
 from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, SettledAnswer
 from workers.ensemble.members import part_of
 from workers.kafka.delivery import RefusedError
@@ -84,7 +85,8 @@ class Processes:
         return self.told(settled)
 
     def told(self, settled: SettledAnswer[WaitingAnswer]) -> tuple[StageAnswer, list[StageAnswer]]:
-        return combined(settled, self.combiner, now_ms=TIME, random=random)
+        answer, *letters = combined(settled, self.combiner, now_ms=TIME, random=random)
+        return answer, letters
 
 
 def _answered(stage: Stage[Any, Any], record: Record, call: Any, error: Any = None) -> Outgoing:
@@ -299,7 +301,7 @@ def test_an_answer_that_is_too_large_fails_and_every_part_of_it_is_a_dead_letter
         join.answer(found, WaitingAnswer(record, Ticket(("t", 0), record.offset, 1)), now=0)
     (settled,) = join.take(9)
     refused = RefusedError("too large for topic 'p.typed-entities'", code="output-too-large")
-    answer, others = combined(settled, processes.combiner, now_ms=TIME, random=random, refusal=lambda _: refused)
+    answer, *others = combined(settled, processes.combiner, now_ms=TIME, random=random, refusal=lambda _: refused)
     letters = [message for one in (answer, *others) for message in one.messages if message.topic is Topic.DEAD_LETTERS]
     assert sorted(letter.value or b"" for letter in letters) == sorted(record.value or b"" for record in said)
     failed = value_of(answer.messages[-1])
@@ -325,6 +327,7 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
 
     def process() -> CombineWorker:
         app: Any = SimpleNamespace(
+            stage="combine",
             settings=settings,
             deliver=bug,
             agent=lambda *_, **__: lambda function: function,
@@ -336,21 +339,22 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
         worker = CombineWorker(
             app, processes.combiner, clock_ms=clock, monotonic_ms=clock, random=random, telemetry=telemetry
         )
-        worker._journal.take_over()
+        worker._writer.journal.take_over()
         return worker
 
     for _ in range(2):
         worker = process()
-        assert worker._unless_it_kills(answer) is answer
+        assert worker._writer._unless_it_kills(answer) is answer
         with pytest.raises(RuntimeError):
-            await worker._deliver([answer])
+            await worker._writer._delivery.deliver([answer])
         # What it died of is told though it ends in order.
         await worker.release()
-        file, worker._journal._file = worker._journal._file, None
+        journal = worker._writer.journal
+        file, journal._file = journal._file, None
         assert file is not None
         os.close(file)
     last = process()
-    given_up = last._unless_it_kills(answer)
+    given_up = last._writer._unless_it_kills(answer)
     assert given_up.error is not None
     assert given_up.error.code == "worker-crash"
     assert [message.topic for message in given_up.messages] == [Topic.DEAD_LETTERS, Topic.TYPED_ENTITIES]

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.support.examples import examples
 from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, SettledAnswer
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages.envelope import Origin
@@ -407,7 +408,7 @@ def run(world: World, steps: Sequence[str]) -> World:
     return world
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.data())
 def test_what_is_told_is_made_of_all_answers_or_says_who_is_missing(data: st.DataObject) -> None:
     raws = data.draw(raw_topics())
@@ -433,7 +434,7 @@ def test_what_is_told_is_made_of_all_answers_or_says_who_is_missing(data: st.Dat
         assert parts or settled.failures
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=examples(400), deadline=None)
 @given(st.data())
 def test_nothing_is_lost(data: st.DataObject) -> None:
     """Of each document the last thing that happened to it is told: an answer about its last revision, or that it is
@@ -448,7 +449,7 @@ def test_nothing_is_lost(data: st.DataObject) -> None:
             assert (own[-1].is_deletion, own[-1].position) in told
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=examples(200), deadline=None)
 @given(st.data())
 def test_without_loss_or_delay_every_order_gives_one_and_the_same(data: st.DataObject) -> None:
     asked = {raw.document: raw for raw in data.draw(raw_topics()) if not raw.is_deletion}

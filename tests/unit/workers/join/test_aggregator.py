@@ -272,7 +272,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
 
     async def process() -> Partition:
         partition = Partition(tmp_path)
-        partition.aggregator._writer._journal.take_over()
+        partition.aggregator._writer.journal.take_over()
         for verdict in verdicts:
             if (verdict.key or b"").decode() not in done:
                 partition.handle(verdict)
@@ -290,7 +290,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
         with pytest.raises(ZeroDivisionError):
             await partition.write()
         done |= emitted(partition)
-        file, partition.aggregator._writer._journal._file = partition.aggregator._writer._journal._file, None
+        file, partition.aggregator._writer.journal._file = partition.aggregator._writer.journal._file, None
         assert file is not None
         os.close(file)
     # From the second time on each is written alone.
@@ -301,8 +301,8 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
     assert {name: body["status"] for name, body in tagged.items()} == {"poison": "failed", "b": "complete"}
     assert tagged["poison"]["error"]["code"] == "worker-crash"
     assert partition.letters == ["worker-crash"]
-    assert not partition.aggregator._writer._journal.has_suspects
-    partition.aggregator._writer._journal.close()
+    assert not partition.aggregator._writer.journal.has_suspects
+    partition.aggregator._writer.journal.close()
 
 
 @pytest.mark.parametrize("open_before", [False, True])
@@ -322,7 +322,7 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
 
     async def process() -> Partition:
         partition = Partition(tmp_path)
-        partition.aggregator._writer.take_over()
+        partition.aggregator._writer.journal.take_over()
         if open_before:
             found = Recovered()
             _take_in(found, *open_record("poison", state, since=TIME), "changelog")
@@ -339,7 +339,7 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
             await partition.write()
         # What it died of is told though it ends in order.
         await partition.aggregator.release()
-        notes = partition.aggregator._writer._journal
+        notes = partition.aggregator._writer.journal
         file, notes._file = notes._file, None
         assert file is not None
         os.close(file)
@@ -352,7 +352,7 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
     (letter,) = [one for one in partition.writer.transactions[-1] if one.topic is Topic.DEAD_LETTERS]
     assert (letter.value, find(letter.headers, "el4ner-offset")) == (answer.value, b"41")
     assert partition.positions.in_flight == 0
-    partition.aggregator._writer.close()
+    partition.aggregator._writer.journal.close()
 
 
 async def test_an_unreadable_verdict_of_nobody_is_a_dead_letter() -> None:
