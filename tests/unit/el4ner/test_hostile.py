@@ -33,6 +33,7 @@ from el4ner.text.template_miner import TemplateMiner
 from el4ner.text.templates import template_of
 from el4ner.types import Document, Entity, Span, TaggedDocument
 from tests.support.doubles import ScriptedEngine
+from tests.support.examples import examples
 
 POOL = Pool(
     "p",
@@ -222,7 +223,7 @@ def test_an_article_of_fifteen_thousand_words_passes() -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(st.text(st.characters(), max_size=80), st.sampled_from(["p", "l"]))
 def test_any_text_is_tagged_or_refused(method: str, text: str, pool: str) -> None:
     made = pipeline(echo(), **METHODS[method])
@@ -331,7 +332,7 @@ def test_a_model_that_obeys_the_document_still_gives_spans_of_the_list(attack: s
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=examples(30))
 @given(HOSTILE_TEXT, st.lists(st.sampled_from(ATTACKS) | ANY_TEXT, min_size=1, max_size=3), st.sampled_from(["p", "l"]))
 def test_whatever_the_models_answer_only_spans_of_the_list_come_out(
     method: str, text: str, answers: list[str], pool: str
@@ -378,7 +379,7 @@ def by_hash() -> ScriptedEngine:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.lists(st.tuples(HOSTILE_TEXT, st.sampled_from(["p", "l"])), min_size=2, max_size=5))
 def test_a_document_is_tagged_alone_as_among_others(method: str, texts: list[tuple[str, str]]) -> None:
     """Whatever the others are, in a batch or in calls before: also from memory."""
@@ -390,7 +391,7 @@ def test_a_document_is_tagged_alone_as_among_others(method: str, texts: list[tup
         assert repr(run(other, document)) == repr([result])
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=examples(25))
 @given(st.lists(HOSTILE_TEXT, min_size=1, max_size=4))
 def test_prose_is_tagged_so_by_default_too(texts: list[str]) -> None:
     documents = [Document(str(number), text) for number, text in enumerate(texts)]

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from tools.__main__ import app
 from tools.schema_compat import (
     INTERNAL,
@@ -27,7 +26,7 @@ from tools.schema_compat import (
 )
 from workers.messages.json_schemas import schemas_dir
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 RELEASED = schemas_dir() / "released"
 

@@ -16,7 +16,6 @@ from typer.testing import CliRunner
 
 from el4ner.errors import PoolError
 from el4ner.pools import load_pool
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
 from workers.cli.output import complain, results, table, tell, told
 from workers.cli.standard_output import results_file
@@ -24,7 +23,7 @@ from workers.config import WorkerSettings
 from workers.printable import escaped, legible
 from workers.telemetry.logs import configure_logging
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 NASTY = "a\x1b[31m\x1b]0;title\x07\r\x9b2J\u202eb\udcff\ud800"
 NAME = NASTY.replace("\r", "").replace("\ud800", "")

@@ -13,13 +13,12 @@ from kafka.future import Future
 from typer.testing import CliRunner
 
 import workers.produce
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
 from workers.config import load_stream_settings
 from workers.inputs.documents import NewDocument
 from workers.produce import ProduceError, produce_documents
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 Fate = Callable[[int, Future], None]
 

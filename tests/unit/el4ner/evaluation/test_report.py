@@ -13,6 +13,7 @@ from el4ner.evaluation.marking import Mark, segments, worst
 from el4ner.evaluation.report import render_report, write_report
 from el4ner.evaluation.terminal_report import after_table, before_table
 from tests.support.evaluation_samples import POOL, SETTINGS, considered, record, records
+from tests.support.examples import examples
 
 VOID = {"meta", "br", "link", "img", "input", "hr", "line", "rect", "circle"}
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(1)>{{ 7 * 7 }}\x00\u202e"
@@ -125,7 +126,7 @@ def test_hostile_text_stays_text() -> None:
     assert "␀" in shown
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(records(), max_size=4))
 def test_any_run_gives_a_page_and_lines_for_a_terminal(own: list[SentenceRecord]) -> None:
     found = result(*own)

@@ -10,6 +10,7 @@ from el4ner.evaluation.scoring import Tally, f1_of
 from el4ner.evaluation.sentence_records import EvaluationError
 from el4ner.evaluation.stats import CELLS, compare, intervals
 from tests.support.evaluation_samples import considered, record
+from tests.support.examples import examples
 
 
 @st.composite
@@ -24,7 +25,7 @@ def two_runs(draw: st.DrawFn) -> list[tuple[Tally, Tally]]:
     return [tuple(Tally(draw(st.integers(0, g)), draw(st.integers(g, 6)), g) for _ in range(2)) for g in gold]  # type: ignore[misc]
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(tallies(), max_size=12))
 def test_an_interval_holds_the_figure_and_stays_in_0_to_1(own: list[Tally]) -> None:
     found = intervals(own, resamples=200)
@@ -65,7 +66,7 @@ def test_the_seed_decides_and_portions_do_not(monkeypatch: pytest.MonkeyPatch) -
     assert whole == intervals(own, seed=1)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(two_runs())
 def test_a_p_value_is_never_0_and_the_comparison_is_symmetric(runs: list[tuple[Tally, Tally]]) -> None:
     ours, theirs = [a for a, _ in runs], [b for _, b in runs]

@@ -23,6 +23,7 @@ from el4ner.evidence.span_memory import PoolSpans
 from el4ner.text.overlaps import resolve_overlaps
 from el4ner.types import NONE_TYPE, Entity
 from tests.support.evidence_worlds import KINDS, NONE, TYPES, KnownSource, in_context, made_spans, noisy
+from tests.support.examples import examples
 
 SPANS = made_spans()
 
@@ -86,7 +87,7 @@ def asked_of(sources: Sequence[KnownSource], found: Calibration, spans: PoolSpan
     return Figures(right / max(1, len(reported)), right / len(gold), 2 * right / (len(reported) + len(gold)))
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=examples(15), deadline=None)
 @given(st.integers(0, 999), st.lists(st.floats(0, 6), min_size=1, max_size=3))
 def test_settling_clear_spans_early_costs_next_to_nothing_on_the_pool(seed: int, strengths: list[float]) -> None:
     spans = made_spans(seed, sentences=25)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from el4ner.evidence.combination import Combination, Decisions, decide, fit, fit_confidence
 from el4ner.evidence.judges import Floats, Ints, log_softmax
 from el4ner.evidence.leave_one_out import Figures, Sample, with_threshold
+from tests.support.examples import examples
 
 KINDS = 3
 """Two types and none."""
@@ -40,7 +41,7 @@ def sample(labels: Ints, *, gold: int | None = None) -> Sample:
     return Sample(places, labels, int((labels != NONE).sum()) if gold is None else gold)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(0, 99), st.integers(1, 4), st.integers(1, 30))
 def test_no_judge_has_a_negative_weight_and_the_sum_is_a_distribution(seed: int, judges: int, spans: int) -> None:
     truth = truths(spans, seed)
@@ -142,7 +143,7 @@ def test_confidences_of_a_shy_ensemble_are_put_right() -> None:
         assert abs(right[inside].mean() - probability[inside].mean()) > 0.06, "they were not"
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 1, width=32), st.booleans()), max_size=30))
 def test_a_likelier_span_is_never_less_confident(seen: list[tuple[float, bool]]) -> None:
     probability = np.asarray([one for one, _ in seen], np.float32)

@@ -12,6 +12,7 @@ from el4ner.evidence import Evidence, StateSource, even_calibration
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.stages.verification import VerifiedPool, VerifiedSentence, leave_one_out_types
 from el4ner.types import Manifest, Mode, Sentence, SentenceEntities, Span, SpanCandidate, TypedSpan, Usage, Verdict
+from tests.support.examples import examples
 
 TYPES = ["person", "place"]
 SENTENCES, SPANS = 20, 3
@@ -114,7 +115,7 @@ def evidence_of(labels: np.ndarray, seed: int) -> tuple[Evidence, PoolSpans]:
     return Evidence([source], even_calibration([source], spans), TYPES), spans
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=examples(25), deadline=None)
 @given(st.integers(0, 9), st.integers(0, SENTENCES - 1), st.permutations(range(SPANS)))
 def test_a_sentence_is_never_typed_by_its_own_labels(seed: int, place: int, order: list[int]) -> None:
     """Whoever labels its spans the other way round gets the same types for it, with the same weights."""

@@ -14,6 +14,7 @@ from el4ner.text.proposal_limits import FREE_COST, MAX_COST, OVERHEAD
 from el4ner.text.segment import segment
 from el4ner.types import Sentence, SentenceCandidates, Span, SpanCandidate, Usage
 from tests.support.doubles import ScriptedEngine
+from tests.support.examples import examples
 
 POOL = Pool("p", {"place": "a place"}, (PoolSentence("In Oslo.", ((Span(3, 7, "Oslo"), "place"),)),))
 CONTEXT = StageContext(POOL, PromptSet("v1"), MethodSettings())
@@ -41,7 +42,7 @@ def test_slices_keep_the_order_and_are_no_larger_than_they_may(shapes: list[tupl
     assert all(sum(map(size_of, (*some, following[0]))) > most for some, following in pairwise(seen))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 @given(st.text(st.sampled_from("aB1 .\n中กא😀\u0301"), min_size=1, max_size=12), st.integers(1, 150))
 def test_a_sentence_of_any_text_is_smaller_than_a_slice_and_costs_go_with_its_bytes(unit: str, times: int) -> None:
     text = unit * times

@@ -1,12 +1,10 @@
 """The command line as a whole: help, exit codes, errors as lines."""
 
-import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +13,8 @@ from typer.testing import CliRunner
 
 from el4ner.errors import ConfigError, DocumentError, EngineError, ModelError, PoolError
 from workers.cli.app import ErrorsAsLines, app
+
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 COMMANDS = [
     ["tag"],
@@ -40,28 +40,6 @@ COMMANDS = [
     ["local", "status"],
     ["local", "down"],
 ]
-
-
-@pytest.fixture(autouse=True)
-def undisturbed(tmp_path: Path) -> Iterator[None]:
-    """A command sets variables and handlers for its process: here they must not outlive the test."""
-    root = logging.getLogger()
-    environ, handlers, level = dict(os.environ), list(root.handlers), root.level
-    kafka_level = logging.getLogger("kafka").level
-    for name in ("EL4NER_CONFIG", "KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL"):
-        os.environ.pop(name, None)
-    os.environ["EL4NER_CACHE_DIR"] = str(tmp_path / "cache")
-    yield
-    os.environ.clear()
-    os.environ.update(environ)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("kafka").setLevel(kafka_level)
-
-
-@pytest.fixture
-def runner() -> CliRunner:
-    return CliRunner()
 
 
 @pytest.mark.parametrize("command", [[], *COMMANDS], ids=lambda words: " ".join(words) or "el4ner")

@@ -1,9 +1,6 @@
 """``el4ner eval``: what it prints, writes and refuses."""
 
 import json
-import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,23 +9,9 @@ from typer.testing import CliRunner
 
 from workers.cli.app import app
 
+pytestmark = pytest.mark.usefixtures("undisturbed")
+
 SENTENCES = "Ada\tB-person\nslept\tO\nin\tO\nRome\tB-place\n\nRome\tB-place\nburned\tO\n\nNobody\tO\nslept\tO\n"
-
-
-@pytest.fixture(autouse=True)
-def undisturbed(tmp_path: Path) -> Iterator[None]:
-    """A command sets variables and handlers for its process: here they must not outlive the test."""
-    root = logging.getLogger()
-    environ, handlers, level = dict(os.environ), list(root.handlers), root.level
-    kafka_level = logging.getLogger("kafka").level
-    os.environ.pop("EL4NER_CONFIG", None)
-    os.environ["EL4NER_CACHE_DIR"] = str(tmp_path / "cache")
-    yield
-    os.environ.clear()
-    os.environ.update(environ)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("kafka").setLevel(kafka_level)
 
 
 @pytest.fixture

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +16,12 @@ from el4ner.quantizing import quantize as quantizing
 from el4ner.quantizing.machine import Machine
 from workers.cli.app import app
 
+pytestmark = pytest.mark.usefixtures("undisturbed")
+
 
 @pytest.fixture(autouse=True)
-def undisturbed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    root = logging.getLogger()
-    environ, handlers, level = dict(os.environ), list(root.handlers), root.level
-    kafka_level = logging.getLogger("kafka").level
-    os.environ.pop("EL4NER_CONFIG", None)
-    os.environ["EL4NER_CACHE_DIR"] = str(tmp_path / "cache")
+def _no_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(planning, "gpus_found", list)
-    yield
-    os.environ.clear()
-    os.environ.update(environ)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("kafka").setLevel(kafka_level)
-
-
-@pytest.fixture
-def runner() -> CliRunner:
-    return CliRunner()
 
 
 def listed(runner: CliRunner, *arguments: str) -> dict[str, list[dict[str, Any]]]:

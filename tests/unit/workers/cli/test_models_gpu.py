@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import logging
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +18,8 @@ from el4ner.engines.exllama.readiness import Card, Driver, GpuReadiness, Library
 from el4ner.engines.exllama.toolchain import BuildTools, CudaCompiler, Missing
 from workers.cli import models_gpu
 from workers.cli.app import app
+
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 NVCC = Path("/venv/nvidia/cu13/bin/nvcc")
 TOOLS = BuildTools(
@@ -38,22 +37,6 @@ DRIVER = Driver("580.95.05", "13.0")
 BUILT = Extension(Path("/cache/exllamav2_ext.so"), "built", (Capability(9, 0),))
 V2 = LibraryState("exllamav2", "0.3.2", None)
 V3 = LibraryState("exllamav3", None, None)
-
-
-@pytest.fixture(autouse=True)
-def undisturbed(tmp_path: Path) -> Iterator[None]:
-    root = logging.getLogger()
-    environ, handlers, level = dict(os.environ), list(root.handlers), root.level
-    kafka_level = logging.getLogger("kafka").level
-    for name in ("EL4NER_CONFIG", "TORCH_EXTENSIONS_DIR", "TORCH_CUDA_ARCH_LIST"):
-        os.environ.pop(name, None)
-    os.environ["EL4NER_CACHE_DIR"] = str(tmp_path / "cache")
-    yield
-    os.environ.clear()
-    os.environ.update(environ)
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    logging.getLogger("kafka").setLevel(kafka_level)
 
 
 def missing(

@@ -10,10 +10,9 @@ from el4ner.config import PoolsSettings
 from el4ner.pools import Pool, PoolSentence, load_pools
 from el4ner.pools.check import check_pool
 from el4ner.types import Span
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 
 def sentence(text: str, *spans: tuple[str, str], line: int = 1) -> PoolSentence:

@@ -12,7 +12,6 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli import produce
 from workers.cli.app import app
 from workers.cli.demo import _read
@@ -21,7 +20,7 @@ from workers.cli.pacing import at_rate
 from workers.cli.tail import show_tagged
 from workers.inputs.documents import InputError, NewDocument
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 
 @pytest.fixture

@@ -12,14 +12,13 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from el4ner.errors import DocumentError
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
 from workers.cli.entity_marks import EntityMark, colour_of, marked, plainly_marked
 from workers.cli.inputs import as_they_come, documents_of
 from workers.inputs.file_formats import InputFormat
 from workers.printable import legible
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 TEXT = "Ada Lovelace met Charles Babbage in London."
 INSTANT = ["--ensemble", "instant"]

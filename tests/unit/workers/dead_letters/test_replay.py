@@ -18,7 +18,6 @@ from typer.testing import CliRunner
 import workers.dead_letters.listing
 import workers.dead_letters.replay
 from el4ner.errors import DocumentError
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
 from workers.cli.interrupts import interrupt_flag
 from workers.cli.moments import parse_moment, shown_moment
@@ -40,7 +39,7 @@ from workers.messages.headers import Headers, find
 from workers.messages.replay_headers import REPLAY_HEADERS, Replay, carried, read_replay
 from workers.topics import Topic
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 SETTINGS = KafkaSettings(topic_prefix="p.")
 NOW = 1_764_000_000_000

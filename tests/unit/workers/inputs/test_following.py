@@ -14,6 +14,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from tests.support.examples import examples
 from workers.inputs.encodings import InputError
 from workers.inputs.follow_state import FollowState
 from workers.inputs.following import FollowedFile
@@ -411,4 +412,4 @@ class Log(RuleBasedStateMachine):
 
 
 TestLog: Any = Log.TestCase
-TestLog.settings = settings(max_examples=50, stateful_step_count=25, deadline=None)
+TestLog.settings = settings(max_examples=examples(50), stateful_step_count=25, deadline=None)

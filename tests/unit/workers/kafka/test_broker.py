@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tests.unit.workers.cli.test_app import runner, undisturbed
 from workers.cli.app import app
 from workers.config import load_stream_settings
 from workers.kafka.broker import nobody_answers
 
-__all__ = ["runner", "undisturbed"]
+pytestmark = pytest.mark.usefixtures("undisturbed")
 
 NOWHERE = "127.0.0.1:1"
 
