@@ -27,6 +27,7 @@ from el4ner.engines.exllama.torch_attention import (
 from el4ner.engines.exllama.varlen import Varlen
 from tests.support import flash_kernel
 from tests.support.cpu_exllamav2 import SHAPE, load_model, rope_
+from tests.support.examples import examples
 from tests.support.tiny_models import tiny_llama
 
 PAGE = 8
@@ -53,7 +54,7 @@ def by_hand(
     return out
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=examples(40), deadline=None)
 @given(
     pasts=st.lists(st.integers(0, 30), min_size=1, max_size=3),
     queries=st.integers(1, 11),

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from el4ner.config import ExllamaSettings
 from el4ner.engines.exllama.backend import PAGE, DecodeJob, Held, Row
 from tests.support.cpu_exllamav2 import SHAPE, make_backend
+from tests.support.examples import examples
 from tests.support.tiny_models import tiny_llama
 
 Tokens = tuple[int, ...]
@@ -67,7 +68,7 @@ def check_table(backend: Any, held: list[Held]) -> None:
 beginnings = st.lists(st.sampled_from([0, 30, 70, 200, 256, 300, 512, 600]), max_size=3)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=examples(12), deadline=None)
 @given(
     calls=st.lists(
         st.lists(st.tuples(beginnings, st.integers(2, 700), st.integers(0, 3)), min_size=1, max_size=6),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -15,20 +15,13 @@ from el4ner.engines.packing import TokenTree
 from el4ner.engines.torch import joint_attention
 from el4ner.engines.torch.attention_plans import RowsPlan, Segment
 from el4ner.engines.torch.joint_attention import JointPlan
+from tests.support.examples import examples
 
 HEAD_DIM = 8
 CAPACITY = 64
 
 RowShape = tuple[int, int, int, list[list[int]]]
 """(group, tokens held before, length of the chain, paths of the tree)."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def tree_of(paths: Sequence[Sequence[int]]) -> TokenTree:
@@ -74,7 +67,7 @@ def copied(segments: Sequence[Segment]) -> list[Segment]:
     window=st.sampled_from([None, 1, 5, 64]),
     data=st.data(),
 )
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_attends_as_row_by_row(
     rows: list[RowShape],
     kv_heads: int,
