@@ -13,14 +13,11 @@ import contextlib
 import gc
 import logging
 import os
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
-from el4ner.participation import STAGES
 from workers.config import StreamSettings
 from workers.ensemble import combiner, members
 from workers.ensemble.combiner import CombineWorker
@@ -28,7 +25,8 @@ from workers.join.aggregator import Aggregator
 from workers.kafka import acls, topic_admin
 from workers.kafka.size_limits import SizeLimits, shortage
 from workers.kafka.stage_app import StageApp
-from workers.redis_cache import RedisRetrievalCache
+from workers.pipeline_owner import owned_pipeline
+from workers.probes import serve_probes
 from workers.roles import AGGREGATE, COMBINE, ROLES
 from workers.shutdown.end_signals import EndSignals
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
@@ -36,15 +34,13 @@ from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
 from workers.stages.stage_worker import Owner, StageWorker
 from workers.stages.table import STAGE_TABLE
-from workers.telemetry.health import Health, StageHealth, observe_stages
-from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 
 __all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
 
 log = logging.getLogger(__name__)
 
-_GARBAGE: Final = 20_000
+_GARBAGE_THRESHOLD: Final = 20_000
 """New objects between two looks for cycles among them: those of some batches. Python's default is 700."""
 
 _JOINS: Final[Mapping[str, Callable[..., Aggregator | CombineWorker]]] = {
@@ -118,138 +114,19 @@ async def serve_workers(
         await asyncio.to_thread(acls.check_rights, settings.kafka, stages)
     workers: list[Worker] = []
     telemetry = Telemetry.of(settings, stages)
-    async with _web(settings, workers, telemetry, ending):
-        with _engines(settings, stages) as (owner, cache):
+    async with serve_probes(settings.worker, workers, telemetry.metrics, ending):
+        with owned_pipeline(settings, stages, close_seconds=ending.close_seconds) as pipeline:
             try:
-                if owner is not None:
-                    started = time.monotonic()
-                    # The first call's result is that of loading.
-                    loading = asyncio.wrap_future(owner.submit_within(0, lambda _: None))
-                    if not await _unless_stopped(loading, stop):
+                if pipeline is not None:
+                    if not await pipeline.load(stop):
                         ending.stop()
                         ending.finished()
                         return
-                    log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - started, 2)})
-                _observe(telemetry.metrics, owner, cache, workers)
+                    pipeline.observe(telemetry.metrics)
+                owner = None if pipeline is None else pipeline.owner
                 await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending, sizes)
             finally:
                 await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
-                if cache is not None:
-                    log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
-
-
-@contextlib.asynccontextmanager
-async def _web(
-    settings: StreamSettings, workers: Sequence[Worker], telemetry: Telemetry, ending: Ending
-) -> AsyncIterator[None]:
-    """Probes and metrics, from before the models are loaded."""
-    worker = settings.worker
-    if worker.web_port is None:
-        yield
-        return
-    # Not before it is needed: aiohttp's server takes 0.3 s.
-    from workers.telemetry.web import HealthServer
-
-    def report() -> list[StageHealth]:
-        return [_health(one) for one in workers]
-
-    observe_stages(telemetry.metrics, report)
-    health = Health(
-        report,
-        stall_seconds=worker.stall_seconds,
-        batch_deadline_seconds=worker.batch_deadline_seconds,
-        given_up=ending.problem,
-    )
-    server = HealthServer(worker.web_host, worker.web_port, health, exposition=telemetry.metrics.exposition)
-    await server.start()
-    log.info("health on port %d", server.port, extra={"port": server.port})
-    try:
-        yield
-    finally:
-        await server.stop()
-
-
-async def _unless_stopped(loading: asyncio.Future[None], stop: asyncio.Event) -> bool:
-    """False: ``stop`` came first, and nobody needs what is loaded. Raises what loading raises."""
-    stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
-    ends: list[asyncio.Future[Any]] = [loading, stopping]
-    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    stopping.cancel()
-    if not loading.done():
-        loading.cancel()
-        return False
-    loading.result()
-    return True
-
-
-def _observe(
-    metrics: Metrics,
-    owner: Owner | None,
-    cache: RedisRetrievalCache | None,
-    workers: Sequence[Worker],
-) -> None:
-    """What is asked for when somebody scrapes."""
-    if owner is not None:
-        metrics.observe("el4ner_engine_waiting_calls", lambda: owner.waiting)
-    if cache is not None:
-        counters = cache.counters
-        metrics.observe("el4ner_cache_lookups_total", lambda: {("hit",): counters.hits, ("miss",): counters.misses})
-        metrics.observe("el4ner_cache_errors_total", lambda: counters.errors)
-    metrics.observe(
-        "el4ner_consumer_lag_messages",
-        lambda: {
-            (worker.app.stage, topic, str(partition)): lag
-            for worker in workers
-            for (topic, partition), lag in worker.app.lags.items()
-        },
-    )
-
-
-class _Logged:
-    """Tells in the log what takes long before a worker is ready: converting weights, reading a pool."""
-
-    def start(self, label: str, total: int) -> None:
-        """See :class:`~el4ner.models.progress.Progress`."""
-        log.info(label, extra={"total": total})
-
-    def advance(self, steps: int) -> None:
-        """See :class:`~el4ner.models.progress.Progress`."""
-
-    def done(self) -> None:
-        """See :class:`~el4ner.models.progress.Progress`."""
-
-
-@contextlib.contextmanager
-def _engines(
-    settings: StreamSettings, stages: Sequence[str]
-) -> Iterator[tuple[Owner | None, RedisRetrievalCache | None]]:
-    """The one thread that loads the pipeline and calls it. Nothing where no stage of the method runs."""
-    if not any(stage in STAGES for stage in stages):
-        yield None, None
-        return
-    # Not before it is needed: it takes torch along, which the aggregator's process can do without.
-    from el4ner.engines.owner import OwnedEngine
-    from el4ner.loader import load_members, load_pipeline
-
-    cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
-    # What an owner asks of an engine (that one thread calls it, and closes it) is what a pipeline asks of its own.
-    own = members.hosted(settings) if members.split_stages(settings, stages) else None
-    load = load_pipeline if own is None else partial(load_members, members=own)
-    owner = OwnedEngine[Any](
-        lambda: load(settings, cache=cache, progress=_Logged(), stages=[stage for stage in STAGES if stage in stages]),
-        capacity=len(stages) * settings.worker.batches_in_flight,
-        name="pipeline",
-    )
-    try:
-        yield owner, cache
-    finally:
-        # The drain has waited for the running call as long as it may. Engines that can be interrupted are; a call that
-        # stays in its model ends with the process.
-        closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
-        closing.start()
-        closing.join(timeout=min(CLOSE_SECONDS, settings.worker.shutdown_seconds))
-        if cache is not None:
-            cache.close()
 
 
 async def _until_signalled(
@@ -259,24 +136,25 @@ async def _until_signalled(
     loop = asyncio.get_running_loop()
     ending.watch(loop)
 
-    def heard(number: int) -> None:
+    def on_signal(number: int) -> None:
         # First what needs no loop: it may be the loop that stands still.
         ending.signal(number)
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(stop.set)
 
-    def settled() -> None:
-        # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen it is looked through
-        # again and again: a third of a worker's time where no model is asked. What messages leave is rarely a cycle.
+    def on_ready() -> None:
+        # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen, the garbage
+        # collector looks through it again and again: a third of a worker's time where no model is asked. What messages
+        # leave is rarely a cycle.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(_GARBAGE, *gc.get_threshold()[1:])
+        gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
         if ready is not None:
             ready()
 
-    with EndSignals(heard):
+    with EndSignals(on_signal):
         try:
-            await serve_workers(settings, stages, stop=stop, ready=settled, ending=ending)
+            await serve_workers(settings, stages, stop=stop, ready=on_ready, ending=ending)
         except BaseException as error:
             ending.fail(error)
             raise
@@ -367,21 +245,6 @@ async def _start(workers: Sequence[Worker], ready: Callable[[], None] | None) ->
     log.info("ready", extra={"stages": [worker.app.stage for worker in workers]})
     if ready is not None:
         ready()
-
-
-def _health(worker: Worker) -> StageHealth:
-    app = worker.app
-    return StageHealth(
-        stage=app.stage,
-        ready=app.ready.is_set(),
-        stopping=app.stopping,
-        stuck_seconds=app.positions.stuck_seconds,
-        batch_seconds=worker.batch_seconds,
-        in_flight=app.positions.in_flight,
-        lag=app.lag,
-        documents=worker.documents,
-        failures=worker.failures,
-    )
 
 
 def _now_ms() -> int:

@@ -1,0 +1,119 @@
+"""The one thread that loads the pipeline and calls it, for all stages of a process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from typing_extensions import override
+
+from el4ner.models.progress import Progress
+from el4ner.participation import STAGES
+from workers.config import StreamSettings
+from workers.ensemble import members
+from workers.redis_cache import RedisRetrievalCache
+from workers.stages.stage_worker import Owner
+from workers.telemetry.metrics import Metrics
+
+__all__ = ["OwnedPipeline", "owned_pipeline"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class OwnedPipeline:
+    """The owner of the pipeline, and the cache that the pipeline asks."""
+
+    owner: Owner
+    cache: RedisRetrievalCache | None
+
+    async def load(self, stop: asyncio.Event) -> bool:
+        """Wait until the pipeline is loaded. False: ``stop`` came first, and nobody needs it.
+
+        Raises:
+            El4nerError: it cannot be loaded.
+        """
+        began = time.monotonic()
+        # The first call's result is that of loading.
+        loading = asyncio.wrap_future(self.owner.submit_within(0, lambda _: None))
+        stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
+        ends: list[asyncio.Future[Any]] = [loading, stopping]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+        if not loading.done():
+            loading.cancel()
+            return False
+        loading.result()
+        log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - began, 2)})
+        return True
+
+    def observe(self, metrics: Metrics) -> None:
+        """Have the engine's queue and the cache's counters read when somebody scrapes."""
+        metrics.observe("el4ner_engine_waiting_calls", lambda: self.owner.waiting)
+        if self.cache is not None:
+            counters = self.cache.counters
+            metrics.observe("el4ner_cache_lookups_total", lambda: {("hit",): counters.hits, ("miss",): counters.misses})
+            metrics.observe("el4ner_cache_errors_total", lambda: counters.errors)
+
+
+@contextlib.contextmanager
+def owned_pipeline(
+    settings: StreamSettings, stages: Sequence[str], *, close_seconds: float
+) -> Iterator[OwnedPipeline | None]:
+    """The pipeline of these stages, which begins to be loaded; None where no stage asks a pipeline.
+
+    ``close_seconds``: how long closing it may take.
+    """
+    if not any(stage in STAGES for stage in stages):
+        yield None
+        return
+    # Not before it is needed: it takes torch along, which the aggregator's process can do without.
+    from el4ner.engines.owner import OwnedEngine
+    from el4ner.loader import load_members, load_pipeline
+
+    cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
+    own = members.hosted(settings) if members.split_stages(settings, stages) else None
+    load = load_pipeline if own is None else partial(load_members, members=own)
+    # OwnedEngine works for a pipeline too: one thread calls it and closes it.
+    owner = OwnedEngine[Any](
+        lambda: load(
+            settings, cache=cache, progress=_LoggedProgress(), stages=[stage for stage in STAGES if stage in stages]
+        ),
+        capacity=len(stages) * settings.worker.batches_in_flight,
+        name="pipeline",
+    )
+    try:
+        yield OwnedPipeline(owner, cache)
+    finally:
+        if cache is not None:
+            log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
+        # The drain has waited for the running call as long as it may. Engines that can be interrupted are; a call that
+        # stays in its model ends with the process.
+        closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
+        closing.start()
+        closing.join(timeout=close_seconds)
+        if cache is not None:
+            cache.close()
+
+
+class _LoggedProgress(Progress):
+    """Logs what takes long before a worker is ready: converting weights, reading a pool."""
+
+    @override
+    def start(self, label: str, total: int) -> None:
+        log.info(label, extra={"total": total})
+
+    @override
+    def advance(self, steps: int) -> None:
+        pass
+
+    @override
+    def done(self) -> None:
+        pass
