@@ -64,8 +64,8 @@ class RedisRetrievalCache:
         """The values in the order of the keys, None where there is none."""
         if not keys:
             return []
-        found = self._try(lambda: self._redis.mget([KEY_PREFIX + key for key in keys]))
-        values: list[bytes | None] = [None] * len(keys) if found is None else list(found)
+        stored = self._try(lambda: self._redis.mget([KEY_PREFIX + key for key in keys]))
+        values: list[bytes | None] = [None] * len(keys) if stored is None else list(stored)
         hits = sum(value is not None for value in values)
         self.counters.hits += hits
         self.counters.misses += len(keys) - hits

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from pydantic import SecretStr
+from typing_extensions import override
 
 from el4ner.errors import ConfigError
 from workers.config import KafkaSettings, RedisSettings, TlsSection
@@ -45,11 +46,12 @@ class Unshown(str):
 class HandshakeFilter(logging.Filter):
     """Drops records that hold a message of an authentication, or bytes as they go over the wire."""
 
+    @override
     def filter(self, record: logging.LogRecord) -> bool:
-        """See :meth:`logging.Filter.filter`."""
-        held = record.args if isinstance(record.args, tuple) else (record.args,)
+        arguments = record.args if isinstance(record.args, tuple) else (record.args,)
         return not any(
-            isinstance(one, bytes | bytearray | memoryview) or type(one).__name__.startswith("Sasl") for one in held
+            isinstance(argument, bytes | bytearray | memoryview) or type(argument).__name__.startswith("Sasl")
+            for argument in arguments
         )
 
 

@@ -115,9 +115,9 @@ class Letter:
     def first_failed_at_ms(self) -> int:
         """When it failed first; letters of el4ner 0.1 say only when they were written."""
         for name in ("first-failed-at", "failed-at"):
-            found = self._number(name)
-            if found is not None:
-                return found
+            failed_at = self._number(name)
+            if failed_at is not None:
+                return failed_at
         return self.timestamp_ms
 
     def to_json(self) -> dict[str, Any]:
@@ -143,9 +143,9 @@ class Letter:
         }
 
     def _number(self, name: str) -> int | None:
-        found = self.reasons.get(name, "")
-        digits = found.isascii() and found.isdigit() and len(found) <= _MAX_DIGITS
-        return int(found) if digits else None
+        text = self.reasons.get(name, "")
+        digits = text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS
+        return int(text) if digits else None
 
 
 def letter_of(
@@ -161,14 +161,16 @@ def letter_of(
     A stage adds its reasons behind the original headers, ``el4ner-stage`` first. An original header may have any name,
     also one of ours (by mischief, or in a dead letter that was read as a document): the last one is where ours begin.
     """
-    known = tuple(headers)
-    begin = max((index for index, (name, _) in enumerate(known) if name == _FIRST_REASON), default=len(known))
+    all_headers = tuple(headers)
+    begin = max(
+        (index for index, (name, _) in enumerate(all_headers) if name == _FIRST_REASON), default=len(all_headers)
+    )
     reasons = {
         name.removeprefix(DEAD_LETTER_PREFIX): (value or b"").decode("utf-8", "replace")
-        for name, value in known[begin:]
+        for name, value in all_headers[begin:]
         if name.startswith(DEAD_LETTER_PREFIX)
     }
-    return Letter(partition, offset, timestamp_ms, key, value, known[:begin], reasons)
+    return Letter(partition, offset, timestamp_ms, key, value, all_headers[:begin], reasons)
 
 
 def parse_coordinates(text: str) -> Coordinates:

@@ -27,8 +27,8 @@ def read_letters(
     with dead_letters(settings) as (consumer, partitions):
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         if since_ms is not None:
-            found = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
-            begins = {tp: ends[tp] if at is None else max(begins[tp], at.offset) for tp, at in found.items()}
+            first_since = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+            begins = {tp: ends[tp] if at is None else max(begins[tp], at.offset) for tp, at in first_since.items()}
         if only is not None:
             offsets = {tp: [offset for number, offset in only if number == tp.partition] for tp in partitions}
             begins = {tp: max(begins[tp], min(offsets[tp], default=ends[tp])) for tp in partitions}
@@ -46,7 +46,7 @@ def find_letter(settings: StreamSettings, coordinates: Coordinates) -> Letter:
     """
     number, offset = coordinates
     with dead_letters(settings) as (consumer, partitions):
-        tp = next((one for one in partitions if one.partition == number), None)
+        tp = next((partition for partition in partitions if partition.partition == number), None)
         if tp is None:
             raise DlqError(
                 f"there is no dead letter {number}-{offset}: the topic has partitions 0 to {len(partitions) - 1}"

@@ -120,15 +120,15 @@ def bindings(
         kind, _, who = name.partition(":")
         if kind != "User" or not who:
             raise ConfigError(f"principal of {role.value}: expected User:NAME, not {name!r}")
-    found: list[Acl] = []
+    acls: list[Acl] = []
     for role in Role:
         if role in roles:
-            found += [
+            acls += [
                 Acl(role, names[role], Resource.TOPIC, name, operations)
                 for name, operations in _on_topics(settings, role).items()
             ]
-            found += _on_others(settings, role, names[role], reader_group)
-    return found
+            acls += _on_others(settings, role, names[role], reader_group)
+    return acls
 
 
 def kafka_acls_commands(acls: Iterable[Acl], bootstrap_servers: str) -> list[str]:
@@ -214,17 +214,17 @@ def _on_topics(settings: KafkaSettings, role: Role) -> dict[str, tuple[str, ...]
 
 
 def _on_others(settings: KafkaSettings, role: Role, principal: str, reader_group: str | None) -> list[Acl]:
-    found = []
+    acls = []
     if role in _STAGES:
-        found.append(Acl(role, principal, Resource.GROUP, app_id(settings, role.value), ("Read",)))
+        acls.append(Acl(role, principal, Resource.GROUP, app_id(settings, role.value), ("Read",)))
     if role in (Role.EXTRACT, Role.CLASSIFY):
         # <app id>-<members>, where members run apart.
         name = f"{app_id(settings, role.value)}-"
-        found.append(Acl(role, principal, Resource.GROUP, name, ("Read",), prefixed=True))
+        acls.append(Acl(role, principal, Resource.GROUP, name, ("Read",), prefixed=True))
     if role is Role.AGGREGATE:
         # One for each partition: <app id>-<number>.
         name = f"{app_id(settings, role.value)}-"
-        found.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
+        acls.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
     if role is Role.READER and reader_group is not None:
-        found.append(Acl(role, principal, Resource.GROUP, reader_group, ("Read",)))
-    return found
+        acls.append(Acl(role, principal, Resource.GROUP, reader_group, ("Read",)))
+    return acls

@@ -46,7 +46,6 @@ __all__ = [
 MAX_BATCH_BYTES: Final = 512 * 1024
 """A batch counts as one message where brokers limit its size (1 MB by default); a single larger message goes alone."""
 
-
 NO_LIMITS: Final = SizeLimits()
 
 
@@ -129,11 +128,11 @@ async def send_all(
         by_place.setdefault((name, partition), []).append(message)
     if by_place:
         # One partition's batches one after another, as the client sends them; partitions beside each other.
-        done = await asyncio.gather(
-            *(_send(producer, name, partition, own, limits) for (name, partition), own in by_place.items()),
+        results = await asyncio.gather(
+            *(_send(producer, name, partition, group, limits) for (name, partition), group in by_place.items()),
             return_exceptions=True,
         )
-        for result in done:
+        for result in results:
             if isinstance(result, BaseException):
                 raise result
 
@@ -183,10 +182,10 @@ def partition_of(message: Outgoing, partitions: int) -> int:
 
 
 async def _partitions(producer: Any, name: str) -> Sequence[int]:
-    found = await producer.partitions_for(name)
-    if not found:
+    partitions = await producer.partitions_for(name)
+    if not partitions:
         raise DeliveryError(f"topic {name!r} is gone: el4ner topics create")
-    return list(found)
+    return list(partitions)
 
 
 def _name(names: Mapping[Topic, str], message: Outgoing) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Final
 from aiokafka.errors import IllegalGenerationError
 from faust.transport.drivers import aiokafka as driver
 from mode.threads import ServiceThread, WorkerThread
+from typing_extensions import override
 
 __all__ = ["LeavingThread"]
 
@@ -30,6 +31,7 @@ class _Thread(WorkerThread):  # type: ignore[misc]
         super().__init__(service, **options)
         self.daemon = True
 
+    @override
     def stop(self) -> None:
         """mode calls this on the event loop, and would join the thread there, for as long as that takes."""
         self.is_stopped.wait(_THREAD_SECONDS)
@@ -41,8 +43,8 @@ class LeavingThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     Worker = _Thread
     _has_left = False
 
+    @override
     async def on_start(self) -> None:
-        """See Faust."""
         await super().on_start()
         if self._has_left:
             await self._leave()

@@ -61,11 +61,11 @@ class SizeLimits:
 
     def allowed(self, name: str) -> int:
         """Bytes of the largest batch that may be sent to the topic."""
-        own = min(self.topics.get(name, MAX_REQUEST_BYTES), MAX_REQUEST_BYTES)
+        limit = min(self.topics.get(name, MAX_REQUEST_BYTES), MAX_REQUEST_BYTES)
         letters = self.topics.get(self.letters)
         if name in self.read and letters is not None:
-            return min(own, max(letters - LETTER_HEADERS_BYTES, LETTER_HEADERS_BYTES))
-        return own
+            return min(limit, max(letters - LETTER_HEADERS_BYTES, LETTER_HEADERS_BYTES))
+        return limit
 
     def refusal(self, name: str, message: Outgoing) -> str | None:
         """Why the message does not fit, with the limit and what to change; None: it fits."""
@@ -76,17 +76,17 @@ class SizeLimits:
 
     def too_large(self, name: str, size: int) -> str:
         """What is said of a message of ``size`` bytes that is too large for the topic."""
-        own, allowed = self.topics.get(name), self.allowed(name)
+        topic_limit, allowed = self.topics.get(name), self.allowed(name)
         less = "or lower method.max_spans or method.max_document_chars"
-        if own is None or own > MAX_REQUEST_BYTES:
+        if topic_limit is None or topic_limit > MAX_REQUEST_BYTES:
             limit = f"{MAX_REQUEST_BYTES:,} bytes is the most that a broker takes in one request (100 MiB)"
             return f"a message of {size:,} bytes cannot be sent to topic {name!r}: {limit}; lower method.max_spans"
-        if allowed < own:
+        if allowed < topic_limit:
             limit = f"{allowed:,} bytes is what topic {self.letters!r} could still hold (its max.message.bytes is "
             limit += f"{self.topics[self.letters]:,})"
             topic = self.letters
         else:
-            limit = f"its max.message.bytes is {own:,}"
+            limit = f"its max.message.bytes is {topic_limit:,}"
             topic = name
         return (
             f"a message of {size:,} bytes is too large for topic {name!r}: {limit}; raise kafka.max_message_bytes and "

@@ -14,6 +14,7 @@ from typing import Any, Final
 import faust
 from aiokafka.errors import KafkaError
 from faust.types import TP
+from typing_extensions import override
 
 from workers import security
 from workers.backoff import Backoff
@@ -101,12 +102,15 @@ class StageApp(faust.App):  # type: ignore[misc]
             stream_recovery_delay=0.0,
         )
 
+    @override
     def _new_transport(self) -> StageTransport:
         return StageTransport(self.conf.broker_consumer, self)
 
+    @override
     def _new_producer_transport(self) -> StageTransport:
         return StageTransport(self.conf.broker_producer, self)
 
+    @override
     def _crash(self, reason: BaseException) -> None:
         super()._crash(reason)
         self.fail(reason)
@@ -128,6 +132,7 @@ class StageApp(faust.App):  # type: ignore[misc]
         left: Future[None] = self.consumer.leave()
         return left
 
+    @override
     def on_rebalance_end(self) -> None:
         """Partitions are assigned: the last thing that Faust does after a rebalance. Its queues are empty, its consumer
         is at what was committed."""
@@ -160,12 +165,12 @@ class StageApp(faust.App):  # type: ignore[misc]
 
         The end is the last stable offset: what lies behind an open transaction is nobody's to read yet.
         """
-        found = {}
+        lags = {}
         for (topic, partition), offset in self.positions.unfinished().items():
             end = self.consumer.highwater(TP(topic, partition))
             if end is not None:
-                found[topic, partition] = max(0, end - offset)
-        return found
+                lags[topic, partition] = max(0, end - offset)
+        return lags
 
     @property
     def lag(self) -> int | None:
@@ -190,16 +195,16 @@ class StageApp(faust.App):  # type: ignore[misc]
 
     def records(self, fetched: Fetched) -> Iterator[Record]:
         """What a fetch brought."""
-        for one in fetched.records:
+        for message in fetched.records:
             yield Record(
-                topic=self._topics_by_name[one.topic],
-                source=one.topic,
-                partition=one.partition,
-                offset=one.offset,
-                timestamp_ms=-1 if one.timestamp is None else one.timestamp,
-                key=one.key,
-                value=one.value,
-                headers=one.headers or (),
+                topic=self._topics_by_name[message.topic],
+                source=message.topic,
+                partition=message.partition,
+                offset=message.offset,
+                timestamp_ms=-1 if message.timestamp is None else message.timestamp,
+                key=message.key,
+                value=message.value,
+                headers=message.headers or (),
             )
 
     def ticket(self, record: Record, generation: int) -> Ticket | None:
@@ -231,6 +236,7 @@ class StageApp(faust.App):  # type: ignore[misc]
         """The error that :meth:`deliver` would raise of this message because of its size; None: none."""
         return refusal_of(self.names, message, self.limits)
 
+    @override
     def _create_directories(self) -> None:
         # Faust's are for tables on disk; there are none, and a full disk is no reason to stand still.
         return

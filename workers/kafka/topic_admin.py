@@ -98,19 +98,19 @@ def _describe(admin: Any, settings: KafkaSettings) -> list[TopicReport]:
     names = [planned.name for planned in plans]
     existing = set(admin.list_topics())
     present = [name for name in names if name in existing]
-    found = {topic["name"]: topic for topic in admin.describe_topics(present)} if present else {}
+    described = {topic["name"]: topic for topic in admin.describe_topics(present)} if present else {}
     configs = _configs(admin, present)
-    counts = {name: len(topic["partitions"]) for name, topic in found.items()}
+    counts = {name: len(topic["partitions"]) for name, topic in described.items()}
     documents = topic_name(settings, Topic.DOCUMENTS)
     reference = (documents, counts[documents]) if documents in counts else None
     reports = []
     for planned in plans:
         name = planned.name
         # A topic that was made a moment ago may be known to a broker by its name alone.
-        if name not in found or not found[name]["partitions"]:
+        if name not in described or not described[name]["partitions"]:
             reports.append(TopicReport(plan=planned, exists=False, problems=(f"topic {name!r} does not exist",)))
             continue
-        replication = min(len(partition["replica_nodes"]) for partition in found[name]["partitions"])
+        replication = min(len(partition["replica_nodes"]) for partition in described[name]["partitions"])
         problems = find_problems(
             planned,
             partitions=counts[name],

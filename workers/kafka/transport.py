@@ -26,6 +26,7 @@ from typing import Any, Final
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
+from typing_extensions import override
 
 from workers.kafka.delivery import MAX_BATCH_BYTES, REFUSALS
 from workers.kafka.leaving import LeavingThread
@@ -66,17 +67,19 @@ class ConsumerThread(LeavingThread):
     of the join.
     """
 
+    @override
     def _create_worker_consumer(self, transport: Any) -> Any:
         consumer = super()._create_worker_consumer(transport)
         consumer._partition_assignment_strategy = (RangePartitionAssignor,)
         consumer._isolation_level = "read_committed"
         return consumer
 
+    @override
     async def _fetch_records(
         self,
         consumer: Any,
         active_partitions: set[Any],
-        timeout: float | None = None,  # noqa: ASYNC109  # Faust's
+        timeout: float | None = None,
         max_records: int | None = None,
     ) -> dict[Any, Fetched]:
         """What a fetch brought, by partition; partitions that it has moved on without a record are among them."""
@@ -94,14 +97,17 @@ class ConsumerThread(LeavingThread):
                 fetched[tp] = Fetched(records, begin, end)
         return fetched
 
+    @override
     def highwater(self, tp: Any) -> Any:
         """The last stable offset: up to there a partition can be read now. None: the broker has not told it yet."""
         return self._ensure_consumer().last_stable_offset(tp)
 
+    @override
     async def _highwaters(self, partitions: Any) -> Any:
         # Of a consumer that reads what is committed these are the last stable offsets.
         return await self._ensure_consumer().end_offsets(partitions)
 
+    @override
     def verify_event_path(self, now: float, tp: Any) -> None:
         """Faust complains about partitions that are not read to their end. What lies behind an open transaction cannot
         be read by anybody yet."""
@@ -128,11 +134,13 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._fetches: set[asyncio.Future[Any]] = set()
         super().__init__(*args, **kwargs)
 
+    @override
     def _new_consumer_thread(self) -> ConsumerThread:
         return ConsumerThread(self, loop=self.loop, beacon=self.beacon)
 
     # --- what is committed ---
 
+    @override
     def _filter_tps_with_pending_acks(self, topics: Any = None) -> Iterator[Any]:
         # What Faust acknowledged on its own is not evidence of anything; here it would only pile up.
         self._acked.clear()
@@ -142,6 +150,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             if topics is None or tp in topics or topic in topics:
                 yield tp
 
+    @override
     def _filter_committable_offsets(self, tps: Iterable[Any]) -> dict[Any, int]:
         committable = self.positions.committable()
         offsets = {}
@@ -152,6 +161,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
                 offsets[tp] = offset
         return offsets
 
+    @override
     async def _commit_offsets(self, offsets: Mapping[Any, int], start_new_transaction: bool = True) -> bool:
         # Faust flushes the producer first, for at most some 0.1 s, and notes the offsets even if the broker refused
         # them. What is committed here was delivered before: nothing is left to flush.
@@ -184,7 +194,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self.positions.open(self.app.consumer_generation_id)
         self._reading = True
 
-    async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> Any:  # noqa: ASYNC109  # Faust's
+    @override
+    async def _getmany(self, active_partitions: set[Any] | None, timeout: float) -> Any:
         wanted = {tp for tp in active_partitions or () if tp.topic not in self.paused}
         if not self._reading or not wanted:
             await asyncio.sleep(0.02)
@@ -206,6 +217,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         generation = self.app.consumer_generation_id
         self.positions.moved((tp.topic, tp.partition), fetched.begin, fetched.end, generation)
 
+    @override
     async def perform_seek(self) -> None:
         """Go back to the committed offsets, when no fetch is under way that would move on from them."""
         while self._fetches:
@@ -216,30 +228,33 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         if fresh:
             await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
 
-    def _to_message(self, tp: Any, record: Fetched) -> Any:
+    @override
+    def _to_message(self, tp: Any, fetched: Fetched) -> Any:
         generation = self.app.consumer_generation_id
-        for one in record.records:
-            self.positions.read((tp.topic, tp.partition), one.offset, generation)
-        self._moved(tp, record)
-        first = record.records[0]
+        for record in fetched.records:
+            self.positions.read((tp.topic, tp.partition), record.offset, generation)
+        self._moved(tp, fetched)
+        first = fetched.records[0]
         return ConsumerMessage(
             tp.topic,
             tp.partition,
-            record.offset,
+            fetched.offset,
             first.timestamp / 1000.0 if first.timestamp is not None else None,
             first.timestamp_type,
             (),
             None,
-            record,
+            fetched,
             None,
             tp=tp,
             generation_id=generation,
         )
 
+    @override
     async def _add_gap(self, tp: Any, offset_from: int, offset_to: int) -> None:
         # Faust's own bookkeeping; an event here stands for all offsets since the one before.
         return
 
+    @override
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
         """Finish what was begun, commit it, and stop counting; then what Faust does."""
         self._reading = False
@@ -255,9 +270,11 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 class Producer(driver.Producer):  # type: ignore[misc]
     """An idempotent producer that waits for all in-sync replicas. Batches are ours (:mod:`workers.kafka.delivery`)."""
 
+    @override
     def _settings_extra(self) -> Mapping[str, Any]:
         return {"acks": "all", "enable_idempotence": True, "max_batch_size": MAX_BATCH_BYTES, "linger_ms": 0}
 
+    @override
     def _new_producer(self, transactional_id: str | None = None) -> Any:
         return number_anew_after_refusals(outlast_outages(super()._new_producer(transactional_id)))
 
@@ -280,12 +297,12 @@ def _positions(consumer: Any, partitions: Iterable[Any]) -> dict[Any, int]:
     assignment = None if subscription is None else subscription.assignment
     if assignment is None:
         return {}
-    found = {}
+    positions = {}
     for tp in partitions:
         place = driver.ensure_aiokafka_TP(tp)
         if place in assignment.tps and (state := assignment.state_value(place)).has_valid_position:
-            found[tp] = state.position
-    return found
+            positions[tp] = state.position
+    return positions
 
 
 def outlast_outages(producer: Any) -> Any:

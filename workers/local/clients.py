@@ -15,15 +15,15 @@ def connect(client: Any, **options: Any) -> Any:
     Raises:
         KafkaError: no broker answers.
     """
-    made = []
+    networks = []
 
     def network(**config: Any) -> Any:
-        made.append(client.DEFAULT_CONFIG["kafka_client"](**config))
-        return made[0]
+        networks.append(client.DEFAULT_CONFIG["kafka_client"](**config))
+        return networks[0]
 
     try:
         return client(kafka_client=network, **options)
     except BaseException:
-        for one in made:
-            one.close()
+        for opened in networks:
+            opened.close()
         raise

@@ -91,9 +91,9 @@ class DockerCompose:
     def _compose(self, *arguments: str, timeout_s: float) -> None:
         result = self._run(["docker", "compose", "-f", str(self._file), *arguments], self._environ, timeout_s)
         if result.code != 0:
-            said = " | ".join(line.strip() for line in result.output.splitlines()[-4:] if line.strip())
+            last_lines = " | ".join(line.strip() for line in result.output.splitlines()[-4:] if line.strip())
             raise LocalServiceError(
-                f"docker compose {' '.join(arguments)} failed: {said or 'it said nothing'} — "
+                f"docker compose {' '.join(arguments)} failed: {last_lines or 'it said nothing'} — "
                 f"see docker compose -f {self._file} logs"
             )
 

@@ -99,9 +99,9 @@ def _run_maven(command: list[str], *, cwd: Path, environ: Mapping[str, str]) -> 
         ) from error
     if done.returncode != 0:
         errors = [line.strip() for line in done.stdout.splitlines() if re.search(r"\[ERROR\] \S", line)]
-        said = (errors or [line for line in done.stdout.splitlines() if line.strip()] or ["nothing"])[0]
+        reason = (errors or [line for line in done.stdout.splitlines() if line.strip()] or ["nothing"])[0]
         raise LocalServiceError(
-            f"Maven could not fetch Kafka {kafka_version()}; it said: {said} — "
+            f"Maven could not fetch Kafka {kafka_version()}; it said: {reason} — "
             "check the network and Maven's settings.xml (mirror, proxy)"
         )
 

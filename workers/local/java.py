@@ -27,18 +27,18 @@ def find_java(environ: Mapping[str, str]) -> Path | None:
 
 def find_maven(environ: Mapping[str, str]) -> Path | None:
     """``mvn`` on ``PATH``, or None."""
-    found = shutil.which("mvn", path=environ.get("PATH", ""))
-    return None if found is None else Path(found)
+    maven = shutil.which("mvn", path=environ.get("PATH", ""))
+    return None if maven is None else Path(maven)
 
 
 def _major_version(java: Path, environ: Mapping[str, str]) -> int:
     """8, 17, 21, …; 0 if it does not say."""
     try:
         # Asking costs some 40 ms; the class-version error of a Java that is too old is a riddle to most.
-        said = subprocess.run(
+        answer = subprocess.run(
             [str(java), "-version"], env=dict(environ), capture_output=True, text=True, timeout=30, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return 0
-    version = re.search(r'version "(?:1\.)?(\d+)', said.stderr + said.stdout)
-    return int(version.group(1)) if said.returncode == 0 and version is not None else 0
+    version = re.search(r'version "(?:1\.)?(\d+)', answer.stderr + answer.stdout)
+    return int(version.group(1)) if answer.returncode == 0 and version is not None else 0

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from workers.local.clients import connect
 from workers.local.jars import cached_jars, fetch_jars
 from workers.local.java import MINIMUM_JAVA, find_java, find_maven
@@ -135,10 +137,12 @@ class KafkaServer(LocalServer):
         self._heap_mb = heap_mb
 
     @property
+    @override
     def logs(self) -> list[Path]:
         """What the JVM itself printed, then the broker's log."""
         return [self._output, self._log]
 
+    @override
     def missing(self) -> list[str]:
         """Java, and Maven as long as the jars are not cached."""
         lacking = []
@@ -148,8 +152,9 @@ class KafkaServer(LocalServer):
             lacking.append("Maven, which fetches Kafka's jars once (for example apt-get install maven)")
         return lacking
 
+    @override
     def launch(self) -> ServiceRecord:
-        """See :meth:`LocalServer.launch`. The first time it fetches the jars and formats the storage."""
+        """The first time it fetches the jars and formats the storage."""
         java = find_java(self._environ)
         if java is None:
             raise LocalServiceError(f"Kafka cannot run here: it needs {self.missing()[0]}")
@@ -174,6 +179,7 @@ class KafkaServer(LocalServer):
         )
         return ServiceRecord(name=self.name, provider="local", host=LOOPBACK, port=port, process=process)
 
+    @override
     def answers(self, record: ServiceRecord) -> bool:
         """Whether it has negotiated versions and names itself as a broker of the cluster."""
         # kafka-python logs every refused connection as an error, so it is not asked before the port is open.

@@ -235,8 +235,8 @@ def _share_out(
     missing = {name: lacks for name in names if (lacks := servers[name].missing())}
     if missing and (docker is None or not docker.engine_answers()):
         needs = "; ".join(f"{servers[name].title} needs {' and '.join(lacks)}" for name, lacks in missing.items())
-        others = " and ".join(_VARIABLES[name] for name in missing)
-        raise LocalServiceError(f"{needs}: install that, or start a Docker engine, or set {others} to one that runs")
+        variables = " and ".join(_VARIABLES[name] for name in missing)
+        raise LocalServiceError(f"{needs}: install that, or start a Docker engine, or set {variables} to one that runs")
     return [name for name in names if name not in missing], list(missing)
 
 
@@ -286,13 +286,13 @@ def _status(name: ServiceName, given: str | None, record: ServiceRecord | None) 
 def _endpoints(name: ServiceName, given: str) -> list[tuple[str, int]]:
     """The host-port pairs of a bootstrap list or of a URL; none if they cannot be told (a Unix socket, say)."""
     default = 9092 if name == "kafka" else 6379
-    found = []
+    endpoints = []
     for part in given.split(",") if name == "kafka" else [given]:
         with contextlib.suppress(ValueError):
             url = urlsplit(part.strip() if "://" in part else f"//{part.strip()}")
             if url.hostname:
-                found.append((url.hostname, url.port or default))
-    return found
+                endpoints.append((url.hostname, url.port or default))
+    return endpoints
 
 
 def _from_environment(environ: Mapping[str, str]) -> dict[ServiceName, str]:

@@ -71,7 +71,7 @@ class StateFile:
 
     def remove(self, name: ServiceName) -> None:
         """Forget one service; the file goes with the last."""
-        rest = {other: record for other, record in self.read().items() if other != name}
+        rest = {recorded: record for recorded, record in self.read().items() if recorded != name}
         if rest:
             self._write(rest)
         else:

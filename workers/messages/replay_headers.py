@@ -41,23 +41,23 @@ class Replay:
 
 def read_replay(headers: Iterable[tuple[str, bytes | None]]) -> Replay:
     """What the headers of a message say; without a valid count it is no replay, and other broken parts are None."""
-    known = tuple(headers)
-    count = _number(find(known, REPLAY))
+    pairs = tuple(headers)
+    count = _number(find(pairs, REPLAY))
     if not count:
         return Replay()
-    of = find(known, REPLAY_OF)
+    of = find(pairs, REPLAY_OF)
     return Replay(
         count,
         of.decode() if of is not None and _LETTER.fullmatch(of) else None,
-        _number(find(known, FIRST_FAILED_AT)),
+        _number(find(pairs, FIRST_FAILED_AT)),
     )
 
 
 def carried(headers: Iterable[tuple[str, bytes | None]]) -> Headers:
     """Which failure a message goes back to: what a stage copies beside the document's origin, which has the count."""
     replay = read_replay(headers)
-    found = {REPLAY_OF: replay.of, FIRST_FAILED_AT: replay.first_failed_at_ms}
-    return tuple((name, str(value).encode()) for name, value in found.items() if value is not None)
+    values = {REPLAY_OF: replay.of, FIRST_FAILED_AT: replay.first_failed_at_ms}
+    return tuple((name, str(value).encode()) for name, value in values.items() if value is not None)
 
 
 def _number(raw: bytes | None) -> int | None:

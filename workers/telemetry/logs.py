@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import IO, TextIO
 
 import structlog
+from typing_extensions import override
 
 from workers.config import WorkerSettings
 from workers.printable import escaped
@@ -35,8 +36,8 @@ class Throttle(logging.Filter):
         self._monotonic = monotonic
         self._seen: dict[tuple[str, str], tuple[float, int]] = {}
 
+    @override
     def filter(self, record: logging.LogRecord) -> bool:
-        """See :meth:`logging.Filter.filter`."""
         if not record.name.startswith(_NOISY):
             return True
         key = (record.name, str(record.msg))
@@ -94,8 +95,8 @@ def configure_logging(settings: WorkerSettings, *, stream: IO[str] | None = None
         )
     )
     root = logging.getLogger()
-    for known in list(root.handlers):
-        root.removeHandler(known)
+    for previous in list(root.handlers):
+        root.removeHandler(previous)
     root.addHandler(handler)
     level = logging.getLevelNamesMapping()[settings.log_level.upper()]
     root.setLevel(level)

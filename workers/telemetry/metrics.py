@@ -20,6 +20,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.openmetrics.exposition import CONTENT_TYPE_LATEST as OPENMETRICS_TYPE
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 from prometheus_client.registry import Collector
+from typing_extensions import override
 
 from el4ner.participation import STAGES
 from workers.roles import AGGREGATE
@@ -220,6 +221,7 @@ class _ObservedValues(Collector):
     def add(self, spec: MetricSpec, read: Callable[[], Observed]) -> None:
         self._reads.setdefault(spec.name, (spec, []))[1].append(read)
 
+    @override
     def collect(self) -> Iterator[Family]:
         for spec, reads in list(self._reads.values()):
             family: CounterMetricFamily | GaugeMetricFamily = (
@@ -244,9 +246,9 @@ class _ObservedValues(Collector):
         return values
 
 
-def _by_labels(spec: MetricSpec, found: Observed) -> dict[tuple[str, ...], float]:
+def _by_labels(spec: MetricSpec, observed: Observed) -> dict[tuple[str, ...], float]:
     values: dict[tuple[str, ...], float] = {}
-    for labels, value in found.items() if isinstance(found, Mapping) else [((), found)]:
+    for labels, value in observed.items() if isinstance(observed, Mapping) else [((), observed)]:
         if len(labels) != len(spec.labels):
             raise ValueError(f"{spec.name} has the labels {spec.labels}, but was given the values {labels}")
         values[labels] = float(value)
@@ -259,6 +261,7 @@ class _WithoutCreated(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._registry = registry
 
+    @override
     def collect(self) -> Iterable[Family]:
         for family in self._registry.collect():
             family.samples = [sample for sample in family.samples if not sample.name.endswith("_created")]
