@@ -15,10 +15,11 @@ from el4ner.engines.base import Engine
 from el4ner.engines.placing import place
 from el4ner.engines.registry import load_engine
 from el4ner.evidence.calibration import FOLDER
+from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.participation import STAGES, StageName, engines_for
-from el4ner.pipeline import MembersPipeline, Pipeline
+from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, load_pools
 from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages.pool_evidence import make_evidence, make_sources, shows_demonstrations

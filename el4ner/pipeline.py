@@ -4,8 +4,8 @@ Each stage is one function from a batch of documents to a batch of results, in t
 processed gives a :class:`~el4ner.errors.DocumentError` in its place and costs the others nothing; an engine that fails
 raises :class:`~el4ner.errors.EngineError` for the whole batch.
 
-:class:`Pipeline` has the whole ensemble; :class:`MembersPipeline` has some of its members, where the others run in
-other processes. :mod:`el4ner.loader` loads both.
+:class:`Pipeline` has the whole ensemble. Where its members run in different processes, each process has a
+:class:`~el4ner.members_pipeline.MembersPipeline`. :mod:`el4ner.loader` loads both.
 """
 
 from __future__ import annotations
@@ -17,24 +17,21 @@ from typing import Any, Self, TypeVar
 from el4ner.config import MethodSettings, Settings
 from el4ner.engines.base import Engine, Interruptible
 from el4ner.errors import DocumentError
-from el4ner.evidence import Calibration, Evidence, Source
-from el4ner.evidence.sources import described
+from el4ner.evidence import Calibration, Evidence
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import StageName, asks_models_for_query_spans
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
-from el4ner.repeats import AnswersCarry, ClassifyCarry, ExtractCarry, RepeatCounts, ValidateCarry, memories
+from el4ner.repeats import ClassifyCarry, ExtractCarry, RepeatCounts, ValidateCarry, memories
 from el4ner.retrieval import Retriever
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
 from el4ner.stages.admission import check_text, of_the_same_pool, segmented
-from el4ner.stages.asking import ask_members
-from el4ner.stages.document_stage import DocumentStage, OfADocument
+from el4ner.stages.document_stage import DocumentStage, or_error
 from el4ner.stages.extract import check_spans, propose
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (
     SegmentedDocument,
-    answers_in,
     candidates_apart,
     candidates_in,
     entities_in,
@@ -45,25 +42,22 @@ from el4ner.stages.views import (
 from el4ner.text.chunks import chunks, outermost
 from el4ner.types import (
     Document,
-    DocumentAnswers,
     DocumentCandidates,
     DocumentEntities,
     DocumentTypes,
     Manifest,
     Mode,
     Sentence,
-    SentenceAnswers,
     SentenceCandidates,
     SentenceEntities,
     SentenceTypes,
     Usage,
 )
 
-__all__ = ["BasePipeline", "MembersPipeline", "Pipeline"]
+__all__ = ["BasePipeline", "Pipeline"]
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
-Item = TypeVar("Item", bound=OfADocument)
+Given = TypeVar("Given", Document, DocumentCandidates, DocumentTypes)
+Judgeable = TypeVar("Judgeable", DocumentCandidates, DocumentTypes)
 Result = TypeVar("Result")
 
 
@@ -108,20 +102,22 @@ class BasePipeline:
         self._extract = DocumentStage(
             "extract",
             memories(ExtractCarry(), repeats, self._kinds),
-            sentences_apart,
-            self._ask_for_candidates,
-            candidates_in,
-            DocumentCandidates,
+            admit=self._segmented,
+            sentences=sentences_apart,
+            ask=self._ask_for_candidates,
+            placed=candidates_in,
+            result=DocumentCandidates,
         )
         self._validate = DocumentStage(
             "validate",
             memories(ValidateCarry(), verdicts, self._kinds),
-            types_apart,
-            self._ask_for_verdicts,
-            entities_in,
-            DocumentEntities,
+            admit=self._of_the_same_pool,
+            sentences=types_apart,
+            ask=self._ask_for_verdicts,
+            placed=entities_in,
+            result=DocumentEntities,
         )
-        self._stages: Sequence[DocumentStage[Any, Any, Any, Any]] = ()
+        self._stages: Sequence[DocumentStage[Any, Any, Any, Any, Any]] = ()
 
     def close(self) -> None:
         """Close the engines."""
@@ -156,12 +152,14 @@ class BasePipeline:
 
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""
-        extracted = self._run(self._extract, [_or_error(self._segmented, document) for document in documents])
-        return [item if isinstance(item, DocumentError) else _or_error(self._within_spans, item) for item in extracted]
+        return [
+            result if isinstance(result, DocumentError) else or_error(self._within_spans, result)
+            for result in self._run(self._extract, documents)
+        ]
 
     def validate(self, batch: Sequence[DocumentTypes]) -> list[DocumentEntities | DocumentError]:
         """Ask the verifier about every typed span that is no ``none`` (stage 4)."""
-        return self._run(self._validate, [_or_error(self._of_the_same_pool, item) for item in batch])
+        return self._run(self._validate, batch)
 
     def manifest(self, stage: StageName, pool: str) -> Manifest:
         """Who would produce a result of ``stage`` for a document of ``pool``."""
@@ -229,7 +227,7 @@ class BasePipeline:
         check_spans(sum(len(sentence.candidates) for sentence in extracted.sentences), self.settings.method)
         return extracted
 
-    def _of_the_same_pool(self, item: _Judgeable) -> _Judgeable:
+    def _of_the_same_pool(self, item: Judgeable) -> Judgeable:
         return of_the_same_pool(item, self._pool_of(item.document))
 
     def _pool_of(self, document: Document) -> Pool:
@@ -243,32 +241,13 @@ class BasePipeline:
             )
         return pool
 
-    def _run(
-        self, stage: DocumentStage[Item, Any, Any, Result], items: Sequence[Item | DocumentError]
-    ) -> list[Result | DocumentError]:
-        """Run ``stage`` once for each pool, over that pool's items, and put the results in the items' order."""
-        results: dict[int, Result | DocumentError] = {}
-        groups: dict[str, list[tuple[int, Item]]] = {}
-        for place, item in enumerate(items):
-            if isinstance(item, DocumentError):
-                results[place] = item
-            else:
-                groups.setdefault(self._pool_of(item.document).name, []).append((place, item))
-        for pool, group in groups.items():
-            done = self._of_one_pool(stage, [item for _, item in group], pool)
-            results.update(zip((place for place, _ in group), done, strict=True))
-        return [results[place] for place in range(len(items))]
+    def _context_of(self, document: Document) -> StageContext:
+        return self._contexts[self._pool_of(document).name]
 
-    def _of_one_pool(
-        self, stage: DocumentStage[Item, Any, Any, Result], items: Sequence[Item], pool: str
+    def _run(
+        self, stage: DocumentStage[Given, Any, Any, Any, Result], batch: Sequence[Given]
     ) -> list[Result | DocumentError]:
-        """A document whose sentence fits no model is found only while prompts are made: then each is asked alone."""
-        try:
-            return [*stage.answer(items, self._contexts[pool], self.manifest(stage.name, pool), self._progressed)]
-        except DocumentError as error:
-            if len(items) == 1:
-                return [error]
-            return [result for item in items for result in self._of_one_pool(stage, [item], pool)]
+        return stage.run(batch, self._context_of, self.manifest, self._progressed)
 
 
 class Pipeline(BasePipeline):
@@ -295,16 +274,17 @@ class Pipeline(BasePipeline):
         self._classify = DocumentStage(
             "classify",
             memories(ClassifyCarry(), method, self._kinds),
-            candidates_apart,
-            self._ask_for_types,
-            types_in,
-            DocumentTypes,
+            admit=self._of_the_same_pool,
+            sentences=candidates_apart,
+            ask=self._ask_for_types,
+            placed=types_in,
+            result=DocumentTypes,
         )
         self._stages = (self._extract, self._classify, self._validate)
 
     def classify(self, batch: Sequence[DocumentCandidates]) -> list[DocumentTypes | DocumentError]:
         """Give every candidate a type or ``none`` (stage 3)."""
-        return self._run(self._classify, [_or_error(self._of_the_same_pool, item) for item in batch])
+        return self._run(self._classify, batch)
 
     def calibration(self, pool: str) -> Calibration | None:
         """How the evidence of ``pool`` is weighed; None where there is none."""
@@ -334,65 +314,3 @@ class Pipeline(BasePipeline):
         self, sentences: list[SentenceCandidates], context: StageContext
     ) -> tuple[list[SentenceTypes], Usage]:
         return classify(sentences, list(self.engines.values()), context)
-
-
-class MembersPipeline(BasePipeline):
-    """Some of an ensemble's members. What it extracts is their part, and instead of classifying it says what they
-    answer; :class:`el4ner.stages.combine.Combiner` makes the ensemble's results of all parts.
-
-    Args:
-        settings, engines, pools, retrievers, retrieves: as :class:`BasePipeline` has them.
-        sources: what the members answer by in scored mode, by the pool's name.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        engines: Mapping[str, Engine],
-        pools: Mapping[str, Pool],
-        retrievers: Mapping[str, Retriever],
-        sources: Mapping[str, Sequence[Source]],
-        *,
-        retrieves: bool = True,
-    ) -> None:
-        method = settings.method
-        if method.repeats == "templates":
-            # Each member would take over its own answers from other lines than the others do.
-            method = method.model_copy(update={"repeats": "exact"})
-        super().__init__(settings, engines, pools, retrievers, {}, repeats=method, retrieves=retrieves)
-        self._sources = sources
-        self._answer = DocumentStage(
-            "classify",
-            memories(AnswersCarry(), method, self._kinds),
-            candidates_apart,
-            self._ask_for_answers,
-            answers_in,
-            self._with_speakers,
-        )
-        self._stages = (self._extract, self._answer, self._validate)
-
-    def answer(self, batch: Sequence[DocumentCandidates]) -> list[DocumentAnswers | DocumentError]:
-        """What the members say of every candidate (stage 3, without the decision)."""
-        return self._run(self._answer, [_or_error(self._of_the_same_pool, item) for item in batch])
-
-    def _ask_for_answers(
-        self, sentences: list[SentenceCandidates], context: StageContext
-    ) -> tuple[list[SentenceAnswers], Usage]:
-        sources = self._sources.get(context.pool.name, ())
-        return ask_members(sentences, list(self.engines.values()), sources, context)
-
-    def _with_speakers(
-        self, document: Document, manifest: Manifest, sentences: tuple[SentenceAnswers, ...], usage: Usage
-    ) -> DocumentAnswers:
-        speakers = tuple(described(source) for source in self._sources.get(manifest.pool, ()))
-        return DocumentAnswers(document, manifest, speakers, sentences, usage)
-
-
-_Judgeable = TypeVar("_Judgeable", DocumentCandidates, DocumentTypes)
-
-
-def _or_error(step: Callable[[Given], Made], item: Given) -> Made | DocumentError:
-    try:
-        return step(item)
-    except DocumentError as error:
-        return error

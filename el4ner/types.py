@@ -9,7 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
 
 __all__ = [
     "NONE_TYPE",
@@ -152,20 +156,31 @@ class Speaker:
     by_states: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SentenceAnswers:
     """What some members say of a sentence's candidates, each for itself, before anything is decided.
 
     Paper mode: ``votes``, for each candidate the type that each member wrote; one that wrote none is not in it. Scored
-    mode: ``said[span][feature][type]``, log-probabilities of the pool's types and none (float32 numbers), the features
-    of one speaker behind those of the one before. The other one is empty.
+    mode: ``said``, log-probabilities ``[spans, features, types + none]``, the features of one speaker behind those of
+    the one before; None in paper mode, and where there is no candidate.
     """
 
     sentence: Sentence
     demonstrations: tuple[int, ...]
     candidates: tuple[SpanCandidate, ...]
     votes: tuple[Mapping[str, str], ...] = ()
-    said: tuple[tuple[tuple[float, ...], ...], ...] = ()
+    said: npt.NDArray[np.float32] | None = None
+
+    def __eq__(self, other: object) -> bool:
+        """Whether all is equal, numbers bit by bit."""
+        if not isinstance(other, SentenceAnswers):
+            return NotImplemented
+        return self._compared == other._compared
+
+    @property
+    def _compared(self) -> tuple[object, ...]:
+        bits = None if self.said is None else (self.said.shape, self.said.tobytes())
+        return self.sentence, self.demonstrations, self.candidates, self.votes, bits
 
 
 @dataclass(frozen=True, slots=True)

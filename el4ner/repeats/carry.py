@@ -117,10 +117,10 @@ class ClassifyCarry(_CandidatesCarry):
 
 
 class Said(NamedTuple):
-    """What members said of candidates; numbers in four bytes, as they were made."""
+    """What members said of candidates."""
 
     votes: tuple[Mapping[str, str], ...]
-    said: npt.NDArray[np.float32]
+    said: npt.NDArray[np.float32] | None
 
 
 class AnswersCarry(_CandidatesCarry):
@@ -132,7 +132,7 @@ class AnswersCarry(_CandidatesCarry):
     def keep(self, answer: SentenceAnswers, view: Template) -> Said | None:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
-        return Said(answer.votes, np.asarray(answer.said, dtype=np.float32))
+        return Said(answer.votes, answer.said)
 
     def settle(self, kept: Sequence[Said]) -> Said:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
@@ -141,8 +141,7 @@ class AnswersCarry(_CandidatesCarry):
     def recall(self, item: SentenceCandidates, kept: Said, view: Template) -> SentenceAnswers:
         """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
-        said = tuple(tuple(map(tuple, span)) for span in kept.said.tolist())
-        return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, said)
+        return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, kept.said)
 
 
 class ValidateCarry:

@@ -46,7 +46,7 @@ def ask_members(
             item.sentence,
             item.demonstrations,
             item.candidates,
-            said=tuple(tuple(map(tuple, span)) for span in next(answers).tolist()) if item.candidates else (),
+            said=next(answers) if item.candidates else None,
         )
         for item in batch
     ], usage

@@ -235,13 +235,13 @@ class _Said:
     def _numbers(self, part: DocumentAnswers) -> Floats:
         """``[spans of all sentences, features, types + none]``."""
         features = sum(len(speaker.features) for speaker in part.speakers)
-        spans = [span for item in part.sentences for span in item.said]
-        if any(len(kinds) != len(self._labels) for span in spans for kinds in span):
+        said = [item.said for item in part.sentences if item.said is not None]
+        if any(numbers.shape[2] != len(self._labels) for numbers in said):
             raise MessageError(
                 f"expected log-probabilities of the {len(self._labels)} labels {', '.join(self._labels)} of pool "
                 f"{part.manifest.pool!r}"
             )
-        return np.asarray(spans, dtype=np.float32).reshape(len(spans), features, len(self._labels))
+        return np.concatenate([np.zeros((0, features, len(self._labels)), np.float32), *said])
 
     def _by_sentence(self, said: Floats) -> list[Floats]:
         ends = np.cumsum([len(own) for own in self._candidates])

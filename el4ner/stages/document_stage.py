@@ -11,52 +11,107 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Generic, Protocol, TypeVar
 
+from el4ner.errors import DocumentError
 from el4ner.participation import StageName
 from el4ner.repeats import RepeatCounts, StageMemory
 from el4ner.stages.context import StageContext
 from el4ner.stages.slices import in_slices
-from el4ner.types import Document, Manifest, Sentence, SentenceCandidates, SentenceTypes, Usage
+from el4ner.types import (
+    Document,
+    DocumentCandidates,
+    DocumentTypes,
+    Manifest,
+    Sentence,
+    SentenceCandidates,
+    SentenceTypes,
+    Usage,
+)
 
-__all__ = ["DocumentStage", "OfADocument", "shared"]
+__all__ = ["DocumentStage", "or_error", "shared"]
 
 
-class OfADocument(Protocol):
-    """What a stage works on belongs to a document."""
-
+class _OfADocument(Protocol):
     @property
-    def document(self) -> Document:
-        """The whole, as it came."""
+    def document(self) -> Document: ...
 
 
-Item = TypeVar("Item", bound=OfADocument)
+Given = TypeVar("Given", Document, DocumentCandidates, DocumentTypes)
+Item = TypeVar("Item", bound=_OfADocument)
 Asked = TypeVar("Asked", Sentence, SentenceCandidates, SentenceTypes)
 Answer = TypeVar("Answer")
 Result = TypeVar("Result")
+Value = TypeVar("Value")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True, eq=False)
-class DocumentStage(Generic[Item, Asked, Answer, Result]):
-    """
+class DocumentStage(Generic[Given, Item, Asked, Answer, Result]):
+    """A stage of one pipeline.
+
     Args:
         name: of the stage.
         memories: by pool.
-        sentences: a document's sentences apart, as :mod:`~el4ner.stages.views` says.
-        ask: the stage, for sentences of one pool.
-        placed: its answers to a document's sentences, with the document's offsets.
+        admit: what the stage works on for what it is given; refuses by a :class:`~el4ner.errors.DocumentError`.
+        sentences: an item's sentences apart, as :mod:`~el4ner.stages.views` says.
+        ask: the stage itself, for sentences of one pool.
+        placed: its answers to an item's sentences, with the document's offsets.
         result: from document, manifest, placed answers and token counts.
     """
 
     name: StageName
     memories: Mapping[str, StageMemory[Asked, Answer, Any]]
+    admit: Callable[[Given], Item]
     sentences: Callable[[Item], list[Asked]]
     ask: Callable[[list[Asked], StageContext], tuple[list[Answer], Usage]]
     placed: Callable[[Item, Sequence[Answer]], Sequence[Answer]]
     result: Callable[[Document, Manifest, tuple[Answer, ...], Usage], Result]
 
-    def answer(
+    def run(
+        self,
+        batch: Sequence[Given],
+        context_of: Callable[[Document], StageContext],
+        manifest_of: Callable[[StageName, str], Manifest],
+        progress: Callable[[], None],
+    ) -> list[Result | DocumentError]:
+        """A result for each document, or its error: once for each pool, over that pool's documents.
+
+        Args:
+            batch: what the stage is given.
+            context_of: of the document's pool.
+            manifest_of: who answers for this stage about documents of a pool.
+            progress: is called behind each slice.
+        """
+        results: dict[int, Result | DocumentError] = {}
+        by_pool: dict[str, list[tuple[int, Item]]] = {}
+        contexts: dict[str, StageContext] = {}
+        for place, given in enumerate(batch):
+            item = or_error(self.admit, given)
+            if isinstance(item, DocumentError):
+                results[place] = item
+                continue
+            context = context_of(item.document)
+            contexts[context.pool.name] = context
+            by_pool.setdefault(context.pool.name, []).append((place, item))
+        for pool, numbered in by_pool.items():
+            manifest = manifest_of(self.name, pool)
+            answers = self._or_alone([item for _, item in numbered], contexts[pool], manifest, progress)
+            results.update(zip((place for place, _ in numbered), answers, strict=True))
+        return [results[place] for place in range(len(batch))]
+
+    def _or_alone(
+        self, items: Sequence[Item], context: StageContext, manifest: Manifest, progress: Callable[[], None]
+    ) -> list[Result | DocumentError]:
+        """A document whose sentence fits no model is found only while prompts are made: then each is asked alone."""
+        try:
+            return [*self._answer(items, context, manifest, progress)]
+        except DocumentError as error:
+            if len(items) == 1:
+                return [error]
+            return [result for item in items for result in self._or_alone([item], context, manifest, progress)]
+
+    def _answer(
         self, items: Sequence[Item], context: StageContext, manifest: Manifest, progress: Callable[[], None]
     ) -> list[Result]:
-        """The stage's results for documents of one pool. ``progress`` is called behind each slice."""
         by_item = [self.sentences(item) for item in items]
         answered = self.memories[context.pool.name].answer(
             [sentence for sentences in by_item for sentence in sentences],
@@ -65,15 +120,27 @@ class DocumentStage(Generic[Item, Asked, Answer, Result]):
         answers, asked = iter(answered.answers), iter(answered.asked)
         # What was answered from memory cost nothing.
         usages = shared(answered.usage, [sum(islice(asked, len(sentences))) for sentences in by_item])
+        placed = [
+            self.placed(item, list(islice(answers, len(sentences))))
+            for item, sentences in zip(items, by_item, strict=True)
+        ]
         return [
-            self.result(item.document, manifest, tuple(self.placed(item, list(islice(answers, len(sentences))))), usage)
-            for item, sentences, usage in zip(items, by_item, usages, strict=True)
+            self.result(item.document, manifest, tuple(sentences), usage)
+            for item, sentences, usage in zip(items, placed, usages, strict=True)
         ]
 
     @property
     def counts(self) -> RepeatCounts:
         """Over all pools, since the stage was made."""
         return sum((memory.counts for memory in self.memories.values()), RepeatCounts())
+
+
+def or_error(step: Callable[[Value], Made], value: Value) -> Made | DocumentError:
+    """What ``step`` makes of a value, or why it does not."""
+    try:
+        return step(value)
+    except DocumentError as error:
+        return error
 
 
 def shared(usage: Usage, sizes: Sequence[int]) -> list[Usage]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import numpy as np
 from hypothesis import strategies as st
 
 from el4ner.serialize import candidates_to_json, dumps, entities_to_json, types_to_json
@@ -100,13 +101,14 @@ speakers = st.builds(Speaker, names, names, texts, st.lists(texts, min_size=1, m
 def sentence_answers(draw: st.DrawFn, text: str, features: int) -> SentenceAnswers:
     """``features`` 0: members vote."""
     found = tuple(draw(st.lists(candidates(text), max_size=2)))
-    number = st.floats(-50, 0, width=32)
+    numbers = st.lists(st.floats(-50, 0, width=32), min_size=3 * features, max_size=3 * features)
+    said = [draw(numbers) for _ in found if features]
     return SentenceAnswers(
         draw(sentences(text)),
         draw(demonstrations),
         found,
         tuple(draw(votes) for _ in found) if not features else (),
-        tuple(tuple(tuple(draw(number) for _ in range(3)) for _ in range(features)) for _ in found if features),
+        np.asarray(said, dtype=np.float32).reshape(len(said), features, 3) if said else None,
     )
 
 

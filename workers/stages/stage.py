@@ -125,7 +125,7 @@ class Stage(Generic[T, R]):
     """A result as JSON, with ``document``, ``producer``, ``usage`` and ``sentences``."""
     call: Callable[[Any, Sequence[T]], list[R | DocumentError]]
     """One batch of the pipeline's stage: of a :class:`~el4ner.pipeline.Pipeline`, or of a
-    :class:`~el4ner.pipeline.MembersPipeline` where ``members`` are named."""
+    :class:`~el4ner.members_pipeline.MembersPipeline` where ``members`` are named."""
     members: tuple[str, ...] = ()
     """Whose answers these are, where other members of ``ensemble`` answer in processes of their own: the stage's answer
     is then made of all of them (:mod:`workers.ensemble.combiner`)."""

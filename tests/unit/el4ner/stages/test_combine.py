@@ -16,8 +16,9 @@ from el4ner.config import Settings, load_settings
 from el4ner.engines.base import Engine, GenerateRequest
 from el4ner.engines.instant import InstantEngine
 from el4ner.errors import ConfigError, DocumentError, MessageError
+from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.progress import NO_PROGRESS
-from el4ner.pipeline import MembersPipeline, Pipeline
+from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
 from el4ner.retrieval import make_retriever
 from el4ner.serialize import (
