@@ -18,9 +18,9 @@ import numpy as np
 import torch
 
 from el4ner.config import ExllamaSettings
-from el4ner.engines.exllama.backend import PAGE
 from el4ner.engines.exllama.paged import PagedBackend
 from el4ner.engines.exllama.paged_attention import Attention
+from el4ner.engines.exllama.pages import PAGE
 from el4ner.engines.exllama.timing import Stopwatch
 
 SHAPE: Final = {"head_dim": 16, "intermediate_size": 64}

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from el4ner.engines.base import States
-from el4ner.engines.exllama.backend import DecodeJob, Held, Progress, Row
+from el4ner.engines.exllama.backend import DecodeJob, HeldPrompt, JobProgress, SuffixRow
 from el4ner.errors import EngineError
 
 
@@ -55,14 +55,14 @@ class TorchBackend:
         self._middle = int(config.num_hidden_layers) // 2 + 1
         self._memory = memory
         self._known: dict[tuple[int, ...], Any] = {}
-        self._held: list[Held] = []
+        self._held: list[HeldPrompt] = []
         self._jobs: dict[int, _Job] = {}
 
     def enqueue(self, job: DecodeJob) -> None:
         self._jobs[job.number] = _Job(job)
 
     @torch.inference_mode()
-    def step(self) -> list[Progress]:
+    def step(self) -> list[JobProgress]:
         self._fail()
         self.steps += 1
         active = self._active()
@@ -79,7 +79,7 @@ class TorchBackend:
             active.append(one)
         return active
 
-    def _write(self, one: _Job) -> Progress:
+    def _write(self, one: _Job) -> JobProgress:
         job = one.job
         if one.states is None:
             one.cached, one.states = self._prompt(job.tokens)
@@ -95,42 +95,42 @@ class TorchBackend:
         one.new += 1
         if token in job.end_tokens:
             del self._jobs[job.number]
-            return Progress(job.number, (), "end", one.cached)
+            return JobProgress(job.number, (), "end", one.cached)
         one.last = token
         if one.new >= job.max_new_tokens:
             del self._jobs[job.number]
-            return Progress(job.number, (token,), "length", one.cached)
-        return Progress(job.number, (token,))
+            return JobProgress(job.number, (token,), "length", one.cached)
+        return JobProgress(job.number, (token,))
 
     def cancel(self, number: int) -> int:
         return self._jobs.pop(number).cached
 
     @torch.inference_mode()
-    def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[Held]:
+    def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[HeldPrompt]:
         assert not self._jobs
         self._fail()
-        held: list[Held] = []
+        held: list[HeldPrompt] = []
         room = self.cache_tokens - sum(len(one.tokens) for one in self._held)
         for tokens in prompts[: self.max_jobs]:
             room -= len(tokens)
             if room < 0:
                 break
             cached, states = self._prompt(tokens)
-            held.append(Held(tokens, cached, states))
+            held.append(HeldPrompt(tokens, cached, states))
         if prompts and not held:
             raise EngineError(f"a prompt of {len(prompts[0])} tokens does not fit")
         self._held += held
         return held
 
-    def release(self, held: Sequence[Held]) -> None:
+    def release(self, held: Sequence[HeldPrompt]) -> None:
         for one in held:
             self._held.remove(one)
 
-    def fitting(self, rows: Sequence[Row]) -> int:
+    def fitting(self, rows: Sequence[SuffixRow]) -> int:
         return min(len(rows), self.max_rows)
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row]) -> list[list[float]]:
+    def score(self, rows: Sequence[SuffixRow]) -> list[list[float]]:
         self._fail()
         self.widths.append(len(rows))
         found = []
@@ -141,7 +141,7 @@ class TorchBackend:
         return found
 
     @torch.inference_mode()
-    def states(self, rows: Sequence[Row]) -> States:
+    def states(self, rows: Sequence[SuffixRow]) -> States:
         self._fail()
         self.widths.append(len(rows))
         found = []
@@ -162,7 +162,7 @@ class TorchBackend:
     def close(self) -> None:
         self.closed = True
 
-    def _behind(self, row: Row) -> tuple[torch.Tensor, torch.Tensor, Any]:
+    def _behind(self, row: SuffixRow) -> tuple[torch.Tensor, torch.Tensor, Any]:
         assert row.held in self._held
         return self._read((row.held.tokens[-1], *row.tokens), row.held.handle)
 

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from el4ner.engines.base import States
 from el4ner.engines.constraint import TokenMask
 
-__all__ = ["PAGE", "Backend", "DecodeJob", "Held", "Progress", "Row"]
-
-PAGE: Final = 256
-"""Tokens in a page of the cache, in both libraries."""
+__all__ = ["Backend", "DecodeJob", "HeldPrompt", "JobProgress", "SuffixRow"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +28,7 @@ class DecodeJob:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class JobProgress:
     """What one step brought to a job: further tokens (no end token among them), and whether and why it is finished.
 
     ``cached_tokens`` of the prompt were found in the cache; known when the job is finished.
@@ -44,7 +41,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class HeldPrompt:
     """A prompt whose pages stay until it is released. ``cached_tokens`` of it did not have to be read."""
 
     tokens: tuple[int, ...]
@@ -53,14 +50,14 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class SuffixRow:
     """Tokens that are read behind a held prompt, and what is asked of them.
 
     ``targets``: (place, token): how likely the token is behind that place. Place 0 is the prompt's last token, place
     ``i`` is ``tokens[i - 1]``.
     """
 
-    held: Held
+    held: HeldPrompt
     tokens: tuple[int, ...]
     targets: tuple[tuple[int, int], ...] = ()
 
@@ -92,13 +89,13 @@ class Backend(Protocol):
     def enqueue(self, job: DecodeJob) -> None:
         """Let a job start as soon as there are pages for it."""
 
-    def step(self) -> list[Progress]:
+    def step(self) -> list[JobProgress]:
         """Read prompts of jobs that have just started, and write one token of every job that runs."""
 
     def cancel(self, number: int) -> int:
         """Forget a job, running or waiting; how many of its prompt's tokens were found in the cache."""
 
-    def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[Held]:
+    def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[HeldPrompt]:
         """Read prompts, all but the last token of each, and keep them: as many, from the first on, as there are pages
         for. Only while no job runs or waits.
 
@@ -106,20 +103,20 @@ class Backend(Protocol):
             EngineError: not even the first one fits.
         """
 
-    def release(self, held: Sequence[Held]) -> None:
+    def release(self, held: Sequence[HeldPrompt]) -> None:
         """Let go of prompts; until their pages are needed they are found again."""
 
-    def fitting(self, rows: Sequence[Row]) -> int:
+    def fitting(self, rows: Sequence[SuffixRow]) -> int:
         """How many of the first rows :meth:`score` and :meth:`states` can read in one pass.
 
         Raises:
             EngineError: the first row is too long for any pass.
         """
 
-    def score(self, rows: Sequence[Row]) -> list[list[float]]:
+    def score(self, rows: Sequence[SuffixRow]) -> list[list[float]]:
         """Natural-log probabilities of each row's targets. Rows do not see each other, and all have to fit."""
 
-    def states(self, rows: Sequence[Row]) -> States:
+    def states(self, rows: Sequence[SuffixRow]) -> States:
         """Hidden states ``[rows, LAYERS, hidden]`` behind each row's last token: middle layer, and the end after its
         norm. All rows have to fit."""
 

@@ -11,7 +11,7 @@ from typing import Final
 
 import numpy as np
 
-from el4ner.engines.exllama.backend import Backend, Row
+from el4ner.engines.exllama.backend import Backend, SuffixRow
 from el4ner.errors import ModelError
 
 __all__ = ["NOT_CAUSAL", "check_causal"]
@@ -91,7 +91,7 @@ def _ends(backend: Backend, prompt: tuple[int, ...], places: Sequence[int], *, p
         if not pieces:
             backend.forget()
         held = backend.hold([prompt[: place + 1]])
-        found += backend.score([Row(held[0], (), ((0, prompt[place + 1]),))])[0]
+        found += backend.score([SuffixRow(held[0], (), ((0, prompt[place + 1]),))])[0]
         backend.release(held)
     return found
 
@@ -102,6 +102,6 @@ def _row(backend: Backend, prompt: tuple[int, ...], places: Sequence[int]) -> li
     begin = len(prompt) - _ROW
     held = backend.hold([prompt[:begin]])
     targets = tuple((place - begin + 1, prompt[place + 1]) for place in places)
-    (found,) = backend.score([Row(held[0], prompt[begin:], targets)])
+    (found,) = backend.score([SuffixRow(held[0], prompt[begin:], targets)])
     backend.release(held)
     return found

@@ -28,12 +28,13 @@ from el4ner.engines.base import (
     States,
 )
 from el4ner.engines.constraint import TokenMask, TokenMasks
-from el4ner.engines.exllama.backend import PAGE, Backend
-from el4ner.engines.exllama.behind import Behind, read_behind
+from el4ner.engines.exllama.backend import Backend
 from el4ner.engines.exllama.causal import check_causal
-from el4ner.engines.exllama.guard import Guard, Room
-from el4ner.engines.exllama.questions import paths_of
-from el4ner.engines.exllama.writing import Answer, write
+from el4ner.engines.exllama.limits import BatchLimit, CallLimit
+from el4ner.engines.exllama.pages import PAGE
+from el4ner.engines.exllama.shared_prefix import SharedPrefixRows, read_rows
+from el4ner.engines.exllama.tree_paths import paths_of
+from el4ner.engines.exllama.writing import JobAnswer, write
 from el4ner.engines.packing import Planted, Question, TokenTree, plant
 from el4ner.engines.rendering import Renderer
 from el4ner.engines.vocabulary import Vocabulary
@@ -84,8 +85,8 @@ class ExllamaEngine:
         self._cache_bits = cache_bits
         self._clock = clock
         self._interrupted = threading.Event()
-        self._jobs = Room(backend.max_jobs)
-        self._rows = Room(backend.max_rows)
+        self._jobs = BatchLimit(backend.max_jobs)
+        self._rows = BatchLimit(backend.max_rows)
         self._context_length = backend.context_length
         self._hidden_size = backend.hidden_size
         self._number = 0
@@ -158,17 +159,17 @@ class ExllamaEngine:
         prompts = [self._prefix(request.prompt) for request in requests]
         for prompt, request in zip(prompts, requests, strict=True):
             self._check_length(len(prompt) + max(0, request.max_new_tokens))
-        answers: list[Answer | None] = []
+        answers: list[JobAnswer | None] = []
         for prompt, request in zip(prompts, requests, strict=True):
             self._number += 1
-            made = Answer(self._number, request, prompt, self._end_tokens, self._mask(request))
+            made = JobAnswer(self._number, request, prompt, self._end_tokens, self._mask(request))
             answers.append(made if request.max_new_tokens > 0 else None)
         write(
             self._name,
             [answer for answer in answers if answer is not None],
             backend,
             self._renderer.decode,
-            self._guard(),
+            self._call_limit(),
             self._jobs,
         )
         return [GenerateResult("", False, Usage()) if answer is None else answer.result() for answer in answers]
@@ -187,18 +188,18 @@ class ExllamaEngine:
             questions = [Question(encode(item.tail), tuple(map(encode, item.candidates))) for item in request.items]
             self._check_length(len(prefix) + max((question.longest for question in questions), default=0))
             asked.setdefault(prefix, {})[index] = questions
-        behind: dict[tuple[int, ...], Behind[list[float]]] = {}
+        behind: dict[tuple[int, ...], SharedPrefixRows[list[float]]] = {}
         jobs = [_ScoreJob(prefix, questions, behind) for prefix, questions in asked.items()]
-        read_behind(self._name, list(behind.values()), backend, backend.score, self._guard(), self._rows)
+        read_rows(self._name, list(behind.values()), backend, backend.score, self._call_limit(), self._rows)
         results = dict(result for job in jobs for result in job.results())
         return [results[index] for index in range(len(requests))]
 
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
         """See :class:`~el4ner.engines.base.StateEngine`."""
         backend = self._ready()
-        behind: dict[tuple[int, ...], Behind[States]] = {}
-        places: list[list[tuple[Behind[States], int]]] = []
-        usages: list[tuple[int, Behind[States] | None]] = []
+        behind: dict[tuple[int, ...], SharedPrefixRows[States]] = {}
+        places: list[list[tuple[SharedPrefixRows[States], int]]] = []
+        usages: list[tuple[int, SharedPrefixRows[States] | None]] = []
         for request in requests:
             prefix = self._prefix(request.prompt)
             tails = [self._renderer.encode(tail) for tail in request.tails]
@@ -208,14 +209,14 @@ class ExllamaEngine:
             here = []
             for tail in tails:
                 cut = max(0, len(tail) - _LONGEST_ROW)  # a longer one begins as part of the prompt
-                one = behind.setdefault((*prefix, *tail[:cut]), Behind((*prefix, *tail[:cut])))
+                one = behind.setdefault((*prefix, *tail[:cut]), SharedPrefixRows((*prefix, *tail[:cut])))
                 row = (tail[cut:], ())
                 here.append((one, one.rows.index(row) if row in one.rows else len(one.rows)))
                 if row not in one.rows:
                     one.rows.append(row)
             places.append(here)
             usages.append((len(prefix) + sum(map(len, set(tails))), here[0][0] if here else None))
-        read_behind(self._name, list(behind.values()), backend, backend.states, self._guard(), self._rows)
+        read_rows(self._name, list(behind.values()), backend, backend.states, self._call_limit(), self._rows)
         results = []
         for request, here, (tokens, first) in zip(requests, places, usages, strict=True):
             if first is None:
@@ -236,8 +237,8 @@ class ExllamaEngine:
         masks = self._masks
         return lambda: masks.mask(text, request.stop)
 
-    def _guard(self) -> Guard:
-        return Guard(self._name, self._batch_seconds, self._interrupted, self._clock)
+    def _call_limit(self) -> CallLimit:
+        return CallLimit(self._name, self._batch_seconds, self._interrupted, self._clock)
 
     def _prefix(self, prompt: Prompt) -> tuple[int, ...]:
         prefix = self._renderer.prefix(prompt)
@@ -264,7 +265,7 @@ class _ScoreJob:
         self,
         prefix: tuple[int, ...],
         questions: dict[int, list[Question]],
-        behind: dict[tuple[int, ...], Behind[list[float]]],
+        behind: dict[tuple[int, ...], SharedPrefixRows[list[float]]],
     ) -> None:
         self._prefix = prefix
         self._questions = questions
@@ -274,9 +275,9 @@ class _ScoreJob:
         self._asks = any(question.candidates for question in together)
         self._nodes = len(tree)
         targets = {target for planted in self._planted for candidate in planted.targets for target in candidate}
-        self._rows: list[tuple[Behind[list[float]], int, tuple[tuple[int, int], ...]]] = []
+        self._rows: list[tuple[SharedPrefixRows[list[float]], int, tuple[tuple[int, int], ...]]] = []
         for path in paths_of(prefix, tree, sorted(targets)):
-            one = behind.setdefault(path.prefix, Behind(path.prefix))
+            one = behind.setdefault(path.prefix, SharedPrefixRows(path.prefix))
             asked = tuple((place, token) for place, (_, token) in zip(path.places, path.targets, strict=True))
             self._rows.append((one, len(one.rows), path.targets))
             one.rows.append((path.tokens, asked))

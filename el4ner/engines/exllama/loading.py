@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Final
 
 from el4ner.config import ModelSettings
-from el4ner.engines.exllama.backend import PAGE, Backend
+from el4ner.engines.exllama.backend import Backend
 from el4ner.engines.exllama.exllama_engine import ExllamaEngine
 from el4ner.engines.exllama.importing import Library, device_index, import_library
+from el4ner.engines.exllama.pages import PAGE
 from el4ner.errors import ConfigError, El4nerError, ModelError
 
 __all__ = ["load"]

@@ -19,8 +19,8 @@ from el4ner.config import ExllamaSettings
 from el4ner.engines.base import States
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.device_copies import to_device
-from el4ner.engines.exllama.backend import PAGE, DecodeJob, Held, Progress, Row
-from el4ner.engines.exllama.rows import lay_out, rows_that_fit, scratch_pages
+from el4ner.engines.exllama.backend import DecodeJob, HeldPrompt, JobProgress, SuffixRow
+from el4ner.engines.exllama.pages import PAGE, lay_out, rows_that_fit, scratch_pages
 from el4ner.engines.exllama.timing import Stopwatch
 from el4ner.errors import EngineError
 
@@ -116,7 +116,7 @@ class PagedBackend(abc.ABC):
         self._jobs[job.number] = made
 
     @torch.inference_mode()
-    def step(self) -> list[Progress]:
+    def step(self) -> list[JobProgress]:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         generator = self._generator
         results: list[dict[str, Any]] = []
@@ -141,7 +141,7 @@ class PagedBackend(abc.ABC):
         return _found(job)
 
     @torch.inference_mode()
-    def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[Held]:
+    def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[HeldPrompt]:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         jobs: list[Any] = []
         with self._stopwatch.measure("prefill"):
@@ -158,19 +158,20 @@ class PagedBackend(abc.ABC):
             while waiting := [job for job in jobs if not job.is_prefill_done()]:
                 self._prefill(waiting, [])
         held = [
-            Held(tokens, min(_found(job), len(tokens) - 1), job) for tokens, job in zip(prompts, jobs, strict=False)
+            HeldPrompt(tokens, min(_found(job), len(tokens) - 1), job)
+            for tokens, job in zip(prompts, jobs, strict=False)
         ]
         self.tokens += sum(len(one.tokens) - 1 - one.cached_tokens for one in held)
         if prompts and not held:
             raise EngineError(f"a prompt of {len(prompts[0])} tokens finds no room in a cache that is in use")
         return held
 
-    def release(self, held: Sequence[Held]) -> None:
+    def release(self, held: Sequence[HeldPrompt]) -> None:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         for one in held:
             self._generator.cancel(one.handle)
 
-    def fitting(self, rows: Sequence[Row]) -> int:
+    def fitting(self, rows: Sequence[SuffixRow]) -> int:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         return rows_that_fit(
             [(len(row.held.tokens) - 1, 1 + len(row.tokens)) for row in rows],
@@ -180,7 +181,7 @@ class PagedBackend(abc.ABC):
         )
 
     @torch.inference_mode()
-    def score(self, rows: Sequence[Row]) -> list[list[float]]:
+    def score(self, rows: Sequence[SuffixRow]) -> list[list[float]]:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         places = sorted({(index, place) for index, row in enumerate(rows) for place, _ in row.targets})
         number = {place: index for index, place in enumerate(places)}
@@ -216,7 +217,7 @@ class PagedBackend(abc.ABC):
         return results
 
     @torch.inference_mode()
-    def states(self, rows: Sequence[Row]) -> States:
+    def states(self, rows: Sequence[SuffixRow]) -> States:
         """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         with self._stopwatch.measure("rows"):
             middle, end = self._read(rows)
@@ -228,7 +229,7 @@ class PagedBackend(abc.ABC):
         states: States = both.numpy().astype(np.float32, copy=False)
         return states
 
-    def _read(self, rows: Sequence[Row]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _read(self, rows: Sequence[SuffixRow]) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`_pass` over the rows; place 0 is the prompt's last token. Padding stands behind a row's own tokens,
         which do not see it."""
         width = 1 + max(len(row.tokens) for row in rows)
@@ -250,20 +251,20 @@ class PagedBackend(abc.ABC):
         lengths = np.array(layout.lengths, dtype=np.int32)
         return self._pass(torch.from_numpy(ids), torch.from_numpy(table), torch.from_numpy(lengths))
 
-    def _progress(self, result: dict[str, Any]) -> Progress:
+    def _progress(self, result: dict[str, Any]) -> JobProgress:
         tokens: list[int] = []
         for part in (result, result.get("held", {})):
             if part.get("token_ids") is not None:
                 tokens += part["token_ids"].flatten().tolist()
         if not result["eos"]:
-            return Progress(result["identifier"], tuple(tokens))
+            return JobProgress(result["identifier"], tuple(tokens))
         reason = result["eos_reason"]
         finished: Literal["end", "length"] = "length" if reason == "max_new_tokens" else "end"
         if reason == "stop_token":
             tokens = tokens[:-1]
         cached = min(int(result["cached_tokens"]), int(result["prompt_tokens"]) - 1)
         self._jobs.pop(result["identifier"], None)
-        return Progress(result["identifier"], tuple(tokens), finished, cached)
+        return JobProgress(result["identifier"], tuple(tokens), finished, cached)
 
 
 class LockedMask:

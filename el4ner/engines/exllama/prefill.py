@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from el4ner.engines.exllama.backend import PAGE
+from el4ner.engines.exllama.pages import PAGE
 
 __all__ = ["CopyTokens", "ReadRows", "read_prompts"]
 
@@ -34,7 +34,7 @@ CopyTokens = Callable[[NDArray[np.int64], NDArray[np.int64]], None]
 
 
 @dataclass(slots=True)
-class _Prompt:
+class _UnreadPrompt:
     """The unread part of a job's prompt. ``tokens``: all but the last one, which is read with the answer. ``like``: a
     page that begins as the next one of this prompt, for ``alike`` tokens."""
 
@@ -94,7 +94,7 @@ def read_prompts(
         job.time_first_prefill = job.time_first_prefill or time.time()
         sequence = job.sequences[0]
         ids = sequence.sequence_ids.torch_slice(0, len(sequence.sequence_ids) - 1)
-        waiting.append(_Prompt(job, ids[0].numpy()))
+        waiting.append(_UnreadPrompt(job, ids[0].numpy()))
     while waiting:
         for prompt in waiting:
             _skip_full_pages(prompt)
@@ -111,7 +111,7 @@ def read_prompts(
     return count
 
 
-def _skip_full_pages(prompt: _Prompt) -> None:
+def _skip_full_pages(prompt: _UnreadPrompt) -> None:
     """Pages that another job, or an earlier one, has filled."""
     sequence = prompt.sequence
     while prompt.start % PAGE == 0 and prompt.left >= PAGE:
@@ -123,7 +123,7 @@ def _skip_full_pages(prompt: _Prompt) -> None:
         page.can_revert = False
 
 
-def _find_beginnings(prompts: Sequence[_Prompt], pages: Sequence[Any]) -> None:
+def _find_beginnings(prompts: Sequence[_UnreadPrompt], pages: Sequence[Any]) -> None:
     """Where a prompt's next page begins as one that is known behind the same pages."""
     known: dict[bytes | None, list[Any]] = {}
     for page in pages:
@@ -142,10 +142,10 @@ def _find_beginnings(prompts: Sequence[_Prompt], pages: Sequence[Any]) -> None:
                     prompt.like, prompt.alike = page, length
 
 
-def _apart(prompts: list[_Prompt]) -> tuple[list[_Prompt], list[_Prompt]]:
+def _apart(prompts: list[_UnreadPrompt]) -> tuple[list[_UnreadPrompt], list[_UnreadPrompt]]:
     """Prompts to read now, and those that begin as one of these, further than is known."""
-    now: list[_Prompt] = []
-    later: list[_Prompt] = []
+    now: list[_UnreadPrompt] = []
+    later: list[_UnreadPrompt] = []
     begun: dict[int, set[bytes]] = {prompt.start + prompt.alike + _SHARED: set() for prompt in prompts}
     for prompt in prompts:
         end = prompt.start + prompt.alike + _SHARED
@@ -165,7 +165,7 @@ def _common(left: NDArray[np.int64], right: NDArray[np.int64]) -> int:
     return int(different[0]) if len(different) else length
 
 
-def _copy_beginnings(prompts: Sequence[_Prompt], copy: CopyTokens) -> None:
+def _copy_beginnings(prompts: Sequence[_UnreadPrompt], copy: CopyTokens) -> None:
     """Copy what :func:`_find_beginnings` has found, of all prompts at once."""
     sources, targets = [], []
     for prompt in prompts:
@@ -182,10 +182,10 @@ def _copy_beginnings(prompts: Sequence[_Prompt], copy: CopyTokens) -> None:
         copy(np.concatenate(sources), np.concatenate(targets))
 
 
-def _passes(prompts: Sequence[_Prompt], chunk_tokens: int) -> list[list[tuple[_Prompt, int]]]:
+def _passes(prompts: Sequence[_UnreadPrompt], chunk_tokens: int) -> list[list[tuple[_UnreadPrompt, int]]]:
     """Rows of each pass, (prompt, where its row ends): of about the same length, and no more than fit."""
     ends = [(prompt, prompt.end(chunk_tokens)) for prompt in prompts if prompt.left > 0]
-    passes: list[list[tuple[_Prompt, int]]] = []
+    passes: list[list[tuple[_UnreadPrompt, int]]] = []
     width = 0
     for prompt, end in sorted(ends, key=lambda row: row[0].start - row[1]):
         length = end - prompt.start
@@ -197,7 +197,7 @@ def _passes(prompts: Sequence[_Prompt], chunk_tokens: int) -> list[list[tuple[_P
     return passes
 
 
-def _read(rows: Sequence[tuple[_Prompt, int]], read: ReadRows, scratch: int) -> int:
+def _read(rows: Sequence[tuple[_UnreadPrompt, int]], read: ReadRows, scratch: int) -> int:
     """One pass; how many tokens of prompts it read."""
     width = max(end - prompt.start for prompt, end in rows)
     blocks = max(-(-(prompt.start + width) // PAGE) for prompt, _ in rows)
@@ -218,7 +218,7 @@ def _read(rows: Sequence[tuple[_Prompt, int]], read: ReadRows, scratch: int) -> 
     return count
 
 
-def _fill(prompt: _Prompt, start: int, end: int) -> None:
+def _fill(prompt: _UnreadPrompt, start: int, end: int) -> None:
     """Note in the page table that the tokens from ``start`` to ``end`` are in the cache."""
     allocated = prompt.sequence.allocated_pages
     for block in range(start // PAGE, min(end // PAGE + 1, len(allocated))):

@@ -17,10 +17,10 @@ from el4ner.config import ExllamaSettings
 from el4ner.engines.capturing import give_memory_back
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.device_copies import to_device
-from el4ner.engines.exllama.backend import PAGE
 from el4ner.engines.exllama.importing import import_library, version_of
 from el4ner.engines.exllama.paged import LockedMask, PagedBackend
 from el4ner.engines.exllama.paged_attention import Attention, choose
+from el4ner.engines.exllama.pages import PAGE
 from el4ner.engines.exllama.passes import Pass
 from el4ner.engines.exllama.prefill import read_prompts
 from el4ner.engines.exllama.torch_attention import HeadShape, attending
@@ -287,7 +287,7 @@ class ExllamaV2(PagedBackend):
 def _filter_class(base: Any) -> Callable[[Any, Any, LockedMask], Any]:
     """A filter of the library's own kind; its base class can only be had where the library can be imported."""
 
-    class Spans(base):  # type: ignore[misc]
+    class SpanFilter(base):  # type: ignore[misc]
         """Allows what a mask allows. Worked out while the GPU computes."""
 
         def __init__(self, model: Any, tokenizer: Any, mask: LockedMask) -> None:
@@ -306,4 +306,4 @@ def _filter_class(base: Any) -> Callable[[Any, Any, LockedMask], Any]:
         def use_background_worker(self) -> bool:
             return True
 
-    return Spans
+    return SpanFilter

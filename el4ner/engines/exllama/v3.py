@@ -167,7 +167,7 @@ class ExllamaV3(PagedBackend):
 def _filter_class(base: Any) -> Callable[[Any, LockedMask], Any]:
     """A filter of the library's own kind; its base class can only be had where the library can be imported."""
 
-    class Spans(base):  # type: ignore[misc]
+    class SpanFilter(base):  # type: ignore[misc]
         """Allows what a mask allows. Worked out while the GPU computes."""
 
         def __init__(self, tokenizer: Any, mask: LockedMask) -> None:
@@ -188,4 +188,4 @@ def _filter_class(base: Any) -> Callable[[Any, LockedMask], Any]:
             mask[0, self._mask.allowed()] = 0
             return mask
 
-    return Spans
+    return SpanFilter

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import torch
 
-from el4ner.engines.exllama.backend import PAGE
+from el4ner.engines.exllama.pages import PAGE
 from el4ner.engines.exllama.torch_attention import Attend, HeadShape, attention_with_cache, pass_of, write
 
 __all__ = ["Varlen", "choose", "flash_forward"]

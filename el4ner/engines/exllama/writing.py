@@ -10,17 +10,17 @@ import torch
 
 from el4ner.engines.base import GenerateRequest, GenerateResult
 from el4ner.engines.constraint import TokenMask
-from el4ner.engines.exllama.backend import Backend, DecodeJob, Progress
-from el4ner.engines.exllama.guard import Guard, Room
+from el4ner.engines.exllama.backend import Backend, DecodeJob, JobProgress
+from el4ner.engines.exllama.limits import BatchLimit, CallLimit
 from el4ner.errors import El4nerError, EngineError, EngineOutOfMemoryError
 from el4ner.types import Usage
 
-__all__ = ["Answer", "write"]
+__all__ = ["JobAnswer", "write"]
 
 log = logging.getLogger(__name__)
 
 
-class Answer:
+class JobAnswer:
     """An answer in the making. ``mask`` makes a new mask each time that the answer is begun."""
 
     def __init__(
@@ -49,7 +49,7 @@ class Answer:
         self._made = self._mask() if self._mask is not None else None
         return DecodeJob(self.number, self.prompt, self.request.max_new_tokens, self._end_tokens, self._made)
 
-    def take(self, progress: Progress, decode: Callable[[list[int]], str]) -> bool:
+    def take(self, progress: JobProgress, decode: Callable[[list[int]], str]) -> bool:
         """Take in what was written; whether a stop string or the mask ends it, so that the job is to be cancelled."""
         self._tokens += progress.tokens
         whole = self._made is not None and self._made.finished  # only the end could follow
@@ -72,7 +72,12 @@ class Answer:
 
 
 def write(
-    name: str, answers: Sequence[Answer], backend: Backend, decode: Callable[[list[int]], str], guard: Guard, room: Room
+    name: str,
+    answers: Sequence[JobAnswer],
+    backend: Backend,
+    decode: Callable[[list[int]], str],
+    call_limit: CallLimit,
+    batch_limit: BatchLimit,
 ) -> None:
     """Write all answers.
 
@@ -84,12 +89,12 @@ def write(
         EngineOutOfMemoryError: there is not even memory for one answer.
     """
     waiting = deque(answers)
-    running: dict[int, Answer] = {}
+    running: dict[int, JobAnswer] = {}
     failed = False
     while waiting or running:
         try:
-            guard.check()
-            while waiting and len(running) < room.now:
+            call_limit.check()
+            while waiting and len(running) < batch_limit.now:
                 answer = waiting.popleft()
                 running[answer.number] = answer
                 backend.enqueue(answer.begin())
@@ -106,9 +111,9 @@ def write(
             raise
         except torch.OutOfMemoryError as error:
             backend.restart()
-            if not room.halve():
+            if not batch_limit.halve():
                 raise EngineOutOfMemoryError(f"{name}: out of memory with one answer: {error}") from error
-            log.warning("engine-memory", extra={"engine": name, "answers": room.now})
+            log.warning("engine-memory", extra={"engine": name, "answers": batch_limit.now})
         except Exception as error:
             backend.restart()
             if failed:
@@ -119,4 +124,4 @@ def write(
             continue
         waiting.extendleft(reversed(running.values()))
         running.clear()
-    room.passed()
+    batch_limit.passed()

@@ -288,7 +288,7 @@ def test_the_gpu_presets_fit_the_cards_they_are_named_for(tmp_path: Path, preset
 
 
 def test_pages_kept_for_rows_are_counted_as_the_driver_counts_them() -> None:
-    rows = pytest.importorskip("el4ner.engines.exllama.rows")
+    rows = pytest.importorskip("el4ner.engines.exllama.pages")
     for pages in (4, 16, 31, 64, 128, 1000):
         for score_rows in (1, 8, 64, 1024):
             assert scratch_pages(score_rows, pages) == rows.scratch_pages(score_rows, pages)

@@ -14,8 +14,8 @@ import torch.nn.functional as functional
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner.engines.exllama.backend import PAGE as LIBRARY_PAGE
 from el4ner.engines.exllama.paged_attention import choose
+from el4ner.engines.exllama.pages import PAGE as LIBRARY_PAGE
 from el4ner.engines.exllama.passes import Pass
 from el4ner.engines.exllama.torch_attention import (
     Attend,

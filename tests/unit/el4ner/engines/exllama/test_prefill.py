@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner.config import ExllamaSettings
-from el4ner.engines.exllama.backend import PAGE, DecodeJob, Held, Row
+from el4ner.engines.exllama.backend import DecodeJob, HeldPrompt, SuffixRow
+from el4ner.engines.exllama.pages import PAGE
 from tests.support.cpu_exllamav2 import SHAPE, make_backend
 from tests.support.examples import examples
 from tests.support.tiny_models import tiny_llama
@@ -35,14 +36,14 @@ def text(length: int, seed: int) -> Tokens:
     return tuple(torch.randint(5, 260, (length,), generator=torch.Generator().manual_seed(seed)).tolist())
 
 
-def states_of(backend: Any, held: Held) -> list[torch.Tensor]:
+def states_of(backend: Any, held: HeldPrompt) -> list[torch.Tensor]:
     """Keys and values of a held prompt, ``[layers, tokens, numbers]`` each."""
     pages = [page.page_index for page in held.handle.sequences[0].allocated_pages]
     places = torch.tensor([pages[place // PAGE] * PAGE + place % PAGE for place in range(len(held.tokens) - 1)])
     return [states[:, places] for states in backend._states]
 
 
-def check_table(backend: Any, held: list[Held]) -> None:
+def check_table(backend: Any, held: list[HeldPrompt]) -> None:
     """What the library's own check of its table would say, and what is in the pages of each prompt."""
     generator = backend._generator
     generator._ExLlamaV2DynamicGenerator___validate_cache()
@@ -148,12 +149,12 @@ def test_scores_behind_prompts_that_were_read_together_are_those_of_one(make: Ma
     prompts = [text(300, 5)[: 200 + number] + text(150 + 7 * number, 6 + number) for number in range(5)]
     rows = [((7, 8, 9), ((0, 7), (1, 8), (2, 9), (3, 10))) for _ in prompts]
     together = backend.hold(prompts)
-    found = backend.score([Row(held, *row) for held, row in zip(together, rows, strict=True)])
+    found = backend.score([SuffixRow(held, *row) for held, row in zip(together, rows, strict=True)])
     backend.release(together)
     for prompt, row, scores in zip(prompts, rows, found, strict=True):
         backend.forget()
         (held,) = backend.hold([prompt])
-        assert backend.score([Row(held, *row)])[0] == pytest.approx(scores, abs=1e-4)
+        assert backend.score([SuffixRow(held, *row)])[0] == pytest.approx(scores, abs=1e-4)
         backend.release([held])
 
 

@@ -1,19 +1,25 @@
-"""Where the rows of one pass are written: further pages for each, behind the pages of the prompt that they share."""
+"""Pages of the key-value cache: how many of them rows take, and where the rows of one pass are written.
+
+Each row gets further pages, behind the pages of the prompt that it shares with others.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Final
 
-from el4ner.engines.exllama.backend import PAGE
 from el4ner.errors import EngineError
 
-__all__ = ["Layout", "lay_out", "pages_of", "rows_that_fit", "scratch_pages"]
+__all__ = ["PAGE", "RowLayout", "lay_out", "pages_of", "rows_that_fit", "scratch_pages"]
+
+PAGE: Final = 256
+"""Tokens in a page of the cache, in both libraries."""
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RowLayout:
     """``tables[row]``: the row's pages in order. ``copies``: (page, its copy): a prompt's last page that is not full is
     copied for every row, since rows write behind it. ``lengths[row]``: tokens in the cache before the row."""
 
@@ -50,7 +56,7 @@ def rows_that_fit(rows: Sequence[tuple[int, int]], *, max_rows: int, max_tokens:
     return min(len(rows), max_rows)
 
 
-def lay_out(prompts: Sequence[tuple[int, Sequence[int]]], width: int, scratch: Sequence[int]) -> Layout:
+def lay_out(prompts: Sequence[tuple[int, Sequence[int]]], width: int, scratch: Sequence[int]) -> RowLayout:
     """A layout for rows of ``width`` tokens, which have to fit (:func:`rows_that_fit`).
 
     Args:
@@ -59,7 +65,7 @@ def lay_out(prompts: Sequence[tuple[int, Sequence[int]]], width: int, scratch: S
         scratch: pages that rows may use.
     """
     free = iter(scratch)
-    layout = Layout([], [], [])
+    layout = RowLayout([], [], [])
     for length, pages in prompts:
         shared = length // PAGE
         own = list(islice(free, pages_of(length, width)))

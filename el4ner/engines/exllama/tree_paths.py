@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from el4ner.engines.exllama.backend import PAGE
+from el4ner.engines.exllama.pages import PAGE
 from el4ner.engines.packing import ROOT, TokenTree
 from el4ner.errors import EngineError
 
-__all__ = ["Path", "paths_of"]
+__all__ = ["TreePath", "paths_of"]
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class TreePath:
     """One row to read: ``prefix`` (the prompt, and what did not fit behind it), ``tokens`` behind it, and the tree's
     targets ``(node, token)`` that are asked at ``places`` (0: behind the prefix's last token)."""
 
@@ -23,7 +23,7 @@ class Path:
     targets: tuple[tuple[int, int], ...]
 
 
-def paths_of(prefix: tuple[int, ...], tree: TokenTree, targets: Sequence[tuple[int, int]]) -> list[Path]:
+def paths_of(prefix: tuple[int, ...], tree: TokenTree, targets: Sequence[tuple[int, int]]) -> list[TreePath]:
     """One path for every leaf of the tree that something is asked about; each target on one of them.
 
     A path longer than a page is cut: its beginning is read as part of the prompt.
@@ -43,7 +43,7 @@ def paths_of(prefix: tuple[int, ...], tree: TokenTree, targets: Sequence[tuple[i
     return [_path(prefix, tree, leaf, wanted) for leaf, wanted in asked.items()]
 
 
-def _path(prefix: tuple[int, ...], tree: TokenTree, leaf: int, targets: list[tuple[int, int]]) -> Path:
+def _path(prefix: tuple[int, ...], tree: TokenTree, leaf: int, targets: list[tuple[int, int]]) -> TreePath:
     places = [0 if node == ROOT else tree.depths[node] for node, _ in targets]
     tokens: list[int] = []
     node = leaf
@@ -55,4 +55,6 @@ def _path(prefix: tuple[int, ...], tree: TokenTree, leaf: int, targets: list[tup
     cut = min(places) if len(tokens) >= PAGE else 0
     if len(tokens) - cut >= PAGE:
         raise EngineError(f"a candidate takes {len(tokens) - cut} tokens, more than the {PAGE - 1} that can be scored")
-    return Path((*prefix, *tokens[:cut]), tuple(tokens[cut:]), tuple(place - cut for place in places), tuple(targets))
+    return TreePath(
+        (*prefix, *tokens[:cut]), tuple(tokens[cut:]), tuple(place - cut for place in places), tuple(targets)
+    )

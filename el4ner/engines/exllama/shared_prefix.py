@@ -9,18 +9,18 @@ from typing import Generic, TypeVar
 
 import torch
 
-from el4ner.engines.exllama.backend import Backend, Held, Row
-from el4ner.engines.exllama.guard import Guard, Room
+from el4ner.engines.exllama.backend import Backend, HeldPrompt, SuffixRow
+from el4ner.engines.exllama.limits import BatchLimit, CallLimit
 from el4ner.errors import El4nerError, EngineError, EngineOutOfMemoryError
 
-__all__ = ["Behind", "read_behind"]
+__all__ = ["SharedPrefixRows", "read_rows"]
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
 @dataclass(slots=True)
-class Behind(Generic[R]):
+class SharedPrefixRows(Generic[R]):
     """Rows behind one prompt, (tokens, targets) each, and what was found: a result a row, and how much of the prompt
     was in the cache."""
 
@@ -30,13 +30,13 @@ class Behind(Generic[R]):
     cached_tokens: int = 0
 
 
-def read_behind(
+def read_rows(
     name: str,
-    asked: Sequence[Behind[R]],
+    asked: Sequence[SharedPrefixRows[R]],
     backend: Backend,
-    read: Callable[[Sequence[Row]], Iterable[R]],
-    guard: Guard,
-    room: Room,
+    read: Callable[[Sequence[SuffixRow]], Iterable[R]],
+    call_limit: CallLimit,
+    batch_limit: BatchLimit,
 ) -> None:
     """Fill in every result. Prompts that were held when something failed are read again.
 
@@ -47,11 +47,11 @@ def read_behind(
     done = 0
     failed = False
     while done < len(asked):
-        guard.check()
-        held: list[Held] = []
+        call_limit.check()
+        held: list[HeldPrompt] = []
         try:
             held = backend.hold([one.prompt for one in asked[done:]])
-            _read_held(asked[done : done + len(held)], held, backend, read, guard, room)
+            _read_held(asked[done : done + len(held)], held, backend, read, call_limit, batch_limit)
             backend.release(held)
             done += len(held)
         except El4nerError:
@@ -59,36 +59,36 @@ def read_behind(
             raise
         except torch.OutOfMemoryError as error:
             backend.restart()
-            if not room.halve():
+            if not batch_limit.halve():
                 raise EngineOutOfMemoryError(f"{name}: out of memory with one row: {error}") from error
-            log.warning("engine-memory", extra={"engine": name, "rows": room.now})
+            log.warning("engine-memory", extra={"engine": name, "rows": batch_limit.now})
         except Exception as error:
             backend.restart()
             if failed:
                 raise EngineError(f"{name}: the model failed: {error}") from error
             failed = True
             log.warning("engine-restarted", extra={"engine": name, "error": str(error)})
-    room.passed()
+    batch_limit.passed()
 
 
 def _read_held(
-    asked: Sequence[Behind[R]],
-    held: Sequence[Held],
+    asked: Sequence[SharedPrefixRows[R]],
+    held: Sequence[HeldPrompt],
     backend: Backend,
-    read: Callable[[Sequence[Row]], Iterable[R]],
-    guard: Guard,
-    room: Room,
+    read: Callable[[Sequence[SuffixRow]], Iterable[R]],
+    call_limit: CallLimit,
+    batch_limit: BatchLimit,
 ) -> None:
     rows = [
-        (index, number, Row(kept, tokens, targets))
+        (index, number, SuffixRow(kept, tokens, targets))
         for index, (one, kept) in enumerate(zip(asked, held, strict=True))
         for number, (tokens, targets) in enumerate(one.rows)
     ]
     rows.sort(key=lambda row: -len(row[2].tokens))  # rows of a pass are as wide as the widest
     found: dict[tuple[int, int], R] = {}
     while rows:
-        guard.check()
-        count = backend.fitting([row for _, _, row in rows[: room.now]])
+        call_limit.check()
+        count = backend.fitting([row for _, _, row in rows[: batch_limit.now]])
         part, rows = rows[:count], rows[count:]
         for (index, number, _), result in zip(part, read([row for _, _, row in part]), strict=True):
             found[index, number] = result

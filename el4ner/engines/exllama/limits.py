@@ -7,10 +7,10 @@ from collections.abc import Callable
 
 from el4ner.errors import EngineAwayError, EngineError
 
-__all__ = ["Guard", "Room"]
+__all__ = ["BatchLimit", "CallLimit"]
 
 
-class Guard:
+class CallLimit:
     """Of one call: ends it at its deadline, or when somebody interrupts the engine.
 
     Args:
@@ -41,7 +41,7 @@ class Guard:
             )
 
 
-class Room:
+class BatchLimit:
     """How many are worked on at the same time: halved when memory ran out, and widened again after a while.
 
     Args:
