@@ -128,9 +128,9 @@ def document() -> dict[str, Any]:
     }
 
 
-def written(made: Mapping[str, Any]) -> bytes:
+def written(document: Mapping[str, Any]) -> bytes:
     """The document as its file has it."""
-    return orjson.dumps(made, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+    return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
 
 def bundled(names: Iterable[str]) -> dict[str, Any]:
@@ -139,10 +139,10 @@ def bundled(names: Iterable[str]) -> dict[str, Any]:
     Raises:
         SchemaError: a schema uses what draft 7 does not have, or refers to what is not there.
     """
-    made = {name: _in_place(json_schemas.load(name), name) for name in names}
+    definitions = {name: _in_place(json_schemas.load(name), name) for name in names}
     common = json_schemas.load(json_schemas.COMMON)
-    made |= {_shared(name): _in_place(part, json_schemas.COMMON) for name, part in common["$defs"].items()}
-    return made
+    definitions |= {_shared(name): _in_place(part, json_schemas.COMMON) for name, part in common["$defs"].items()}
+    return definitions
 
 
 def _shared(definition: str) -> str:
@@ -158,16 +158,16 @@ def _in_place(node: Any, name: str) -> Any:
     unknown = node.keys() & _NOT_IN_DRAFT_7
     if unknown:
         raise SchemaError(f"{name}: {', '.join(sorted(unknown))} is not known to AsyncAPI's dialect, draft 7")
-    made = {
+    placed = {
         keyword: _in_place(child, name) for keyword, child in node.items() if keyword not in {"$schema", "$id", "$ref"}
     }
     if "$id" in node:
-        made["x-schema-id"] = node["$id"]
+        placed["x-schema-id"] = node["$id"]
     if "$ref" not in node:
-        return made
+        return placed
     reference = {"$ref": _moved(node["$ref"], name)}
     # Draft 7 passes over what stands beside a reference.
-    return {**made, "allOf": [reference, *made.get("allOf", ())]} if made else reference
+    return {**placed, "allOf": [reference, *placed.get("allOf", ())]} if placed else reference
 
 
 def _moved(reference: str, name: str) -> str:
@@ -188,9 +188,9 @@ def _flows() -> list[_Flow]:
     flows.append(_Flow(COMBINE, (Topic.MEMBER_ANSWERS,), (*combined, Topic.DEAD_LETTERS)))
     outcomes = (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS)
     flows.append(_Flow(AGGREGATE, tuple(stage.output for stage in stages), outcomes))
-    told = {topic for flow in flows for topic in (*flow.receives, *flow.sends)}
-    if untold := set(Topic) - told:
-        raise SchemaError(f"tools/asyncapi.py does not say who sends and receives {', '.join(sorted(untold))}")
+    described = {topic for flow in flows for topic in (*flow.receives, *flow.sends)}
+    if missing := set(Topic) - described:
+        raise SchemaError(f"tools/asyncapi.py does not say who sends and receives {', '.join(sorted(missing))}")
     return flows
 
 
@@ -206,7 +206,7 @@ def _operations(settings: KafkaSettings) -> Iterable[tuple[str, dict[str, Any]]]
     for flow in _flows():
         for action, topics in (("receive", flow.receives), ("send", flow.sends)):
             for topic in topics:
-                made: dict[str, Any] = {
+                operation: dict[str, Any] = {
                     "action": action,
                     "title": f"{flow.name} {action}s {topic.value}",
                     "channel": {"$ref": f"#/channels/{topic.value}"},
@@ -216,7 +216,7 @@ def _operations(settings: KafkaSettings) -> Iterable[tuple[str, dict[str, Any]]]
                 if action == "receive":
                     group = {"type": "string", "const": app_id(settings, flow.name)}
                     binding = {"groupId": {**group, "description": "Behind kafka.topic_prefix."}, **binding}
-                yield f"{flow.name}.{action}.{topic.value}", {**made, "bindings": {"kafka": binding}}
+                yield f"{flow.name}.{action}.{topic.value}", {**operation, "bindings": {"kafka": binding}}
 
 
 def _messages(topic: Topic) -> dict[str, str]:
@@ -225,7 +225,7 @@ def _messages(topic: Topic) -> dict[str, str]:
 
 
 def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> dict[str, Any]:
-    planned = next(one for one in plan(settings) if one.name == topic_name(settings, topic))
+    planned = next(each for each in plan(settings) if each.name == topic_name(settings, topic))
     schema = json_schemas.load(topic.value)
     committed = topic in _COMMITTED
     configuration = {
@@ -253,7 +253,7 @@ def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> d
 
 def _message(topic: Topic) -> dict[str, Any]:
     schema = json_schemas.load(topic.value)
-    made: dict[str, Any] = {
+    message: dict[str, Any] = {
         "name": topic.value,
         "title": schema["title"],
         "summary": schema["description"],
@@ -262,14 +262,14 @@ def _message(topic: Topic) -> dict[str, Any]:
     own = {"$ref": f"{_COMPONENTS}{topic.value}"}
     if topic in _BYTES_AS_THEY_CAME:
         anything = {"description": "The original value, byte for byte: not always JSON."}
-        return {**made, "contentType": "application/octet-stream", "headers": own, "payload": anything}
+        return {**message, "contentType": "application/octet-stream", "headers": own, "payload": anything}
     examples = [
         {"name": path.name.removesuffix(".json").rpartition(".")[2], "payload": orjson.loads(path.read_bytes())}
         for path in sorted((json_schemas.schemas_dir() / "examples").glob(f"{topic.value}.v1.*.json"))
         if ".invalid-" not in path.name
     ]
     payload = {"contentType": "application/json", "headers": _headers(topic), "payload": own, "examples": examples}
-    return {**made, **payload}
+    return {**message, **payload}
 
 
 def _deletion() -> dict[str, Any]:
@@ -305,20 +305,20 @@ def _headers(topic: Topic) -> dict[str, Any]:
         names += [name for name in REPLAY_HEADERS if name not in names]
     if unknown := [name for name in names if name not in _HEADERS]:
         raise SchemaError(f"tools/asyncapi.py does not describe the headers {', '.join(unknown)}")
-    made = {name: dict(_HEADERS[name]) for name in names}
-    made["ce_type"] = {"const": f"el4ner.{topic.value}.v1"}
-    made["ce_dataschema"] |= {"const": json_schemas.schema_id(topic.value)}
+    properties = {name: dict(_HEADERS[name]) for name in names}
+    properties["ce_type"] = {"const": f"el4ner.{topic.value}.v1"}
+    properties["ce_dataschema"] |= {"const": json_schemas.schema_id(topic.value)}
     required = [] if topic is Topic.DOCUMENTS else [name for name in names if name not in _OPTIONAL]
-    return {"type": "object", "properties": made, **({"required": required} if required else {})}
+    return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
 
 def _servers() -> dict[str, Any]:
     """One for each way in which ``kafka.security_protocol`` connects."""
-    made = {}
+    servers = {}
     for protocol in _choices("security_protocol"):
         tls, sasl = protocol.endswith("SSL"), protocol.startswith("SASL")
         names = _security_names() if sasl else [_CERTIFICATE] if tls else []
-        made[protocol.lower().replace("_", "-")] = {
+        servers[protocol.lower().replace("_", "-")] = {
             "host": "{bootstrap}",
             "protocol": "kafka-secure" if tls else "kafka",
             "description": f'`kafka.security_protocol = "{protocol}"`.',
@@ -330,7 +330,7 @@ def _servers() -> dict[str, Any]:
             },
             **({"security": [{"$ref": f"#/components/securitySchemes/{name}"} for name in names]} if names else {}),
         }
-    return made
+    return servers
 
 
 def _security_names() -> list[str]:
@@ -341,16 +341,16 @@ def _security_names() -> list[str]:
 
 
 def _security_schemes() -> dict[str, Any]:
-    made: dict[str, Any] = {name: {"type": name} for name in _security_names()}
+    schemes: dict[str, Any] = {name: {"type": name} for name in _security_names()}
     certificate = "`kafka.ssl_certfile`: where the broker asks clients for a certificate."
-    return {**made, _CERTIFICATE: {"type": "X509", "description": certificate}}
+    return {**schemes, _CERTIFICATE: {"type": "X509", "description": certificate}}
 
 
 def _choices(setting: str) -> list[str]:
     """The values that a setting of ``[kafka]`` may have."""
     annotation = KafkaSettings.model_fields[setting].annotation
-    found: list[str] = []
+    choices: list[str] = []
     for choice in get_args(annotation):
         # A Literal, or a Literal or None.
-        found += [choice] if isinstance(choice, str) else [text for text in get_args(choice) if isinstance(text, str)]
-    return found
+        choices += [choice] if isinstance(choice, str) else [text for text in get_args(choice) if isinstance(text, str)]
+    return choices

@@ -96,7 +96,7 @@ def load_set(folder: Path) -> dict[str, Mapping[str, Any]]:
     Raises:
         SchemaError: there is none, or one is no JSON object.
     """
-    found: dict[str, Mapping[str, Any]] = {}
+    schemas: dict[str, Mapping[str, Any]] = {}
     for path in sorted(folder.glob("*.json")) if folder.is_dir() else []:
         match = _FILE.fullmatch(path.name)
         if match is None:
@@ -107,10 +107,10 @@ def load_set(folder: Path) -> dict[str, Mapping[str, Any]]:
             raise SchemaError(f"{path}: cannot be read: {error}") from error
         if not isinstance(schema, dict):
             raise SchemaError(f"{path}: is no JSON object")
-        found[match["name"]] = schema
-    if not found:
+        schemas[match["name"]] = schema
+    if not schemas:
         raise SchemaError(f"{folder}: has no schemas (NAME.vN.json)")
-    return found
+    return schemas
 
 
 def latest_release(released: Path) -> Path:

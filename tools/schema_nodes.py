@@ -77,22 +77,22 @@ class Node:
         if len(named) != 1:
             raise SchemaError(f"{self.name}.json#{self.pointer}: there is no schema {base!r}")
         steps = [step.replace("~1", "/").replace("~0", "~") for step in fragment.split("/")[1:]]
-        found = Node(self.schemas, named[0], "", self.schemas[named[0]]).at(*steps)
-        if found.schema is None:
+        target = Node(self.schemas, named[0], "", self.schemas[named[0]]).at(*steps)
+        if target.schema is None:
             raise SchemaError(f"{self.name}.json#{self.pointer}: {reference!r} leads nowhere")
-        return found
+        return target
 
     def parts(self, on_the_way: frozenset[tuple[str, str]] = frozenset()) -> list[Node]:
         """What has to hold together: this, what it refers to, and what is in ``allOf``."""
         if not isinstance(self.schema, dict) or (self.name, self.pointer) in on_the_way:
             return [self]
         on_the_way |= {(self.name, self.pointer)}
-        found = [self]
+        parts = [self]
         if "$ref" in self.schema:
-            found += self.target(self.schema["$ref"]).parts(on_the_way)
+            parts += self.target(self.schema["$ref"]).parts(on_the_way)
         for index, _ in enumerate(self.schema.get("allOf", ())):
-            found += self.at("allOf", index).parts(on_the_way)
-        return found
+            parts += self.at("allOf", index).parts(on_the_way)
+        return parts
 
     def canonical(self, on_the_way: frozenset[tuple[str, str]] = frozenset()) -> Any:
         """The same for schemas that differ in words and in references alone."""
@@ -101,21 +101,21 @@ class Node:
         if (self.name, self.pointer) in on_the_way:
             return {"recursion": [self.name, self.pointer]}
         on_the_way |= {(self.name, self.pointer)}
-        made: dict[str, Any] = {}
+        canonical: dict[str, Any] = {}
         for keyword, value in self.schema.items():
             if keyword in _ANNOTATIONS or keyword in {"$defs", "$id", "$schema"}:
                 continue
             if keyword == "$ref":
-                made[keyword] = self.target(value).canonical(on_the_way)
+                canonical[keyword] = self.target(value).canonical(on_the_way)
             elif keyword in {"properties", "patternProperties", "dependentSchemas"} and isinstance(value, dict):
-                made[keyword] = {name: self.at(keyword, name).canonical(on_the_way) for name in value}
+                canonical[keyword] = {name: self.at(keyword, name).canonical(on_the_way) for name in value}
             elif isinstance(value, list) and keyword not in {"enum", "required", "type"}:
-                made[keyword] = [self.at(keyword, index).canonical(on_the_way) for index, _ in enumerate(value)]
+                canonical[keyword] = [self.at(keyword, index).canonical(on_the_way) for index, _ in enumerate(value)]
             elif isinstance(value, dict) and keyword != "const":
-                made[keyword] = self.at(keyword).canonical(on_the_way)
+                canonical[keyword] = self.at(keyword).canonical(on_the_way)
             else:
-                made[keyword] = value
-        return made["$ref"] if made.keys() == {"$ref"} else made
+                canonical[keyword] = value
+        return canonical["$ref"] if canonical.keys() == {"$ref"} else canonical
 
 
 Nodes = tuple[Node, ...]
@@ -144,20 +144,20 @@ class Merged:
 
     def properties(self) -> dict[str, Nodes]:
         """What the parts say of each property that they name."""
-        found: dict[str, Nodes] = {}
+        properties: dict[str, Nodes] = {}
         for part in self.having("properties"):
             for name in part.schema["properties"]:
-                found[name] = (*found.get(name, ()), part.at("properties", name))
-        return found
+                properties[name] = (*properties.get(name, ()), part.at("properties", name))
+        return properties
 
     def unknown(self) -> dict[str, list[Any]]:
         """Keywords that the comparison knows nothing of, with their values."""
-        found: dict[str, list[Any]] = {}
+        unknown: dict[str, list[Any]] = {}
         for part in self._dicts:
             for keyword in part.schema.keys() - _HANDLED - _ANNOTATIONS:
                 if not keyword.startswith("x-"):
-                    found.setdefault(keyword, []).append(part.at(keyword).canonical())
-        return found
+                    unknown.setdefault(keyword, []).append(part.at(keyword).canonical())
+        return unknown
 
     def where(self, keyword: str) -> Node | None:
         """The place that a remark about a keyword is about."""

@@ -141,10 +141,10 @@ class KafkaSettings(TlsSection):
             ):
                 if sasl[key] is None:
                     raise ValueError(f"security_protocol {self.security_protocol} needs {key}: {allowed}")
-        elif given := [key for key, value in sasl.items() if value is not None]:
+        elif set_keys := [key for key, value in sasl.items() if value is not None]:
             # Not passed over: who sets a password must not end up without authentication.
             raise ValueError(
-                f"{given[0]} has no effect with security_protocol {self.security_protocol}: "
+                f"{set_keys[0]} has no effect with security_protocol {self.security_protocol}: "
                 "set it to SASL_SSL (or SASL_PLAINTEXT, without TLS), or leave the sasl_ settings out"
             )
         if self._tls_keys and not self.uses_tls:
@@ -199,11 +199,11 @@ class RedisSettings(TlsSection):
     def _credentials_leave_the_url(cls, data: Any) -> Any:
         if not isinstance(data, Mapping) or not isinstance(data.get("url"), str):
             return data
-        bare, found = _split_credentials(data["url"])
-        for key in found:
-            if any(other in data for other in (key, f"{key}_file")):
+        bare, credentials = _split_credentials(data["url"])
+        for key in credentials:
+            if any(name in data for name in (key, f"{key}_file")):
                 raise ValueError(f"there is a {key} in url and another one beside it: leave one of them out")
-        return {**data, **found, "url": bare}
+        return {**data, **credentials, "url": bare}
 
     @field_validator("url")
     @classmethod
@@ -248,13 +248,13 @@ def _split_credentials(url: str) -> tuple[str, dict[str, str]]:
         # What is behind the first / ? or # would stay in the address, where everybody sees it.
         raise ValueError("user and password in url have to be percent-encoded: @ is %40, / is %2F, # is %23, ? is %3F")
     username, _, password = userinfo.partition(":")
-    found = {"username": unquote(username), "password": unquote(password)}
+    credentials = {"username": unquote(username), "password": unquote(password)}
     query = parse_qsl(parts.query, keep_blank_values=True)
-    kept = [(key, value) for key, value in query if key not in _URL_CREDENTIALS]
-    found |= {_URL_CREDENTIALS[key]: value for key, value in query if key in _URL_CREDENTIALS}
-    bare = f"{parts.scheme}://{address}{parts.path}{'?' if kept else ''}{urlencode(kept)}"
-    found = {key: value for key, value in found.items() if value}
-    return (bare if at or len(kept) < len(query) else url), found
+    other_options = [(key, value) for key, value in query if key not in _URL_CREDENTIALS]
+    credentials |= {_URL_CREDENTIALS[key]: value for key, value in query if key in _URL_CREDENTIALS}
+    bare = f"{parts.scheme}://{address}{parts.path}{'?' if other_options else ''}{urlencode(other_options)}"
+    credentials = {key: value for key, value in credentials.items() if value}
+    return (bare if at or len(other_options) < len(query) else url), credentials
 
 
 class WorkerSettings(Section):

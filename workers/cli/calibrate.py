@@ -74,7 +74,7 @@ def calibrate(
 
     folder = default_cache_dir() / FOLDER
     before = _written(folder)
-    found = []
+    calibrations = []
     with TerminalProgress() as progress:
         pipeline = load_pipeline(settings, progress=progress, calibrate_anew=fresh, demonstrations="shown")
     with pipeline:
@@ -90,11 +90,11 @@ def calibrate(
                 complain(f"{pool}: the pool says too little to choose a kind of validation by", severity="warning")
             if json != "-" and trial is not None:
                 show_trial(pool, trial)
-            found.append(_as_json(pipeline, pool, evidence, file, trial, current=current))
+            calibrations.append(_as_json(pipeline, pool, evidence, file, trial, current=current))
     if json == "-":
-        results_file().write(dumps({"pools": found}).decode() + "\n")
+        results_file().write(dumps({"pools": calibrations}).decode() + "\n")
     if out is not None:
-        writable(out).write_bytes(dumps({"pools": found}) + b"\n")
+        writable(out).write_bytes(dumps({"pools": calibrations}) + b"\n")
         tell(f"calibration written to {out}")
 
 

@@ -92,8 +92,8 @@ def show_trial(pool: str, trial: Trial) -> None:
     numbers = ("F1", "difference", "95 % interval", "p")
     shown = table("validation", *numbers, right=numbers)
     shown.add_row("off", f"{trial.off:.3f}", "", "", "")
-    for kind, found in (("soft", trial.soft), ("hard", trial.hard)):
-        shown.add_row(kind, *_compared(found))
+    for kind, comparison in (("soft", trial.soft), ("hard", trial.hard)):
+        shown.add_row(kind, *_compared(comparison))
     console.print(shown)
     if trial.auc is None:
         console.print("yes for right against wrong spans: AUC unknown, for all are of one sort")
@@ -103,6 +103,11 @@ def show_trial(pool: str, trial: Trial) -> None:
     console.print(f'\n[method]\nvalidation = "{trial.chosen}"')
 
 
-def _compared(found: Comparison) -> tuple[str, ...]:
-    low, high = found.difference_ci
-    return f"{found.f1:.3f}", f"{found.difference:+.3f}", f"{low:+.3f} – {high:+.3f}", f"{found.p_value:.4f}"
+def _compared(comparison: Comparison) -> tuple[str, ...]:
+    low, high = comparison.difference_ci
+    return (
+        f"{comparison.f1:.3f}",
+        f"{comparison.difference:+.3f}",
+        f"{low:+.3f} – {high:+.3f}",
+        f"{comparison.p_value:.4f}",
+    )

@@ -96,11 +96,11 @@ def _read(file: Path | None, limit: int | None) -> list[NewDocument]:
     if not source.is_file():
         raise typer.BadParameter(f"{source}: there is no such file", param_hint="--documents")
     # Equal lines of a log are as many documents; equal ids would be one.
-    found = list(read_documents(source, format=format_of(source), distinct=True))[:limit]
-    twice = [name for name, count in Counter(document.id for document in found).items() if count > 1]
-    if twice or not found:
+    documents = list(read_documents(source, format=format_of(source), distinct=True))[:limit]
+    twice = [name for name, count in Counter(document.id for document in documents).items() if count > 1]
+    if twice or not documents:
         raise InputError(f"{source}: {f'the id {twice[0]!r} is there twice' if twice else 'has no documents'}")
-    return found
+    return documents
 
 
 def _prepare_models(settings: StreamSettings) -> float:

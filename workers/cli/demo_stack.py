@@ -92,9 +92,9 @@ def running_stack(settings: StreamSettings, worker_options: Sequence[str], *, ke
         try:
             _make(folder)
             with _services(folder) as services:
-                own = _own_settings(settings, services, f"el4ner-demo-{name}-", folder)
-                with _topics(own, services), _worker(own, folder, worker_options) as process:
-                    stack = Stack(own, folder, process)
+                demo_settings = _own_settings(settings, services, f"el4ner-demo-{name}-", folder)
+                with _topics(demo_settings, services), _worker(demo_settings, folder, worker_options) as process:
+                    stack = Stack(demo_settings, folder, process)
                     yield stack
         except Exception:
             # As long as there are no workers, the error says all there is to say.
@@ -120,8 +120,8 @@ def _services(folder: Path) -> Iterator[Services]:
     from workers.local import services
 
     if not any(os.environ.get(name, "").strip() for name in ("KAFKA_BOOTSTRAP_SERVERS", "REDIS_URL")):
-        with services.temporary_services(folder, environ=os.environ, progress=tell) as found:
-            yield found
+        with services.temporary_services(folder, environ=os.environ, progress=tell) as temporary:
+            yield temporary
         return
     try:
         yield services.up(folder, environ=os.environ, progress=tell)
@@ -262,12 +262,12 @@ def _log_records(folder: Path) -> Iterator[dict[str, Any]]:
 
 def _last_words(folder: Path) -> str:
     """What the workers said last that was an error; else their last line."""
-    said = ""
+    event = ""
     for record in _log_records(folder):
         if record.get("level") in ("error", "critical"):
-            said = str(record.get("event", ""))
+            event = str(record.get("event", ""))
     lines = _log(folder).read_text(encoding="utf-8", errors="replace").strip().splitlines()
-    return said or (lines[-1].removeprefix("error: ") if lines else "nothing")
+    return event or (lines[-1].removeprefix("error: ") if lines else "nothing")
 
 
 @contextlib.contextmanager

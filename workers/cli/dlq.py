@@ -112,7 +112,9 @@ def list_(
     else:
         # The latest, without their values: letters may be of megabytes, and many.
         rows = heapq.nlargest(
-            limit or _LISTED, ((one.timestamp_ms, one.coordinates, one.to_json()) for one in matching()), key=_written
+            limit or _LISTED,
+            ((each.timestamp_ms, each.coordinates, each.to_json()) for each in matching()),
+            key=_written,
         )
         if not summary:
             show_rows([row for _, _, row in reversed(rows)], output, sum(kind.letters for kind in kinds.values()))
@@ -143,18 +145,18 @@ def show(
     configure_cli_logging(ctx)
     from workers.dead_letters.listing import find_letter
 
-    found = find_letter(settings, coordinates)
+    dead_letter = find_letter(settings, coordinates)
     if raw:
-        results_file().buffer.write(found.value or b"")
+        results_file().buffer.write(dead_letter.value or b"")
         results_file().buffer.flush()
-        if found.value is None:
+        if dead_letter.value is None:
             complain("the message has no value (it is a deletion)", severity="warning")
     elif output is OutputFormat.JSON:
-        value = None if found.value is None else base64.b64encode(found.value).decode()
-        headers = [[name, shown_bytes(value)] for name, value in found.headers]
-        write_line({**found.to_json(), "headers": headers, "value_base64": value})
+        value = None if dead_letter.value is None else base64.b64encode(dead_letter.value).decode()
+        headers = [[name, shown_bytes(value)] for name, value in dead_letter.headers]
+        write_line({**dead_letter.to_json(), "headers": headers, "value_base64": value})
     else:
-        show_letter(found)
+        show_letter(dead_letter)
 
 
 @app.command(
@@ -263,9 +265,9 @@ def _wanted(
 
     now = datetime.now(UTC)
     moments = {}
-    for option, given in (("--since", since), ("--until", until)):
+    for option, moment in (("--since", since), ("--until", until)):
         try:
-            moments[option] = None if given is None else parse_moment(given, now=now)
+            moments[option] = None if moment is None else parse_moment(moment, now=now)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint=option) from error
     return Wanted(
@@ -293,14 +295,14 @@ def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> R
     from workers.dead_letters.letters import Wanted, parse_coordinates, plan_replay
     from workers.dead_letters.listing import find_letter
 
-    found = []
+    named = []
     for name in dict.fromkeys(names):
         try:
             coordinates = parse_coordinates(name)
         except ValueError as error:
             raise typer.BadParameter(str(error), param_hint="PARTITION-OFFSET") from error
-        found.append(find_letter(settings, coordinates))
-    return plan_replay(found, settings.kafka, wanted=Wanted(), done=done)
+        named.append(find_letter(settings, coordinates))
+    return plan_replay(named, settings.kafka, wanted=Wanted(), done=done)
 
 
 def _written(row: tuple[int, Any, Any]) -> tuple[int, Any]:

@@ -100,10 +100,10 @@ def evaluate(
 
     loaded = load_dataset(dataset, split=split, limit=limit, seed=seed, reading=settings.pools.reading)
     # Before any model is loaded: hours later would be late to learn that the file does not fit.
-    other = None if compare is None else _other_run(compare, loaded)
+    other_run = None if compare is None else _other_run(compare, loaded)
     result = _run(_for_measuring(settings, dataset, loaded), loaded, batch, fresh=fresh)
-    if compare is not None and other is not None:
-        result = compare_with(result, other, name=str(compare))
+    if compare is not None and other_run is not None:
+        result = compare_with(result, other_run, name=str(compare))
     from el4ner.serialize import dumps
 
     figures = {**result.as_json(), "seed": seed, "limit": limit}
@@ -121,12 +121,12 @@ def _other_run(file: Path, dataset: Dataset) -> list[SentenceRecord]:
     from el4ner.evaluation import EvaluationError, read_records
     from el4ner.evaluation.pairing import check_same_sentences
 
-    other = read_records(file)
+    records = read_records(file)
     try:
-        check_same_sentences(dataset.labelled(), [(record.text, record.gold) for record in other])
+        check_same_sentences(dataset.labelled(), [(record.text, record.gold) for record in records])
     except EvaluationError as error:
         raise EvaluationError(f"{file}: {error}") from error
-    return other
+    return records
 
 
 def _write(result: EvaluationResult, report: Path | None, records: Path | None) -> None:
@@ -187,10 +187,15 @@ def _show(result: EvaluationResult) -> None:
     rows = [
         ("all, strict", result.scores.strict, interval(result.intervals.f1)),
         ("all, boundaries only", result.scores.spans, ""),
-        *((label, own, interval(result.type_intervals[label].f1)) for label, own in result.scores.per_type.items()),
+        *(
+            (label, scores, interval(result.type_intervals[label].f1))
+            for label, scores in result.scores.per_type.items()
+        ),
     ]
-    for label, own, ends in rows:
-        shown.add_row(label, f"{own.precision:.3f}", f"{own.recall:.3f}", f"{own.f1:.3f}", ends, str(own.support))
+    for label, scores, ends in rows:
+        shown.add_row(
+            label, f"{scores.precision:.3f}", f"{scores.recall:.3f}", f"{scores.f1:.3f}", ends, str(scores.support)
+        )
     console.print(shown)
     strict = result.intervals
     console.print(f"95 % intervals: precision {interval(strict.precision)}, recall {interval(strict.recall)}")

@@ -56,9 +56,9 @@ def documents_of(
         source = _stdin() if stdin is None else stdin
         if argument is None and source.isatty():
             raise typer.BadParameter("give a text, a file, or - for standard input", param_hint="TEXT")
-        name, own = "stdin", InputFormat.TEXT
+        name, usual = "stdin", InputFormat.TEXT
     elif (path := _file(argument)) is not None:
-        source, name, own = path, path.name, format_of(path)
+        source, name, usual = path, path.name, format_of(path)
     elif format in (None, InputFormat.TEXT):
         texts = argument.splitlines() if lines else [argument]
         for number, text in enumerate(texts, 1):
@@ -66,8 +66,8 @@ def documents_of(
                 yield NewDocument(f"text:{number}" if lines else "text", text)
         return
     else:
-        source, name, own = io.BytesIO(argument.encode("utf-8", "surrogateescape")), "text", InputFormat.TEXT
-    yield from _read(source, name, format or own, lines, unreadable, fields, encoding, decoder)
+        source, name, usual = io.BytesIO(argument.encode("utf-8", "surrogateescape")), "text", InputFormat.TEXT
+    yield from _read(source, name, format or usual, lines, unreadable, fields, encoding, decoder)
 
 
 def as_they_come(items: Iterable[T], size: int) -> Iterator[list[T]]:
@@ -89,24 +89,24 @@ def as_they_come(items: Iterable[T], size: int) -> Iterator[list[T]]:
     threading.Thread(target=read, name="input", daemon=True).start()
     ended = False
     while not ended:
-        found: tuple[T] | BaseException | None = ready.get()
+        arrival: tuple[T] | BaseException | None = ready.get()
         batch: list[T] = []
         while True:
-            if not isinstance(found, tuple):
+            if not isinstance(arrival, tuple):
                 ended = True
                 break
-            batch.append(found[0])
+            batch.append(arrival[0])
             if len(batch) == size:
                 break
             try:
                 # A moment for what is on its way: a batch costs hardly more than a single document.
-                found = ready.get(timeout=0.02)
+                arrival = ready.get(timeout=0.02)
             except queue.Empty:
                 break
         if batch:
             yield batch
-        if isinstance(found, BaseException):
-            raise found
+        if isinstance(arrival, BaseException):
+            raise arrival
 
 
 def _stdin() -> IO[bytes]:

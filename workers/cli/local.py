@@ -36,8 +36,8 @@ def up(*, root: RootOption = _ROOT) -> None:
     """
     from workers.local import services
 
-    found = services.up(root, environ=os.environ, progress=tell)
-    for name, value in found.environ().items():
+    running = services.up(root, environ=os.environ, progress=tell)
+    for name, value in running.environ().items():
         results().print(f"export {name}={shlex.quote(value)}")
 
 
@@ -46,14 +46,14 @@ def status(*, root: RootOption = _ROOT) -> None:
     """Show what runs, where, and who provides it. Exit code 1 if something does not run."""
     from workers.local import services
 
-    found = services.status(root, environ=os.environ)
+    states = services.status(root, environ=os.environ)
     shown = table("service", "state", "provider", "address", "pid")
-    for service in found:
+    for service in states:
         shown.add_row(
             service.name, service.state, service.provider or "-", service.address or "-", str(service.pid or "-")
         )
     results().print(shown)
-    if any(service.state != "running" for service in found):
+    if any(service.state != "running" for service in states):
         raise typer.Exit(1)
 
 

@@ -64,8 +64,8 @@ def list_(
     configure_cli_logging(ctx)
     cache_dir = default_cache_dir()
     gpus = gpus_of(gpu_gb) if gpu_gb else gpus_found()
-    given: GlobalOptions = ctx.obj
-    asked = ensemble is not None or bool(gpu_gb) or config is not None or given.config is not None
+    global_options: GlobalOptions = ctx.obj
+    asked = ensemble is not None or bool(gpu_gb) or config is not None or global_options.config is not None
     memory = None
     if asked or gpus:
         memory = memory_of(method_settings(ctx, config, overrides_of(ensemble=ensemble)), gpus, cache_dir)

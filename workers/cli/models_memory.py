@@ -52,14 +52,14 @@ class Memory:
         lines += [
             {
                 "kind": "gpu",
-                **asdict(one.gpu),
-                "members": [member.name for member in one.members],
-                "used_bytes": one.used_bytes,
-                "context_bytes": one.context_bytes,
-                "reserve_bytes": one.reserve_bytes,
-                "left_bytes": one.left_bytes,
+                **asdict(gpu.gpu),
+                "members": [member.name for member in gpu.members],
+                "used_bytes": gpu.used_bytes,
+                "context_bytes": gpu.context_bytes,
+                "reserve_bytes": gpu.reserve_bytes,
+                "left_bytes": gpu.left_bytes,
             }
-            for one in self.gpus
+            for gpu in self.gpus
         ]
         lines += [{"kind": "problem", "message": problem} for problem in self.problems]
         return lines
@@ -93,12 +93,12 @@ def memory_of(settings: Settings, gpus: Sequence[Gpu], cache_dir: Path) -> Memor
     planned: tuple[GpuPlan, ...] = ()
     if gpus and known:
         try:
-            made = plan(known, gpus)
+            placement = plan(known, gpus)
         except El4nerError as error:
             problems.append(str(error))
         else:
-            planned = tuple(one for one in made.gpus if one.members)
-            placed = {one.name: f"cuda:{made.index_of(one.name)}" for one in known}
+            planned = tuple(one for one in placement.gpus if one.members)
+            placed = {one.name: f"cuda:{placement.index_of(one.name)}" for one in known}
     elif known:
         problems.append("no GPU is found here: give sizes with --gpu-gb to see what fits")
     footprints = {one.name: one.footprint for one in known}

@@ -51,10 +51,10 @@ def told() -> Console:
 
 def table(*columns: str, right: Collection[str] = ()) -> Table:
     """An empty table; the columns in ``right`` hold numbers. On a narrow terminal cells are folded, never cut."""
-    made = Table(box=None, header_style="bold")
+    empty = Table(box=None, header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
-    return made
+        empty.add_column(column, justify="right" if column in right else "left", overflow="fold")
+    return empty
 
 
 def tell(line: str) -> None:

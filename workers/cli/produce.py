@@ -137,8 +137,8 @@ def produce(
     kind = input_format or (InputFormat.TEXT if path is None else format_of(path))
     rejects = _rejects(on_error, path)
     decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
-    kept = None if state is None else FollowState(state)
-    account = _Account(kept)
+    follow_state = None if state is None else FollowState(state)
+    account = _Account(follow_state)
     with StoppableIteration[Any]() as interrupt_flag:
 
         def bad(record: BadRecord) -> None:
@@ -156,7 +156,7 @@ def produce(
             bad=bad,
             distinct=distinct,
             follow=follow,
-            state=kept,
+            state=follow_state,
             notice=lambda text: complain(text, severity="notice"),
             stop=lambda: interrupt_flag.number is not None,
         )
@@ -178,8 +178,8 @@ def produce(
             tell(account.after(error))
             raise
         finally:
-            if kept is not None:
-                kept.save()
+            if follow_state is not None:
+                follow_state.save()
             warn_of_replaced(decoder)
             _sum_up(rejects)
         stopped = interrupt_flag.exit_status
@@ -221,7 +221,7 @@ class _Account:
         from workers.inputs.lines import BadRecord
 
         unknown = f", {len(self._unknown)} are not confirmed" if self._unknown else ""
-        lines = [one.line.number for one in self._unknown if one.line is not None]
+        lines = [document.line.number for document in self._unknown if document.line is not None]
         skip = ""
         if isinstance(error, BadRecord):
             lines.append(error.line.number)
@@ -273,8 +273,8 @@ def _parse_on_error(value: str) -> tuple[str, Path | None]:
 
 def _sum_up(rejects: Rejects) -> None:
     if rejects.count:
-        kept = "" if rejects.file is None else f"; they are in {rejects.file}, reasons in {rejects.file}.reasons.jsonl"
-        complain(f"{rejects.count} records were left out{kept}", severity="warning")
+        where = "" if rejects.file is None else f"; they are in {rejects.file}, reasons in {rejects.file}.reasons.jsonl"
+        complain(f"{rejects.count} records were left out{where}", severity="warning")
 
 
 def _count(path: Path | None, kind: str, follow: bool) -> int | None:

@@ -59,8 +59,8 @@ def configure_cli_logging(ctx: typer.Context) -> None:
     from workers.config import WorkerSettings
     from workers.telemetry.logs import configure_logging
 
-    given: GlobalOptions = ctx.obj
-    level, form = given.log_level or LogLevel.WARNING, given.log_format or LogFormat.CONSOLE
+    global_options: GlobalOptions = ctx.obj
+    level, form = global_options.log_level or LogLevel.WARNING, global_options.log_format or LogFormat.CONSOLE
     reserve_standard_output()
     configure_logging(WorkerSettings(log_level=level.value, log_format=form.value))
     if level is not LogLevel.DEBUG:
@@ -70,8 +70,11 @@ def configure_cli_logging(ctx: typer.Context) -> None:
 
 def worker_logging(ctx: typer.Context, settings: WorkerSettings) -> WorkerSettings:
     """The file's settings, with what the command line says about logging."""
-    given: GlobalOptions = ctx.obj
-    update = {"log_level": given.log_level and given.log_level.value, "log_format": given.log_format}
+    global_options: GlobalOptions = ctx.obj
+    update = {
+        "log_level": global_options.log_level and global_options.log_level.value,
+        "log_format": global_options.log_format,
+    }
     return settings.model_copy(update={key: str(value) for key, value in update.items() if value is not None})
 
 
@@ -97,8 +100,8 @@ def method_settings(ctx: typer.Context, config: Path | None, overrides: Mapping[
     """The method's settings; ``config`` is the command's own option, which wins over the global one."""
     from el4ner.config import STREAM_SECTIONS, Settings, load_settings
 
-    given: GlobalOptions = ctx.obj
-    return load_settings(Settings, config or given.config, overrides=overrides, passed_over=STREAM_SECTIONS)
+    global_options: GlobalOptions = ctx.obj
+    return load_settings(Settings, config or global_options.config, overrides=overrides, passed_over=STREAM_SECTIONS)
 
 
 def stream_settings(
@@ -107,8 +110,8 @@ def stream_settings(
     """As :func:`method_settings`, with the stream's sections."""
     from workers.config import load_stream_settings
 
-    given: GlobalOptions = ctx.obj
-    return load_stream_settings(config or given.config, overrides=overrides)
+    global_options: GlobalOptions = ctx.obj
+    return load_stream_settings(config or global_options.config, overrides=overrides)
 
 
 def with_only_pool(settings: Settings, pool: str | None) -> Settings:

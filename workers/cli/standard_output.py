@@ -97,10 +97,10 @@ def reserve_standard_output() -> None:
     standard output, as in tests, nothing changes.
     """
     try:
-        own = sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2
+        is_ours = sys.stdout.fileno() == 1 and sys.stderr.fileno() == 2
     except (AttributeError, OSError, ValueError):  # closed, or not a file
         return
-    if not own or _Standard.kept is not None:
+    if not is_ours or _Standard.kept is not None:
         return
     sys.stdout.flush()
     _Standard.kept = _results_text(os.dup(1), sys.stdout.encoding)

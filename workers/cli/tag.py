@@ -88,7 +88,7 @@ def tag(
     from workers.inputs.lines import Decoder
 
     decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
-    given = documents_of(
+    texts = documents_of(
         text,
         lines=lines,
         unreadable=report,
@@ -98,7 +98,7 @@ def tag(
         decoder=decoder,
     )
     # The first document is read before any model is loaded: a misspelt file should say so at once.
-    batches = as_they_come(given, batch)
+    batches = as_they_come(texts, batch)
     documents = next(batches, None)
     if documents is not None:
         configure_cli_logging(ctx)
@@ -114,8 +114,8 @@ def tag(
                 for document, result in zip(documents, tagger.tag_or_error(plain, batch_size=batch), strict=True):
                     if isinstance(result, DocumentError):
                         # Every pool that is hosted is read with every member first.
-                        other = document.pool is not None and document.pool not in settings.pools.paths
-                        advice = f" (tag reads one pool at a time: --pool {document.pool})" if other else ""
+                        names_a_pool = document.pool is not None and document.pool not in settings.pools.paths
+                        advice = f" (tag reads one pool at a time: --pool {document.pool})" if names_a_pool else ""
                         report(DocumentError(f"{document.id}: {result}{advice}", code=result.code))
                     else:
                         _show(result, document.metadata, output)

@@ -77,8 +77,8 @@ def acls(
     configure_cli_logging(ctx)
     from workers.kafka.acls import Role, bindings, kafka_acls_commands
 
-    named = dict(_pair(given) for given in principal or ())
-    found = bindings(
+    named = dict(_pair(argument) for argument in principal or ())
+    rights = bindings(
         settings.kafka,
         principals={_role(Role, name, "--principal"): who for name, who in named.items()},
         reader_group=reader_group,
@@ -87,16 +87,16 @@ def acls(
     if output is OutputFormat.JSON:
         from el4ner.serialize import dumps
 
-        lines = [dumps(acl.to_json()).decode() for acl in found]
+        lines = [dumps(acl.to_json()).decode() for acl in rights]
     else:
-        lines = kafka_acls_commands(found, settings.kafka.bootstrap_servers)
+        lines = kafka_acls_commands(rights, settings.kafka.bootstrap_servers)
     results_file().write("".join(f"{line}\n" for line in lines))
 
 
-def _pair(given: str) -> tuple[str, str]:
-    name, equals, who = given.partition("=")
+def _pair(argument: str) -> tuple[str, str]:
+    name, equals, who = argument.partition("=")
     if not equals:
-        raise typer.BadParameter(f"expected ROLE=User:NAME, not {given!r}", param_hint="--principal")
+        raise typer.BadParameter(f"expected ROLE=User:NAME, not {argument!r}", param_hint="--principal")
     return name, who
 
 

@@ -55,16 +55,18 @@ class Fields:
         if unknown and not self.metadata:
             raise ValueError(self.no_field(next(iter(unknown)), kind))
         document: dict[str, Any] = {"text": row[self.text]}
-        if (own := row.get(self.id)) is not None:
+        if (record_id := row.get(self.id)) is not None:
             # The same number as CSV's digits; orjson has read one above 64 bits as a float, which is no id.
-            document["id"] = str(own) if isinstance(own, int) and not isinstance(own, bool) else own
+            document["id"] = (
+                str(record_id) if isinstance(record_id, int) and not isinstance(record_id, bool) else record_id
+            )
         document.update({name: row[name] for name in OPTIONAL if row.get(name) is not None})
         if unknown:
-            given = document.get("metadata", {})
-            if isinstance(given, Mapping):
-                if twice := sorted(given.keys() & unknown.keys()):
+            metadata = document.get("metadata", {})
+            if isinstance(metadata, Mapping):
+                if twice := sorted(metadata.keys() & unknown.keys()):
                     raise ValueError(f"the {kind} {twice[0]!r} is in its metadata too: which one is to be handed on?")
-                document["metadata"] = {**given, **unknown}
+                document["metadata"] = {**metadata, **unknown}
         try:
             json_schemas.validate("documents", document)
         except MessageError as error:
@@ -76,8 +78,8 @@ class Fields:
         for name, needed in _NEEDED.items():
             value = document.get(name)
             if name in document and not _is_valid(name, value):
-                own = {"text": self.text, "id": self.id}.get(name, name)
-                return f"the {kind} {own!r} has to be {needed}, not {_described(value)}"
+                column = {"text": self.text, "id": self.id}.get(name, name)
+                return f"the {kind} {column!r} has to be {needed}, not {_described(value)}"
         return None
 
     def no_text(self, names: Iterable[str], kind: str) -> str:

@@ -234,13 +234,13 @@ class _Ids:
         self._seen[content] += 1
         return derived_id(text, pool, occurrence=occurrence, place=self._forgotten or None)
 
-    def _check_given(self, own: str, revision: int, text: str, pool: str | None, record: FileRecord) -> None:
+    def _check_given(self, record_id: str, revision: int, text: str, pool: str | None, record: FileRecord) -> None:
         content = _digest(pool, text)
-        known, number = self._given.setdefault((own, revision), (content, record.line.number))
+        known, number = self._given.setdefault((record_id, revision), (content, record.line.number))
         if known != content:
             reason = (
-                f"the id {own!r} (revision {revision}) is line {number}'s, with another text or pool: the stream would "
-                "leave this one out: mend the id, or raise the revision"
+                f"the id {record_id!r} (revision {revision}) is line {number}'s, with another text or pool: the stream "
+                "would leave this one out: mend the id, or raise the revision"
             )
             raise BadRecord(self._name, record.line, reason, prelude=record.prelude)
         if len(self._given) > _REMEMBERED_IDS:

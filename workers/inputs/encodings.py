@@ -47,16 +47,16 @@ def known_encoding(name: str) -> str:
         ValueError: there is no such encoding, or it is none of text; names the nearest known one.
     """
     try:
-        found = codecs.lookup(name)
+        codec = codecs.lookup(name)
     except (LookupError, ValueError):
-        found = None
-    own = "" if found is None else found.name.replace("_", "-")
+        codec = None
+    codec_name = "" if codec is None else codec.name.replace("_", "-")
     # Python knows "encodings" of bytes into bytes too, and escapes of its own source text.
-    if found is None or not getattr(found, "_is_text_encoding", True) or own in _NO_TEXT:
+    if codec is None or not getattr(codec, "_is_text_encoding", True) or codec_name in _NO_TEXT:
         aliases = encodings.aliases.aliases
         names = sorted({alias.replace("_", "-") for alias in (*aliases, *aliases.values())} - _NO_TEXT)
         raise ValueError(f"there is no encoding {name!r}{nearest_hint(name, names)}; usual ones: {', '.join(_USUAL)}")
-    return "utf-8" if own == "utf-8-sig" else own
+    return "utf-8" if codec_name == "utf-8-sig" else codec_name
 
 
 def shown_encoding(encoding: str) -> str:
@@ -66,7 +66,7 @@ def shown_encoding(encoding: str) -> str:
 
 def mark_of(encoding: str) -> bytes:
     """The byte order mark that a file in this encoding needs at its beginning; UTF-8 needs none."""
-    return next((mark for mark, own in _MARKS if own == encoding != "utf-8"), b"")
+    return next((mark for mark, marked in _MARKS if marked == encoding != "utf-8"), b"")
 
 
 def begins_mark(head: bytes) -> bool:
@@ -83,7 +83,7 @@ def resolve_encoding(head: bytes, encoding: str | None, name: str) -> tuple[str,
     for magic, kind, tool in _BINARY:
         if head.startswith(magic):
             raise InputError(f"{name}: is {kind}, not text: unpack or convert it first, by {tool}")
-    mark, marked = next(((mark, own) for mark, own in _MARKS if head.startswith(mark)), (b"", None))
+    mark, marked = next(((mark, name_of_mark) for mark, name_of_mark in _MARKS if head.startswith(mark)), (b"", None))
     if marked is not None and (encoding in (None, marked) or (encoding in _MARKED and marked.startswith(encoding))):
         return marked, mark
     if marked is not None:

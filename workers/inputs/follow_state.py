@@ -76,8 +76,8 @@ class FollowState:
             raise InputError(f"{path}: cannot be written: name a file in a folder that is there")
         try:
             raw = path.read_bytes() if path.exists() else b""
-            kept = orjson.loads(raw)["points"] if raw else []
-            self._points.update({point.origin: point for point in map(_point, kept)})
+            points = orjson.loads(raw)["points"] if raw else []
+            self._points.update({point.origin: point for point in map(_point, points)})
         except OSError as error:
             raise InputError(f"{path}: cannot be read: {error.strerror}") from error
         except (ValueError, TypeError, KeyError) as error:
@@ -134,13 +134,13 @@ class FollowState:
         self._saved = self._monotonic()
 
 
-def _point(kept: dict[str, Any]) -> ResumePoint:
+def _point(values: dict[str, Any]) -> ResumePoint:
     """A point as it was written.
 
     Raises:
         TypeError: it was not written by us.
     """
-    point = ResumePoint(**kept)
+    point = ResumePoint(**values)
     texts = (point.origin, point.encoding, point.head_sha256, point.last_sha256)
     numbers = (point.inode, point.position, point.line, point.head_bytes, point.last_bytes)
     if not all(isinstance(text, str) for text in texts) or not re.fullmatch(r".*-\d+", point.origin):

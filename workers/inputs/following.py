@@ -168,7 +168,7 @@ class FollowedFile:
             identity = (status.st_dev, status.st_ino)
             if identity == self._current.identity:
                 return False
-            again = next((one for one in self._put_away if one.identity == identity), None)
+            again = next((file for file in self._put_away if file.identity == identity), None)
             following = again or self._open(self._path)
         except (FileNotFoundError, NotADirectoryError, PermissionError, IsADirectoryError):
             # Between the old file's renaming and the new one's creation, and its being given to whom it belongs.
@@ -188,7 +188,7 @@ class FollowedFile:
             # The same first line may come again in a file that takes its place.
             first, _, count = point.origin.rpartition("-")
             self._origins[first] = max(self._origins[first], int(count) + 1)
-            file = next((one for one in files if one.holds(point)), None)
+            file = next((candidate for candidate in files if candidate.holds(point)), None)
             if file is not None:
                 file.go_on(point)
                 if file is not self._current and file not in self._put_away:

@@ -247,16 +247,18 @@ def whole_text(source: Path | IO[bytes], name: str, encoding: str | None, decode
         InputError: the file cannot be read, or is no text; names line and byte.
     """
     data = b"".join(_chunks(source, name))
-    own, mark = resolve_encoding(data, encoding, name)
+    resolved, mark = resolve_encoding(data, encoding, name)
     try:
-        return decoder.text(RawLine(1, 0, data, own)).removeprefix("\ufeff" if mark else "")
+        return decoder.text(RawLine(1, 0, data, resolved)).removeprefix("\ufeff" if mark else "")
     except BadRecord as bad:
         if not isinstance(error := bad.__cause__, UnicodeDecodeError):
             raise InputError(f"{name}: {bad.reason}") from error
-        end = "\n".encode(own)
+        end = "\n".encode(resolved)
         before = data[: error.start]
         where = f"line {before.count(end) + 1}, byte {error.start} of the file (the first is 0)"
-        raise InputError(f"{name}: is not {shown_encoding(own)}: {_shown_bytes(error)} in {where}: {_MEND}") from error
+        raise InputError(
+            f"{name}: is not {shown_encoding(resolved)}: {_shown_bytes(error)} in {where}: {_MEND}"
+        ) from error
 
 
 def _chunks(source: Path | IO[bytes], name: str) -> Iterator[bytes]:

@@ -102,9 +102,9 @@ class RecordReader:
         taken = _TakenLines(lines, self._decoder)
         # Excel's own first line, which says by what the others are separated: kept records need it as well.
         excel = b""
-        if (said := _EXCEL.fullmatch(taken.peek())) is not None:
+        if (separator := _EXCEL.fullmatch(taken.peek())) is not None:
             next(taken)
-            delimiter = said[1]
+            delimiter = separator[1]
             excel = taken.joined().raw
         reader = csv.reader(taken, strict=True, delimiter=delimiter)
         header: RawLine | None = None
@@ -152,12 +152,12 @@ class RecordReader:
         """
         fields = self._fields
         if fields.text not in columns:
-            other = next((one for one in (",", ";", "\t", "|") if len(columns) == 1 and one in columns[0]), None)
-            if other is not None:
+            delimiter = next((sign for sign in (",", ";", "\t", "|") if len(columns) == 1 and sign in columns[0]), None)
+            if delimiter is not None:
                 header = columns[0] if len(columns[0]) <= _LONGEST_SHOWN else f"{columns[0][:_LONGEST_SHOWN]}…"
                 raise InputError(
                     f"{self._name}: there is no column {fields.text!r}, but a single one, {header!r}; is it separated "
-                    f"by {other!r}? --delimiter says so"
+                    f"by {delimiter!r}? --delimiter says so"
                 )
             raise InputError(f"{self._name}: {fields.no_text(columns, 'column')}")
         if fields.id != "id" and fields.id not in columns:

@@ -58,7 +58,10 @@ def _inwards(awaited: Any) -> Iterator[FrameType]:
         prefix = next((prefix for prefix in _INNER if hasattr(awaited, f"{prefix}_frame")), None)
         if prefix is None:
             # What steps an asynchronous generator (a context manager's, say) shows it to the garbage collector alone.
-            awaited = next((one for one in gc.get_referents(awaited) if isinstance(one, AsyncGeneratorType)), None)
+            awaited = next(
+                (generator for generator in gc.get_referents(awaited) if isinstance(generator, AsyncGeneratorType)),
+                None,
+            )
             continue
         frame = getattr(awaited, f"{prefix}_frame")
         if frame is not None:
@@ -82,6 +85,6 @@ def _name(coroutine: Any) -> str:
 
 
 def _bounded(lines: Iterable[str]) -> list[str]:
-    some = [line if len(line) <= _MOST_CHARS else line[: _MOST_CHARS - 1] + "…" for line in lines]
-    left_out = len(some) - _MOST_LINES
-    return some if left_out <= 0 else [*some[:_MOST_LINES], f"… and {left_out} more"]
+    cut_lines = [line if len(line) <= _MOST_CHARS else line[: _MOST_CHARS - 1] + "…" for line in lines]
+    left_out = len(cut_lines) - _MOST_LINES
+    return cut_lines if left_out <= 0 else [*cut_lines[:_MOST_LINES], f"… and {left_out} more"]

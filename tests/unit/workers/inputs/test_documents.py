@@ -210,7 +210,7 @@ def test_a_replacement_character_of_the_files_own_is_not_counted(tmp_path: Path)
 @pytest.mark.parametrize(
     ("content", "encoding", "message"),
     [
-        (gzip.compress(b"text"), None, "is compressed by gzip"),
+        (gzip.compress(b"text", mtime=0), None, "is compressed by gzip"),
         (b"PK\x03\x04rest", None, "zip archive"),
         (b"%PDF-1.7\n", None, "is a PDF"),
         ("Zürich ist gut\n".encode("utf-16-le"), None, "looks like UTF-16-LE without .*--encoding utf-16-le"),
