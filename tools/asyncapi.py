@@ -259,16 +259,16 @@ def _message(topic: Topic) -> dict[str, Any]:
         "summary": schema["description"],
         "bindings": {"kafka": _key(_KEYS.get(topic, _DOCUMENT_KEY))},
     }
-    own = {"$ref": f"{_COMPONENTS}{topic.value}"}
+    reference = {"$ref": f"{_COMPONENTS}{topic.value}"}
     if topic in _BYTES_AS_THEY_CAME:
         anything = {"description": "The original value, byte for byte: not always JSON."}
-        return {**message, "contentType": "application/octet-stream", "headers": own, "payload": anything}
+        return {**message, "contentType": "application/octet-stream", "headers": reference, "payload": anything}
     examples = [
         {"name": path.name.removesuffix(".json").rpartition(".")[2], "payload": orjson.loads(path.read_bytes())}
         for path in sorted((json_schemas.schemas_dir() / "examples").glob(f"{topic.value}.v1.*.json"))
         if ".invalid-" not in path.name
     ]
-    payload = {"contentType": "application/json", "headers": _headers(topic), "payload": own, "examples": examples}
+    payload = {"contentType": "application/json", "headers": _headers(topic), "payload": reference, "examples": examples}
     return {**message, **payload}
 
 

@@ -295,13 +295,13 @@ class _Comparison:
             was = [before.at(keyword, index) for index, _ in enumerate(before.schema[keyword])]
             now = [after.at(keyword, index) for index, _ in enumerate(after.schema[keyword])]
             # The same ones may have changed places; what is left is compared in order.
-            for one in list(was):
-                same = next((other for other in now if other.canonical() == one.canonical()), None)
+            for left in list(was):
+                same = next((right for right in now if right.canonical() == left.canonical()), None)
                 if same is not None:
-                    was.remove(one)
+                    was.remove(left)
                     now.remove(same)
-            for one, other in zip(was, now, strict=False):
-                self.compare((one,), (other,), direction)
+            for left, right in zip(was, now, strict=False):
+                self.compare((left,), (right,), direction)
             if len(was) > len(now):
                 narrowed(f"{keyword} has a choice less", keyword)
             elif len(now) > len(was):

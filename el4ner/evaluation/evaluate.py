@@ -62,9 +62,9 @@ def evaluate(
     known: dict[str, SentenceRecord] = {}
     waiting: dict[str, LabelledSentence] = {}
     for sentence in dataset.sentences:
-        found = store.get(sentence.text) if store is not None else None
-        if found is not None:
-            known[sentence.text] = found
+        stored = store.get(sentence.text) if store is not None else None
+        if stored is not None:
+            known[sentence.text] = stored
         else:
             waiting.setdefault(sentence.text, sentence)
     repeats = len(dataset.sentences) - len(waiting)

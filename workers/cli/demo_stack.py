@@ -278,8 +278,8 @@ def _signals_raise_once() -> Iterator[None]:
     """
 
     def leave(number: int, _frame: Any) -> None:
-        for one in before:
-            signal.signal(one, signal.SIG_IGN)
+        for signal_number in before:
+            signal.signal(signal_number, signal.SIG_IGN)
         raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(143)
 
     before = {number: signal.signal(number, leave) for number in (signal.SIGINT, signal.SIGTERM)}

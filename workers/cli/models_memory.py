@@ -97,11 +97,11 @@ def memory_of(settings: Settings, gpus: Sequence[Gpu], cache_dir: Path) -> Memor
         except El4nerError as error:
             problems.append(str(error))
         else:
-            planned = tuple(one for one in placement.gpus if one.members)
-            placed = {one.name: f"cuda:{placement.index_of(one.name)}" for one in known}
+            planned = tuple(each for each in placement.gpus if each.members)
+            placed = {each.name: f"cuda:{placement.index_of(each.name)}" for each in known}
     elif known:
         problems.append("no GPU is found here: give sizes with --gpu-gb to see what fits")
-    footprints = {one.name: one.footprint for one in known}
+    footprints = {each.name: each.footprint for each in known}
     return Memory(
         members=tuple(
             MemoryRow(

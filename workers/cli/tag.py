@@ -110,7 +110,7 @@ def tag(
             pipeline = load_pipeline(settings, progress=progress, demonstrations="shown")
         with Tagger(pipeline) as tagger:
             while documents is not None:
-                plain = [Document(one.id, one.text, one.pool, one.revision) for one in documents]
+                plain = [Document(source.id, source.text, source.pool, source.revision) for source in documents]
                 for document, result in zip(documents, tagger.tag_or_error(plain, batch_size=batch), strict=True):
                     if isinstance(result, DocumentError):
                         # Every pool that is hosted is read with every member first.
