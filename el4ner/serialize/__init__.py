@@ -5,16 +5,6 @@ caller has validated it), passes over unknown fields, and checks what a schema c
 document's text.
 """
 
-from el4ner.serialize.documents import (
-    document_from_json,
-    document_to_json,
-    entity_from_json,
-    entity_to_json,
-    tagged_from_json,
-    tagged_to_json,
-    verdict_from_json,
-    verdict_to_json,
-)
 from el4ner.serialize.json_bytes import canonical, dumps, fingerprint
 from el4ner.serialize.stage_results import (
     answers_from_json,
@@ -29,6 +19,16 @@ from el4ner.serialize.stage_results import (
     types_to_json,
     usage_from_json,
     usage_to_json,
+)
+from el4ner.serialize.tagged_documents import (
+    document_from_json,
+    document_to_json,
+    entity_from_json,
+    entity_to_json,
+    tagged_from_json,
+    tagged_to_json,
+    verdict_from_json,
+    verdict_to_json,
 )
 
 __all__ = [

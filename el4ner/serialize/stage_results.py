@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from el4ner.errors import MessageError
-from el4ner.serialize.documents import (
+from el4ner.serialize.tagged_documents import (
     Json,
     check_offsets,
     document_from_json,
