@@ -74,7 +74,7 @@ def aiokafka_options(settings: KafkaSettings) -> dict[str, Any]:
     Raises:
         ConfigError: a certificate, key or password file cannot be used; names the key.
     """
-    _speak_up(settings)
+    _warn_and_hide(settings)
     options: dict[str, Any] = {"security_protocol": settings.security_protocol}
     if settings.uses_tls:
         options["ssl_context"] = _ssl_context(settings, "kafka")
@@ -117,13 +117,13 @@ def redis_options(settings: RedisSettings) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if settings.password is not None or settings.password_file is not None:
         if settings.url.startswith("redis://"):
-            _say_once("redis.url is redis://: the password goes over the network unencrypted; use rediss://")
+            _warn_once("redis.url is redis://: the password goes over the network unencrypted; use rediss://")
         options["username"] = settings.username
         options["password"] = _password(settings.password, settings.password_file, "redis.password")
     if settings.uses_tls:
         # The client makes a context of its own at every connection: what is wrong with the files is said here, once.
         _ssl_context(settings, "redis")
-        _say_if_names_are_not_checked(settings, "redis")
+        _warn_if_names_are_not_checked(settings, "redis")
         options["ssl_check_hostname"] = settings.ssl_check_hostname
         options["ssl_ca_certs"] = _name(settings.ssl_cafile)
         options["ssl_certfile"] = _name(settings.ssl_certfile)
@@ -181,21 +181,21 @@ def _name(path: Path | None) -> str | None:
 
 
 @functools.cache
-def _say_once(warning: str) -> None:
+def _warn_once(warning: str) -> None:
     log.warning(warning, extra={"component": "security"})
 
 
-def _speak_up(settings: KafkaSettings) -> None:
-    """Say what is not protected, once in a process; and have nobody log what is."""
+def _warn_and_hide(settings: KafkaSettings) -> None:
+    """Warn of what is not protected, once in a process, and keep the clients from logging passwords."""
     if settings.uses_sasl:
         for name in _WIRE_LOGGERS:
             logging.getLogger(name).addFilter(_HANDSHAKES)
     if settings.security_protocol == "SASL_PLAINTEXT":
         what = "the password and every document go" if settings.sasl_mechanism == "PLAIN" else "every document goes"
-        _say_once(f"kafka.security_protocol is SASL_PLAINTEXT: {what} over the network unencrypted; use SASL_SSL")
-    _say_if_names_are_not_checked(settings, "kafka")
+        _warn_once(f"kafka.security_protocol is SASL_PLAINTEXT: {what} over the network unencrypted; use SASL_SSL")
+    _warn_if_names_are_not_checked(settings, "kafka")
 
 
-def _say_if_names_are_not_checked(settings: TlsSection, section: str) -> None:
+def _warn_if_names_are_not_checked(settings: TlsSection, section: str) -> None:
     if not settings.ssl_check_hostname:
-        _say_once(f"{section}.ssl_check_hostname is off: any server with a certificate of the authority is trusted")
+        _warn_once(f"{section}.ssl_check_hostname is off: any server with a certificate of the authority is trusted")

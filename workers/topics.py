@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 LETTER_HEADERS_BYTES: Final = 64 * 1024
-"""What a dead letter may be larger by than the message that it is about: its headers say why, when and where from."""
+"""By how much a dead letter may be larger than its message: its headers say why, when and where from."""
 TABLE_NAME: Final = "joins"
 
 
@@ -70,8 +70,8 @@ class TopicError(El4nerError):
 class TopicPlan:
     """A topic as it has to be.
 
-    ``joined``: it takes part in the join by partition number. ``ours``: it holds what this pipeline writes;
-    ``documents`` belongs to whoever produces it, so only what would break the pipeline is asked of it.
+    ``joined``: it takes part in the join by partition number. ``ours``: it holds what this pipeline writes. The topic
+    ``documents`` belongs to its producers: only what would break the pipeline is asked of it.
     """
 
     name: str
@@ -114,7 +114,7 @@ def changelog_name(settings: KafkaSettings) -> str:
 
 
 def transactional_id(settings: KafkaSettings, partition: int) -> str:
-    """Whoever writes the outcomes of that partition's documents writes under this name, and is alone in doing so."""
+    """Under this name the one writer of a partition's outcomes writes them."""
     return f"{app_id(settings, AGGREGATE)}-{partition}"
 
 

@@ -1,4 +1,4 @@
-"""Dead letters as data: what one says, which ones are wanted, and which of them a replay sends. No Kafka in here."""
+"""Dead letters as data: what a letter says, which letters are wanted, and which a replay sends. No Kafka in here."""
 
 from __future__ import annotations
 

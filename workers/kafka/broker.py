@@ -1,8 +1,8 @@
-"""Making a Kafka client, after asking whether anybody is there, and whether they let us in.
+"""Connecting a client of kafka-python, after one quick connection that tells whether a broker answers and lets us in.
 
-kafka-python tries for ten seconds to bootstrap, whatever the reason that it cannot, then does not tell the reason (over
-TLS it has often lost it), and a client whose constructor fails leaks its sockets. One connection of aiokafka's knows in
-milliseconds.
+kafka-python itself tries to bootstrap for ten seconds, whatever is wrong, and then often does not say what (over TLS it
+has lost the reason). A client whose constructor fails leaks its sockets, too. A connection of aiokafka's gives the
+reason within milliseconds.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from el4ner.errors import El4nerError
 from workers import security
 from workers.config import BOOTSTRAP_VARIABLES, KafkaSettings
 
-__all__ = ["connect", "nobody_answers"]
+__all__ = ["connect", "no_broker_message"]
 
 _CONNECT_SECONDS: Final = 3.0
 
@@ -35,10 +35,10 @@ def connect(settings: KafkaSettings, client: Any, failure: type[El4nerError], **
             user in.
         ConfigError: a file that the settings name cannot be used.
     """
-    nobody = nobody_answers(settings)
+    no_broker = no_broker_message(settings)
     secure = security.kafka_python_options(settings)
     if settings.security_protocol == "PLAINTEXT":
-        refusal = None if _accepts(settings) else nobody
+        refusal = None if _accepts(settings) else no_broker
     else:
         # In a thread of its own, where there is no other event loop.
         with ThreadPoolExecutor(1) as thread:
@@ -54,11 +54,11 @@ def connect(settings: KafkaSettings, client: Any, failure: type[El4nerError], **
             **options,
         )
     except KafkaError as error:
-        raise failure(f"{nobody}\n{type(error).__name__}: {error}{_is_it(settings)}") from error
+        raise failure(f"{no_broker}\n{type(error).__name__}: {error}{_protocol_hint(settings)}") from error
 
 
-def nobody_answers(settings: KafkaSettings, *, environ: Mapping[str, str] = os.environ) -> str:
-    """What is said where no broker answers: where one was looked for, why there, and what to do."""
+def no_broker_message(settings: KafkaSettings, *, environ: Mapping[str, str] = os.environ) -> str:
+    """The message where no broker answers: at which address, where that comes from, and what to do."""
     return (
         f"no Kafka broker answers at {settings.bootstrap_servers}: that is kafka.bootstrap_servers, "
         f"{_where_from(settings, environ)}\n"
@@ -87,12 +87,12 @@ def _accepts(settings: KafkaSettings) -> bool:
 
 async def _refusal(settings: KafkaSettings, secure: Mapping[str, Any]) -> str | None:
     """Why none of the bootstrap servers lets us in; None if one does."""
-    # Imported here: who speaks plain text need not wait for it.
+    # Imported here: plain text does without it.
     from aiokafka.conn import create_conn
     from aiokafka.errors import KafkaConnectionError
     from aiokafka.errors import KafkaError as AioKafkaError
 
-    refusal = nobody_answers(settings)
+    refusal = no_broker_message(settings)
     for server in settings.servers:
         host, port = _host_and_port(server)
         try:
@@ -103,9 +103,11 @@ async def _refusal(settings: KafkaSettings, secure: Mapping[str, Any]) -> str | 
                 "kafka.ssl_cafile names the authorities that are"
             )
         except ssl.SSLError as error:
-            refusal = f"TLS with the broker at {server} failed: {error.reason}{_is_it(settings)}"
+            refusal = f"TLS with the broker at {server} failed: {error.reason}{_protocol_hint(settings)}"
         except (KafkaConnectionError, asyncio.IncompleteReadError, ConnectionResetError) as error:
-            refusal = f"the broker at {server} broke the connection off: {error.__cause__ or error}{_is_it(settings)}"
+            refusal = (
+                f"the broker at {server} broke the connection off: {error.__cause__ or error}{_protocol_hint(settings)}"
+            )
         except AioKafkaError as error:
             refusal = (
                 f"the broker at {server} does not let the user {settings.sasl_username!r} in: {error}\n"
@@ -119,7 +121,7 @@ async def _refusal(settings: KafkaSettings, secure: Mapping[str, Any]) -> str | 
     return refusal
 
 
-def _is_it(settings: KafkaSettings) -> str:
+def _protocol_hint(settings: KafkaSettings) -> str:
     return f"\nkafka.security_protocol is {settings.security_protocol}: is that the port of such a listener?"
 
 

@@ -166,8 +166,10 @@ def is_transient(error: BaseException) -> bool:
 
 
 def may_be_of_a_message(error: BaseException) -> bool:
-    """Whether what delivery has raised may be the fault of one of the messages: not where a broker says what it has
-    against the producer, its rights or the cluster."""
+    """Whether one of the messages may be the cause of what delivery has raised.
+
+    It is not where the broker names the producer, its rights or the cluster as the reason.
+    """
     if isinstance(error, DeliveryError):
         return isinstance(error, RefusedError)
     if isinstance(error, KafkaError):

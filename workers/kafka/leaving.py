@@ -1,7 +1,7 @@
-"""A consumer's thread that can leave its group at once, whatever the rest of the process waits for.
+"""A consumer's thread that can leave its group at once, while the rest of the process hangs.
 
-The consumer sends its heartbeats from a thread, on a loop of its own: also while the app's loop stands still, or waits
-for what never comes. A process that has given up and does not leave keeps its partitions and does nothing with them.
+The consumer sends its heartbeats from a thread, on a loop of its own. They go on while the app's loop is blocked: a
+process that has given up, and does not leave the group, would keep its partitions and do nothing with them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _THREAD_SECONDS: Final = 1.0
 _LEAVE_SECONDS: Final = 1.0
 
 
-class _Thread(WorkerThread):  # type: ignore[misc]
+class _DaemonThread(WorkerThread):  # type: ignore[misc]
     """mode's, but neither the event loop nor the interpreter's exit wait for it without a bound."""
 
     def __init__(self, service: ServiceThread, **options: Any) -> None:
@@ -40,7 +40,7 @@ class _Thread(WorkerThread):  # type: ignore[misc]
 class LeavingThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
     """Faust's consumer thread, with :meth:`leave`."""
 
-    Worker = _Thread
+    Worker = _DaemonThread
     _has_left = False
 
     @override
@@ -85,5 +85,5 @@ class LeavingThread(driver.AIOKafkaConsumerThread):  # type: ignore[misc]
 
 
 async def _refuse(_request: Any) -> Any:
-    # As brokers answer to a member that is none any more: the client knows what to make of it.
+    # What a broker answers to a former member: the client can handle it.
     raise IllegalGenerationError

@@ -5,9 +5,9 @@ a rebalance made it *skip*, its test for a gap is off by one and absent before t
 out of order commits over a message in flight, issue #606), and ``take`` acknowledges in a ``finally``. So Faust's
 acknowledgements count for nothing here (:mod:`workers.kafka.transport`), and this does.
 
-Every message is noted when it is *read* from Kafka, not when it reaches a worker: one that got lost in between, in
-whatever queue, is unfinished for ever and holds the commit back. That shows (:attr:`OffsetTracker.stuck_seconds`), and
-a restart heals it; a commit over it would lose it.
+Every message is noted when it is *read* from Kafka, not when it reaches a worker. A message that got lost in between,
+in some queue, stays unfinished and holds the commit back. That shows (:attr:`OffsetTracker.stuck_seconds`), and a
+restart heals it. A commit past it would lose the message.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ class OffsetTracker:
         if line is None:
             line = self._lines[partition] = _Line(self._clock(), last=begin - 1)
         if line.end is not None and line.end != begin:
-            # Something lies between this fetch and the one before, and nobody knows what it is.
+            # The fetches do not meet: what lies between them is not known.
             return
         line.end = end
         if end > begin and not line.tickets:

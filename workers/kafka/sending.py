@@ -44,7 +44,7 @@ def sending(
     except KafkaError as error:
         raise failure(f"producing to {settings.bootstrap_servers} failed: {error}") from error
     finally:
-        # What was not confirmed is known by now, and said: that closing waits for it in vain is no news.
+        # What was not confirmed is reported by now; that closing waits for it in vain adds nothing.
         with suppress(KafkaError):
             producer.close(timeout=settings.request_timeout_seconds)
 

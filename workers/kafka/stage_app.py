@@ -163,7 +163,7 @@ class StageApp(faust.App):  # type: ignore[misc]
     def lags(self) -> dict[tuple[str, int], int]:
         """By topic and partition, how many messages are not finished; only where the broker has told the end.
 
-        The end is the last stable offset: what lies behind an open transaction is nobody's to read yet.
+        The end is the last stable offset: nobody can read past an open transaction.
         """
         lags = {}
         for (topic, partition), offset in self.positions.unfinished().items():

@@ -35,7 +35,7 @@ def reading(
         client_id=client_id,
         group_id=None,
         enable_auto_commit=False,
-        # Outcomes are written in transactions; what an aborted one left behind is none.
+        # Outcomes are written in transactions; an aborted transaction leaves records behind that are no outcomes.
         isolation_level="read_committed",
         max_partition_fetch_bytes=2 * settings.max_message_bytes,
     )

@@ -1,8 +1,8 @@
-"""Writing all that a group of documents leads to, at once or not at all, and nobody else meanwhile.
+"""Writing the outcomes of a group of documents in one transaction, as the only writer of their partition.
 
-A partition of the documents topic has one transactional id. Who takes the partition over starts a producer under that
-id, which makes the broker abort whatever a predecessor has begun and refuse all that it still sends: a process that was
-paused, or cut off from the network, cannot deliver anything late.
+A partition of the documents topic has one transactional id. The process that takes the partition over starts a producer
+under that id. The broker then aborts the transaction that its predecessor has begun, and refuses what the predecessor
+still sends: a process that was paused, or cut off from the network, cannot deliver anything late.
 """
 
 from __future__ import annotations
@@ -81,14 +81,14 @@ class TransactionalWriter:
         self._producer: Any = number_anew_after_refusals(outlast_outages(producer))
 
     async def start(self) -> None:
-        """Fence off whoever wrote before; what it had begun is aborted when this returns."""
+        """Fence the former writer off. When this returns, its open transaction is aborted."""
         await self._producer.start()
 
     async def write(self, messages: Sequence[Outgoing]) -> None:
         """All messages in one transaction; returns when it is committed. Tries again as long as that may pass.
 
         Raises:
-            FencedError: somebody else writes now.
+            FencedError: another process writes for this partition now.
             RefusedError: one message can never be written as it is; nothing was written. Others can be.
             KafkaError, DeliveryError: it cannot be written, or it is not known whether it was; the partition has to be
                 taken over anew, which settles that.
@@ -134,7 +134,7 @@ class TransactionalWriter:
         except ProducerFenced:
             raise
         except KafkaError as error:
-            # It may be committed or not; whoever takes the partition over next is told by the broker.
+            # It may be committed or not. The next writer of the partition learns it from the broker.
             raise DeliveryError(f"{self.id}: it is not known whether a transaction was committed: {error}") from error
 
     async def stop(self) -> None:

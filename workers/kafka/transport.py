@@ -60,11 +60,11 @@ class Fetched:
 
 
 class ConsumerThread(LeavingThread):
-    """Faust's, but it reads what is committed, and partitions are given out by range: whoever gets a partition of one
-    topic gets that of the others too.
+    """Faust's consumer thread, but it reads what is committed, and partitions are assigned by range.
 
-    Faust deals them round, topic after topic, to an app without tables; two processes would then own the same partition
-    of the join.
+    By range, the process that gets a partition number of one topic gets that number of all topics. Faust would deal
+    partitions round, topic after topic, to an app without tables: two processes would then own one partition of the
+    join.
     """
 
     @override
@@ -120,9 +120,9 @@ class ConsumerThread(LeavingThread):
 class Consumer(driver.Consumer):  # type: ignore[misc]
     """A consumer that commits what :attr:`positions` says is finished.
 
-    Before partitions go away it waits for :attr:`drain`, commits, and closes the epoch: what finishes afterwards is not
-    committed and will be done again by whoever gets the partition. The app calls :meth:`begin` when it has its
-    partitions, its state and empty queues. Topics in :attr:`paused` are not read for the time being.
+    Before partitions go away it waits for :attr:`drain`, commits, and closes the epoch. What finishes afterwards is not
+    committed: the next owner of the partition does it again. The app calls :meth:`begin` when it has its partitions,
+    its state and empty queues. Topics in :attr:`paused` are not read for the time being.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -174,7 +174,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         return True
 
     async def commit_all(self) -> None:
-        """Commit whatever is finished. Faust's ``commit`` does nothing but wait if another one is on its way."""
+        """Commit all that is finished. Faust's ``commit`` only waits if another one is on its way."""
         for _ in range(_COMMITS):
             if not self._filter_committable_offsets(self._filter_tps_with_pending_acks()):
                 return
@@ -256,7 +256,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     @override
     async def on_partitions_revoked(self, revoked: set[Any]) -> None:
-        """Finish what was begun, commit it, and stop counting; then what Faust does."""
+        """Finish what was begun, commit it, and close the epoch; then what Faust does."""
         self._reading = False
         self.positions.pause()
         if not self.app.should_stop and not self._has_left:

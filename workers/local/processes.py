@@ -1,7 +1,7 @@
 """Long-lived processes that outlive their starter, and are only ever signalled when they are surely ours.
 
-A pid alone is no identity: after a reboot or a ``kill -9`` it may belong to somebody else. A process is ours when
-pid, start time and a marker in its command line all agree.
+A pid alone is no identity: after a reboot or a ``kill -9`` another process may have it. A process is ours when pid,
+start time and a marker in its command line all agree.
 """
 
 from __future__ import annotations

@@ -309,7 +309,7 @@ def _services(given: Mapping[ServiceName, str], records: Mapping[ServiceName, Se
 
 
 def _hide_from_git(root: Path) -> None:
-    """Logs and data are nobody's commit."""
+    """Keep logs and data out of commits."""
     ignore = root / ".gitignore"
     if not ignore.exists():
         ignore.write_text("*\n")

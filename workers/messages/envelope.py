@@ -1,4 +1,4 @@
-"""Messages: what comes off a topic, what goes onto one, and whose document it is. No Kafka in here."""
+"""Messages as they are read and as they are sent, and which document a message is about. No Kafka in here."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ __all__ = [
     "outgoing",
     "peek",
     "revision_of",
-    "revision_said",
+    "stated_revision",
     "whose_answer",
 ]
 
@@ -103,7 +103,7 @@ class Origin:
 
 
 UNKNOWN: Final = Origin()
-"""Nothing is known of where it came from."""
+"""The origin of a document is not known."""
 
 
 def origin_of(record: Record) -> Origin:
@@ -184,22 +184,23 @@ def revision_of(data: Any) -> int:
     return revision if valid and revision is not None else 0
 
 
-def revision_said(record: Record, data: Any) -> int:
+def stated_revision(record: Record, data: Any) -> int:
     """The revision of a message that cannot be read: as a header says, else as :func:`revision_of`."""
     revision = _number(record, REVISION, -1)
     return revision if 0 <= revision <= _MAX_REVISION else revision_of(data)
 
 
 def whose_answer(record: Record) -> tuple[str | None, int]:
-    """Document and revision that a stage's message is about which cannot be read; None: nobody can say whose it is.
+    """The document and revision of a stage's message that cannot be read; None: they cannot be told.
 
-    Coordinates on a stage's topic are not the document's: they would answer for a document that is none.
+    A message without them is not answered by its coordinates, as one of ``documents`` is: on a stage's topic these are
+    the message's, not the document's.
     """
     data = peek(record.value)
     inner = data.get("document") if isinstance(data, dict) else None
     document = document_id(record, inner)
     whose = None if document == coordinates(record) else document
-    return whose, revision_said(record, inner)
+    return whose, stated_revision(record, inner)
 
 
 def coordinates(record: Record) -> str:

@@ -1,7 +1,7 @@
-"""What the bytes of a message look like that is not the JSON which was expected, and what can be done. Pure.
+"""What the bytes of a message look like that is not the expected JSON, and what can be done about it. Pure.
 
-Only what can be said surely is said; the rest is "binary data" or "plain text". What is said goes into headers, logs
-and terminals: it is bounded, has no control characters, and shows nothing of a text, which is somebody's document.
+A format is named only where it is sure; the rest is "binary data" or "plain text". The words go into headers, logs and
+terminals: they are bounded, have no control characters, and show nothing of the text, which is somebody's document.
 """
 
 from __future__ import annotations

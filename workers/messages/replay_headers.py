@@ -25,7 +25,7 @@ FIRST_FAILED_AT: Final = "el4ner-first-failed-at"
 """When its first attempt failed; milliseconds since the epoch."""
 REPLAY_HEADERS: Final = (REPLAY, REPLAY_OF, FIRST_FAILED_AT)
 
-# Anybody can write a header: what is not of this form is as if it were not there.
+# Anybody can write a header. One that is not of this form is ignored.
 _NUMBER: Final = re.compile(rb"[0-9]{1,15}")
 _LETTER: Final = re.compile(rb"[0-9]{1,10}-[0-9]{1,19}")
 

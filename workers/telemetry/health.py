@@ -100,7 +100,7 @@ class Health:
         return well, {"status": "ok" if well else "unwell", "stages": stages}
 
     def _stalls(self, stage: StageHealth) -> bool:
-        # What drains has a bound of its own (worker.shutdown_seconds) and then ends: nobody has to help it.
+        # A stage that drains ends by itself, within worker.shutdown_seconds.
         return stage.stuck_seconds > self._stall and not stage.stopping
 
     def _hangs(self, stage: StageHealth) -> list[str]:

@@ -1,9 +1,9 @@
 """What a worker counts and measures, for Prometheus, made from :mod:`workers.telemetry.metric_catalogue`. No Kafka in
 here.
 
-Two kinds: what happens is *recorded* as it does (a method for each); what somebody else keeps (lag, the join's size,
-the cache's counters) is *observed*: read at scrape time by a callback. Nothing is global: every :class:`Metrics` has a
-registry of its own.
+There are two kinds. Events are *recorded* when they happen, by a method for each. Values that another object keeps
+(lag, the join's size, the cache's counters) are *observed*: a callback reads them at scrape time. Nothing is global:
+every :class:`Metrics` has a registry of its own.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Metrics:
         self._observe("el4ner_batch_seconds", seconds, (stage,))
 
     def engine_busy(self, seconds: float) -> None:
-        """An engine was at work for that long. Once for every call, whatever came of it."""
+        """An engine was at work for that long. Once for every call, also one that failed."""
         self._count("el4ner_engine_busy_seconds_total", seconds)
 
     def tokens(self, stage: str, *, prompt: int, cached: int, new: int) -> None:
@@ -151,7 +151,7 @@ class Metrics:
     # --- values of others ---------------------------------------------------------------------------------------------
 
     def observe(self, name: str, read: Callable[[], Observed]) -> None:
-        """Ask ``read`` for the value whenever somebody asks for the metrics.
+        """Ask ``read`` for the value at every scrape.
 
         It is called on the thread of :meth:`exposition`, and should take microseconds. Several may be given for one
         name, as by the stages of one process; where two have the same labels, the later one's value counts. What it

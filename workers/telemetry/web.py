@@ -147,7 +147,7 @@ class _Connection(web.RequestHandler):
     def handle_error(
         self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
     ) -> web.StreamResponse:
-        """What is no HTTP is answered as all else, and not logged: whoever can connect could fill the log."""
+        """Broken requests get JSON too, and are not logged: any client could fill the log."""
         return _problem(HTTPStatus(status), message or "not an HTTP/1 request")
 
 

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from workers.cli.app import app
 from workers.config import load_stream_settings
-from workers.kafka.broker import nobody_answers
+from workers.kafka.broker import no_broker_message
 
 pytestmark = pytest.mark.usefixtures("undisturbed")
 
@@ -70,4 +70,4 @@ def test_it_says_where_the_address_came_from(environ: dict[str, str], file: str,
     path = tmp_path / "el4ner.toml"
     path.write_text(f"[kafka]\n{file}\n")
     settings = load_stream_settings(path, environ=environ)
-    assert f"no Kafka broker answers at {said}" in nobody_answers(settings.kafka, environ=environ)
+    assert f"no Kafka broker answers at {said}" in no_broker_message(settings.kafka, environ=environ)

@@ -15,7 +15,7 @@ from aiokafka.errors import CommitFailedError
 from aiokafka.structs import OffsetAndMetadata, TopicPartition
 
 from workers.kafka import leaving
-from workers.kafka.leaving import LeavingThread, _Thread
+from workers.kafka.leaving import LeavingThread, _DaemonThread
 
 HEARTBEAT_SECONDS = 0.01
 
@@ -159,7 +159,7 @@ def test_a_thread_that_does_not_stop_holds_up_neither_the_loop_nor_the_exit(monk
     monkeypatch.setattr(leaving, "_THREAD_SECONDS", 0.01)
     go = threading.Event()
     service: Any = SimpleNamespace(_start_thread=go.wait)
-    one = _Thread(service)
+    one = _DaemonThread(service)
     assert one.daemon
     one.start()
     one.stop()

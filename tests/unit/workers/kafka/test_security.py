@@ -24,7 +24,7 @@ SASL = {"security_protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", "sas
 @pytest.fixture(autouse=True)
 def nothing_said_yet() -> Iterator[None]:
     """A warning is given once in a process."""
-    security._say_once.cache_clear()
+    security._warn_once.cache_clear()
     yield
     for name in security._WIRE_LOGGERS:
         logging.getLogger(name).removeFilter(security._HANDSHAKES)
