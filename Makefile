@@ -11,6 +11,11 @@ RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
 TEST_TWO := $(TEST) -n 2 --dist worksteal
+# Tests that run tiny models. To import torch and transformers alone takes a quarter of a minute, on both cores.
+TORCH_TESTS := $(addprefix tests/unit/,bench/test_launches.py el4ner/engines/exllama el4ner/engines/torch \
+  el4ner/engines/served/test_served_engine.py el4ner/engines/test_capturing.py el4ner/engines/test_constraint.py \
+  el4ner/engines/test_placing.py el4ner/engines/test_sdpa.py el4ner/models/test_convert.py el4ner/models/test_self_checks.py \
+  workers/cli/test_models_gpu.py workers/cli/test_standard_output.py)
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -33,13 +38,14 @@ env: .venv/.stamp  ## create the environment from the lock file
 demo: env  ## stream the sample through Kafka and the models, and show it tagged
 	$(RUN)/el4ner demo
 
-test: test-fast  ## test-fast, then what needs a broker, a cache or models (starts its own Kafka and Valkey): minutes
+test: env  ## every test but the slow ones (starts its own Kafka and Valkey): minutes
+	$(TEST_TWO) -m "not slow" tests/unit
 	$(TEST) -m "not slow" tests/gpu tests/integration
 
-test-fast: env  ## tests without broker, cache, models or long work: under a minute on two cores
-	$(TEST_TWO) -m "not slow" tests/unit
+test-fast: env  ## tests without broker, cache or models, tiny ones included: under a minute on two cores
+	$(TEST_TWO) -m "not slow" $(TORCH_TESTS:%=--ignore=%) tests/unit
 
-test-slow: env  ## the long tests, and those over random examples with ten times as many: minutes
+test-slow: env  ## the tests that take long, and all examples of those that draw examples: minutes
 	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit
 
 test-gpu: env  ## tests of the GPU engines; each says why it is skipped where there is no GPU

@@ -629,6 +629,7 @@ def test_the_whole_method_is_measured_in_every_mode(tmp_path: Path) -> None:
     assert found["values"] == {"retrieval": "random"}
 
 
+@pytest.mark.slow
 def test_without_a_gpu_the_command_measures_what_is_not_cuda_and_writes_its_tables(tmp_path: Path) -> None:
     arguments = ["--cpu", "--only", "ceilings", "--minutes", "4", "--out", str(tmp_path / "out")]
     arguments += ["--work", str(tmp_path / "work"), "--loads", str(tmp_path)]

@@ -293,6 +293,7 @@ def with_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(folder))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("with_pip")
 def test_the_first_phase_finds_what_it_unpacked_into_a_folder_that_was_not_there(tmp_path: Path) -> None:
     """The folder is on the path of the process before anything makes it: Python remembers that nothing is there."""
@@ -339,6 +340,7 @@ assert sys.path.count({str(folder)!r}) == 1
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("with_pip")
 def test_wheels_that_came_later_are_added_and_those_that_are_there_stay_as_they_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -465,6 +467,7 @@ PyMODINIT_FUNC PyInit_exllamav2_ext(void) { %s return PyModule_Create(&definitio
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("statement", "words"),
     [
@@ -490,6 +493,7 @@ def test_an_extension_that_does_not_fit_is_taken_away_and_the_library_compiles(
     assert written["values"]["built"] == "compiled"
 
 
+@pytest.mark.slow
 def test_an_extension_that_fits_is_the_one_that_the_library_imports(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -651,6 +655,7 @@ def small_suite(tmp_path: Path) -> Path:
     return root
 
 
+@pytest.mark.slow
 def test_tests_run_beside_each_other_and_each_is_counted_once(small_suite: Path, tmp_path: Path) -> None:
     values, error = run_suite(small_suite, tmp_path)
     assert not error, values
@@ -662,6 +667,7 @@ def test_tests_run_beside_each_other_and_each_is_counted_once(small_suite: Path,
     }
 
 
+@pytest.mark.slow
 def test_what_was_proved_is_kept_when_a_process_dies_fails_or_runs_out_of_time(
     small_suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,6 +70,7 @@ def launches(monkeypatch: pytest.MonkeyPatch) -> Any:
 SMALL = ["--prompts", "2", "--tokens", "300", "--continuations", "5"]
 
 
+@pytest.mark.slow
 def test_writes_what_it_counted_for_both_engines(launches: Any, tmp_path: Path) -> None:
     out = tmp_path / "out.json"
     launches.main([*SMALL, "--layers", "2", "--json", str(out)])
@@ -81,6 +82,7 @@ def test_writes_what_it_counted_for_both_engines(launches: Any, tmp_path: Path) 
             assert call["waits"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attention", ["varlen", "torch"])
 def test_no_layer_of_exllamav2_waits_or_copies(launches: Any, tmp_path: Path, attention: str) -> None:
     """Twice the layers: more launches, and not one copy or wait more."""

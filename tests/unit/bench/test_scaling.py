@@ -25,4 +25,4 @@ def test_more_sentences_than_there_are_combinations_are_refused() -> None:
     shipped = load_pool("shipped:news", name="news")
     few = type(shipped)("few", shipped.types, shipped.sentences[:1])
     with pytest.raises(ValueError, match="too few"):
-        synthetic(few, 10_000)
+        synthetic(few, 100)

@@ -74,6 +74,7 @@ def suite(tmp_path: Path, *options: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_suite_without_time_says_so_in_its_exit_status_its_table_and_its_file(tmp_path: Path) -> None:
     done = suite(tmp_path, "--scenario", "redis", "--date", "2026-11-26")
     assert done.returncode == report.NOT_RUN, done.stdout + done.stderr

@@ -106,6 +106,7 @@ def served() -> Iterator[str]:
         server.server_close()
 
 
+@pytest.mark.slow
 def test_a_server_that_is_away_and_one_that_is_busy_are_told_on_standard_error(folder: Path, tmp_path: Path) -> None:
     with served() as url, socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))  # not listening: whoever connects is refused
@@ -122,6 +123,7 @@ def test_a_server_that_is_away_and_one_that_is_busy_are_told_on_standard_error(f
         assert any(all(word in line for word in words) for line in lines), (words, errors)
 
 
+@pytest.mark.slow
 def test_an_exllama_engine_that_fails_and_prints_is_heard_on_standard_error(folder: Path, tmp_path: Path) -> None:
     model = 'engine = "exllamav2"\n[models.m.exllama]\ncache_tokens = 32768'
     configured = configuration(folder, model, 'mode = "scored"\nproposals = ["chunks", "models"]')

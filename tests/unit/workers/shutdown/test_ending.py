@@ -95,6 +95,7 @@ def lines(folder: Path, case: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in written if line.startswith("{")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "status"), BY_ITSELF.items())
 def test_a_worker_ends_by_itself_where_what_it_waits_for_can_be_given_up(
     ends: tuple[dict[str, int | None], Path], case: str, status: int
@@ -104,6 +105,7 @@ def test_a_worker_ends_by_itself_where_what_it_waits_for_can_be_given_up(
     assert not [line for line in lines(folder, case) if line.get("code") == "ended-by-watchdog"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "status"), ENDED.items())
 def test_whatever_hangs_at_the_end_the_process_is_gone_and_says_where_it_stood(
     ends: tuple[dict[str, int | None], Path], case: str, status: int
@@ -119,6 +121,7 @@ def test_whatever_hangs_at_the_end_the_process_is_gone_and_says_where_it_stood(
     assert any(PLACES[place] in position for position in [*line["threads"], *line["tasks"]])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("case", "status"), WITHOUT_PYTHON.items())
 def test_a_process_ends_also_where_no_python_can_run_any_more(
     ends: tuple[dict[str, int | None], Path], case: str, status: int
@@ -129,6 +132,7 @@ def test_a_process_ends_also_where_no_python_can_run_any_more(
         assert "hanging_end.py" in (folder / f"{case}.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case", [case for case in (*BY_ITSELF, *ENDED) if case.startswith(("crash", "start-stop")) and "pipe" not in case]
 )
@@ -141,6 +145,7 @@ def test_who_crashes_leaves_its_group_before_anything_else(ends: tuple[dict[str,
     )
 
 
+@pytest.mark.slow
 def test_who_is_ended_has_left_its_group(ends: tuple[dict[str, int | None], Path]) -> None:
     for case in ENDED:
         if case != "start-check-x" and "pipe" not in case:
