@@ -10,22 +10,33 @@ twice, and the aggregator ignores the second one.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
 
 from el4ner.errors import MessageError
-from workers.ensemble.answer_writer import AnswerWriter, MemberBacklog
-from workers.ensemble.combined_answers import SPLIT_STAGES, WaitingAnswer, read_member_answer, unreadable
-from workers.ensemble.member_join import MemberDeletion, MemberJoin
+from workers.ensemble.combined_answers import (
+    SPLIT_STAGES,
+    WaitingAnswer,
+    combined,
+    read_member_answer,
+    smaller,
+    unreadable,
+)
+from workers.ensemble.member_join import MemberDeletion, MemberJoin, SettledAnswer
 from workers.join.agent import JoinAgent
+from workers.join.write_loop import MOST_SETTLED, WriteLoop
+from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
 from workers.messages.headers import RandomBytes
 from workers.roles import COMBINE
+from workers.stages.answer_delivery import AnswerDelivery
+from workers.stages.stage import StageAnswer
 from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic
@@ -37,6 +48,8 @@ if TYPE_CHECKING:
 __all__ = ["CombineWorker", "build"]
 
 log = logging.getLogger(__name__)
+
+_GROUP: Final = 100
 
 
 def build(
@@ -60,15 +73,13 @@ def build(
     )
 
 
-class CombineWorker(JoinAgent[MemberBacklog]):
-    """The agent that joins members' answers. The partitions that are assigned to it have one backlog.
+class CombineWorker(JoinAgent):
+    """The agent that joins members' answers. It has one join for all partitions that are assigned to it.
 
     Args:
         clock_ms: the wall clock, for what is written.
         monotonic_ms: a clock that never jumps, for deadlines.
     """
-
-    _writer: AnswerWriter
 
     def __init__(
         self,
@@ -81,38 +92,47 @@ class CombineWorker(JoinAgent[MemberBacklog]):
         telemetry: Telemetry,
     ) -> None:
         worker = app.settings.worker
-        recorder = StageTelemetry(telemetry, COMBINE, clock_ms=clock_ms, random=random)
-        writer = AnswerWriter(
-            app, combiner, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=recorder
-        )
-        super().__init__(app, [Topic.MEMBER_ANSWERS], writer, recorder, monotonic_ms=monotonic_ms)
-        self._clock_ms = clock_ms
+        self._telemetry = StageTelemetry(telemetry, COMBINE, clock_ms=clock_ms, random=random)
+        super().__init__(app, [Topic.MEMBER_ANSWERS], self._telemetry, clock_ms=clock_ms, monotonic_ms=monotonic_ms)
+        self.documents = 0
+        self.failures = 0
+        self._combiner = combiner
+        self._random = random
+        self._delivery = AnswerDelivery(app, self._journal, self._telemetry, self._smaller)
         self._join: MemberJoin[WaitingAnswer] = MemberJoin(
             deadline_ms=int(worker.members_deadline_seconds * 1000),
             remember_ms=int(worker.remember_seconds * 1000),
             max_documents=worker.max_open_documents,
             max_bytes=worker.max_open_mb << 20,
         )
-        self._backlog = MemberBacklog(self._join, writer.write_group)
+        # Dead letters of messages that cannot be read, each with the message's ticket.
+        self._letters: list[tuple[StageAnswer, Ticket]] = []
+        self._writes = WriteLoop(
+            lambda: bool(self._letters or self._join.settled_documents),
+            self._write_group,
+            lambda: self._join.settled_documents >= MOST_SETTLED,
+        )
         self._reported_early = 0
         telemetry.metrics.observe("el4ner_partial_answers", self.partial_answers)
-        app.task(self._write_backlog)
+        app.task(self._write_all)
 
     def partial_answers(self) -> dict[tuple[str, ...], float]:
         """Documents that only some members have answered about, by stage."""
         documents = self._join.open_by_stage()
         return {(stage,): float(documents.get(stage, 0)) for stage in SPLIT_STAGES}
 
-    @override
-    def _backlogs(self) -> Collection[MemberBacklog]:
-        return (self._backlog,)
+    # --- messages ---
 
     @override
-    def _backlog_of(self, record: Record) -> MemberBacklog:
-        return self._backlog
+    def _write_loops(self) -> Iterable[WriteLoop]:
+        return [self._writes]
 
     @override
-    def _join_in(self, backlog: MemberBacklog, record: Record, ticket: Ticket) -> Iterable[Ticket]:
+    def _write_loop_of(self, record: Record) -> WriteLoop:
+        return self._writes
+
+    @override
+    def _take_in(self, record: Record, ticket: Ticket) -> Iterable[Ticket]:
         answer, waiting = read_member_answer(record), WaitingAnswer(record, ticket)
         if isinstance(answer, MemberDeletion):
             free = self._join.delete(answer, waiting)
@@ -121,9 +141,13 @@ class CombineWorker(JoinAgent[MemberBacklog]):
         return [freed.ticket for freed in free]
 
     @override
-    def _refuse(self, backlog: MemberBacklog, record: Record, ticket: Ticket, error: MessageError) -> None:
+    def _refuse(self, record: Record, ticket: Ticket, error: MessageError) -> None:
         """The document goes on without it, when its time has come."""
-        backlog.letters.append((unreadable(record, error, now_ms=self._clock_ms()), ticket))
+        self._letters.append((unreadable(record, error, now_ms=self._clock_ms()), ticket))
+
+    @override
+    def _settle_due(self, *, now: int) -> None:
+        self._join.tick(now=now)
 
     @override
     def _limit_open_documents(self) -> None:
@@ -136,12 +160,75 @@ class CombineWorker(JoinAgent[MemberBacklog]):
                 extra={"stage": COMBINE, "documents": early},
             )
 
-    async def _write_backlog(self) -> None:
-        await self._write(self._backlog)
+    # --- what goes out ---
+
+    async def _write_all(self) -> None:
+        await self._write(self._writes)
+
+    async def _write_group(self) -> None:
+        began = self._clock_ms()
+        letters, self._letters = self._letters, []
+        group = self._join.take(_GROUP)
+        answers = [letter for letter, _ in letters]
+        # Numbers of large documents take their time, and the loop has heartbeats to send.
+        answers += await asyncio.to_thread(self._combined, group)
+        answers = self._delivery.fitting([self._unless_it_kills(answer) for answer in answers])
+        self._delivery.check(answers)
+        delivered: list[StageAnswer] = []
+        for indices in self._journal.groups([answer.record for answer in answers]):
+            together = [answers[index] for index in indices]
+            delivered += await self._delivery.deliver(together)
+            for answer in together:
+                self._journal.settled(answer.record, given_up=answer.error is not None)
+        for _, ticket in letters:
+            self.app.positions.finish(ticket)
+        for settled in group:
+            for waiting in self._join.delivered(settled, now=self._monotonic_ms()):
+                self.app.positions.finish(waiting.ticket)
+        self._report(group, delivered, began)
+
+    def _combined(self, group: Sequence[SettledAnswer[WaitingAnswer]]) -> list[StageAnswer]:
+        now, random, refusal = self._clock_ms(), self._random, self.app.refusal
+        return [
+            answer
+            for settled in group
+            for answer in combined(settled, self._combiner, now_ms=now, random=random, refusal=refusal)
+        ]
+
+    def _unless_it_kills(self, answer: StageAnswer) -> StageAnswer:
+        """The answer, or the failure of a document over which too many workers died."""
+        deaths = self._journal.deaths(answer.record)
+        if deaths < self._settings.worker.max_crashes:
+            return answer
+        error = RefusedError(f"{deaths} workers died when they told this answer alone", code="worker-crash")
+        return next(self._smaller(answer, error), answer)
+
+    def _smaller(self, answer: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
+        return smaller(answer, refused.of_the_document, now_ms=self._clock_ms(), random=self._random)
+
+    def _report(
+        self, group: Sequence[SettledAnswer[WaitingAnswer]], answers: Sequence[StageAnswer], began_ms: int
+    ) -> None:
+        self.documents += len(group)
+        self._telemetry.answered(answers, began_ms=began_ms)
+        for answer in answers:
+            if answer.error is not None:
+                self.failures += 1
+                extra = {"stage": COMBINE, "code": answer.error.code, "document_id": answer.document}
+                log.warning("%s", answer.error, extra=extra)
+        without = [settled.missing for settled in group if settled.parts and settled.missing]
+        if without:
+            missing = sorted({name for names in without for name in names})
+            log.warning(
+                "documents go on without some members",
+                extra={"stage": COMBINE, "documents": len(without), "members": missing},
+            )
+
+    # --- partitions come and go ---
 
     @override
     async def take_over(self) -> None:
         """What is not delivered comes again, here or elsewhere."""
         self._join.reset()
-        self._backlog.letters.clear()
+        self._letters.clear()
         await super().take_over()

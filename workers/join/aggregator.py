@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Final
 
@@ -30,6 +30,7 @@ from workers.join.join_telemetry import JoinTelemetry
 from workers.join.outcome_writer import OutcomeWriter, OwnedPartition, PendingLetter
 from workers.join.partition_join import PartitionJoin
 from workers.join.stage_messages import join_rules, read_input, unreadable_answer
+from workers.join.write_loop import WriteLoop
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import TransactionalWriter
@@ -47,16 +48,13 @@ GRACE_MS: Final = 30_000
 """A document that is open for long gets so much more after a restart, for answers that wait in the topics."""
 
 
-class Aggregator(JoinAgent[OwnedPartition]):
+class Aggregator(JoinAgent):
     """The agent that joins the stages' answers. It owns the partitions that are assigned to it.
 
     Args:
         clock_ms: the wall clock, for what is written.
         monotonic_ms: a clock that never jumps, for deadlines.
     """
-
-    _telemetry: JoinTelemetry
-    _writer: OutcomeWriter
 
     def __init__(
         self,
@@ -68,10 +66,16 @@ class Aggregator(JoinAgent[OwnedPartition]):
         telemetry: Telemetry,
     ) -> None:
         topics = (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS)
-        recorder = JoinTelemetry(telemetry, clock_ms=clock_ms)
-        writer = OutcomeWriter(app, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=recorder)
-        super().__init__(app, topics, writer, recorder, monotonic_ms=monotonic_ms)
-        self._clock_ms = clock_ms
+        self._telemetry = JoinTelemetry(telemetry, clock_ms=clock_ms)
+        super().__init__(app, topics, self._telemetry, clock_ms=clock_ms, monotonic_ms=monotonic_ms)
+        self._outcomes = OutcomeWriter(
+            app,
+            self._journal,
+            clock_ms=clock_ms,
+            monotonic_ms=monotonic_ms,
+            random=random,
+            telemetry=self._telemetry,
+        )
         self._rules = join_rules(app.settings)
         self._changelog = changelog_name(app.settings.kafka)
         self._owned: dict[int, OwnedPartition] = {}
@@ -85,7 +89,17 @@ class Aggregator(JoinAgent[OwnedPartition]):
         observe("el4ner_join_remembered_documents", lambda: self.remembered_documents)
         observe("el4ner_join_paused", lambda: self.is_holding_back)
 
-    # --- the join's size, for metrics and health ---
+    # --- for metrics and health ---
+
+    @property
+    def documents(self) -> int:
+        """Outcomes that were written."""
+        return self._outcomes.documents
+
+    @property
+    def failures(self) -> int:
+        """Those of documents that failed."""
+        return self._outcomes.failures
 
     @property
     def open_documents(self) -> int:
@@ -116,26 +130,28 @@ class Aggregator(JoinAgent[OwnedPartition]):
     # --- messages ---
 
     @override
-    def _backlogs(self) -> Collection[OwnedPartition]:
-        return self._owned.values()
+    def _write_loops(self) -> Iterable[WriteLoop]:
+        return [owned.writes for owned in self._owned.values()]
 
     @override
-    def _backlog_of(self, record: Record) -> OwnedPartition | None:
-        return self._owned.get(record.partition)
+    def _write_loop_of(self, record: Record) -> WriteLoop | None:
+        owned = self._owned.get(record.partition)
+        return None if owned is None else owned.writes
 
     @override
-    def _join_in(self, backlog: OwnedPartition, record: Record, ticket: Ticket) -> Iterable[Ticket]:
-        free = backlog.join.apply(read_input(record), ticket, now=self._monotonic_ms())
+    def _take_in(self, record: Record, ticket: Ticket) -> Iterable[Ticket]:
+        free = self._owned[record.partition].join.apply(read_input(record), ticket, now=self._monotonic_ms())
         return () if free is None else (free,)
 
     @override
-    def _refuse(self, backlog: OwnedPartition, record: Record, ticket: Ticket, error: MessageError) -> None:
+    def _refuse(self, record: Record, ticket: Ticket, error: MessageError) -> None:
         """The stage after it sends it to the dead letters; a verdict is read by us alone, so we do."""
         extra = {"stage": AGGREGATE, "source": coordinates(record)}
         log.warning("a stage's message cannot be read: %s", error, extra=extra)
         if record.topic is not Topic.VALIDATION_VERDICTS:
             self.app.positions.finish(ticket)
             return
+        owned = self._owned[record.partition]
         document, revision = whose_answer(record)
         letter = dead_letter(
             record, stage=AGGREGATE, error=error, document=document, attempts=1, now_ms=self._clock_ms()
@@ -143,8 +159,13 @@ class Aggregator(JoinAgent[OwnedPartition]):
         free: Ticket | None = ticket
         if document is not None:
             failed = unreadable_answer(record, error, document=document, revision=revision)
-            free = backlog.join.apply(failed, ticket, now=self._monotonic_ms())
-        backlog.letters.append(PendingLetter(letter, error.code, free))
+            free = owned.join.apply(failed, ticket, now=self._monotonic_ms())
+        owned.letters.append(PendingLetter(letter, error.code, free))
+
+    @override
+    def _settle_due(self, *, now: int) -> None:
+        for owned in self._owned.values():
+            owned.join.tick(now=now)
 
     @override
     def _limit_open_documents(self) -> None:
@@ -171,7 +192,7 @@ class Aggregator(JoinAgent[OwnedPartition]):
             partitions_owned = await asyncio.gather(*(self._own(partition) for partition in partitions))
             self._owned = {owned.partition: owned for owned in partitions_owned}
             for owned in partitions_owned:
-                owned.task = asyncio.create_task(self._write(owned))
+                owned.task = asyncio.create_task(self._write(owned.writes))
                 owned.writes.wake()
 
     async def _own(self, partition: int) -> OwnedPartition:
@@ -202,7 +223,7 @@ class Aggregator(JoinAgent[OwnedPartition]):
                     "remembered": join.remembered_documents,
                 },
             )
-        return OwnedPartition(partition, writer, join, self._writer.write_group)
+        return OwnedPartition(partition, writer, join, self._outcomes.write_group)
 
     def _restore(self, join: PartitionJoin[Ticket], recovered: Recovered) -> None:
         worker = self._settings.worker

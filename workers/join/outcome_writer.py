@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from el4ner.errors import DocumentError
 from workers.join import outputs
-from workers.join.agent import Backlog
 from workers.join.changelog import Remembered, closed_record, drop_record, forget_record, open_record
 from workers.join.partition_join import Group, PartitionJoin
 from workers.join.rules import Outcome, ReceivedAnswer, event_id_of
+from workers.join.write_loop import MOST_SETTLED, WriteLoop
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
@@ -48,8 +48,8 @@ class PendingLetter:
     ticket: Ticket | None
 
 
-class OwnedPartition(Backlog[PartitionJoin[Ticket], PendingLetter]):
-    """A partition that this process owns. ``task`` runs its write loop."""
+class OwnedPartition:
+    """A partition that this process owns. ``task`` runs ``writes``, which calls ``write_group(self)``."""
 
     task: asyncio.Task[None]
 
@@ -60,9 +60,18 @@ class OwnedPartition(Backlog[PartitionJoin[Ticket], PendingLetter]):
         join: PartitionJoin[Ticket],
         write_group: Callable[[OwnedPartition], Awaitable[None]],
     ) -> None:
-        super().__init__(join, write_group)
         self.partition = partition
         self.writer = writer
+        self.join = join
+        self.letters: list[PendingLetter] = []
+        self.writes = WriteLoop(
+            lambda: self.has_work, lambda: write_group(self), lambda: join.settled_documents >= MOST_SETTLED
+        )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is something to write."""
+        return self.join.has_work or bool(self.letters)
 
 
 class OutcomeWriter:
@@ -77,6 +86,7 @@ class OutcomeWriter:
     def __init__(
         self,
         app: StageApp,
+        journal: CrashJournal,
         *,
         clock_ms: Callable[[], int],
         monotonic_ms: Callable[[], int],
@@ -87,12 +97,12 @@ class OutcomeWriter:
         self.documents = 0
         self.failures = 0
         self._settings = app.settings
+        self._journal = journal
         self._clock_ms = clock_ms
         self._monotonic_ms = monotonic_ms
         self._random = random
         self._telemetry = telemetry
         self._changelog = changelog_name(app.settings.kafka)
-        self.journal = CrashJournal(app.settings.worker.data_dir, AGGREGATE)
         worker = app.settings.worker
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
 
@@ -142,16 +152,16 @@ class OutcomeWriter:
                 raise
         except Exception as error:
             if may_be_of_a_message(error):
-                self.journal.blame(self._suspects(owned, group))
+                self._journal.blame(self._suspects(owned, group))
             raise
         else:
             self._limit.check([None for _ in group.outcomes])
 
     def _deaths(self, owned: OwnedPartition, group: Group[Ticket]) -> int:
         """How many workers died over the document of the group over which most did."""
-        if not self.journal.has_suspects:
+        if not self._journal.has_suspects:
             return 0
-        return max((self.journal.deaths(record) for record in self._suspects(owned, group)), default=0)
+        return max((self._journal.deaths(record) for record in self._suspects(owned, group)), default=0)
 
     def _suspects(self, owned: OwnedPartition, group: Group[Ticket]) -> list[Record]:
         """The messages by which the documents of a group are known again, of those where it is known where they lie."""
@@ -211,9 +221,9 @@ class OutcomeWriter:
                 self.app.positions.finish(one.ticket)
         self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
         self.documents += len(traced)
-        if self.journal.has_suspects:
+        if self._journal.has_suspects:
             for record in self._suspects(owned, group):
-                self.journal.settled(record)
+                self._journal.settled(record)
         for outcome, trace in traced:
             self.failures += outcome.closed.status == "failed"
             extra = {"stage": AGGREGATE, "document_id": outcome.id, "trace_id": trace.trace_id}

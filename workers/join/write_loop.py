@@ -10,17 +10,23 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-__all__ = ["WriteLoop"]
+__all__ = ["MOST_SETTLED", "WriteLoop"]
+
+MOST_SETTLED: Final = 1_000
+"""When so many settled documents wait to be written, a join is full."""
 
 _LOOK_AGAIN_SECONDS: Final = 1.0
 
 
 class WriteLoop:
-    """Calls ``write()`` as long as ``has_work()``."""
+    """Calls ``write()`` as long as ``has_work()``; who takes messages in waits as long as ``is_full()``."""
 
-    def __init__(self, has_work: Callable[[], bool], write: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, has_work: Callable[[], bool], write: Callable[[], Awaitable[None]], is_full: Callable[[], bool]
+    ) -> None:
         self._has_work = has_work
         self._write = write
+        self._is_full = is_full
         self._wake = asyncio.Event()
         self._moved = asyncio.Event()
         self._writing = False
@@ -52,9 +58,9 @@ class WriteLoop:
         self._ended = True
         self._moved.set()
 
-    async def room(self, is_full: Callable[[], bool]) -> None:
+    async def room(self) -> None:
         """Wait while ``is_full()`` and something is going to change that."""
-        while is_full() and not self._ended:
+        while self._is_full() and not self._ended:
             self._moved.clear()
             await self._moved.wait()
 

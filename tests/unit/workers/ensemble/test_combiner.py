@@ -339,22 +339,22 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
         worker = CombineWorker(
             app, processes.combiner, clock_ms=clock, monotonic_ms=clock, random=random, telemetry=telemetry
         )
-        worker._writer.journal.take_over()
+        worker._journal.take_over()
         return worker
 
     for _ in range(2):
         worker = process()
-        assert worker._writer._unless_it_kills(answer) is answer
+        assert worker._unless_it_kills(answer) is answer
         with pytest.raises(RuntimeError):
-            await worker._writer._delivery.deliver([answer])
+            await worker._delivery.deliver([answer])
         # What it died of is told though it ends in order.
         await worker.release()
-        journal = worker._writer.journal
+        journal = worker._journal
         file, journal._file = journal._file, None
         assert file is not None
         os.close(file)
     last = process()
-    given_up = last._writer._unless_it_kills(answer)
+    given_up = last._unless_it_kills(answer)
     assert given_up.error is not None
     assert given_up.error.code == "worker-crash"
     assert [message.topic for message in given_up.messages] == [Topic.DEAD_LETTERS, Topic.TYPED_ENTITIES]

@@ -79,7 +79,7 @@ class Partition:
         recorder.letter = self.letters.append
         self.writer = Writer()
         join: PartitionJoin[Ticket] = PartitionJoin(join_rules(settings), remember_ms=1_000, checkpoint_ms=1_000)
-        self.owned = OwnedPartition(1, self.writer, join, self.aggregator._writer.write_group)
+        self.owned = OwnedPartition(1, self.writer, join, self.aggregator._outcomes.write_group)
         self._offset = 0
 
     def handle(self, message: Record) -> None:
@@ -87,11 +87,14 @@ class Partition:
         self.positions.read(place, self._offset, 1)
         ticket = self.positions.take(place, self._offset, 1)
         assert ticket is not None
-        self.aggregator._handle(self.owned, message, ticket)
+        # It is owned while it takes in: its task, which release() would cancel, does not run here.
+        self.aggregator._owned = {message.partition: self.owned}
+        self.aggregator._handle(message, ticket)
+        self.aggregator._owned = {}
 
     async def write(self) -> list[Outgoing]:
         """The messages of the next transaction."""
-        await self.aggregator._writer.write_group(self.owned)
+        await self.aggregator._outcomes.write_group(self.owned)
         return self.writer.transactions[-1]
 
 
@@ -272,7 +275,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
 
     async def process() -> Partition:
         partition = Partition(tmp_path)
-        partition.aggregator._writer.journal.take_over()
+        partition.aggregator._journal.take_over()
         for verdict in verdicts:
             if (verdict.key or b"").decode() not in done:
                 partition.handle(verdict)
@@ -290,7 +293,7 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
         with pytest.raises(ZeroDivisionError):
             await partition.write()
         done |= emitted(partition)
-        file, partition.aggregator._writer.journal._file = partition.aggregator._writer.journal._file, None
+        file, partition.aggregator._journal._file = partition.aggregator._journal._file, None
         assert file is not None
         os.close(file)
     # From the second time on each is written alone.
@@ -301,8 +304,8 @@ async def test_an_outcome_that_ends_worker_after_worker_is_given_up(tmp_path: Pa
     assert {name: body["status"] for name, body in tagged.items()} == {"poison": "failed", "b": "complete"}
     assert tagged["poison"]["error"]["code"] == "worker-crash"
     assert partition.letters == ["worker-crash"]
-    assert not partition.aggregator._writer.journal.has_suspects
-    partition.aggregator._writer.journal.close()
+    assert not partition.aggregator._journal.has_suspects
+    partition.aggregator._journal.close()
 
 
 @pytest.mark.parametrize("open_before", [False, True])
@@ -322,7 +325,7 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
 
     async def process() -> Partition:
         partition = Partition(tmp_path)
-        partition.aggregator._writer.journal.take_over()
+        partition.aggregator._journal.take_over()
         if open_before:
             found = Recovered()
             _take_in(found, *open_record("poison", state, since=TIME), "changelog")
@@ -339,20 +342,20 @@ async def test_an_open_document_that_ends_worker_after_worker_is_given_up(tmp_pa
             await partition.write()
         # What it died of is told though it ends in order.
         await partition.aggregator.release()
-        notes = partition.aggregator._writer.journal
+        notes = partition.aggregator._journal
         file, notes._file = notes._file, None
         assert file is not None
         os.close(file)
     partition = await process()
-    await partition.aggregator._writer.write_group(partition.owned)
+    await partition.aggregator._outcomes.write_group(partition.owned)
     if not open_before:
-        await partition.aggregator._writer.write_group(partition.owned)
+        await partition.aggregator._outcomes.write_group(partition.owned)
     body = emitted(partition)["poison"]
     assert (body["status"], body["error"]["code"]) == ("failed", "worker-crash")
     (letter,) = [one for one in partition.writer.transactions[-1] if one.topic is Topic.DEAD_LETTERS]
     assert (letter.value, find(letter.headers, "el4ner-offset")) == (answer.value, b"41")
     assert partition.positions.in_flight == 0
-    partition.aggregator._writer.journal.close()
+    partition.aggregator._journal.close()
 
 
 async def test_an_unreadable_verdict_of_nobody_is_a_dead_letter() -> None:

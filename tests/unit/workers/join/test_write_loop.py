@@ -17,7 +17,7 @@ class Owner:
         self.written: list[list[int]] = []
         self.gate = asyncio.Event()
         self.begun = asyncio.Event()
-        self.writes = WriteLoop(lambda: bool(self.waiting), self.write)
+        self.writes = WriteLoop(lambda: bool(self.waiting), self.write, lambda: not self.written)
 
     async def write(self) -> None:
         group, self.waiting = self.waiting, []
@@ -61,7 +61,7 @@ async def test_who_waits_for_room_goes_on_when_there_is_some() -> None:
     owner = Owner()
     task = asyncio.create_task(owner.writes.run())
     owner.put(1, 2)
-    waiting = asyncio.create_task(owner.writes.room(lambda: len(owner.written) < 1))
+    waiting = asyncio.create_task(owner.writes.room())
     await owner.begun.wait()
     assert not waiting.done()
     owner.gate.set()
@@ -74,13 +74,13 @@ async def test_nobody_waits_for_a_loop_that_has_failed_or_never_began() -> None:
     async def fails() -> None:
         raise ConnectionError("no broker")
 
-    failed = WriteLoop(lambda: True, fails)
-    waiting = asyncio.create_task(failed.room(lambda: True))
+    failed = WriteLoop(lambda: True, fails, lambda: True)
+    waiting = asyncio.create_task(failed.room())
     failed.wake()
     with pytest.raises(ConnectionError):
         await failed.run()
     await asyncio.wait_for(waiting, 10)
     assert await failed.drain(asyncio.get_running_loop().time() + 10)
-    never = WriteLoop(lambda: True, fails)
+    never = WriteLoop(lambda: True, fails, lambda: True)
     never.end()
-    await asyncio.wait_for(never.room(lambda: True), 10)
+    await asyncio.wait_for(never.room(), 10)
