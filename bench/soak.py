@@ -25,12 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aiokafka import AIOKafkaProducer
-from load import STAGES, Client, message, processes
+from load import Client, message, processes
 
 from workers.config import StreamSettings, load_stream_settings
 from workers.kafka import topic_admin
 from workers.local.ports import choose_port
 from workers.local.services import temporary_services
+from workers.roles import PIPELINE_ROLES
 from workers.topics import Topic, topic_name
 
 EVERY_SECONDS = 5.0
@@ -157,7 +158,7 @@ def main() -> None:
         delay = options.delay_ms / 1000 if options.what == "backlog" else 0.0
         ports: dict[str, int] = {}
         commands = []
-        for stage in STAGES:
+        for stage in PIPELINE_ROLES:
             ports[stage] = choose_port(taken=frozenset(ports.values()))
             commands.append([__file__, "worker", str(delay), "worker", stage, "--health-port", str(ports[stage])])
         os.environ["EL4NER_WORKER__REMEMBER_SECONDS"] = "60"

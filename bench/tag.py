@@ -24,6 +24,7 @@ from logs import Asked
 
 from el4ner.config import Settings, load_settings
 from el4ner.loader import load_pipeline
+from el4ner.participation import STAGES
 from el4ner.pipeline import Pipeline
 from el4ner.text.segment import segment
 from el4ner.types import Document
@@ -42,7 +43,7 @@ def sample(count: int) -> list[str]:
 
 def measure(pipeline: Pipeline, sentences: list[str], batch: int) -> dict[str, Any]:
     """One pass over the sentences, each a document; seconds by stage."""
-    seconds = dict.fromkeys(("extract", "classify", "validate"), 0.0)
+    seconds = dict.fromkeys(STAGES, 0.0)
     asked = {name: Asked(engine) for name, engine in pipeline.engines.items()}
     before = {name: _spent(engine) for name, engine in pipeline.engines.items()}
     prompt = cached = new = 0

@@ -84,7 +84,7 @@ def owned_pipeline(
     # OwnedEngine works for a pipeline too: one thread calls it and closes it.
     owner = OwnedEngine[Any](
         lambda: load(
-            settings, cache=cache, progress=_LoggedProgress(), stages=[stage for stage in STAGES if stage in stages]
+            settings, cache=cache, progress=_LoggedStarts(), stages=[stage for stage in STAGES if stage in stages]
         ),
         capacity=len(stages) * settings.worker.batches_in_flight,
         name="pipeline",
@@ -103,7 +103,7 @@ def owned_pipeline(
             cache.close()
 
 
-class _LoggedProgress(Progress):
+class _LoggedStarts(Progress):
     """Logs what takes long before a worker is ready: converting weights, reading a pool."""
 
     @override

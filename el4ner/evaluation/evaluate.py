@@ -15,6 +15,7 @@ from el4ner.evaluation.recording import Results, record_of
 from el4ner.evaluation.sentence_records import FORMAT, SentenceRecord
 from el4ner.evaluation.store import RecordStore
 from el4ner.evaluation.summary import EvaluationResult, summarise
+from el4ner.participation import STAGES
 from el4ner.pipeline import Pipeline
 from el4ner.serialize import fingerprint, manifest_to_json
 from el4ner.types import Document
@@ -101,7 +102,7 @@ def _measured(
     judged = _all(pipeline.validate(typed))
     times.append(clock())
     shares = [(ended - began) / len(sentences) for began, ended in pairwise(times)]
-    seconds = dict(zip(("extract", "classify", "validate"), shares, strict=True))
+    seconds: dict[str, float] = dict(zip(STAGES, shares, strict=True))
     return [
         record_of(sentence, Results(proposed, types, result), pipeline.settings.method, seconds)
         for sentence, proposed, types, result in zip(sentences, candidates, typed, judged, strict=True)
@@ -126,10 +127,7 @@ def _fingerprint(pipeline: Pipeline, pool: str) -> str:
         for name in pipeline.settings.ensemble.members
     }
     # A pool's name is not shown to any model; what is in it has its own fingerprint in the manifest.
-    manifests = [
-        {**manifest_to_json(pipeline.manifest(stage, pool)), "pool": ""}
-        for stage in ("extract", "classify", "validate")
-    ]
+    manifests = [{**manifest_to_json(pipeline.manifest(stage, pool)), "pool": ""} for stage in STAGES]
     return fingerprint(
         FORMAT, code_fingerprint(), ensemble, models, settings["retrieval"], settings["method"], manifests
     )

@@ -13,6 +13,7 @@ from el4ner.evaluation.reliability import Calibration, calibration, judged
 from el4ner.evaluation.scoring import Scores, of_type, score, strict_tallies
 from el4ner.evaluation.sentence_records import SentenceRecord
 from el4ner.evaluation.stats import Comparison, Intervals, compare, intervals, tallies_of
+from el4ner.participation import STAGES
 from el4ner.pools.pool import Pool
 from el4ner.types import Usage
 
@@ -112,7 +113,7 @@ def summarise(
     together, by_type = losses(records, pool)
     proposed = proposers(records)
     tokens: dict[str, Usage] = {}
-    seconds: dict[str, float] = {"extract": 0.0, "classify": 0.0, "validate": 0.0}
+    seconds: dict[str, float] = dict.fromkeys(STAGES, 0.0)
     for record in records:
         for stage, used in record.usage.items():
             tokens[stage] = tokens.get(stage, Usage()) + used
