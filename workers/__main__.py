@@ -10,6 +10,7 @@ from pathlib import Path
 from el4ner.engines.torch.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
 from workers.config import load_stream_settings
+from workers.exit_status import EXIT_FAILED, EXIT_USAGE
 from workers.printable import escaped
 from workers.roles import PIPELINE_ROLES, ROLES
 from workers.run import WorkerCrashedError, run_workers
@@ -40,7 +41,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _status_of(error: BaseException) -> int:
-    return 2 if isinstance(error, El4nerError) and not isinstance(error, WorkerCrashedError) else 1
+    cannot_start = isinstance(error, El4nerError) and not isinstance(error, WorkerCrashedError)
+    return EXIT_USAGE if cannot_start else EXIT_FAILED
 
 
 if __name__ == "__main__":

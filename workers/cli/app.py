@@ -12,11 +12,11 @@ from typer.core import TyperGroup
 from el4ner.engines.torch.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
 from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
-from workers.cli.exits import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, exit_status
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
 from workers.cli.output import complain
 from workers.cli.settings import GlobalOptions, prepare_process
 from workers.cli.standard_output import OutputError, discard_results, flush_results, prepare_standard_streams
+from workers.exit_status import EXIT_BROKEN_PIPE, EXIT_FAILED, EXIT_INTERRUPTED, exit_status
 from workers.printable import escaped
 
 __all__ = ["app", "main"]

@@ -13,9 +13,9 @@ from typing import Annotated
 
 import typer
 
-from workers.cli.exits import exit_status
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
+from workers.exit_status import exit_status
 from workers.roles import COMBINE, PIPELINE_ROLES
 
 __all__ = ["EXAMPLES", "worker"]

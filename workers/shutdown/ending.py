@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Final
 
+from workers.exit_status import EXIT_INTERRUPTED
 from workers.shutdown.watchdog import Watchdog
 
 __all__ = ["CLOSE_SECONDS", "MARGIN_SECONDS", "Ending"]
@@ -25,7 +26,6 @@ MARGIN_SECONDS: Final = 10.0
 """For all of them, and for the interpreter's own end. Platforms give 45 s (docs/operations.md): with the 30 of
 ``worker.shutdown_seconds`` and the 4 that the watchdog's last resorts add, the process is gone before they kill it."""
 _AGAIN_SECONDS: Final = 3.0
-INTERRUPTED: Final = 130
 
 
 class Ending:
@@ -88,7 +88,7 @@ class Ending:
             self._interrupts += number == signal.SIGINT
             again = number == signal.SIGINT and self._interrupts > 1
         if again and self._watchdog is not None:
-            self._watchdog.arm(_AGAIN_SECONDS, status=INTERRUPTED, reason="a second SIGINT")
+            self._watchdog.arm(_AGAIN_SECONDS, status=EXIT_INTERRUPTED, reason="a second SIGINT")
         else:
             self.stop(signal.Signals(number).name)
 
