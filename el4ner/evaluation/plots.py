@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from dataclasses import dataclass
 
-from el4ner.evaluation.reliability import Calibration
+from el4ner.evaluation.reliability import Reliability
 from el4ner.evaluation.stats import Interval
 
 __all__ = ["Plot", "Point", "Whisker", "hue_of", "reliability", "whisker"]
@@ -47,7 +47,7 @@ class Whisker:
     at: float
 
 
-def reliability(calibration: Calibration) -> Plot:
+def reliability(calibration: Reliability) -> Plot:
     """The field's origin is its upper left corner; accuracy grows upwards."""
     most = max((each.count for each in calibration.bins), default=0)
     points = [

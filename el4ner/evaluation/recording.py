@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from el4ner.assemble import assemble_by
 from el4ner.config import MethodSettings
 from el4ner.evaluation.dataset import LabelledSentence, gold_of
-from el4ner.evaluation.sentence_records import Considered, Fate, Labelled, Piece, SentenceRecord
+from el4ner.evaluation.sentence_records import Considered, Fate, Labelled, SegmentedSentence, SentenceRecord
 from el4ner.types import (
     NONE_TYPE,
     DocumentCandidates,
@@ -67,7 +67,7 @@ def record_of(
         text=sentence.text,
         gold=gold_of(sentence),
         pieces=tuple(
-            Piece(proposed.sentence.start, proposed.sentence.end, proposed.demonstrations)
+            SegmentedSentence(proposed.sentence.start, proposed.sentence.end, proposed.demonstrations)
             for proposed in results.extract.sentences
         ),
         candidates=tuple(candidates),

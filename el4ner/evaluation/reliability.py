@@ -12,7 +12,7 @@ from typing import Final
 
 from el4ner.evaluation.sentence_records import SentenceRecord
 
-__all__ = ["BINS", "SURE", "Bin", "Calibration", "Sure", "calibration", "judged"]
+__all__ = ["BINS", "SURE", "Bin", "Reliability", "Sure", "calibration", "judged"]
 
 BINS: Final = 10
 SURE: Final = 0.8
@@ -42,7 +42,7 @@ class Sure:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
+class Reliability:
     """``ece`` is 0 where confidence is accuracy; None where no entity was reported."""
 
     ece: float | None
@@ -60,7 +60,7 @@ def judged(records: Iterable[SentenceRecord]) -> list[tuple[float, bool]]:
     ]
 
 
-def calibration(reported: Sequence[tuple[float, bool]], *, bins: int = BINS) -> Calibration:
+def calibration(reported: Sequence[tuple[float, bool]], *, bins: int = BINS) -> Reliability:
     """Expected calibration error over equal-width bins (Guo et al., 2017, equation 3).
 
     ECE = Σ over bins of (share of the entities) × |accuracy − mean confidence|. It speaks of the entities that were
@@ -80,7 +80,7 @@ def calibration(reported: Sequence[tuple[float, bool]], *, bins: int = BINS) -> 
     )
     sure = [each for each in reported if each[0] >= SURE]
     confidence, right = _means(sure)
-    return Calibration(
+    return Reliability(
         ece=ece,
         bins=tuple(filled),
         sure=Sure(len(sure), right if sure else None, confidence if sure else None),

@@ -22,7 +22,7 @@ __all__ = [
     "EvaluationError",
     "Fate",
     "Labelled",
-    "Piece",
+    "SegmentedSentence",
     "SentenceRecord",
     "read_records",
     "record_from_json",
@@ -72,7 +72,7 @@ class Considered:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class SegmentedSentence:
     """A part of the text that the stages worked on as one sentence, and the pool sentences that were shown with it."""
 
     start: Offset
@@ -90,7 +90,7 @@ class SentenceRecord:
 
     text: str
     gold: tuple[Labelled, ...]
-    pieces: tuple[Piece, ...]
+    pieces: tuple[SegmentedSentence, ...]
     candidates: tuple[Considered, ...]
     entities: tuple[Entity, ...]
     seconds: Mapping[str, Annotated[float, Field(ge=0)]]

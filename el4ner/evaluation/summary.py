@@ -9,7 +9,7 @@ from typing import Any
 from el4ner.evaluation.analysis import Confusion, Losses, confusion, losses
 from el4ner.evaluation.contributions import Member, Proposers, members, proposers
 from el4ner.evaluation.pairing import paired
-from el4ner.evaluation.reliability import Calibration, calibration, judged
+from el4ner.evaluation.reliability import Reliability, calibration, judged
 from el4ner.evaluation.scoring import Scores, of_type, score, strict_tallies
 from el4ner.evaluation.sentence_records import SentenceRecord
 from el4ner.evaluation.stats import Comparison, Intervals, compare, intervals, tallies_of
@@ -35,7 +35,7 @@ class EvaluationResult:
     tokens: dict[str, Usage]
     intervals: Intervals
     type_intervals: dict[str, Intervals]
-    calibration: Calibration
+    calibration: Reliability
     losses: Losses
     type_losses: dict[str, Losses]
     proposers: Proposers

@@ -8,13 +8,13 @@ it to a stream of sentences.
 
 from el4ner.evidence.calibration import Calibration, calibrate, even_calibration
 from el4ner.evidence.evidence import Evidence, judge_said
-from el4ner.evidence.sources import InContextSource, Question, Source, StateSource
+from el4ner.evidence.sources import InContextSource, SentenceQuestion, Source, StateSource
 
 __all__ = [
     "Calibration",
     "Evidence",
     "InContextSource",
-    "Question",
+    "SentenceQuestion",
     "Source",
     "StateSource",
     "calibrate",

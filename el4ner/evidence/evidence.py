@@ -10,7 +10,7 @@ import numpy as np
 from el4ner.evidence.calibration import Calibration, Step
 from el4ner.evidence.combination import Combination, Decisions
 from el4ner.evidence.judges import Floats
-from el4ner.evidence.sources import Question, Source
+from el4ner.evidence.sources import SentenceQuestion, Source
 from el4ner.types import NONE_TYPE, Usage
 
 __all__ = ["Evidence", "Judgement", "judge_said"]
@@ -75,7 +75,7 @@ class Evidence:
         """In the calibration's order."""
         return tuple(source for source, _ in self._steps)
 
-    def judge(self, questions: Sequence[Question]) -> tuple[list[list[Judgement]], Usage]:
+    def judge(self, questions: Sequence[SentenceQuestion]) -> tuple[list[list[Judgement]], Usage]:
         """For each question its spans' judgements, in order."""
         found: list[list[Judgement | None]] = [[None] * len(question.spans) for question in questions]
         open_spans = [(q, s) for q, question in enumerate(questions) for s in range(len(question.spans))]
@@ -109,14 +109,14 @@ class Evidence:
         return [[one for one in own if one is not None] for own in found], usage
 
     def _ask(
-        self, source: Source, questions: Sequence[Question], places: Sequence[tuple[int, int]]
+        self, source: Source, questions: Sequence[SentenceQuestion], places: Sequence[tuple[int, int]]
     ) -> tuple[list[Floats], Usage]:
         """The source's ``[features, types + none]`` about each place; questions without an open span are left out."""
         by_question: dict[int, list[int]] = {}
         for q, s in places:
             by_question.setdefault(q, []).append(s)
         asked = [
-            Question(questions[q].text, tuple(questions[q].spans[s] for s in own), questions[q].demonstrations)
+            SentenceQuestion(questions[q].text, tuple(questions[q].spans[s] for s in own), questions[q].demonstrations)
             for q, own in by_question.items()
         ]
         answers, usage = source.answer(asked)

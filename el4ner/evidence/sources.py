@@ -13,7 +13,7 @@ from el4ner.evidence.judges import Floats, Ints, Prototypes, log_softmax, neighb
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.types import Span, Speaker, Usage
 
-__all__ = ["Described", "InContextSource", "Question", "Source", "StateKind", "StateSource", "described"]
+__all__ = ["Described", "InContextSource", "SentenceQuestion", "Source", "StateKind", "StateSource", "described"]
 
 StateKind = Literal["neighbours", "prototypes"]
 LAYER_NAMES: Final = ("middle", "last")
@@ -23,7 +23,7 @@ would mean as many inversions as there are sentences."""
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class SentenceQuestion:
     """A sentence with the spans that are asked about (offsets are the sentence's), and its demonstrations."""
 
     text: str
@@ -55,7 +55,7 @@ class Described(Protocol):
 class Source(Described, Protocol):
     """Log-probabilities over the pool's types and none, of one or several kinds (features)."""
 
-    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+    def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """For each question ``[spans, features, types + none]``."""
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
@@ -91,7 +91,7 @@ class StateSource:
             [Prototypes.of(layer, self._labels, kinds) for layer in memory.vectors] if "prototypes" in using else []
         )
 
-    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+    def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """See :class:`Source`."""
         states, usage = self._encoder.encode([q.text for q in questions], [q.spans for q in questions])
         counts = [len(own) for own in states]
@@ -132,7 +132,7 @@ class StateSource:
         return found
 
 
-Ask = Callable[[Sequence[Question]], tuple[list[Floats], Usage]]
+Ask = Callable[[Sequence[SentenceQuestion]], tuple[list[Floats], Usage]]
 """For each question the member's log-probabilities ``[spans, types + none]`` in the few-shot prompt."""
 Retrieve = Callable[[Sequence[str], Sequence[Sequence[str]]], list[tuple[int, ...]]]
 """See :meth:`el4ner.retrieval.Retriever.retrieve`: a sentence's own copy in the pool is never returned."""
@@ -157,7 +157,7 @@ class InContextSource:
         self._ask = ask
         self._retrieve = retrieve
 
-    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+    def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """See :class:`Source`."""
         answers, usage = self._ask(questions)
         return [log_softmax(own)[:, None, :] for own in answers], usage
@@ -172,6 +172,6 @@ class InContextSource:
             texts = [spans.texts[place] for place in sentences[start : start + 8]]
             own = [spans.spans[place] for place in sentences[start : start + 8]]
             shown = self._retrieve(texts, proposed[start : start + 8])
-            questions = [Question(*one) for one in zip(texts, own, shown, strict=True)]
+            questions = [SentenceQuestion(*one) for one in zip(texts, own, shown, strict=True)]
             found += self.answer(questions)[0]
         return np.concatenate(found)

@@ -8,7 +8,7 @@ import numpy as np
 
 from el4ner.engines import checks
 from el4ner.engines.base import Engine, GenerateRequest
-from el4ner.evidence import Question, Source
+from el4ner.evidence import SentenceQuestion, Source
 from el4ner.evidence.judges import Floats, log_softmax
 from el4ner.stages.answers import parse_typed_lines
 from el4ner.stages.context import STOP, StageContext
@@ -85,9 +85,11 @@ def scored(
     return [np.stack(own, axis=1) for own in said], usage
 
 
-def question(item: SentenceCandidates) -> Question:
+def question(item: SentenceCandidates) -> SentenceQuestion:
     """The sentence with its candidates."""
-    return Question(item.sentence.text, tuple(candidate.span for candidate in item.candidates), item.demonstrations)
+    return SentenceQuestion(
+        item.sentence.text, tuple(candidate.span for candidate in item.candidates), item.demonstrations
+    )
 
 
 def _said(batch: Sequence[SentenceCandidates], sources: Sequence[Source]) -> tuple[list[Floats], Usage]:

@@ -10,7 +10,7 @@ import numpy as np
 from el4ner.engines import checks
 from el4ner.engines.base import Engine, ScoreItem, ScoreRequest
 from el4ner.evidence.judges import Floats
-from el4ner.evidence.sources import Question
+from el4ner.evidence.sources import SentenceQuestion
 from el4ner.stages.context import StageContext
 from el4ner.text.white_space import as_read
 from el4ner.types import NONE_TYPE, Usage
@@ -18,7 +18,9 @@ from el4ner.types import NONE_TYPE, Usage
 __all__ = ["type_scores"]
 
 
-def type_scores(questions: Sequence[Question], engine: Engine, context: StageContext) -> tuple[list[Floats], Usage]:
+def type_scores(
+    questions: Sequence[SentenceQuestion], engine: Engine, context: StageContext
+) -> tuple[list[Floats], Usage]:
     """For each question ``[spans, types + none]``: every label as the continuation of ``- span:`` behind the sentence's
     prompt. Summed log-probabilities of the whole name; not normalised."""
     labels = [*context.pool.types, NONE_TYPE]

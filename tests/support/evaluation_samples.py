@@ -8,7 +8,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from el4ner.evaluation.sentence_records import Considered, Fate, Labelled, Piece, SentenceRecord
+from el4ner.evaluation.sentence_records import Considered, Fate, Labelled, SegmentedSentence, SentenceRecord
 from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.types import NONE_TYPE, Entity, Span, Usage, Verdict
 
@@ -55,7 +55,7 @@ def record(
     return SentenceRecord(
         text=text,
         gold=tuple(gold),
-        pieces=(Piece(0, len(text), demonstrations),),
+        pieces=(SegmentedSentence(0, len(text), demonstrations),),
         candidates=tuple(candidates),
         entities=tuple(
             Entity(each.start, each.end, each.text, each.type, each.confidence, each.proposed_by, each.votes)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from el4ner.evidence.judges import Floats, Ints, log_softmax
-from el4ner.evidence.sources import InContextSource, Question
+from el4ner.evidence.sources import InContextSource, SentenceQuestion
 from el4ner.evidence.span_memory import PoolSpans
 from el4ner.types import Span, Usage
 
@@ -58,7 +58,7 @@ class KnownSource:
         self.asked: list[str] = []
         self.estimated = 0
 
-    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+    def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         self.asked += [span.text for question in questions for span in question.spans]
         answers = [np.stack([self.by_surface[span.text] for span in question.spans]) for question in questions]
         return answers, Usage(sum(map(len, answers)), 0, 0)
@@ -68,12 +68,12 @@ class KnownSource:
         return self.evidence[rows]
 
 
-def in_context(member: str, spans: PoolSpans, evidence: Floats) -> tuple[InContextSource, list[Question]]:
+def in_context(member: str, spans: PoolSpans, evidence: Floats) -> tuple[InContextSource, list[SentenceQuestion]]:
     """A source in context that knows ``evidence`` ``[spans, 1, kinds]``, and the questions that it is asked."""
     known = KnownSource(member, spans, evidence)
-    questions: list[Question] = []
+    questions: list[SentenceQuestion] = []
 
-    def ask(asked: Sequence[Question]) -> tuple[list[Floats], Usage]:
+    def ask(asked: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         questions.extend(asked)
         answers, usage = known.answer(asked)
         return [answer[:, 0] for answer in answers], usage

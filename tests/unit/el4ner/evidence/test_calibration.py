@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner.evidence import Calibration, Evidence, Question, Source, calibrate, even_calibration
+from el4ner.evidence import Calibration, Evidence, SentenceQuestion, Source, calibrate, even_calibration
 from el4ner.evidence.calibration import COSTS_AT_MOST, IN_CONTEXT_SENTENCES, calibration_key
 from el4ner.evidence.combination import Combination
 from el4ner.evidence.leave_one_out import Figures
@@ -66,7 +66,7 @@ def asked_of(sources: Sequence[KnownSource], found: Calibration, spans: PoolSpan
     evidence = Evidence(sources, found, TYPES, adaptive=adaptive)
     proposed = iter(spans.proposed)
     questions = [
-        Question(text, tuple(span for span in own if next(proposed)))
+        SentenceQuestion(text, tuple(span for span in own if next(proposed)))
         for text, own in zip(spans.texts, spans.spans, strict=True)
     ]
     gold = {

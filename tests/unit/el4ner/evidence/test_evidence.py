@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 import pytest
 
-from el4ner.evidence import Calibration, Evidence, Question
+from el4ner.evidence import Calibration, Evidence, SentenceQuestion
 from el4ner.evidence.calibration import NEVER, Step
 from el4ner.evidence.combination import Combination
 from el4ner.evidence.evidence import Judgement
@@ -31,9 +31,9 @@ class Believing:
         self.name = name
         self.voter = voter or name
         self._beliefs = beliefs
-        self.asked: list[Question] = []
+        self.asked: list[SentenceQuestion] = []
 
-    def answer(self, questions: Sequence[Question]) -> tuple[list[Floats], Usage]:
+    def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         self.asked += questions
         answers = [np.log(np.asarray([[self._beliefs[one.text]] for one in q.spans], np.float32)) for q in questions]
         return answers, Usage(10 * len(questions), 1, 0)
@@ -67,7 +67,7 @@ def types(judged: Sequence[Sequence[Judgement]]) -> list[list[str]]:
 def test_every_span_of_every_question_is_judged_in_order() -> None:
     one = Believing("a", {"Ada": SURE_PERSON, "Bob": SURE_NONE, "Cem": RATHER_PERSON, "Rome": SURE_PLACE})
     judged, usage = evidence(one).judge(
-        [Question(TEXT, (ROME, ADA)), Question("", ()), Question(TEXT, (BOB, CEM, ADA), (3, 1))]
+        [SentenceQuestion(TEXT, (ROME, ADA)), SentenceQuestion("", ()), SentenceQuestion(TEXT, (BOB, CEM, ADA), (3, 1))]
     )
     assert types(judged) == [["place", "person"], [], ["none", "person", "person"]]
     assert [round(found.confidence, 2) for found in judged[2]] == [0.96, 0.5, 0.96]
@@ -77,8 +77,10 @@ def test_every_span_of_every_question_is_judged_in_order() -> None:
     assert [question.spans for question in one.asked] == [(ROME, ADA), (BOB, CEM, ADA)]
 
 
-@pytest.mark.parametrize("questions", [[], [Question(TEXT, ())], [Question("", ()), Question(TEXT, ())]])
-def test_nobody_is_asked_about_nothing(questions: list[Question]) -> None:
+@pytest.mark.parametrize(
+    "questions", [[], [SentenceQuestion(TEXT, ())], [SentenceQuestion("", ()), SentenceQuestion(TEXT, ())]]
+)
+def test_nobody_is_asked_about_nothing(questions: list[SentenceQuestion]) -> None:
     one = Believing("a", {})
     judged, usage = evidence(one).judge(questions)
     assert judged == [[] for _ in questions]
@@ -90,7 +92,11 @@ def test_later_sources_are_asked_only_about_what_is_not_clear() -> None:
     first = Believing("a", {"Ada": SURE_PERSON, "Bob": RATHER_PERSON, "Cem": RATHER_PERSON, "Rome": SURE_PLACE})
     second = Believing("b", {"Bob": SURE_PLACE, "Cem": RATHER_PLACE})
     third = Believing("c", {"Cem": SURE_NONE})
-    questions = [Question(TEXT, (ADA, BOB), (7,)), Question(TEXT, (ROME,)), Question(TEXT, (CEM, ADA), (9,))]
+    questions = [
+        SentenceQuestion(TEXT, (ADA, BOB), (7,)),
+        SentenceQuestion(TEXT, (ROME,)),
+        SentenceQuestion(TEXT, (CEM, ADA), (9,)),
+    ]
     judged, usage = evidence(first, second, third, margin=0.5).judge(questions)
     assert types(judged) == [["person", "place"], ["place"], ["none", "person"]]
     assert [question.spans for question in second.asked] == [(BOB,), (CEM,)]
@@ -102,14 +108,14 @@ def test_later_sources_are_asked_only_about_what_is_not_clear() -> None:
 def test_a_judgement_names_the_votes_of_those_that_were_asked() -> None:
     first = Believing("a", {"Ada": SURE_PERSON, "Bob": RATHER_PERSON})
     second = Believing("b", {"Bob": SURE_PLACE})
-    (judged,), _ = evidence(first, second).judge([Question(TEXT, (ADA, BOB))])
+    (judged,), _ = evidence(first, second).judge([SentenceQuestion(TEXT, (ADA, BOB))])
     assert [dict(one.votes) for one in judged] == [{"a": "person"}, {"a": "person", "b": "place"}]
 
 
 def test_a_members_vote_is_one_whatever_ways_it_was_asked_in() -> None:
     states = Believing("a", {"Bob": (0.6, 0.3, 0.1)})
     context = Believing("a in context", {"Bob": (0.05, 0.9, 0.05)}, voter="a")
-    ((judged,),), _ = evidence(states, context).judge([Question(TEXT, (BOB,))])
+    ((judged,),), _ = evidence(states, context).judge([SentenceQuestion(TEXT, (BOB,))])
     assert judged.votes == {"a": "place"}
 
 
@@ -123,7 +129,7 @@ def test_all_sources_are_asked_about_all_spans_where_nothing_is_settled_early() 
     ]
     for ask in asks:
         made = sources()
-        (judged,), _ = ask(made).judge([Question(TEXT, (ADA, BOB))])
+        (judged,), _ = ask(made).judge([SentenceQuestion(TEXT, (ADA, BOB))])
         assert [one.asked[0].spans for one in made] == [(ADA, BOB)] * 2
         assert [set(one.votes) for one in judged] == [{"a", "b"}] * 2
 
@@ -131,22 +137,26 @@ def test_all_sources_are_asked_about_all_spans_where_nothing_is_settled_early() 
 def test_the_judgement_does_not_depend_on_the_batch() -> None:
     beliefs = {"Ada": SURE_PERSON, "Bob": RATHER_PERSON, "Cem": (0.3, 0.3, 0.4), "Rome": RATHER_PLACE}
     made = evidence(Believing("a", beliefs), Believing("b", beliefs))
-    questions = [Question(TEXT, (ADA, CEM)), Question(TEXT, (BOB,)), Question(TEXT, (ROME, BOB, ADA))]
+    questions = [
+        SentenceQuestion(TEXT, (ADA, CEM)),
+        SentenceQuestion(TEXT, (BOB,)),
+        SentenceQuestion(TEXT, (ROME, BOB, ADA)),
+    ]
     assert made.judge(questions)[0] == [made.judge([question])[0][0] for question in questions]
 
 
 def test_a_confidence_is_what_was_found_on_the_pool_and_that_of_none_is_its_probability() -> None:
     one = Believing("a", {"Ada": RATHER_PERSON, "Bob": (0.25, 0.25, 0.5)})
-    (plain,), _ = evidence(one).judge([Question(TEXT, (ADA, BOB))])
-    (shifted,), _ = evidence(one, slope=1.0, offset=2.0).judge([Question(TEXT, (ADA, BOB))])
+    (plain,), _ = evidence(one).judge([SentenceQuestion(TEXT, (ADA, BOB))])
+    (shifted,), _ = evidence(one, slope=1.0, offset=2.0).judge([SentenceQuestion(TEXT, (ADA, BOB))])
     assert [round(found.confidence, 3) for found in plain] == [0.5, 0.5]
     assert [round(found.confidence, 3) for found in shifted] == [0.881, 0.5]
 
 
 def test_a_threshold_reports_what_is_less_likely_than_none() -> None:
     one = Believing("a", {"Ada": (0.3, 0.2, 0.5)})
-    ((plain,),), _ = evidence(one).judge([Question(TEXT, (ADA,))])
-    ((eager,),), _ = evidence(one, threshold=-1.0).judge([Question(TEXT, (ADA,))])
+    ((plain,),), _ = evidence(one).judge([SentenceQuestion(TEXT, (ADA,))])
+    ((eager,),), _ = evidence(one, threshold=-1.0).judge([SentenceQuestion(TEXT, (ADA,))])
     assert (plain.type, eager.type) == ("none", "person")
     assert eager.confidence == pytest.approx(0.3)
 

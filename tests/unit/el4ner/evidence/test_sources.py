@@ -9,7 +9,7 @@ import pytest
 
 from el4ner.engines.base import LAYERS, States
 from el4ner.evidence.judges import Floats
-from el4ner.evidence.sources import Question, StateSource
+from el4ner.evidence.sources import SentenceQuestion, StateSource
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.types import Span, Usage
 from tests.support.evidence_worlds import KINDS, NONE, in_context, made_spans, noisy
@@ -62,9 +62,9 @@ def test_answers_are_for_every_span_of_every_question_in_order() -> None:
     spans = made_spans()
     made = source(spans, states_of(spans, 4.0))
     questions = [
-        Question(spans.texts[3], spans.spans[3][::-1]),
-        Question("nothing", ()),
-        Question(spans.texts[0], spans.spans[0][:1]),
+        SentenceQuestion(spans.texts[3], spans.spans[3][::-1]),
+        SentenceQuestion("nothing", ()),
+        SentenceQuestion(spans.texts[0], spans.spans[0][:1]),
     ]
     answers, usage = made.answer(questions)
     assert [answer.shape for answer in answers] == [(4, 4, KINDS), (0, 4, KINDS), (1, 4, KINDS)]
@@ -75,8 +75,8 @@ def test_answers_are_for_every_span_of_every_question_in_order() -> None:
     assert usage == Usage(3, 0, 0)
 
 
-@pytest.mark.parametrize("questions", [[], [Question("x", ())]])
-def test_nothing_asked_is_nothing_answered(questions: list[Question]) -> None:
+@pytest.mark.parametrize("questions", [[], [SentenceQuestion("x", ())]])
+def test_nothing_asked_is_nothing_answered(questions: list[SentenceQuestion]) -> None:
     spans = made_spans()
     answers, _ = source(spans, states_of(spans, 1.0)).answer(questions)
     assert [len(answer) for answer in answers] == [0] * len(questions)
@@ -92,7 +92,7 @@ def test_states_that_tell_nothing_are_found_out() -> None:
     """Asked about spans that it knows, a source looks well whatever its states are: leave-one-out does not."""
     spans = made_spans(sentences=150)
     made = source(spans, states_of(spans, 0.0))
-    known, _ = made.answer([Question(text, own) for text, own in zip(spans.texts, spans.spans, strict=True)])
+    known, _ = made.answer([SentenceQuestion(text, own) for text, own in zip(spans.texts, spans.spans, strict=True)])
     assert min(accuracy(np.concatenate(known)[:, :2], spans)) > 0.9
     honest = accuracy(made.leave_one_out(spans, *every(spans)), spans)
     assert max(abs(found - 1 / KINDS) for found in honest) < 0.08, "no better than chance"
@@ -125,7 +125,7 @@ def test_a_pool_with_hardly_any_spans_can_be_asked() -> None:
     nobody = source(made_spans(), states_of(made_spans(), 1.0))
     memory = SpanMemory.of(np.zeros((0, LAYERS, 16), np.float32))
     made = StateSource(nobody._encoder, memory, empty, KINDS, ("neighbours", "prototypes"))
-    (answer,), _ = made.answer([Question(made_spans().texts[0], made_spans().spans[0])])
+    (answer,), _ = made.answer([SentenceQuestion(made_spans().texts[0], made_spans().spans[0])])
     assert np.exp(answer) == pytest.approx(np.full((4, 4, KINDS), 1 / KINDS))
 
 
