@@ -168,21 +168,14 @@ def _topics(settings: StreamSettings, services: Services) -> Iterator[None]:
 
 
 def _delete_topics(settings: StreamSettings) -> None:
-    from kafka import KafkaAdminClient
-    from kafka.errors import KafkaError
+    from workers.kafka.topic_admin import administering
+    from workers.topics import TopicError, plan
 
-    from workers import security, topics
-
-    names = [planned.name for planned in topics.plan(settings.kafka)]
+    names = [planned.name for planned in plan(settings.kafka)]
     try:
-        admin: Any = KafkaAdminClient(
-            bootstrap_servers=settings.kafka.servers,
-            client_id="el4ner-demo",
-            **security.kafka_python_options(settings.kafka),
-        )
-        with contextlib.closing(admin):
+        with administering(settings.kafka, client_id="el4ner-demo") as admin:
             admin.delete_topics(names)
-    except KafkaError as error:
+    except TopicError as error:
         complain(f"the demo's topics {names[0]} … could not be deleted: {error}", severity="warning")
 
 
