@@ -268,7 +268,12 @@ def _message(topic: Topic) -> dict[str, Any]:
         for path in sorted((json_schemas.schemas_dir() / "examples").glob(f"{topic.value}.v1.*.json"))
         if ".invalid-" not in path.name
     ]
-    payload = {"contentType": "application/json", "headers": _headers(topic), "payload": reference, "examples": examples}
+    payload = {
+        "contentType": "application/json",
+        "headers": _headers(topic),
+        "payload": reference,
+        "examples": examples,
+    }
     return {**message, **payload}
 
 

@@ -34,9 +34,9 @@ from tools.schema_nodes import (
     SUBSCHEMAS,
     UPPER,
     Merged,
-    Node,
     Nodes,
     SchemaError,
+    SchemaNode,
     SchemaSet,
 )
 
@@ -154,14 +154,14 @@ def compare_sets(
         SchemaError: a reference leads nowhere.
     """
     left_out = frozenset(internal)
-    comparison = _Comparison()
+    comparison = _SchemaComparison()
     for name, schema in old.items():
         if name.partition(".")[0] in left_out:
             continue
         if name not in new:
-            comparison.report(Node(old, name, "", schema), "the schema was removed")
+            comparison.report(SchemaNode(old, name, "", schema), "the schema was removed")
             continue
-        before, after = Node(old, name, "", schema), Node(new, name, "", new[name])
+        before, after = SchemaNode(old, name, "", schema), SchemaNode(new, name, "", new[name])
         for keyword in ("$schema", "$id"):
             if schema.get(keyword) != new[name].get(keyword):
                 comparison.report(after.at(keyword), f"changed: it was {schema.get(keyword)!r}")
@@ -182,14 +182,14 @@ class _Remark(Protocol):
     def __call__(self, what: str, keyword: str = "", /) -> None: ...
 
 
-class _Comparison:
+class _SchemaComparison:
     """Walks two sets side by side and keeps what it finds."""
 
     def __init__(self) -> None:
         self.found: list[Incompatibility] = []
         self._seen: set[tuple[Nodes, Nodes, Direction]] = set()
 
-    def report(self, where: Node, reason: str) -> None:
+    def report(self, where: SchemaNode, reason: str) -> None:
         self.found.append(Incompatibility(where.name, where.pointer, reason))
 
     def compare(self, before: Nodes, after: Nodes, direction: Direction) -> None:
@@ -289,7 +289,13 @@ class _Comparison:
                 self.compare(rest, now[name], direction)
 
     def _choices(
-        self, old: list[Node], new: list[Node], keyword: str, direction: Direction, narrowed: _Remark, widened: _Remark
+        self,
+        old: list[SchemaNode],
+        new: list[SchemaNode],
+        keyword: str,
+        direction: Direction,
+        narrowed: _Remark,
+        widened: _Remark,
     ) -> None:
         for before, after in zip(old, new, strict=False):
             was = [before.at(keyword, index) for index, _ in enumerate(before.schema[keyword])]
@@ -312,7 +318,7 @@ class _Comparison:
             widened(f"{keyword} is not asked for any more", keyword)
 
     def _conditions(
-        self, old: list[Node], new: list[Node], direction: Direction, narrowed: _Remark, widened: _Remark
+        self, old: list[SchemaNode], new: list[SchemaNode], direction: Direction, narrowed: _Remark, widened: _Remark
     ) -> None:
         for before, after in zip(old, new, strict=False):
             if before.at("if").canonical() != after.at("if").canonical():

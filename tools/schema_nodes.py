@@ -17,9 +17,9 @@ __all__ = [
     "SUBSCHEMAS",
     "UPPER",
     "Merged",
-    "Node",
     "Nodes",
     "SchemaError",
+    "SchemaNode",
     "SchemaSet",
 ]
 
@@ -49,7 +49,7 @@ class SchemaError(El4nerError):
 
 
 @dataclass(frozen=True, slots=True)
-class Node:
+class SchemaNode:
     """A place in a schema of a set."""
 
     schemas: SchemaSet = field(repr=False, compare=False)
@@ -57,16 +57,16 @@ class Node:
     pointer: str
     schema: Any = field(repr=False, compare=False)
 
-    def at(self, *steps: str | int) -> Node:
+    def at(self, *steps: str | int) -> SchemaNode:
         """The place further down; its schema is None if there is nothing."""
         schema, pointer = self.schema, self.pointer
         for step in steps:
             present = step in schema if isinstance(schema, dict) else isinstance(schema, list) and isinstance(step, int)
             schema = schema[step] if present else None
             pointer += "/" + str(step).replace("~", "~0").replace("/", "~1")
-        return Node(self.schemas, self.name, pointer, schema)
+        return SchemaNode(self.schemas, self.name, pointer, schema)
 
-    def target(self, reference: str) -> Node:
+    def target(self, reference: str) -> SchemaNode:
         """Where a ``$ref`` leads, in the same set.
 
         Raises:
@@ -77,12 +77,12 @@ class Node:
         if len(named) != 1:
             raise SchemaError(f"{self.name}.json#{self.pointer}: there is no schema {base!r}")
         steps = [step.replace("~1", "/").replace("~0", "~") for step in fragment.split("/")[1:]]
-        target = Node(self.schemas, named[0], "", self.schemas[named[0]]).at(*steps)
+        target = SchemaNode(self.schemas, named[0], "", self.schemas[named[0]]).at(*steps)
         if target.schema is None:
             raise SchemaError(f"{self.name}.json#{self.pointer}: {reference!r} leads nowhere")
         return target
 
-    def parts(self, on_the_way: frozenset[tuple[str, str]] = frozenset()) -> list[Node]:
+    def parts(self, on_the_way: frozenset[tuple[str, str]] = frozenset()) -> list[SchemaNode]:
         """What has to hold together: this, what it refers to, and what is in ``allOf``."""
         if not isinstance(self.schema, dict) or (self.name, self.pointer) in on_the_way:
             return [self]
@@ -118,7 +118,7 @@ class Node:
         return canonical["$ref"] if canonical.keys() == {"$ref"} else canonical
 
 
-Nodes = tuple[Node, ...]
+Nodes = tuple[SchemaNode, ...]
 """Schemas that have to hold together; none: anything is valid."""
 
 
@@ -134,7 +134,7 @@ class Merged:
         self.types = self._allowed_types()
         self.required = {name: part for part in self._dicts for name in part.schema.get("required", ())}
 
-    def having(self, keyword: str) -> list[Node]:
+    def having(self, keyword: str) -> list[SchemaNode]:
         """The parts that say something by this keyword."""
         return [part for part in self._dicts if keyword in part.schema]
 
@@ -159,7 +159,7 @@ class Merged:
                     unknown.setdefault(keyword, []).append(part.at(keyword).canonical())
         return unknown
 
-    def where(self, keyword: str) -> Node | None:
+    def where(self, keyword: str) -> SchemaNode | None:
         """The place that a remark about a keyword is about."""
         having = self.having(keyword) or self.parts
         return having[0] if having else None

@@ -33,7 +33,7 @@ class Ticket:
 
 
 @dataclass(slots=True)
-class _Line:
+class _PartitionProgress:
     """The unfinished messages of a partition and those behind them, oldest first.
 
     ``next``: the offset after the last finished one that has none unfinished before it. ``moved``: when that changed.
@@ -61,7 +61,7 @@ class OffsetTracker:
         self._epoch = 0
         self._generation: int | None = None
         self._paused = False
-        self._lines: dict[Partition, _Line] = {}
+        self._progress: dict[Partition, _PartitionProgress] = {}
 
     @property
     def is_open(self) -> bool:
@@ -81,23 +81,23 @@ class OffsetTracker:
     def close(self) -> None:
         """Partitions were taken away, or may be at any moment."""
         self._epoch += 1
-        self._lines.clear()
+        self._progress.clear()
         self._generation = None
 
     def read(self, partition: Partition, offset: int, generation: int) -> None:
         """A message was read from Kafka. In the order of the offsets, which may have gaps."""
         if self._generation is None or generation != self._generation:
             return
-        line = self._lines.get(partition)
-        if line is None or offset <= line.last:
+        progress = self._progress.get(partition)
+        if progress is None or offset <= progress.last:
             # Going back to an offset that was read before: what is read again is what counts.
-            line = self._lines[partition] = _Line(self._clock())
-        if not line.tickets:
-            line.moved = self._clock()
+            progress = self._progress[partition] = _PartitionProgress(self._clock())
+        if not progress.tickets:
+            progress.moved = self._clock()
         ticket = Ticket(partition, offset, self._epoch)
-        line.last = offset
-        line.tickets.append(ticket)
-        line.waiting[offset] = ticket
+        progress.last = offset
+        progress.tickets.append(ticket)
+        progress.waiting[offset] = ticket
 
     def moved(self, partition: Partition, begin: int, end: int, generation: int) -> None:
         """A fetch went from offset ``begin`` up to ``end`` (not included), after :meth:`read` of each of its messages.
@@ -108,27 +108,27 @@ class OffsetTracker:
         """
         if self._generation is None or generation != self._generation:
             return
-        line = self._lines.get(partition)
-        if line is None:
-            line = self._lines[partition] = _Line(self._clock(), last=begin - 1)
-        if line.end is not None and line.end != begin:
+        progress = self._progress.get(partition)
+        if progress is None:
+            progress = self._progress[partition] = _PartitionProgress(self._clock(), last=begin - 1)
+        if progress.end is not None and progress.end != begin:
             # The fetches do not meet: what lies between them is not known.
             return
-        line.end = end
-        if end > begin and not line.tickets:
-            self._advance(line, end)
+        progress.end = end
+        if end > begin and not progress.tickets:
+            self._advance(progress, end)
 
-    def _advance(self, line: _Line, offset: int) -> None:
-        if line.next is None or offset > line.next:
-            line.next = offset
-            line.moved = self._clock()
+    def _advance(self, progress: _PartitionProgress, offset: int) -> None:
+        if progress.next is None or offset > progress.next:
+            progress.next = offset
+            progress.moved = self._clock()
 
     def take(self, partition: Partition, offset: int, generation: int) -> Ticket | None:
         """The ticket of a message about to be worked on, or None: do not work on it. One message, one ticket."""
         if not self.is_open or generation != self._generation:
             return None
-        line = self._lines.get(partition)
-        ticket = None if line is None else line.waiting.pop(offset, None)
+        progress = self._progress.get(partition)
+        ticket = None if progress is None else progress.waiting.pop(offset, None)
         if ticket is not None:
             ticket.taken = True
         return ticket
@@ -138,36 +138,39 @@ class OffsetTracker:
         ticket.finished = True
         if ticket.epoch != self._epoch:
             return
-        line = self._lines.get(ticket.partition)
-        if line is None:
+        progress = self._progress.get(ticket.partition)
+        if progress is None:
             return
-        while line.tickets and line.tickets[0].finished:
-            line.next = line.tickets.popleft().offset + 1
-            line.moved = self._clock()
-        if line.next is not None and line.end is not None and not line.tickets:
-            self._advance(line, line.end)
+        while progress.tickets and progress.tickets[0].finished:
+            progress.next = progress.tickets.popleft().offset + 1
+            progress.moved = self._clock()
+        if progress.next is not None and progress.end is not None and not progress.tickets:
+            self._advance(progress, progress.end)
 
     def committable(self) -> dict[Partition, int]:
         """Per partition the offset of the first message that is not finished; only where something is."""
-        return {partition: line.next for partition, line in self._lines.items() if line.next is not None}
+        return {partition: progress.next for partition, progress in self._progress.items() if progress.next is not None}
 
     def unfinished(self) -> dict[Partition, int]:
         """Per partition that was read, the offset of the first message that is not finished; where all are, the end of
         what was read."""
         return {
-            partition: line.tickets[0].offset if line.tickets else max(line.last + 1, line.end or 0)
-            for partition, line in self._lines.items()
+            partition: progress.tickets[0].offset if progress.tickets else max(progress.last + 1, progress.end or 0)
+            for partition, progress in self._progress.items()
         }
 
     @property
     def in_flight(self) -> int:
         """Messages that were taken in this epoch and are not finished."""
         return sum(
-            1 for line in self._lines.values() for ticket in line.tickets if ticket.taken and not ticket.finished
+            1
+            for progress in self._progress.values()
+            for ticket in progress.tickets
+            if ticket.taken and not ticket.finished
         )
 
     @property
     def stuck_seconds(self) -> float:
         """For how long the partition that is stuck longest has had messages to finish, and has not got on."""
-        moved = [line.moved for line in self._lines.values() if line.tickets]
+        moved = [progress.moved for progress in self._progress.values() if progress.tickets]
         return self._clock() - min(moved) if moved else 0.0
