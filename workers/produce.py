@@ -14,7 +14,7 @@ from el4ner.errors import El4nerError
 from el4ner.serialize import dumps, fingerprint
 from workers.config import StreamSettings
 from workers.inputs.documents import NewDocument
-from workers.kafka.sending import Confirmed, sending
+from workers.kafka.topic_sender import Confirmations, sending
 from workers.messages import json_schemas
 from workers.messages.headers import RandomBytes, cloud_event, next_trace
 from workers.topics import Topic, topic_name
@@ -70,7 +70,7 @@ def produce_documents(
             return None
         return ProduceError(f"document {document.id!r} was not delivered to {name}: {error}")
 
-    confirmed: Confirmed[NewDocument] = Confirmed(
+    confirmed: Confirmations[NewDocument] = Confirmations(
         settings.kafka,
         most=_IN_FLIGHT,
         delivered=lambda document, _: delivered(document),

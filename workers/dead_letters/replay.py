@@ -19,8 +19,8 @@ from kafka.errors import KafkaError
 from workers.config import StreamSettings
 from workers.dead_letters.letters import DlqError, Letter, headers_to_replay
 from workers.dead_letters.listing import dead_letters
-from workers.kafka.sending import Confirmed, sending
 from workers.kafka.topic_reader import partitions_of
+from workers.kafka.topic_sender import Confirmations, sending
 
 __all__ = ["Journal", "Replayed", "replay"]
 
@@ -61,7 +61,7 @@ def replay(
             reported are delivered.
     """
     counts: dict[str, int] = {}
-    confirmed: Confirmed[Letter] = Confirmed(
+    confirmed: Confirmations[Letter] = Confirmations(
         settings.kafka,
         most=_IN_FLIGHT,
         delivered=lambda letter, sent: delivered(Replayed(letter.id, sent.topic, sent.partition, sent.offset)),

@@ -1,4 +1,4 @@
-"""Sending with every delivery confirmed, in order (kafka-python; for programs and the command line)."""
+"""Sending to a topic with every delivery confirmed, in order (kafka-python; for programs and the command line)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from el4ner.errors import El4nerError
 from workers.config import KafkaSettings
 from workers.kafka import broker
 
-__all__ = ["Confirmed", "sending"]
+__all__ = ["Confirmations", "sending"]
 
 T = TypeVar("T")
 
@@ -49,14 +49,14 @@ def sending(
             producer.close(timeout=settings.request_timeout_seconds)
 
 
-class Confirmed(Generic[T]):
-    """What was handed to a producer, reported one by one and in order as the broker confirms it.
+class Confirmations(Generic[T]):
+    """The messages that a producer was given, reported one by one and in order as the broker confirms them.
 
     Args:
         settings: ``request_timeout_seconds`` is how long a confirmation is waited for.
-        most: so many may be on their way.
-        delivered: told of each, with where the broker has it now.
-        failed: makes the error of one that was not delivered; None: that one was seen to, the others go on.
+        most: so many messages may be on their way.
+        delivered: called for each message, with where the broker has it now.
+        failed: makes the error of a message that was not delivered; None: it was seen to, and the others go on.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Confirmed(Generic[T]):
         self._waiting: deque[tuple[T, Any]] = deque()
 
     def add(self, item: T, future: Any) -> None:
-        """One more is on its way; reports those that have arrived, and waits if there are too many."""
+        """Add a message that is on its way. Reports those that have arrived, and waits if there are too many."""
         self._waiting.append((item, future))
         self._settle(self._most)
 
@@ -88,8 +88,8 @@ class Confirmed(Generic[T]):
     def drain(self, producer: Any, undelivered: Callable[[T], None]) -> None:
         """After a failure: wait for what is on its way, and report what the broker has.
 
-        ``undelivered`` is told first, of each that the broker has not confirmed: it may have it and not be able to say
-        so any more.
+        ``undelivered`` is called first, for each message without a confirmation: the broker may have it, and be unable to
+        say so.
         """
         with suppress(KafkaError):
             producer.flush(timeout=self._timeout)
