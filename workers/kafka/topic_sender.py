@@ -88,8 +88,8 @@ class Confirmations(Generic[T]):
     def drain(self, producer: Any, undelivered: Callable[[T], None]) -> None:
         """After a failure: wait for what is on its way, and report what the broker has.
 
-        ``undelivered`` is called first, for each message without a confirmation: the broker may have it, and be unable to
-        say so.
+        ``undelivered`` is called first, for each message without a confirmation: the broker may have it and be
+        unable to say so.
         """
         with suppress(KafkaError):
             producer.flush(timeout=self._timeout)
