@@ -20,7 +20,7 @@ from typing import Any, Final
 from el4ner.errors import ConfigError, El4nerError
 from workers.config import StreamSettings
 from workers.ensemble import combiner, members
-from workers.ensemble.combiner import CombineWorker
+from workers.join.agent import JoinAgent, World
 from workers.join.aggregator import Aggregator
 from workers.kafka import acls, topic_admin
 from workers.kafka.size_limits import SizeLimits, shortage
@@ -43,12 +43,12 @@ log = logging.getLogger(__name__)
 _GARBAGE_THRESHOLD: Final = 20_000
 """New objects between two looks for cycles among them: those of some batches. Python's default is 700."""
 
-_JOINS: Final[Mapping[str, Callable[..., Aggregator | CombineWorker]]] = {
+_JOINS: Final[Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent]]] = {
     AGGREGATE: Aggregator,
     COMBINE: combiner.build,
 }
 
-Worker = StageWorker | Aggregator | CombineWorker
+Worker = StageWorker | JoinAgent
 
 
 class WorkerCrashedError(El4nerError):
@@ -227,9 +227,7 @@ def _build(
     )
     worker: Worker
     if stage in _JOINS:
-        worker = _JOINS[stage](
-            app, clock_ms=_now_ms, monotonic_ms=_monotonic_ms, random=os.urandom, telemetry=telemetry
-        )
+        worker = _JOINS[stage](app, World(_now_ms, _monotonic_ms, os.urandom), telemetry)
     else:
         if owner is None:
             raise RuntimeError("a stage that needs engines was built without them")

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final
 
 from typing_extensions import override
@@ -27,13 +27,12 @@ from workers.ensemble.combined_answers import (
     unreadable,
 )
 from workers.ensemble.member_join import MemberDeletion, MemberJoin, SettledAnswer
-from workers.join.agent import JoinAgent
+from workers.join.agent import JoinAgent, World
 from workers.join.write_loop import MOST_SETTLED, WriteLoop
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
-from workers.messages.headers import RandomBytes
 from workers.roles import COMBINE
 from workers.stages.answer_delivery import AnswerDelivery
 from workers.stages.stage import StageAnswer
@@ -52,14 +51,7 @@ log = logging.getLogger(__name__)
 _GROUP: Final = 100
 
 
-def build(
-    app: StageApp,
-    *,
-    clock_ms: Callable[[], int],
-    monotonic_ms: Callable[[], int],
-    random: RandomBytes,
-    telemetry: Telemetry,
-) -> CombineWorker:
+def build(app: StageApp, world: World, telemetry: Telemetry) -> CombineWorker:
     """The worker that combines.
 
     Raises:
@@ -67,38 +59,20 @@ def build(
     """
     from el4ner.stages.combine import Combiner
 
-    combiner = Combiner.from_settings(app.settings)
-    return CombineWorker(
-        app, combiner, clock_ms=clock_ms, monotonic_ms=monotonic_ms, random=random, telemetry=telemetry
-    )
+    return CombineWorker(app, world, telemetry, Combiner.from_settings(app.settings))
 
 
 class CombineWorker(JoinAgent):
-    """The agent that joins members' answers. It has one join for all partitions that are assigned to it.
+    """The agent that joins members' answers. It has one join for all partitions that are assigned to it."""
 
-    Args:
-        clock_ms: the wall clock, for what is written.
-        monotonic_ms: a clock that never jumps, for deadlines.
-    """
+    _recorder: StageTelemetry
 
-    def __init__(
-        self,
-        app: StageApp,
-        combiner: Combiner,
-        *,
-        clock_ms: Callable[[], int],
-        monotonic_ms: Callable[[], int],
-        random: RandomBytes,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, app: StageApp, world: World, telemetry: Telemetry, combiner: Combiner) -> None:
         worker = app.settings.worker
-        self._telemetry = StageTelemetry(telemetry, COMBINE, clock_ms=clock_ms, random=random)
-        super().__init__(app, [Topic.MEMBER_ANSWERS], self._telemetry, clock_ms=clock_ms, monotonic_ms=monotonic_ms)
-        self.documents = 0
-        self.failures = 0
+        recorder = StageTelemetry(telemetry, COMBINE, clock_ms=world.clock_ms, random=world.random)
+        super().__init__(app, world, recorder, [Topic.MEMBER_ANSWERS])
         self._combiner = combiner
-        self._random = random
-        self._delivery = AnswerDelivery(app, self._journal, self._telemetry, self._smaller)
+        self._delivery = AnswerDelivery(app, self._journal, recorder, self._smaller)
         self._join: MemberJoin[WaitingAnswer] = MemberJoin(
             deadline_ms=int(worker.members_deadline_seconds * 1000),
             remember_ms=int(worker.remember_seconds * 1000),
@@ -137,13 +111,13 @@ class CombineWorker(JoinAgent):
         if isinstance(answer, MemberDeletion):
             free = self._join.delete(answer, waiting)
         else:
-            free = self._join.answer(answer, waiting, now=self._monotonic_ms())
+            free = self._join.answer(answer, waiting, now=self._world.monotonic_ms())
         return [freed.ticket for freed in free]
 
     @override
     def _refuse(self, record: Record, ticket: Ticket, error: MessageError) -> None:
         """The document goes on without it, when its time has come."""
-        self._letters.append((unreadable(record, error, now_ms=self._clock_ms()), ticket))
+        self._letters.append((unreadable(record, error, now_ms=self._world.clock_ms()), ticket))
 
     @override
     def _settle_due(self, *, now: int) -> None:
@@ -166,7 +140,7 @@ class CombineWorker(JoinAgent):
         await self._write(self._writes)
 
     async def _write_group(self) -> None:
-        began = self._clock_ms()
+        began = self._world.clock_ms()
         letters, self._letters = self._letters, []
         group = self._join.take(_GROUP)
         answers = [letter for letter, _ in letters]
@@ -183,12 +157,12 @@ class CombineWorker(JoinAgent):
         for _, ticket in letters:
             self.app.positions.finish(ticket)
         for settled in group:
-            for waiting in self._join.delivered(settled, now=self._monotonic_ms()):
+            for waiting in self._join.delivered(settled, now=self._world.monotonic_ms()):
                 self.app.positions.finish(waiting.ticket)
         self._report(group, delivered, began)
 
     def _combined(self, group: Sequence[SettledAnswer[WaitingAnswer]]) -> list[StageAnswer]:
-        now, random, refusal = self._clock_ms(), self._random, self.app.refusal
+        now, random, refusal = self._world.clock_ms(), self._world.random, self.app.refusal
         return [
             answer
             for settled in group
@@ -204,13 +178,13 @@ class CombineWorker(JoinAgent):
         return next(self._smaller(answer, error), answer)
 
     def _smaller(self, answer: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
-        return smaller(answer, refused.of_the_document, now_ms=self._clock_ms(), random=self._random)
+        return smaller(answer, refused.of_the_document, now_ms=self._world.clock_ms(), random=self._world.random)
 
     def _report(
         self, group: Sequence[SettledAnswer[WaitingAnswer]], answers: Sequence[StageAnswer], began_ms: int
     ) -> None:
         self.documents += len(group)
-        self._telemetry.answered(answers, began_ms=began_ms)
+        self._recorder.answered(answers, began_ms=began_ms)
         for answer in answers:
             if answer.error is not None:
                 self.failures += 1

@@ -15,6 +15,7 @@ import asyncio
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from el4ner.errors import MessageError
@@ -22,11 +23,12 @@ from workers.join.write_loop import WriteLoop
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
+from workers.messages.headers import RandomBytes
 from workers.stages.crash_journal import CrashJournal
 from workers.telemetry.recorder import WorkerRecorder
 from workers.topics import Topic
 
-__all__ = ["JoinAgent"]
+__all__ = ["JoinAgent", "World"]
 
 log = logging.getLogger(__name__)
 
@@ -34,31 +36,31 @@ TICK_SECONDS: Final = 0.25
 _YIELD_EVERY: Final = 50
 
 
-class JoinAgent(ABC):
-    """A join's agent.
+@dataclass(frozen=True, slots=True)
+class World:
+    """What a join is given of the world. ``clock_ms``: the wall clock, for what is written. ``monotonic_ms``: a clock
+    that never jumps, for deadlines."""
 
-    Args:
-        clock_ms: the wall clock, for what is written.
-        monotonic_ms: a clock that never jumps, for deadlines.
-    """
+    clock_ms: Callable[[], int]
+    monotonic_ms: Callable[[], int]
+    random: RandomBytes
+
+
+class JoinAgent(ABC):
+    """A join's agent."""
 
     batch_seconds: Final = None
     """There is no engine."""
 
-    def __init__(
-        self,
-        app: StageApp,
-        topics: Sequence[Topic],
-        recorder: WorkerRecorder,
-        *,
-        clock_ms: Callable[[], int],
-        monotonic_ms: Callable[[], int],
-    ) -> None:
+    def __init__(self, app: StageApp, world: World, recorder: WorkerRecorder, topics: Sequence[Topic]) -> None:
         self.app = app
+        self.documents = 0
+        """Documents that were written."""
+        self.failures = 0
+        """Those that failed."""
         self._settings = app.settings
         self._recorder = recorder
-        self._clock_ms = clock_ms
-        self._monotonic_ms = monotonic_ms
+        self._world = world
         self._journal = CrashJournal(app.settings.worker.data_dir, app.stage)
         app.agent(app.raw_topic(*topics), name=f"el4ner-{app.stage}", concurrency=1)(self.run)
         app.task(self._tick)
@@ -126,7 +128,7 @@ class JoinAgent(ABC):
     async def _tick(self) -> None:
         while not self.app.should_stop:
             await asyncio.sleep(TICK_SECONDS)
-            self._settle_due(now=self._monotonic_ms())
+            self._settle_due(now=self._world.monotonic_ms())
             for writes in self._write_loops():
                 writes.wake()
             self._limit_open_documents()

@@ -17,25 +17,25 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
 from typing_extensions import override
 
 from el4ner.errors import MessageError
-from workers.join.agent import JoinAgent
+from workers.join.agent import JoinAgent, World
 from workers.join.changelog import Recovered, read_changelog
 from workers.join.join_telemetry import JoinTelemetry
 from workers.join.outcome_writer import OutcomeWriter, OwnedPartition, PendingLetter
 from workers.join.partition_join import PartitionJoin
+from workers.join.rules import Outcome
 from workers.join.stage_messages import join_rules, read_input, unreadable_answer
 from workers.join.write_loop import WriteLoop
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import Record, coordinates, dead_letter, whose_answer
-from workers.messages.headers import RandomBytes
 from workers.roles import AGGREGATE
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic, changelog_name, topic_name
@@ -49,33 +49,15 @@ GRACE_MS: Final = 30_000
 
 
 class Aggregator(JoinAgent):
-    """The agent that joins the stages' answers. It owns the partitions that are assigned to it.
+    """The agent that joins the stages' answers. It owns the partitions that are assigned to it."""
 
-    Args:
-        clock_ms: the wall clock, for what is written.
-        monotonic_ms: a clock that never jumps, for deadlines.
-    """
+    _recorder: JoinTelemetry
 
-    def __init__(
-        self,
-        app: StageApp,
-        *,
-        clock_ms: Callable[[], int],
-        monotonic_ms: Callable[[], int],
-        random: RandomBytes,
-        telemetry: Telemetry,
-    ) -> None:
+    def __init__(self, app: StageApp, world: World, telemetry: Telemetry) -> None:
         topics = (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS)
-        self._telemetry = JoinTelemetry(telemetry, clock_ms=clock_ms)
-        super().__init__(app, topics, self._telemetry, clock_ms=clock_ms, monotonic_ms=monotonic_ms)
-        self._outcomes = OutcomeWriter(
-            app,
-            self._journal,
-            clock_ms=clock_ms,
-            monotonic_ms=monotonic_ms,
-            random=random,
-            telemetry=self._telemetry,
-        )
+        recorder = JoinTelemetry(telemetry, clock_ms=world.clock_ms)
+        super().__init__(app, world, recorder, topics)
+        self._outcomes = OutcomeWriter(app, world, recorder, self._journal, committed=self._count)
         self._rules = join_rules(app.settings)
         self._changelog = changelog_name(app.settings.kafka)
         self._owned: dict[int, OwnedPartition] = {}
@@ -90,16 +72,6 @@ class Aggregator(JoinAgent):
         observe("el4ner_join_paused", lambda: self.is_holding_back)
 
     # --- for metrics and health ---
-
-    @property
-    def documents(self) -> int:
-        """Outcomes that were written."""
-        return self._outcomes.documents
-
-    @property
-    def failures(self) -> int:
-        """Those of documents that failed."""
-        return self._outcomes.failures
 
     @property
     def open_documents(self) -> int:
@@ -120,7 +92,7 @@ class Aggregator(JoinAgent):
     def oldest_open_seconds(self) -> float:
         """For how long the document has been open that is open longest."""
         begun = [since for owned in self._owned.values() if (since := owned.join.oldest_since()) is not None]
-        return (self._monotonic_ms() - min(begun)) / 1000 if begun else 0.0
+        return (self._world.monotonic_ms() - min(begun)) / 1000 if begun else 0.0
 
     @property
     def is_holding_back(self) -> bool:
@@ -140,7 +112,7 @@ class Aggregator(JoinAgent):
 
     @override
     def _take_in(self, record: Record, ticket: Ticket) -> Iterable[Ticket]:
-        free = self._owned[record.partition].join.apply(read_input(record), ticket, now=self._monotonic_ms())
+        free = self._owned[record.partition].join.apply(read_input(record), ticket, now=self._world.monotonic_ms())
         return () if free is None else (free,)
 
     @override
@@ -154,12 +126,12 @@ class Aggregator(JoinAgent):
         owned = self._owned[record.partition]
         document, revision = whose_answer(record)
         letter = dead_letter(
-            record, stage=AGGREGATE, error=error, document=document, attempts=1, now_ms=self._clock_ms()
+            record, stage=AGGREGATE, error=error, document=document, attempts=1, now_ms=self._world.clock_ms()
         )
         free: Ticket | None = ticket
         if document is not None:
             failed = unreadable_answer(record, error, document=document, revision=revision)
-            free = owned.join.apply(failed, ticket, now=self._monotonic_ms())
+            free = owned.join.apply(failed, ticket, now=self._world.monotonic_ms())
         owned.letters.append(PendingLetter(letter, error.code, free))
 
     @override
@@ -179,6 +151,10 @@ class Aggregator(JoinAgent):
             self.app.consumer.paused = self._held_back
         elif full < 0.9 and self.is_holding_back:
             self.app.consumer.paused = frozenset()
+
+    def _count(self, outcomes: Sequence[Outcome]) -> None:
+        self.documents += len(outcomes)
+        self.failures += sum(outcome.closed.status == "failed" for outcome in outcomes)
 
     # --- partitions come and go ---
 
@@ -203,7 +179,7 @@ class Aggregator(JoinAgent):
             partition,
             limits=self.app.limits,
             backoff=self.app.backoff,
-            ended=self._telemetry.transaction,
+            ended=self._recorder.transaction,
         )
         await writer.start()
         join: PartitionJoin[Ticket] = PartitionJoin(
@@ -227,7 +203,7 @@ class Aggregator(JoinAgent):
 
     def _restore(self, join: PartitionJoin[Ticket], recovered: Recovered) -> None:
         worker = self._settings.worker
-        wall, now = self._clock_ms(), self._monotonic_ms()
+        wall, now = self._world.clock_ms(), self._world.monotonic_ms()
         remember_ms = int(worker.remember_seconds * 1000)
         oldest = max(0, int(worker.deadline_seconds * 1000) - GRACE_MS)
         for number, remembered in sorted(recovered.done.items()):

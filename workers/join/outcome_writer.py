@@ -12,11 +12,13 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from el4ner.errors import DocumentError
 from workers.join import outputs
+from workers.join.agent import World
 from workers.join.changelog import Remembered, closed_record, drop_record, forget_record, open_record
+from workers.join.join_telemetry import JoinTelemetry
 from workers.join.partition_join import Group, PartitionJoin
 from workers.join.rules import Outcome, ReceivedAnswer, event_id_of
 from workers.join.write_loop import MOST_SETTLED, WriteLoop
@@ -25,7 +27,7 @@ from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import REVISION, STATUS, Outgoing, Record, dead_letter
-from workers.messages.headers import RandomBytes, Trace, next_trace
+from workers.messages.headers import Trace, next_trace
 from workers.roles import AGGREGATE
 from workers.stages.crash_journal import CrashJournal
 from workers.stages.failure_limit import FailureLimit
@@ -75,33 +77,23 @@ class OwnedPartition:
 
 
 class OutcomeWriter:
-    """Writes for all partitions of a process.
-
-    Args:
-        clock_ms: the wall clock, for what is written.
-        monotonic_ms: a clock that never jumps.
-        telemetry: the stage's.
-    """
+    """Writes for all partitions of a process. ``committed`` is told of outcomes when they are."""
 
     def __init__(
         self,
         app: StageApp,
+        world: World,
+        recorder: JoinTelemetry,
         journal: CrashJournal,
         *,
-        clock_ms: Callable[[], int],
-        monotonic_ms: Callable[[], int],
-        random: RandomBytes,
-        telemetry: Any,
+        committed: Callable[[Sequence[Outcome]], None],
     ) -> None:
         self.app = app
-        self.documents = 0
-        self.failures = 0
         self._settings = app.settings
         self._journal = journal
-        self._clock_ms = clock_ms
-        self._monotonic_ms = monotonic_ms
-        self._random = random
-        self._telemetry = telemetry
+        self._committed = committed
+        self._world = world
+        self._recorder = recorder
         self._changelog = changelog_name(app.settings.kafka)
         worker = app.settings.worker
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
@@ -194,7 +186,7 @@ class OutcomeWriter:
         raise error
 
     def _letter_of(self, owned: OwnedPartition, answer: ReceivedAnswer, error: DocumentError) -> PendingLetter:
-        record, now = self._record_of(owned, answer), self._clock_ms()
+        record, now = self._record_of(owned, answer), self._world.clock_ms()
         letter = dead_letter(record, stage=AGGREGATE, error=error, document=answer.id, attempts=1, now_ms=now)
         return PendingLetter(letter, error.code, None)
 
@@ -210,35 +202,34 @@ class OutcomeWriter:
         return Record(topic, self.app.names[topic], owned.partition, *answer.place, key, answer.value, headers)
 
     async def _commit(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
-        began = self._clock_ms()
-        traced = [(one, next_trace(outputs.parent(one.trace), self._random)) for one in group.outcomes]
+        began = self._world.clock_ms()
+        traced = [(one, next_trace(outputs.parent(one.trace), self._world.random)) for one in group.outcomes]
         await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
-        for ticket in owned.join.committed(group, now=self._monotonic_ms()):
+        for ticket in owned.join.committed(group, now=self._world.monotonic_ms()):
             self.app.positions.finish(ticket)
         for one in letters:
-            self._telemetry.letter(one.code)
+            self._recorder.letter(one.code)
             if one.ticket is not None:
                 self.app.positions.finish(one.ticket)
-        self._telemetry.settled(traced, partition=owned.partition, began_ms=began)
-        self.documents += len(traced)
+        self._recorder.settled(traced, partition=owned.partition, began_ms=began)
+        self._committed(group.outcomes)
         if self._journal.has_suspects:
             for record in self._suspects(owned, group):
                 self._journal.settled(record)
         for outcome, trace in traced:
-            self.failures += outcome.closed.status == "failed"
             extra = {"stage": AGGREGATE, "document_id": outcome.id, "trace_id": trace.trace_id}
             log.debug("document is %s", outcome.closed.status, extra=extra)
 
     def _messages_of(
         self, owned: OwnedPartition, group: Group[Ticket], traced: Sequence[tuple[Outcome, Trace]]
     ) -> Iterator[Outgoing]:
-        wall, now, partition = self._clock_ms(), self._monotonic_ms(), owned.partition
+        wall, now, partition = self._world.clock_ms(), self._world.monotonic_ms(), owned.partition
         for outcome, trace in traced:
             if outcome.tagged is None:
                 yield outputs.deletion(outcome.id, outcome.origin, partition=partition, trace=trace, now_ms=wall)
                 continue
             tagged, event_id = outcome.tagged, event_id_of(outcome.tagged)
-            yield from outputs.mentions(tagged, event_id, trace=trace, now_ms=wall, random=self._random)
+            yield from outputs.mentions(tagged, event_id, trace=trace, now_ms=wall, random=self._world.random)
             yield outputs.tagged_document(
                 tagged, event_id, outcome.origin, partition=partition, trace=trace, now_ms=wall
             )

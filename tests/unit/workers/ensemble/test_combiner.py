@@ -24,6 +24,7 @@ from workers.ensemble.combined_answers import WaitingAnswer, combined, read_memb
 from workers.ensemble.combiner import CombineWorker
 from workers.ensemble.member_join import MemberAnswer, MemberDeletion, MemberJoin, SettledAnswer
 from workers.ensemble.members import part_of
+from workers.join.agent import World
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import Ticket
 from workers.messages import json_schemas
@@ -336,9 +337,7 @@ async def test_an_answer_that_ends_process_after_process_is_given_up(
         )
         telemetry = Telemetry(settings, Metrics(version="1"), NoSpans())
         clock: Any = lambda: TIME  # noqa: E731
-        worker = CombineWorker(
-            app, processes.combiner, clock_ms=clock, monotonic_ms=clock, random=random, telemetry=telemetry
-        )
+        worker = CombineWorker(app, World(clock, clock, random), telemetry, processes.combiner)
         worker._journal.take_over()
         return worker
 

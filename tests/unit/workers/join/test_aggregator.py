@@ -14,6 +14,7 @@ import pytest
 
 from tests.support.answers import TIME, journey, random
 from workers.config import load_stream_settings
+from workers.join.agent import World
 from workers.join.aggregator import Aggregator
 from workers.join.changelog import Recovered, _take_in, open_record
 from workers.join.outcome_writer import OwnedPartition
@@ -72,10 +73,8 @@ class Partition:
             task=lambda function: function,
         )
         telemetry = Telemetry(settings, Metrics(version="1"), NoSpans())
-        self.aggregator = Aggregator(
-            app, clock_ms=lambda: TIME, monotonic_ms=lambda: 5_000, random=random, telemetry=telemetry
-        )
-        recorder: Any = self.aggregator._telemetry
+        self.aggregator = Aggregator(app, World(lambda: TIME, lambda: 5_000, random), telemetry)
+        recorder: Any = self.aggregator._recorder
         recorder.letter = self.letters.append
         self.writer = Writer()
         join: PartitionJoin[Ticket] = PartitionJoin(join_rules(settings), remember_ms=1_000, checkpoint_ms=1_000)
