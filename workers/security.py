@@ -22,9 +22,8 @@ from workers.config import KafkaSettings, RedisSettings, TlsSection
 __all__ = [
     "HandshakeFilter",
     "Unshown",
-    "aiokafka_options",
     "faust_credentials",
-    "kafka_python_options",
+    "kafka_options",
     "redis_options",
 ]
 
@@ -58,18 +57,8 @@ class HandshakeFilter(logging.Filter):
 _HANDSHAKES: Final = HandshakeFilter()
 
 
-def kafka_python_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Keyword options for kafka-python's admin, producer and consumer.
-
-    Raises:
-        ConfigError: a certificate, key or password file cannot be used; names the key.
-    """
-    # The two clients call their options by the same names.
-    return aiokafka_options(settings)
-
-
-def aiokafka_options(settings: KafkaSettings) -> dict[str, Any]:
-    """Keyword options for aiokafka's producer and consumer.
+def kafka_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Keyword options for the clients of kafka-python and of aiokafka, which call them by the same names.
 
     Raises:
         ConfigError: a certificate, key or password file cannot be used; names the key.
@@ -96,7 +85,7 @@ def faust_credentials(settings: KafkaSettings) -> Any:
     # Imported here: it takes a second that `el4ner produce` need not pay.
     import faust
 
-    options = aiokafka_options(settings)
+    options = kafka_options(settings)
     context = options.get("ssl_context")
     if settings.uses_sasl:
         return faust.SASLCredentials(

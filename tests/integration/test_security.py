@@ -346,7 +346,7 @@ def test_settings_and_what_is_made_of_them_show_no_secret(secured: Secured) -> N
     client.close()
     credentials = security.faust_credentials(settings.kafka)
     shown = [settings, settings.model_dump(), settings.model_dump_json(), client.config, vars(credentials)]
-    shown += [security.aiokafka_options(settings.kafka), security.redis_options(settings.redis)]
+    shown += [security.kafka_options(settings.kafka), security.redis_options(settings.redis)]
     for one in shown:
         _assert_no_secret(secured, repr(one))
 

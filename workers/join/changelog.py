@@ -122,7 +122,7 @@ async def read_changelog(settings: KafkaSettings, name: str, partition: int) -> 
         max_partition_fetch_bytes=4 * settings.max_message_bytes,
         request_timeout_ms=int(settings.request_timeout_seconds * 1000),
         bootstrap_servers=settings.servers,
-        **security.aiokafka_options(settings),
+        **security.kafka_options(settings),
     )
     recovered = Recovered()
     place = TopicPartition(name, partition)

@@ -36,7 +36,7 @@ def connect(settings: KafkaSettings, client: Any, failure: type[El4nerError], **
         ConfigError: a file that the settings name cannot be used.
     """
     no_broker = no_broker_message(settings)
-    secure = security.kafka_python_options(settings)
+    secure = security.kafka_options(settings)
     if settings.security_protocol == "PLAINTEXT":
         refusal = None if _accepts(settings) else no_broker
     else:

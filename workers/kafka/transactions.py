@@ -76,7 +76,7 @@ class TransactionalWriter:
             max_batch_size=MAX_BATCH_BYTES,
             max_request_size=4 * settings.max_message_bytes,
             request_timeout_ms=int(settings.request_timeout_seconds * 1000),
-            **security.aiokafka_options(settings),
+            **security.kafka_options(settings),
         )
         self._producer: Any = number_anew_after_refusals(outlast_outages(producer))
 

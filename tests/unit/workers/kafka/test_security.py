@@ -116,7 +116,7 @@ def test_a_password_in_a_variable_is_taken_as_it_is(password: str) -> None:
         "EL4NER_REDIS__PASSWORD": password,
     }
     settings = load_stream_settings(environ=environ)
-    options = security.aiokafka_options(settings.kafka)
+    options = security.kafka_options(settings.kafka)
     assert (options["sasl_plain_username"], options["sasl_plain_password"]) == ("42", password)
     assert security.redis_options(settings.redis)["password"] == password
 
@@ -126,7 +126,7 @@ def test_one_line_end_after_a_password_in_a_file_does_not_count(tmp_path: Path, 
     file = tmp_path / "password"
     file.write_bytes(content.encode())
     settings = load({**SASL, "sasl_password_file": str(file)}, {"password_file": str(file)})
-    assert security.aiokafka_options(settings.kafka)["sasl_plain_password"] == password
+    assert security.kafka_options(settings.kafka)["sasl_plain_password"] == password
     assert security.redis_options(settings.redis)["password"] == password
 
 
@@ -135,7 +135,7 @@ def test_a_password_file_that_holds_none_is_named(tmp_path: Path, content: bytes
     file = tmp_path / "password"
     file.write_bytes(content)
     with pytest.raises(ConfigError, match=f"kafka.sasl_password_file: {file} {words}"):
-        security.aiokafka_options(load({**SASL, "sasl_password_file": str(file)}).kafka)
+        security.kafka_options(load({**SASL, "sasl_password_file": str(file)}).kafka)
 
 
 @pytest.mark.parametrize(
@@ -165,20 +165,19 @@ def test_user_and_password_leave_the_address_of_redis(
 
 def test_without_security_clients_are_told_so_and_nothing_else() -> None:
     settings = load()
-    assert security.aiokafka_options(settings.kafka) == {"security_protocol": "PLAINTEXT"}
-    assert security.kafka_python_options(settings.kafka) == {"security_protocol": "PLAINTEXT"}
+    assert security.kafka_options(settings.kafka) == {"security_protocol": "PLAINTEXT"}
     assert security.faust_credentials(settings.kafka) is None
     assert security.redis_options(settings.redis) == {}
 
 
 def test_tls_checks_the_certificate_and_the_name_unless_told_otherwise(authority: Authority) -> None:
     tls = {"security_protocol": "SSL", "ssl_cafile": str(authority.cafile)}
-    context = security.aiokafka_options(load(tls).kafka)["ssl_context"]
+    context = security.kafka_options(load(tls).kafka)["ssl_context"]
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, True)
     assert context.minimum_version >= ssl.TLSVersion.TLSv1_2
     (trusted,) = context.get_ca_certs()
     assert trusted["subject"] == ((("commonName", authority.name),),)
-    context = security.aiokafka_options(load({**tls, "ssl_check_hostname": False}).kafka)["ssl_context"]
+    context = security.kafka_options(load({**tls, "ssl_check_hostname": False}).kafka)["ssl_context"]
     assert (context.verify_mode, context.check_hostname) == (ssl.CERT_REQUIRED, False)
 
 
@@ -204,7 +203,7 @@ def test_an_encrypted_key_without_its_password_is_named_and_nobody_is_asked(
     tls |= {} if password is None else {"ssl_key_password": password}
     settings = load({"security_protocol": "SSL", **tls}, {"url": "rediss://cache", **tls})
     with pytest.raises(ConfigError, match=r"kafka\.ssl_keyfile: .*client.key.pem cannot be used: .*ssl_key_password"):
-        security.aiokafka_options(settings.kafka)
+        security.kafka_options(settings.kafka)
     with pytest.raises(ConfigError, match=r"redis\.ssl_keyfile: .* cannot be used"):
         security.redis_options(settings.redis)
 
@@ -212,13 +211,13 @@ def test_an_encrypted_key_without_its_password_is_named_and_nobody_is_asked(
 def test_an_encrypted_key_with_its_password_is_used(certificate: Certificate) -> None:
     tls = {"ssl_certfile": str(certificate.certfile), "ssl_keyfile": str(certificate.keyfile)}
     settings = load({"security_protocol": "SSL", **tls, "ssl_key_password": SECRET})
-    assert isinstance(security.aiokafka_options(settings.kafka)["ssl_context"], ssl.SSLContext)
+    assert isinstance(security.kafka_options(settings.kafka)["ssl_context"], ssl.SSLContext)
     assert SECRET not in repr(settings)
 
 
 def test_a_file_of_authorities_that_holds_none_is_named() -> None:
     with pytest.raises(ConfigError, match=r"kafka\.ssl_cafile: .* holds no certificates"):
-        security.aiokafka_options(load({"security_protocol": "SSL", "ssl_cafile": __file__}).kafka)
+        security.kafka_options(load({"security_protocol": "SSL", "ssl_cafile": __file__}).kafka)
 
 
 # --- what is said ---------------------------------------------------------------------------------------------------
@@ -230,7 +229,7 @@ def test_what_is_not_protected_is_said_once(caplog: pytest.LogCaptureFixture) ->
         {"url": "redis://cache", "password": SECRET},
     )
     for _ in range(2):
-        security.aiokafka_options(settings.kafka)
+        security.kafka_options(settings.kafka)
         security.redis_options(settings.redis)
     kafka, redis = (record.message for record in caplog.records)
     assert "SASL_PLAINTEXT: the password and every document go over the network unencrypted" in kafka
@@ -242,7 +241,7 @@ def test_with_a_user_the_clients_loggers_drop_what_authenticates(caplog: pytest.
         def __str__(self) -> str:
             return SECRET
 
-    security.aiokafka_options(load({**SASL, "sasl_password": SECRET}).kafka)
+    security.kafka_options(load({**SASL, "sasl_password": SECRET}).kafka)
     for name in ("aiokafka.conn", "kafka.net.connection", "kafka.protocol.parser"):
         caplog.set_level(logging.DEBUG, logger=name)
         client = logging.getLogger(name)
