@@ -1,8 +1,8 @@
-"""Members of one ensemble in different processes: who hosts whom (``worker.members``), and what follows from it.
+"""Members of one ensemble in different processes: which process hosts which member (``worker.members``).
 
-A process with some of the members can only say their part of a stage's answer: it goes to ``member-answers``, and
-:mod:`workers.ensemble.combiner` makes the answer of all parts. Every set of members has a consumer group of its own, so
-that each sees every document.
+A process with some of the members can only give their part of a stage's answer. The part goes to ``member-answers``.
+:mod:`workers.ensemble.combiner` makes the stage's answer of all parts. Every set of members has a consumer group of its
+own, so that it sees every document.
 """
 
 from __future__ import annotations
@@ -33,16 +33,16 @@ def hosted(settings: StreamSettings) -> tuple[str, ...] | None:
 
 
 def split_stages(settings: StreamSettings, stages: Collection[str]) -> tuple[StageName, ...]:
-    """Those of the stages that this process can only say its members' part of."""
+    """Those of the stages of which this process can only give its members' part."""
     own = hosted(settings)
     return () if own is None else tuple(stage for stage in STAGES if stage in stages and is_split(settings, stage, own))
 
 
 def check(settings: StreamSettings, stages: Collection[str]) -> None:
-    """Refuse what members cannot do apart.
+    """Refuse what members in different processes cannot do.
 
     Raises:
-        ConfigError: ``worker.members`` names nobody's member, or does not go together with a stage or a setting.
+        ConfigError: ``worker.members`` names no member of the ensemble, or contradicts a stage or a setting.
     """
     worker, method, members = settings.worker, settings.method, settings.ensemble.members
     unknown = [name for name in worker.members or () if name not in members]
@@ -76,7 +76,7 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
 
 
 def part_of(stage: Stage[Any, Any], settings: StreamSettings) -> Stage[Any, Any]:
-    """The stage as this process has it: whole, or with its answers going to ``member-answers``."""
+    """The stage as this process runs it: whole, or its members' part, which goes to ``member-answers``."""
     own = hosted(settings)
     if own is None or stage.name not in split_stages(settings, [stage.name]):
         return stage
@@ -88,7 +88,7 @@ def part_of(stage: Stage[Any, Any], settings: StreamSettings) -> Stage[Any, Any]
 
 
 def group_of(stage: str, settings: StreamSettings) -> str:
-    """What the stage's consumer group is called: every set of members has one of its own, so that it sees all."""
+    """The name of the stage's consumer group. Every set of members has its own, so that it sees every document."""
     own = hosted(settings)
     if own is None or stage not in split_stages(settings, [stage]):
         return stage

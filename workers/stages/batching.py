@@ -1,8 +1,8 @@
-"""Forming batches from messages that trickle or flood: as large as waiting makes them, without waiting for nothing.
+"""Forming batches from messages that trickle or flood.
 
-While the engine is idle a batch is formed from whatever is there, at once. While it works, the next batch fills up, for
-at most ``seconds`` after its first message or until it is full. So a lone document never waits, and a backlog is worked
-on in full batches.
+While the engine is idle, a batch is formed at once from whatever is there. While it works, the next batch fills up:
+until it is full, or for at most ``seconds`` after its first message. So a lone document never waits, and a backlog is
+worked on in full batches.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ T = TypeVar("T")
 
 
 class Batcher(Generic[T]):
-    """A bounded buffer between one that puts and one that takes, on one event loop.
+    """A bounded buffer between one task that puts and one that takes, on one event loop.
 
     Args:
         size: of a full batch.

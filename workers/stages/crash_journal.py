@@ -36,16 +36,17 @@ log = logging.getLogger(__name__)
 
 _FOLDER: Final = "at-work"
 _MOST_SUSPECTS: Final = 10_000
-"""What is remembered; the oldest are forgotten."""
+"""The journal remembers so many; the oldest are forgotten."""
 
 Place = tuple[str, int, int]
 """Topic as the broker names it, partition, offset."""
 
 
 class CrashJournal:
-    """One process's note for one stage. :meth:`begin` and :meth:`end` are the engine thread's, the rest the loop's.
+    """One process's journal for one stage.
 
-    What is at the engine, what is answered and what is blamed are noted beside each other.
+    :meth:`begin` and :meth:`end` are called on the engine's thread, :meth:`blame` on any. The journal keeps three lists
+    beside each other: messages at the engine, messages that are being answered, and messages that are blamed.
     """
 
     def __init__(self, data_dir: Path, stage: str) -> None:
@@ -63,10 +64,10 @@ class CrashJournal:
             while self._file is None:
                 self._file = self._create()
         except OSError as error:
-            self._without(error)
+            self._go_without(error)
 
     def take_over(self) -> None:
-        """Read the notes of processes that died, and remove them when what they say is in ours."""
+        """Read the journals of processes that died, and remove them when what they say is in ours."""
         with contextlib.suppress(OSError):
             for path in self._folder.glob(f"{self._stage}-*.json"):
                 if path != self._path:
@@ -91,7 +92,7 @@ class CrashJournal:
     def settled(self, record: Record, *, given_up: bool = False) -> None:
         """The message was answered: it is no suspect any more.
 
-        One that was given up stays known: until its offset is committed it may come again, here or to a successor.
+        A message that was given up stays one. Until its offset is committed it may come again, here or to a successor.
         """
         if not given_up and self._deaths.pop(_place(record), None) is not None:
             self._write()
@@ -108,8 +109,8 @@ class CrashJournal:
 
     @contextlib.contextmanager
     def answering(self, records: Sequence[Record]) -> Iterator[None]:
-        """In the block these messages' answers are written down. What is raised there is blamed on them: it is a bug
-        that ends the process."""
+        """A block in which these messages' answers are written down. What is raised there is a bug that ends the
+        process, and is blamed on them."""
         self._answering = [_place(record) for record in records]
         self._write()
         try:
@@ -121,13 +122,13 @@ class CrashJournal:
         self._write()
 
     def blame(self, records: Sequence[Record]) -> None:
-        """This process ends because of these messages, or of one of them. That stays in the note, whatever else is
-        worked on until it has ended."""
+        """This process ends because of these messages, or of one of them. The journal says so until the process has
+        ended, whatever else is worked on."""
         self._blamed += [_place(record) for record in records]
         self._write()
 
     def close(self) -> None:
-        """This process ends in order: nobody has to know what it worked on, unless it ends because of a message."""
+        """Remove the journal: this process ends in order. It stays if the process ends because of a message."""
         with self._lock:
             if self._file is not None and not self._blamed:
                 with contextlib.suppress(OSError):
@@ -136,7 +137,7 @@ class CrashJournal:
                 self._file = None
 
     def _create(self) -> int | None:
-        """Our own file, locked; None if somebody took the new one for a dead process's."""
+        """Our own file, locked; None if another process took the new file for a dead process's."""
         self._path = self._folder / f"{self._stage}-{secrets.token_hex(6)}.json"
         file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(file, fcntl.LOCK_EX)
@@ -156,9 +157,9 @@ class CrashJournal:
                 os.ftruncate(self._file, 0)
                 os.pwrite(self._file, orjson.dumps(note) if now or known else b"", 0)
             except OSError as error:
-                self._without(error)
+                self._go_without(error)
 
-    def _without(self, error: OSError) -> None:
+    def _go_without(self, error: OSError) -> None:
         log.warning(
             "no notes are kept of what is worked on (a document that kills its worker is not recognised): %s",
             error,
@@ -179,9 +180,9 @@ class CrashJournal:
             except BlockingIOError:
                 return  # its process lives
             if os.fstat(file).st_nlink == 0:
-                return  # somebody else was faster
+                return  # another process was faster
             self._read(os.read(file, 1 << 24), path)
-            # First into our own note: we may die at any moment, too.
+            # First into our own journal: we may die at any moment, too.
             self._write()
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
@@ -190,9 +191,9 @@ class CrashJournal:
 
     def _read(self, note: bytes, path: Path) -> None:
         try:
-            found = orjson.loads(note) if note else {"now": [], "known": []}
-            known = {_read_place(place): int(deaths) for *place, deaths in found["known"]}
-            died = {_read_place(place) for place in found["now"]}
+            data = orjson.loads(note) if note else {"now": [], "known": []}
+            known = {_read_place(place): int(deaths) for *place, deaths in data["known"]}
+            died = {_read_place(place) for place in data["now"]}
         except (KeyError, TypeError, ValueError):
             log.warning("a note of what was worked on is damaged", extra={"stage": self._stage, "path": str(path)})
             return

@@ -1,8 +1,9 @@
-"""When a worker has to stop rather than send everything to the dead letters.
+"""Prevents that every document goes to the dead letters when something is broken or misconfigured.
 
 A broken model, a wrong configuration or a producer of something else than documents makes every document fail. Those
-documents are not poison: somebody mends the cause, and then they can be processed. So beyond a run of failures, or a
-share of them, the worker ends before it gives up on the documents that tripped the limit; they stay in their topic.
+documents are not poison: somebody mends the cause, and then they can be processed. So the worker ends when too many
+documents fail in a row, or too large a share of them. It does not give up on the documents that reached the limit: they
+stay in their topic.
 """
 
 from __future__ import annotations
@@ -26,11 +27,11 @@ class TooManyFailuresError(El4nerError):
 
 
 class FailureLimit:
-    """Counts outcomes in the order of their answers.
+    """Counts results and failures in the order of their answers.
 
     Args:
-        run: so many failures one after another are too many.
-        share: a greater share than this of the last :data:`WINDOW` documents is too much.
+        run: the worker stops at so many failures in a row.
+        share: the worker stops when more than this share of the last :data:`WINDOW` documents failed.
     """
 
     def __init__(self, *, run: int, share: float) -> None:
@@ -41,10 +42,10 @@ class FailureLimit:
         self._failed = 0
 
     def check(self, codes: Sequence[str | None]) -> None:
-        """Outcomes that are about to be told: an error's code, or None for a result.
+        """Count answers that are about to be delivered: an error's code, or None for a result.
 
         Raises:
-            TooManyFailuresError: nothing of them may be told.
+            TooManyFailuresError: none of them may be delivered.
         """
         for code in codes:
             failed = code is not None
@@ -56,10 +57,10 @@ class FailureLimit:
             self._raise_above_the_limits(code)
 
     def amend(self, code: str) -> None:
-        """A document that was counted as a result, not long ago, could not be told, and is a failure.
+        """Count as a failure what was counted as a result a moment ago: its answer could not be delivered.
 
         Raises:
-            TooManyFailuresError: it may not be told as one.
+            TooManyFailuresError: the failure may not be delivered either.
         """
         for index in reversed(range(len(self._last))):
             if not self._last[index]:

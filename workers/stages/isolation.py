@@ -1,9 +1,9 @@
 """Running a batch so that one poison document costs only itself. On the engine's thread; no Kafka.
 
-An :class:`~el4ner.errors.EngineError` means that somebody in the batch is poison, that the batch is too large, or that
-the engine is ill. What may pass by itself (``transient``) is tried again after a while; otherwise the batch is halved,
-down to single documents (1 + 2·log₂ n calls for one poison document among n), and what fails alone gets the error.
-Anything else that is raised is a bug and is not caught.
+An :class:`~el4ner.errors.EngineError` means that a document of the batch is poison, that the batch is too large, or
+that the engine is ill. A ``transient`` error may pass by itself: the call is made again after a while. Otherwise the
+batch is halved, down to single documents (1 + 2·log₂ n calls for one poison document among n). A document that fails
+alone gets the error. Anything else that is raised is a bug and is not caught.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ R = TypeVar("R")
 
 @dataclass(frozen=True, slots=True)
 class Result(Generic[R]):
-    """What became of one item: a result, or the error that it alone is to blame for. ``attempts``: calls with it."""
+    """What became of one item: a result, or the error that this item alone causes. ``attempts``: calls that it was
+    in."""
 
     value: R | DocumentError
     attempts: int = 1
@@ -34,10 +35,10 @@ class Isolation:
     """How a batch is run.
 
     Args:
-        retries: how often a call that failed with a ``transient`` error is made again, before it counts as failed.
+        retries: how often a call is made again after ``transient`` errors, before it counts as failed.
         backoff: how long to wait before each of them.
         sleep: seconds → waits; returns early, with True, if the worker is to stop.
-        on_error: told of every engine error, with how many documents the call had.
+        on_error: called with every engine error, and how many documents the call had.
     """
 
     retries: int
@@ -49,7 +50,7 @@ class Isolation:
         """Results in the order of the items.
 
         Raises:
-            EngineError: a transient one that did not pass; no item is to blame for it.
+            EngineError: a transient error that did not pass; no item is to blame for it.
         """
         if not items:
             return []

@@ -53,8 +53,10 @@ Parse = Callable[[Record, Mapping[str, Any]], tuple[Document, T]]
 
 @dataclass(frozen=True, slots=True)
 class Work(Generic[T]):
-    """A message that the stage has to work on: ``item`` is what the pipeline's stage takes, ``carried`` the fields that
-    every answer about the document has."""
+    """A message that the stage has to work on.
+
+    ``item``: what the pipeline's stage takes. ``carried``: the fields that every answer about the document has.
+    """
 
     record: Record
     document: Document
@@ -62,7 +64,7 @@ class Work(Generic[T]):
     carried: Mapping[str, Any] = field(default_factory=dict)
 
     def failure(self, error: DocumentError, *, attempts: int = 1) -> Failure:
-        """The stage gives up on it."""
+        """The failure of a stage that gives up on this."""
         document = self.document
         return Failure(
             self.record,
@@ -80,7 +82,7 @@ class Work(Generic[T]):
 class Failure:
     """A message that the stage gives up on.
 
-    ``document`` None: not even whose document it is can be read, so nobody can be told but the dead letters.
+    ``document`` None: the message does not even say whose document it is, so only the dead letters can be told.
     """
 
     record: Record
@@ -103,7 +105,7 @@ class Deleted:
 
 @dataclass(frozen=True, slots=True)
 class StageAnswer:
-    """The messages that a record leads to, all of which have to be delivered before it is finished."""
+    """The messages that a record leads to. The record is finished when all of them are delivered."""
 
     record: Record
     document: str | None
@@ -138,7 +140,7 @@ class Stage(Generic[T, R]):
         return f"{fingerprint(self.members)[:12]}-{self.name}" if self.members else self.name
 
     def read(self, record: Record, *, max_document_chars: int) -> Work[T] | Failure | Deleted | None:
-        """What is to be done about a message; None: nothing (a failure of an earlier stage)."""
+        """What the stage has to do about a message; None: nothing, since an earlier stage has failed."""
         if record.value is None:
             return Deleted(record, document_id(record, None))
         try:
@@ -154,7 +156,7 @@ class Stage(Generic[T, R]):
                 f"the text has {len(document.text)} characters, method.max_document_chars is {max_document_chars}",
                 code="document-too-long",
             )
-            # Its text is not sent around: what a document may weigh is what was just refused.
+            # Without its text: that is what was too long.
             return replace(work.failure(too_long), text=None)
         return work
 
@@ -201,11 +203,11 @@ class Stage(Generic[T, R]):
     def smaller(
         self, record: Record, error: DocumentError, *, now_ms: int, random: RandomBytes
     ) -> Iterator[StageAnswer]:
-        """Answers that give up on a message because its own answer cannot be delivered, each smaller than the one
-        before: with the document's text, without it, without its metadata too. None for a deletion, which is as small
-        as can be.
+        """Answers that give up on a message because its own answer cannot be delivered.
 
-        What the message itself failed with, if it did, goes before ``error``.
+        Each is smaller than the one before: with the document's text, without it, without its metadata too. There are
+        none for a deletion, which is as small as can be. If the message itself has failed, its own error is told
+        instead of ``error``.
         """
         item = self.read(record, max_document_chars=sys.maxsize)
         if isinstance(item, Work):
@@ -271,12 +273,12 @@ class Stage(Generic[T, R]):
 
     @property
     def _routed(self) -> tuple[tuple[str, bytes], ...]:
-        """On a topic that stages share a deletion has to say for whom it is."""
+        """On a topic that stages share, a deletion has to say which stage it is for."""
         return ((STAGE, self.name.encode()),) if self.members else ()
 
 
 def answer_headers(record: Record, revision: int, status: str) -> Headers:
-    """What the join reads of an answer without reading its value, and what a replayed document's messages carry on."""
+    """What the join reads of an answer without decoding its value, and what a replayed document's messages carry on."""
     return (
         (REVISION, str(revision).encode()),
         (STATUS, status.encode()),

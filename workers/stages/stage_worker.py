@@ -1,14 +1,16 @@
 """The streaming shell around a stage: batches, the engine on its own thread, acknowledgement after delivery.
 
-What it keeps: a message is finished (may be committed) only when every message that it leads to is delivered. Failures
-are of three kinds:
+A message is finished (its offset may be committed) only when every message that it leads to is delivered. There are
+three kinds of failures:
 
-- *may pass* (no broker, no leader, an engine that is away or out of memory): tried again, with backoff, or in halves;
-- *cannot pass* (a document that cannot be read, that an engine fails on alone, or whose answer no broker takes): a dead
-  letter and a failed answer, at once; beyond a limit (:mod:`workers.stages.failure_limit`) the worker stops instead;
+- *may pass* (no broker, no leader, an engine that is away or out of memory): the worker tries again, with backoff, or
+  in halves of the batch.
+- *cannot pass* (a document that cannot be read, that an engine fails on alone, or whose answer no broker takes): the
+  document gets a dead letter and a failed answer at once. Beyond a limit (:mod:`workers.stages.failure_limit`) the
+  worker stops instead.
 - *bug*: anything else that is raised ends the worker, and the messages come again. So does an engine that hangs. A
-  document that does this to worker after worker, at the engine or when its answer is written down and delivered, is
-  found out by the notes that they leave (:mod:`workers.stages.crash_journal`).
+  document may do this to worker after worker, at the engine or when its answer is written down and delivered. Their
+  crash journals (:mod:`workers.stages.crash_journal`) show which document it is.
 
 Faust acknowledges in a ``finally``; its acknowledgements do not count (:mod:`workers.kafka.offsets`).
 """
@@ -42,8 +44,8 @@ __all__ = ["EngineHungError", "Owner", "StageWorker"]
 
 log = logging.getLogger(__name__)
 
-_AT_THE_ENGINE: Final = 2
-"""Batches that work or wait for the engine: one more would only wait longer."""
+_MOST_AT_ENGINE: Final = 2
+"""One batch at work and one that waits for the engine: a third one would only wait longer."""
 _WATCH_SECONDS: Final = 0.5
 
 
@@ -66,7 +68,7 @@ class Owner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Worked:
-    """Work, and what became of it."""
+    """Work with the engine's result."""
 
     work: Work[Any]
     result: Result[Any]
@@ -77,7 +79,7 @@ class _Worked:
 
 
 class StageWorker:
-    """One stage's agent. What calls the pipeline runs on ``owner``'s thread only."""
+    """One stage's agent. The pipeline is called on ``owner``'s thread only."""
 
     def __init__(
         self,
@@ -106,7 +108,7 @@ class StageWorker:
         self._stopping = threading.Event()
         self._crashed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        # Messages with the generation that they were read in. A ticket is drawn when the batch is formed: until then
+        # Messages with the generation that they were read in. They get a ticket when the batch is formed: until then
         # the partition may be taken away.
         self._batcher: Batcher[tuple[Record, int]] = Batcher(
             worker.batch_documents,
@@ -128,14 +130,14 @@ class StageWorker:
 
     @property
     def batch_seconds(self) -> float | None:
-        """For how long the engine has been at the slice of a call that it works on; None: at none."""
+        """For how long the engine has worked on the current part of a call; None: it is idle."""
         called = self._called_at
         return None if called is None else time.monotonic() - called
 
     # --- from messages to batches ---
 
     async def run(self, stream: Any) -> None:
-        """The agent."""
+        """Take in what the topic brings."""
         try:
             async for event in stream.noack().events():
                 generation = event.message.generation_id
@@ -148,7 +150,7 @@ class StageWorker:
     async def _form_batches(self) -> None:
         while not self.app.should_stop:
             await self._slots.acquire()
-            while self._at_engine >= _AT_THE_ENGINE:
+            while self._at_engine >= _MOST_AT_ENGINE:
                 self._engine_free.clear()
                 await self._engine_free.wait()
             batch = []
@@ -209,7 +211,7 @@ class StageWorker:
         log.debug("%s answered", self.stage.name, extra={"stage": self.stage.name, "documents": len(answers)})
 
     async def _answer(self, items: Sequence[_Worked | Failure | Deleted]) -> list[StageAnswer]:
-        """Write the answers down and deliver them; an answer that cannot be delivered fails its own document."""
+        """Write the answers down and deliver them. An answer that cannot be delivered fails its own document."""
         with self._journal.answering([item.record for item in items]):
             now, random = self._clock_ms(), self._random
             answers = []
@@ -240,7 +242,7 @@ class StageWorker:
         return Result(error, deaths)
 
     async def _results(self, works: Sequence[Work[Any]]) -> list[Result[Any]]:
-        """What became of each, in their order. Suspects are worked on alone, after the others."""
+        """The engine's results, in the order of ``works``. Suspects are worked on alone, after the others."""
         results: list[Any] = [self._given_up(work) for work in works]
         asked = [index for index, given_up in enumerate(results) if given_up is None]
         if not asked:
@@ -260,36 +262,36 @@ class StageWorker:
         return results
 
     def _run(self, pipeline: Any, works: Sequence[Work[Any]]) -> list[Result[Any]]:
-        """On the engine's thread."""
+        """Ask the pipeline. On the engine's thread."""
 
-        def call(some: Sequence[Work[Any]]) -> list[Any]:
-            self._journal.begin([work.record for work in some])
-            self._called_at = called = time.monotonic()
+        def call(part: Sequence[Work[Any]]) -> list[Any]:
+            self._journal.begin([work.record for work in part])
+            self._called_at = called_at = time.monotonic()
             try:
-                values = self.stage.call(pipeline, [work.item for work in some])
+                values = self.stage.call(pipeline, [work.item for work in part])
             except EngineError:
                 self._journal.end()
                 raise
             except Exception:
-                # A bug: this process ends, and the next one has to know, whatever other batches do until then.
-                self._journal.blame([work.record for work in some])
+                # A bug: this process ends, and its successor has to know, whatever other batches do until then.
+                self._journal.blame([work.record for work in part])
                 raise
             finally:
-                self._telemetry.called(time.monotonic() - called)
+                self._telemetry.called(time.monotonic() - called_at)
                 self._called_at = None
             self._journal.end()
             return values
 
         report_progress = getattr(pipeline, "report_progress", None)
         if report_progress is not None:
-            report_progress(self._engine_answered)
+            report_progress(self._on_progress)
         began = time.monotonic()
         results = self._isolation.run(call, works)
         self._telemetry.batch(results, time.monotonic() - began)
         return results
 
-    def _engine_answered(self) -> None:
-        """On the engine's thread, within a call: about a part of it."""
+    def _on_progress(self) -> None:
+        """The engine has finished a part of a call. On the engine's thread."""
         if self._called_at is not None:
             self._called_at = time.monotonic()
 
@@ -302,7 +304,7 @@ class StageWorker:
         )
 
     async def _watch(self) -> None:
-        """Notice an engine that hangs."""
+        """End the worker when an engine hangs."""
         deadline = self._settings.worker.batch_deadline_seconds
         while not self.app.should_stop:
             await asyncio.sleep(_WATCH_SECONDS)

@@ -19,8 +19,8 @@ from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.size_limits import SizeLimits, expected_bytes, shortage
 from workers.kafka.transport import number_anew_after_refusals
 from workers.messages.envelope import Outgoing
+from workers.stages.answer_delivery import deliver_answers, fitting
 from workers.stages.isolation import Result
-from workers.stages.refusals import deliver_answers, fitting
 from workers.stages.stage import StageAnswer, Work
 from workers.stages.table import EXTRACT
 from workers.topics import Topic, plan
