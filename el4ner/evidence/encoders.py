@@ -60,7 +60,7 @@ class MemberEncoder:
         self.fingerprint = f"{engine.fingerprint}-{version}"
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
-        """See :class:`SpanEncoder`. A surface that occurs twice in a sentence is read once."""
+        """A surface that occurs twice in a sentence is read once."""
         asked = [index for index, own in enumerate(spans) if own]
         surfaces = [list(dict.fromkeys(span.text for span in spans[index])) for index in asked]
         results = checks.states(
@@ -87,7 +87,7 @@ class EmbedderEncoder:
         self.fingerprint = embedder.fingerprint
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
-        """See :class:`SpanEncoder`."""
+        """All spans are embedded in one call, and all sentences in another."""
         alone = self._embedder.embed([span.text for own in spans for span in own])
         inside = self._embedder.embed_in_context(texts, [[(span.start, span.end) for span in own] for own in spans])
         if not len(alone):

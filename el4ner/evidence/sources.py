@@ -92,7 +92,7 @@ class StateSource:
         )
 
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
-        """See :class:`Source`."""
+        """The encoder reads the sentences, and its vectors are compared with the memory's."""
         states, usage = self._encoder.encode([q.text for q in questions], [q.spans for q in questions])
         counts = [len(own) for own in states]
         if not sum(counts):
@@ -108,7 +108,7 @@ class StateSource:
         return list(np.split(np.stack(found, axis=1), np.cumsum(counts)[:-1])), usage
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
-        """See :class:`Source`. Nothing is read again: the memory has the states."""
+        """Nothing is read again: the memory has the states."""
         del sentences
         owners = spans.sentences
         found = []
@@ -158,12 +158,12 @@ class InContextSource:
         self._retrieve = retrieve
 
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
-        """See :class:`Source`."""
+        """The member is asked, and what it says is made to probabilities."""
         answers, usage = self._ask(questions)
         return [log_softmax(own)[:, None, :] for own in answers], usage
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
-        """See :class:`Source`. Asks the member about every sentence: minutes."""
+        """Asks the member about every sentence: minutes."""
         found: list[Floats] = []
         # Demonstrations are found by what is proposed, as in the stream, which knows no labels.
         flags = iter(spans.proposed[rows].tolist())

@@ -6,10 +6,11 @@ stage's :class:`Carry` needs to say it again of another sentence. What cannot be
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from el4ner.text.template_miner import TemplateMiner
 from el4ner.text.templates import Template, cut
@@ -18,7 +19,6 @@ from el4ner.types import Usage
 __all__ = ["Answered", "Carry", "RepeatCounts", "StageMemory"]
 
 Item = TypeVar("Item")
-Item_contra = TypeVar("Item_contra", contravariant=True)
 Answer = TypeVar("Answer")
 Kept = TypeVar("Kept")
 
@@ -44,30 +44,34 @@ class Answered(Generic[Answer]):
     asked: list[bool]
 
 
-class Carry(Protocol[Item_contra, Answer, Kept]):
+class Carry(ABC, Generic[Item, Answer, Kept]):
     """How a stage's answer to one sentence is said again of another.
 
     ``view`` is the template by which a sentence is looked at: with one fixed piece (only the same text is like it), or
     with fields. Where two items have equal keys, what was kept of the one's answer can be said of the other.
     """
 
-    @property
-    def lines(self) -> int:
-        """How many lines of a template are asked about before the others take over what they agreed on."""
+    lines = 1
+    """How many lines of a template are asked about before the others take over what they agreed on."""
 
-    def text(self, item: Item_contra) -> str:
+    @abstractmethod
+    def text(self, item: Item) -> str:
         """Of the sentence that ``item`` is about; its spans' offsets are that text's."""
 
-    def key(self, item: Item_contra, view: Template) -> Hashable | None:
+    @abstractmethod
+    def key(self, item: Item, view: Template) -> Hashable | None:
         """All of the item that the answer depends on, as ``view`` tells it; None where it cannot tell."""
 
+    @abstractmethod
     def keep(self, answer: Answer, view: Template) -> Kept | None:
         """What to remember of an answer; None where ``view`` cannot tell all of its spans."""
 
     def settle(self, kept: Sequence[Kept]) -> Kept:
-        """What the answers to several lines of a template come to."""
+        """What the answers to several lines of a template come to: the first one stands."""
+        return kept[0]
 
-    def recall(self, item: Item_contra, kept: Kept, view: Template) -> Answer:
+    @abstractmethod
+    def recall(self, item: Item, kept: Kept, view: Template) -> Answer:
         """What was kept under the item's key, said of ``item``: with its own offsets and surfaces."""
 
 
@@ -85,7 +89,7 @@ class _Way(NamedTuple, Generic[Kept]):
 
 
 class StageMemory(Generic[Item, Answer, Kept]):
-    """See the module.
+    """One stage's answers to one pool's sentences.
 
     Args:
         carry: the stage's.
@@ -144,20 +148,20 @@ class StageMemory(Generic[Item, Answer, Kept]):
 
     def _ways(self, items: Sequence[Item]) -> list[list[_Way[Kept]]]:
         """For each item: by its text; and by its template, unless the text is known or was in the batch before."""
-        found: list[list[_Way[Kept]]] = []
+        ways: list[list[_Way[Kept]]] = []
         seen: set[Hashable] = set()
         for item in items if self._size else ():
             line = self._carry.text(item)
             whole = Template(line, cut(line, ()))
             key = self._carry.key(item, whole)
-            own = [] if key is None else [_Way(self._texts, key, whole, 1)]
+            to_item = [] if key is None else [_Way(self._texts, key, whole, 1)]
             if self._miner is not None and key is not None and key not in self._texts and key not in seen:
                 template = self._miner.template_of(line)
                 like = self._carry.key(item, template)
-                own += [] if like is None else [_Way(self._templates, like, template, self._carry.lines)]
+                to_item += [] if like is None else [_Way(self._templates, like, template, self._carry.lines)]
             seen.add(key)
-            found.append(own)
-        return found or [[] for _ in items]
+            ways.append(to_item)
+        return ways or [[] for _ in items]
 
     def _recalled(
         self, indices: Iterable[int], items: Sequence[Item], ways: list[list[_Way[Kept]]], known: dict[int, Answer]
@@ -188,14 +192,14 @@ class StageMemory(Generic[Item, Answer, Kept]):
 
 def _firsts(indices: Iterable[int], ways: Sequence[Sequence[_Way[Kept]]], depth: int) -> list[int]:
     """The first of those that have one of their first ``depth`` keys in common, as many as are still needed."""
-    room: dict[Hashable, int] = {}
+    needed: dict[Hashable, int] = {}
     firsts = []
     for index in indices:
-        own = ways[index][:depth]
-        for way in own:
-            room.setdefault(way.key, way.missing)
-        if all(room[way.key] > 0 for way in own):
+        to_item = ways[index][:depth]
+        for way in to_item:
+            needed.setdefault(way.key, way.missing)
+        if all(needed[way.key] > 0 for way in to_item):
             firsts.append(index)
-            for way in own:
-                room[way.key] -= 1
+            for way in to_item:
+                needed[way.key] -= 1
     return firsts

@@ -12,7 +12,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
+from el4ner.repeats.answer_memory import Answer, Carry, Kept
 from el4ner.text.templates import Anchor, Template
 from el4ner.types import (
     NONE_TYPE,
@@ -27,10 +29,10 @@ from el4ner.types import (
     Verdict,
 )
 
-__all__ = ["AnswersCarry", "ClassifyCarry", "ExtractCarry", "Found", "Said", "ValidateCarry"]
+__all__ = ["AnswersCarry", "ClassifyCarry", "ExtractCarry", "ExtractedAnchors", "KeptAnswers", "ValidateCarry"]
 
 
-class Found(NamedTuple):
+class ExtractedAnchors(NamedTuple):
     """What extraction found in a sentence: anchors, and for each who proposed it."""
 
     demonstrations: tuple[int, ...]
@@ -39,34 +41,29 @@ class Found(NamedTuple):
     dropped: int
 
 
-class ExtractCarry:
+class ExtractCarry(Carry[Sentence, SentenceCandidates, ExtractedAnchors]):
     """Candidates and demonstrations depend on the sentence's text alone."""
 
-    lines = 1
-
+    @override
     def text(self, item: Sentence) -> str:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return item.text
 
+    @override
     def key(self, item: Sentence, view: Template) -> Hashable | None:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del item
         return view.key
 
-    def keep(self, answer: SentenceCandidates, view: Template) -> Found | None:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
+    @override
+    def keep(self, answer: SentenceCandidates, view: Template) -> ExtractedAnchors | None:
         anchors = _anchors(view, (candidate.span for candidate in answer.candidates))
         if anchors is None:
             return None
         proposed_by = tuple(candidate.proposed_by for candidate in answer.candidates)
-        return Found(answer.demonstrations, anchors, proposed_by, answer.dropped)
+        return ExtractedAnchors(answer.demonstrations, anchors, proposed_by, answer.dropped)
 
-    def settle(self, kept: Sequence[Found]) -> Found:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        return kept[0]
-
-    def recall(self, item: Sentence, kept: Found, view: Template) -> SentenceCandidates:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`. Pieces keep their order, so the candidates stay sorted."""
+    @override
+    def recall(self, item: Sentence, kept: ExtractedAnchors, view: Template) -> SentenceCandidates:
+        # Pieces keep their order, so the candidates stay sorted.
         candidates = tuple(
             SpanCandidate(view.locate(anchor), names)
             for anchor, names in zip(kept.anchors, kept.proposed_by, strict=True)
@@ -74,22 +71,22 @@ class ExtractCarry:
         return SentenceCandidates(item, kept.demonstrations, candidates, kept.dropped)
 
 
-class _CandidatesCarry:
+class _CandidatesCarry(Carry[SentenceCandidates, Answer, Kept]):
     """What is said of candidates depends on the text, the demonstrations and the candidates."""
 
+    @override
     def text(self, item: SentenceCandidates) -> str:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return item.sentence.text
 
+    @override
     def key(self, item: SentenceCandidates, view: Template) -> Hashable | None:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         anchors = _anchors(view, (candidate.span for candidate in item.candidates))
         if anchors is None:
             return None
         return view.key, item.demonstrations, anchors, tuple(candidate.proposed_by for candidate in item.candidates)
 
 
-class ClassifyCarry(_CandidatesCarry):
+class ClassifyCarry(_CandidatesCarry[SentenceTypes, tuple[TypedSpan, ...]]):
     """Each candidate is typed in its own place.
 
     One line may be an odd one (a user called ``mysql``), so several are asked about before a template's types stand.
@@ -97,81 +94,69 @@ class ClassifyCarry(_CandidatesCarry):
 
     lines = 3
 
+    @override
     def keep(self, answer: SentenceTypes, view: Template) -> tuple[TypedSpan, ...] | None:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         return tuple(replace(typed, candidate=_NOBODY) for typed in answer.typed)
 
+    @override
     def settle(self, kept: Sequence[tuple[TypedSpan, ...]]) -> tuple[TypedSpan, ...]:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`. Each span gets the type with the most confidence in all
-        lines."""
+        """Each span gets the type with the most confidence in all lines."""
         if len(kept) == 1:
             return kept[0]
-        return tuple(_agreed(said) for said in zip(*kept, strict=True))
+        return tuple(_agreed(in_each_line) for in_each_line in zip(*kept, strict=True))
 
+    @override
     def recall(self, item: SentenceCandidates, kept: tuple[TypedSpan, ...], view: Template) -> SentenceTypes:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
-        typed = (replace(one, candidate=own) for one, own in zip(kept, item.candidates, strict=True))
+        typed = (replace(span, candidate=candidate) for span, candidate in zip(kept, item.candidates, strict=True))
         return SentenceTypes(item.sentence, item.demonstrations, tuple(typed))
 
 
-class Said(NamedTuple):
+class KeptAnswers(NamedTuple):
     """What members said of candidates."""
 
     votes: tuple[Mapping[str, str], ...]
     said: npt.NDArray[np.float32] | None
 
 
-class AnswersCarry(_CandidatesCarry):
+class AnswersCarry(_CandidatesCarry[SentenceAnswers, KeptAnswers]):
     """Answers of members that are decided about elsewhere, so that what several lines of a template agree on is not
     known here: for equal texts alone, without a miner."""
 
-    lines = 1
-
-    def keep(self, answer: SentenceAnswers, view: Template) -> Said | None:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
+    @override
+    def keep(self, answer: SentenceAnswers, view: Template) -> KeptAnswers | None:
         del view
-        return Said(answer.votes, answer.said)
+        return KeptAnswers(answer.votes, answer.said)
 
-    def settle(self, kept: Sequence[Said]) -> Said:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        return kept[0]
-
-    def recall(self, item: SentenceCandidates, kept: Said, view: Template) -> SentenceAnswers:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
+    @override
+    def recall(self, item: SentenceCandidates, kept: KeptAnswers, view: Template) -> SentenceAnswers:
         del view
         return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, kept.said)
 
 
-class ValidateCarry:
+class ValidateCarry(Carry[SentenceTypes, SentenceEntities, tuple[Verdict, ...]]):
     """Verdicts depend on the text, the demonstrations and the spans that have a type, with that type."""
 
-    lines = 1
-
+    @override
     def text(self, item: SentenceTypes) -> str:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         return item.sentence.text
 
+    @override
     def key(self, item: SentenceTypes, view: Template) -> Hashable | None:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         spans = _entities(item)
         anchors = _anchors(view, (typed.candidate.span for typed in spans))
         if anchors is None:
             return None
         return view.key, item.demonstrations, anchors, tuple(typed.type for typed in spans)
 
+    @override
     def keep(self, answer: SentenceEntities, view: Template) -> tuple[Verdict, ...] | None:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         return tuple(verdict for _, verdict in answer.validated)
 
-    def settle(self, kept: Sequence[tuple[Verdict, ...]]) -> tuple[Verdict, ...]:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
-        return kept[0]
-
+    @override
     def recall(self, item: SentenceTypes, kept: tuple[Verdict, ...], view: Template) -> SentenceEntities:
-        """See :class:`~el4ner.repeats.answer_memory.Carry`."""
         del view
         return SentenceEntities(item.sentence, tuple(zip(_entities(item), kept, strict=True)))
 
@@ -180,15 +165,15 @@ _NOBODY = SpanCandidate(Span(0, 0, ""), ())
 """In the place of a candidate that is not kept: the item that asks has its own."""
 
 
-def _agreed(said: Sequence[TypedSpan]) -> TypedSpan:
+def _agreed(answers: Sequence[TypedSpan]) -> TypedSpan:
     """The type that has the most confidence in sum (of equals the first), as one that chose it said it; the confidence
     is its mean over all lines, those that chose otherwise counting 0."""
     sums: dict[str, float] = {}
-    for one in said:
-        sums[one.type] = sums.get(one.type, 0.0) + one.confidence
+    for answer in answers:
+        sums[answer.type] = sums.get(answer.type, 0.0) + answer.confidence
     best = max(sums, key=lambda label: sums[label])
-    chosen = next(one for one in said if one.type == best)
-    return replace(chosen, confidence=sums[best] / len(said))
+    chosen = next(answer for answer in answers if answer.type == best)
+    return replace(chosen, confidence=sums[best] / len(answers))
 
 
 def _entities(item: SentenceTypes) -> list[TypedSpan]:

@@ -217,7 +217,7 @@ class _Said:
         return next(one.voter for one in self.speakers if one.name == source)
 
     def by_mean(self) -> list[tuple[TypedSpan, ...]]:
-        """See :func:`~el4ner.stages.deciding.by_mean`."""
+        """As :func:`~el4ner.stages.deciding.by_mean` decides."""
         said = np.concatenate([self._columns[one.name] for one in self.speakers], axis=1)
         voters = [one.voter for one in self.speakers]
         return [
@@ -226,7 +226,7 @@ class _Said:
         ]
 
     def by_weights(self, weighed: Weighed) -> list[tuple[TypedSpan, ...]]:
-        """See :func:`~el4ner.evidence.judge_said`."""
+        """As :func:`~el4ner.evidence.judge_said` decides."""
         said = np.concatenate([self._columns[name] for name in weighed.sources], axis=1)
         voters = [self.voter(name) for name in weighed.sources for _ in range(self._columns[name].shape[1])]
         found = iter(judge_said(said, weighed.combination, voters, self._labels))
