@@ -29,7 +29,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         settings = load_stream_settings(options.config)
         configure_logging(settings.worker)
-        # For as long as the process lasts: what hangs at the interpreter's exit is ended, too.
+        # The watchdog stays until the process has ended: something may hang at the interpreter's exit, too.
         run_workers(settings, stages, watchdog=Watchdog(), status_of=_status_of)
     except WorkerCrashedError as error:
         logging.getLogger(__name__).exception("the workers end", extra={"code": error.code})

@@ -1,9 +1,11 @@
 """Running workers: one stage, or several in one process with one set of engines.
 
-Start: topics checked → pipeline loaded (on the thread that owns it) → consumer groups joined → ready. Stop, on SIGTERM
-or SIGINT: no new messages → what was begun is finished, within ``worker.shutdown_seconds`` → committed → groups left. A
-crash leaves the groups first, and ends the process without committing anything that is not delivered; restarting it is
-the business of whoever started it. Either end has a bound: :mod:`workers.shutdown.ending`.
+    start:                   topics checked → pipeline loaded, on its owner's thread → consumer groups joined → ready
+    stop (SIGTERM, SIGINT):  no new messages → what was begun is finished, within ``worker.shutdown_seconds``
+                             → committed → groups left
+
+After a crash the process leaves its groups first, and ends without committing anything that is not delivered. Whoever
+started the process has to start it again. Either end has a bound: :mod:`workers.shutdown.ending`.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ __all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
 log = logging.getLogger(__name__)
 
 _GARBAGE_THRESHOLD: Final = 20_000
-"""New objects between two looks for cycles among them: those of some batches. Python's default is 700."""
+"""The garbage collector looks for cycles after so many new objects: those of some batches. Python's default is 700."""
 
 _JOINS: Final[Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent]]] = {
     AGGREGATE: Aggregator,
@@ -52,7 +54,7 @@ Worker = StageWorker | JoinAgent
 
 
 class WorkerCrashedError(El4nerError):
-    """A worker met something that it cannot go on from; nothing undelivered was committed."""
+    """A worker cannot go on after an error. Nothing undelivered was committed."""
 
     code = "worker-crashed"
 
@@ -67,15 +69,18 @@ def run_workers(
 ) -> None:
     """Run the stages in this process until SIGTERM or SIGINT; then drain, and return. From the main thread.
 
-    ``ready`` is called once, when every stage has its partitions. Logging is the caller's
-    (:func:`workers.telemetry.logs.configure_logging`).
+    The caller configures logging (:func:`workers.telemetry.logs.configure_logging`).
 
-    What hangs while this ends is ended, and the process with it (:mod:`workers.shutdown.watchdog`). Whoever gives a
-    ``watchdog`` has its program's own end bounded too: it stays armed when this returns or raises. ``status_of``: what
-    the program's exit status will be, by what is raised here.
+    Args:
+        settings: of the stream.
+        stages: some of :data:`workers.roles.ROLES`, each once.
+        ready: called once, when every stage has its partitions.
+        watchdog: ends the process if something hangs while this ends (:mod:`workers.shutdown.watchdog`). It stays armed
+            when this returns or raises, and bounds the program's own end too. None: one that is disarmed then.
+        status_of: what the program's exit status will be, by what is raised here.
 
     Raises:
-        ConfigError: there is no such stage, or members cannot do it apart.
+        ConfigError: there is no such stage, or members in different processes cannot do it.
         workers.topics.TopicError: no broker, or a topic is missing or wrong.
         WorkerCrashedError: a worker crashed.
         El4nerError: the pipeline cannot be loaded.
@@ -99,7 +104,7 @@ async def serve_workers(
 ) -> None:
     """As :func:`run_workers`, until ``stop`` is set; for use inside a running event loop.
 
-    The process is the caller's: what hangs at the end does not end it. ``ending`` is :func:`run_workers`'.
+    The process is the caller's: it is not ended if something hangs. ``ending`` is :func:`run_workers`'.
     """
     ending = Ending(settings.worker.shutdown_seconds) if ending is None else ending
     unknown = [stage for stage in stages if stage not in ROLES]
@@ -137,7 +142,7 @@ async def _until_signalled(
     ending.watch(loop)
 
     def on_signal(number: int) -> None:
-        # First what needs no loop: it may be the loop that stands still.
+        # First what needs no loop, since the loop may be what stands still.
         ending.signal(number)
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(stop.set)
@@ -174,15 +179,15 @@ async def _serve(
     loop = asyncio.get_running_loop()
     crashed: asyncio.Future[BaseException] = loop.create_future()
 
-    def note(reason: BaseException) -> None:
+    def set_crashed(reason: BaseException) -> None:
         if not crashed.done():
             crashed.set_result(reason)
 
     def fatal(reason: BaseException) -> None:
-        # Here and not on the loop, which may stand still: from now on the worker does not live, and has no partitions.
+        # Not on the loop, which may stand still. From now on the worker does not live, and has no partitions.
         ending.crash(reason)
         with contextlib.suppress(RuntimeError):  # the loop is closed
-            loop.call_soon_threadsafe(note, reason)
+            loop.call_soon_threadsafe(set_crashed, reason)
 
     workers += [_build(stage, settings, owner, fatal, telemetry, sizes) for stage in stages]
     ending.members([worker.app.leave for worker in workers])

@@ -16,7 +16,7 @@ __all__ = ["StageTelemetry"]
 
 
 class StageTelemetry(WorkerRecorder):
-    """One stage's."""
+    """The metrics and spans of one stage."""
 
     def __init__(
         self,
@@ -31,11 +31,11 @@ class StageTelemetry(WorkerRecorder):
         self._random = random
 
     def called(self, seconds: float) -> None:
-        """An engine was at a call for that long."""
+        """An engine worked on a call for that long."""
         self.metrics.engine_busy(seconds)
 
     def batch(self, results: Sequence[Result[Any]], seconds: float) -> None:
-        """An engine is through with a batch."""
+        """An engine has finished a batch."""
         self.metrics.stage_batch(self._stage, len(results), seconds)
         prompt = cached = new = 0
         for result in results:
@@ -53,7 +53,7 @@ class StageTelemetry(WorkerRecorder):
             record = answer.record
             failed, deleted = answer.error is not None, record.value is None
             self.metrics.answered(self._stage, "failed" if failed else "deleted" if deleted else "ok")
-            # A document that all members failed on, each with a letter of its own, fails without another one.
+            # Where all members failed, each has sent its own dead letter: the stage's failure has none.
             if answer.error is not None and answer.messages[0].topic is Topic.DEAD_LETTERS:
                 self.letter(answer.error.code)
             trace = self._trace_of(answer) if self._traces else None
@@ -77,6 +77,6 @@ class StageTelemetry(WorkerRecorder):
 
     def _trace_of(self, answer: StageAnswer) -> Trace | None:
         if answer.document is None:
-            # Its one message is the dead letter, which bears the ids that came in.
+            # Its one message is the dead letter, which has the trace ids of the message that came in.
             return next_trace(answer.record.headers, self._random)
         return parse_traceparent(answer.messages[-1].headers)

@@ -22,7 +22,7 @@ __all__ = ["Telemetry", "WorkerRecorder"]
 
 @dataclass(frozen=True)
 class Telemetry:
-    """One process's."""
+    """The metrics and spans of one process."""
 
     settings: StreamSettings
     metrics: Metrics
@@ -43,9 +43,9 @@ class Telemetry:
 
 
 class WorkerRecorder:
-    """What every worker records. ``clock_ms`` is the wall clock.
+    """What every worker records.
 
-    ``group``: as :class:`workers.kafka.stage_app.StageApp` has it; None: the stage's name.
+    ``clock_ms``: the wall clock. ``group``: of :class:`workers.kafka.stage_app.StageApp`; None: the stage's name.
     """
 
     def __init__(
