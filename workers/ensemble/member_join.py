@@ -126,7 +126,7 @@ class _OpenAnswer(Generic[T]):
 
 
 @dataclass(eq=False, slots=True)
-class _Last:
+class _LastAttempt:
     """What is remembered of a document: the attempt that was settled last (None: none since its deletion), where it
     lay, and where the last deletion did. ``until`` None: not delivered yet."""
 
@@ -153,10 +153,10 @@ class MemberJoin(Generic[T]):
         self._max_bytes = max_bytes
         # In the order of their times: a document that begins again goes to the end.
         self._open: dict[Key, _OpenAnswer[T]] = {}
-        self._settled: deque[tuple[SettledAnswer[T], _Last]] = deque()
-        self._on_its_way: dict[int, _Last] = {}
-        self._last: dict[Key, _Last] = {}
-        self._forgettable: deque[tuple[int, Key, _Last]] = deque()
+        self._settled: deque[tuple[SettledAnswer[T], _LastAttempt]] = deque()
+        self._on_its_way: dict[int, _LastAttempt] = {}
+        self._last: dict[Key, _LastAttempt] = {}
+        self._forgettable: deque[tuple[int, Key, _LastAttempt]] = deque()
         self.open_bytes = 0
         self.settled_early = 0
         """Documents that were settled for want of room."""
@@ -178,7 +178,7 @@ class MemberJoin(Generic[T]):
 
     @property
     def remembered_documents(self) -> int:
-        """Documents whose answer is known to have been told, or will be."""
+        """Documents whose answer was delivered, or is about to be."""
         return len(self._last)
 
     def open_by_stage(self) -> dict[str, int]:
@@ -199,7 +199,7 @@ class MemberJoin(Generic[T]):
         """Take an answer in. Returns the tickets that lead to nothing more, this one perhaps among them."""
         key = (answer.stage, answer.document)
         attempt = (answer.revision, answer.origin.replays)
-        last = self._last.get(key, _Last())
+        last = self._last.get(key, _LastAttempt())
         if 0 <= answer.origin.position <= last.deleted or (last.attempt is not None and attempt <= last.attempt):
             return [ticket]
         state = self._open.get(key)
@@ -227,7 +227,7 @@ class MemberJoin(Generic[T]):
         key = (deletion.stage, deletion.document)
         position = deletion.origin.position
         last, state = self._last.get(key), self._open.get(key)
-        known = last or _Last()
+        known = last or _LastAttempt()
         if 0 <= position <= known.deleted or (
             # One that does not say where it lies deletes what there is: nothing, if that is deleted.
             position < 0 and state is None and last is not None and last.attempt is None
@@ -236,10 +236,10 @@ class MemberJoin(Generic[T]):
         free: list[T] = []
         if state is not None and not 0 <= position < state.position:
             free = self._drop(key)
-        remembered = _Last(deleted=max(position, known.deleted))
-        if 0 <= position < known.position:  # told of the document's next life already
-            remembered = _Last(known.attempt, known.position, remembered.deleted)
-        self._tell(key, SettledAnswer(*key, tickets=(ticket,), deleted=True), remembered)
+        remembered = _LastAttempt(deleted=max(position, known.deleted))
+        if 0 <= position < known.position:  # the document's next life is answered already
+            remembered = _LastAttempt(known.attempt, known.position, remembered.deleted)
+        self._hand_over(key, SettledAnswer(*key, tickets=(ticket,), deleted=True), remembered)
         return free
 
     def tick(self, *, now: int) -> None:
@@ -257,13 +257,13 @@ class MemberJoin(Generic[T]):
     # --- what goes ---
 
     def take(self, most: int) -> list[SettledAnswer[T]]:
-        """What is to be told next, in the order in which it was settled."""
+        """What is to be delivered next, in the order in which it was settled."""
         taken = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
         self._on_its_way.update((id(settled), last) for settled, last in taken)
         return [settled for settled, _ in taken]
 
     def delivered(self, settled: SettledAnswer[T], *, now: int) -> tuple[T, ...]:
-        """It was told. Returns the tickets that led to it."""
+        """It is delivered. Returns the tickets of the messages that led to it."""
         last = self._on_its_way.pop(id(settled), None)
         if last is not None:
             last.until = now + self._remember_ms
@@ -278,10 +278,10 @@ class MemberJoin(Generic[T]):
     def _settle(self, key: Key) -> None:
         state = self._open.pop(key)
         self.open_bytes -= state.size
-        known = self._last.get(key, _Last())
-        self._tell(key, state.settled(*key), _Last(state.attempt, state.position, known.deleted))
+        known = self._last.get(key, _LastAttempt())
+        self._hand_over(key, state.settled(*key), _LastAttempt(state.attempt, state.position, known.deleted))
 
-    def _tell(self, key: Key, settled: SettledAnswer[T], last: _Last) -> None:
+    def _hand_over(self, key: Key, settled: SettledAnswer[T], last: _LastAttempt) -> None:
         self._last[key] = last
         self._settled.append((settled, last))
 

@@ -189,15 +189,15 @@ def _open_from_json(document: str, data: Mapping[str, Any]) -> Open:
     revision = int(data["revision"])
     origin = Origin(*map(int, data["origin"]))
 
-    def answer(found: Mapping[str, Any] | None, *, failed: bool) -> ReceivedAnswer | None:
-        if found is None:
+    def answer(answered: Mapping[str, Any] | None, *, failed: bool) -> ReceivedAnswer | None:
+        if answered is None:
             return None
-        if found["stage"] not in STAGES:
-            raise ValueError(f"stage {found['stage']!r}")
+        if answered["stage"] not in STAGES:
+            raise ValueError(f"stage {answered['stage']!r}")
         # Who wrote it before there were places did not say where the message lies.
-        offset, timestamp = map(int, found.get("place", (-1, -1)))
-        value, place = found["value"].encode(), (offset, timestamp)
-        return ReceivedAnswer(document, revision, found["stage"], failed, value, origin, data["trace"], place)
+        offset, timestamp = map(int, answered.get("place", (-1, -1)))
+        value, place = answered["value"].encode(), (offset, timestamp)
+        return ReceivedAnswer(document, revision, answered["stage"], failed, value, origin, data["trace"], place)
 
     return Open(
         revision,

@@ -173,8 +173,8 @@ class OutcomeWriter:
         outcome, given_up = settled.outcome, error.of_the_document
         self._limit.check([given_up.code])
         letters = [] if outcome.answer is None else [self._letter_of(owned, outcome.answer, given_up)]
-        for other in outcome.refused(given_up):
-            owned.join.replace(group, other)
+        for failed in outcome.refused(given_up):
+            owned.join.replace(group, failed)
             try:
                 await self._commit(owned, group, letters)
             except RefusedError as again:
@@ -203,14 +203,15 @@ class OutcomeWriter:
 
     async def _commit(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
         began = self._world.clock_ms()
-        traced = [(one, next_trace(outputs.parent(one.trace), self._world.random)) for one in group.outcomes]
-        await owned.writer.write([*(one.message for one in letters), *self._messages_of(owned, group, traced)])
+        random = self._world.random
+        traced = [(outcome, next_trace(outputs.parent(outcome.trace), random)) for outcome in group.outcomes]
+        await owned.writer.write([*(letter.message for letter in letters), *self._messages_of(owned, group, traced)])
         for ticket in owned.join.committed(group, now=self._world.monotonic_ms()):
             self.app.positions.finish(ticket)
-        for one in letters:
-            self._recorder.letter(one.code)
-            if one.ticket is not None:
-                self.app.positions.finish(one.ticket)
+        for letter in letters:
+            self._recorder.letter(letter.code)
+            if letter.ticket is not None:
+                self.app.positions.finish(letter.ticket)
         self._recorder.settled(traced, partition=owned.partition, began_ms=began)
         self._committed(group.outcomes)
         if self._journal.has_suspects:

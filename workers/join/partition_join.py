@@ -75,19 +75,19 @@ class Group(Generic[T]):
     @property
     def saves(self) -> list[tuple[str, Open]]:
         """Documents that stay open."""
-        return [(one.document, one.state) for one in self.saved]
+        return [(saved.document, saved.state) for saved in self.saved]
 
     @property
     def outcomes(self) -> list[Outcome]:
         """In the order in which they were settled."""
-        return [one.outcome for one in self.settled]
+        return [settled.outcome for settled in self.settled]
 
 
 class PartitionJoin(Generic[T]):
-    """Times are milliseconds on one clock that never goes back. ``T``: what acknowledges an answer."""
+    """Times are milliseconds on one clock that never goes back. ``T``: an answer's ticket, which acknowledges it."""
 
-    def __init__(self, join: JoinRules, *, remember_ms: int, checkpoint_ms: int) -> None:
-        self._join = join
+    def __init__(self, rules: JoinRules, *, remember_ms: int, checkpoint_ms: int) -> None:
+        self._rules = rules
         self._remember_ms = remember_ms
         self._checkpoint_ms = checkpoint_ms
         self._open: dict[str, _OpenEntry[T]] = {}
@@ -132,7 +132,7 @@ class PartitionJoin(Generic[T]):
         while self._deadlines:
             due, document = self._deadlines[0]
             entry = self._open.get(document)
-            if entry is not None and self._join.due(entry.state) == due:
+            if entry is not None and self._rules.due(entry.state) == due:
                 return entry.state.since
             heapq.heappop(self._deadlines)
         return None
@@ -163,7 +163,7 @@ class PartitionJoin(Generic[T]):
         entry = self._open.get(part.id)
         closed = self._closed.get(part.id)
         state: State | None = entry.state if entry is not None else closed[0] if closed is not None else None
-        after, outcome = self._join.apply(state, part, now=now)
+        after, outcome = self._rules.apply(state, part, now=now)
         if outcome is not None:
             self._settle(outcome, [ticket], entry)
             return None
@@ -193,8 +193,8 @@ class PartitionJoin(Generic[T]):
         while self._deadlines and self._deadlines[0][0] <= now:
             due, document = heapq.heappop(self._deadlines)
             entry = self._open.get(document)
-            if entry is not None and self._join.due(entry.state) <= due:
-                self._settle(self._join.expire(document, entry.state), [], entry)
+            if entry is not None and self._rules.due(entry.state) <= due:
+                self._settle(self._rules.expire(document, entry.state), [], entry)
         while self._checkpoints and self._checkpoints[0][0] <= now:
             _, document = self._checkpoints.popleft()
             entry = self._open.get(document)
@@ -212,9 +212,9 @@ class PartitionJoin(Generic[T]):
 
     def take(self, most: int) -> Group[T]:
         """What is to be written next; at most ``most`` outcomes and as many documents that stay open."""
-        settled = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
-        for one in settled:
-            one.has_record = one.entry is not None and self._records.get(one.outcome.id) is one.entry
+        group = [self._settled.popleft() for _ in range(min(most, len(self._settled)))]
+        for settled in group:
+            settled.has_record = settled.entry is not None and self._records.get(settled.outcome.id) is settled.entry
         saved: list[_SavedDocument[T]] = []
         for document in list(self._to_save)[:most]:
             del self._to_save[document]
@@ -224,17 +224,17 @@ class PartitionJoin(Generic[T]):
                 entry.tickets = []
                 self._records[document] = entry
         drops = []
-        for one in settled:
+        for settled in group:
             # Not where a newer revision is written down in its place, in this group.
-            if one.has_record and self._records.get(one.outcome.id) is one.entry:
-                del self._records[one.outcome.id]
-                drops.append(one.outcome.id)
+            if settled.has_record and self._records.get(settled.outcome.id) is settled.entry:
+                del self._records[settled.outcome.id]
+                drops.append(settled.outcome.id)
         number = -1
-        if settled:
+        if group:
             number = self._next_number
             self._next_number += 1
         forgets, self._forgotten = self._forgotten, []
-        return Group(number, settled, saved, drops, forgets)
+        return Group(number, group, saved, drops, forgets)
 
     def split(self, group: Group[T]) -> list[Group[T]]:
         """The same in as many groups as it has parts, in their order: one outcome or one open document in each.
@@ -243,54 +243,55 @@ class PartitionJoin(Generic[T]):
         no other outcome of the document does.
         """
         parts: list[Group[T]] = []
-        for index, one in enumerate(group.settled):
+        for index, settled in enumerate(group.settled):
             number = group.number if index == 0 else self._next_number
             self._next_number += index > 0
-            parts.append(Group(number, [one], [], [one.outcome.id] if one.has_record else [], []))
-        parts += [Group(-1, [], [one], [], []) for one in group.saved]
+            parts.append(Group(number, [settled], [], [settled.outcome.id] if settled.has_record else [], []))
+        parts += [Group(-1, [], [saved], [], []) for saved in group.saved]
         if group.forgets:
             parts.append(Group(-1, [], [], [], group.forgets))
         return parts
 
     def replace(self, group: Group[T], outcome: Outcome) -> None:
         """The one outcome of the group cannot be written; this one goes out in its place."""
-        (one,) = group.settled
+        (settled,) = group.settled
         known = self._closed.get(outcome.id)
-        if known is not None and known[0] is one.outcome.closed:
+        if known is not None and known[0] is settled.outcome.closed:
             self._closed[outcome.id] = (outcome.closed, known[1])
-        one.outcome = outcome
+        settled.outcome = outcome
 
     def give_up(self, group: Group[T], error: DocumentError) -> list[T]:
         """The one open document of the group cannot be written down: it comes out with what there is.
 
         Returns tickets of answers that nothing is to be written of any more.
         """
-        (one,) = group.saved
-        entry = self._open.get(one.document)
+        (saved,) = group.saved
+        entry = self._open.get(saved.document)
         if entry is not None:
             # Its answers, and those of a later revision that has come meanwhile, are acknowledged together.
-            entry.tickets = [*one.tickets, *entry.tickets]
-            if entry is one.entry:
-                self._settle(self._join.expire(one.document, entry.state, error), [], entry)
+            entry.tickets = [*saved.tickets, *entry.tickets]
+            if entry is saved.entry:
+                self._settle(self._rules.expire(saved.document, entry.state, error), [], entry)
             return []
-        on_its_way = self._on_its_way.get(one.document)
+        on_its_way = self._on_its_way.get(saved.document)
         if on_its_way is not None:
-            on_its_way.tickets += one.tickets
+            on_its_way.tickets += saved.tickets
             return []
-        return one.tickets
+        return saved.tickets
 
     def committed(self, group: Group[T], *, now: int) -> list[T]:
-        """The group is in Kafka. Returns the tickets of all answers that are now told or written down."""
+        """The group is in Kafka. Returns the tickets of all answers whose outcome, or open document, is written now."""
         tickets = [ticket for saved in group.saved for ticket in saved.tickets]
-        for one in group.settled:
-            tickets += one.tickets
-            if self._on_its_way.get(one.outcome.id) is one:
-                del self._on_its_way[one.outcome.id]
-            known = self._closed.get(one.outcome.id)
-            if known is not None and known[0] is one.outcome.closed:
-                self._closed[one.outcome.id] = (known[0], group.number)
+        for settled in group.settled:
+            document = settled.outcome.id
+            tickets += settled.tickets
+            if self._on_its_way.get(document) is settled:
+                del self._on_its_way[document]
+            known = self._closed.get(document)
+            if known is not None and known[0] is settled.outcome.closed:
+                self._closed[document] = (known[0], group.number)
         if group.settled:
-            self._remembered.append((now + self._remember_ms, group.number, [one.id for one in group.outcomes]))
+            self._remembered.append((now + self._remember_ms, group.number, [outcome.id for outcome in group.outcomes]))
         return tickets
 
     def until(self, *, now: int) -> int:
@@ -301,10 +302,10 @@ class PartitionJoin(Generic[T]):
         self._open[document] = entry
         self._closed.pop(document, None)
         self.open_bytes += state.size
-        heapq.heappush(self._deadlines, (self._join.due(state), document))
+        heapq.heappush(self._deadlines, (self._rules.due(state), document))
         if len(self._deadlines) > 2 * len(self._open) + _SPARE:
             # Most documents are settled long before their deadline, and there are many in an hour.
-            self._deadlines = [(self._join.due(entry.state), document) for document, entry in self._open.items()]
+            self._deadlines = [(self._rules.due(entry.state), document) for document, entry in self._open.items()]
             heapq.heapify(self._deadlines)
 
     def _change(self, document: str, entry: _OpenEntry[T], after: Open, ticket: T, now: int) -> None:
@@ -320,7 +321,7 @@ class PartitionJoin(Generic[T]):
             tickets = [*entry.tickets, *tickets]
             del self._open[outcome.id]
             self.open_bytes -= entry.state.size
-        one = _SettledOutcome(outcome, tickets, entry)
-        self._settled.append(one)
-        self._on_its_way[outcome.id] = one
+        settled = _SettledOutcome(outcome, tickets, entry)
+        self._settled.append(settled)
+        self._on_its_way[outcome.id] = settled
         self._closed[outcome.id] = (outcome.closed, -1)

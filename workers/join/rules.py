@@ -205,17 +205,17 @@ class JoinRules:
         return closed, Outcome(part.id, closed, None, part.origin, part.trace)
 
     def _outcome(self, document: str, state: Open, *, due: bool, error: DocumentError | None = None) -> Outcome:
-        best, failed, reason = state.best, state.failed, error
+        best, failed = state.best, state.failed
         usable = self._read_usable(best, strict=failed is None and not due)
         failure: Mapping[str, Any] | None = None
-        said: dict[str, Any] | None = None
+        reported: dict[str, Any] | None = None
         tagged: TaggedDocument | None = None
         if failed is not None:
             try:
                 failure = self.read(failed.stage, failed.value)
-                said = {"stage": failed.stage, **failure["error"]}
+                reported = {"stage": failed.stage, **failure["error"]}
             except MessageError as unreadable:
-                said = {"stage": failed.stage, **error_json(unreadable)}
+                reported = {"stage": failed.stage, **error_json(unreadable)}
         if usable is not None and best is not None and best.stage != "extract":
             try:
                 tagged = self.assemble(best.stage, usable)
@@ -231,10 +231,10 @@ class JoinRules:
             manifests[best.stage] = usable["producer"]
         awaited = STAGES if failed is None else STAGES[: STAGES.index(failed.stage)]
         missing = [name for name in awaited if name not in manifests]
-        if said is None and due and missing:
+        if reported is None and due and missing:
             late = DocumentError(f"no answer within {self.deadline_ms / 1000:g} s", code="deadline")
-            said = {"stage": missing[0], **error_json(reason or late)}
-        status: Status = "complete" if said is None else "failed" if tagged is None else "partial"
+            reported = {"stage": missing[0], **error_json(error or late)}
+        status: Status = "complete" if reported is None else "failed" if tagged is None else "partial"
         source = next(
             (body["document"] for body in (usable, failure) if body is not None), {"text": None, "pool": None}
         )
@@ -246,8 +246,8 @@ class JoinRules:
             "status": status,
             "entities": [] if tagged is None else [entity_to_json(entity) for entity in tagged.entities],
             "manifests": {name: manifests[name] for name in STAGES if name in manifests},
-            "missing": missing if said is not None else [],
-            "error": said,
+            "missing": missing if reported is not None else [],
+            "error": reported,
         }
         metadata = next(
             (body["metadata"] for body in (usable, failure) if body is not None and "metadata" in body), None
