@@ -171,6 +171,7 @@ def is_running(pid: int) -> bool:
 # --- Building ------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_is_compiled_by_torchs_own_machinery_and_imported(
     toy: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,6 +213,7 @@ def test_it_is_compiled_by_torchs_own_machinery_and_imported(
     assert toy.runs == 2
 
 
+@pytest.mark.slow
 def test_two_processes_compile_once(toy: Toy) -> None:
     toy.hang.touch()
     first = toy.start()
@@ -226,6 +228,7 @@ def test_two_processes_compile_once(toy: Toy) -> None:
     assert toy.runs == 2
 
 
+@pytest.mark.slow
 def test_a_build_that_was_killed_blocks_nothing_and_its_compilers_end(toy: Toy) -> None:
     toy.hang.touch()
     process = toy.start()
@@ -242,6 +245,7 @@ def test_a_build_that_was_killed_blocks_nothing_and_its_compilers_end(toy: Toy) 
     assert toy.runs <= before + 2
 
 
+@pytest.mark.slow
 def test_a_build_that_failed_goes_on_with_the_objects_that_are_done(toy: Toy) -> None:
     package = toy.site / "toylib"
     (package / "two.cpp").write_text("int two() { return 2 }\n", encoding="utf-8")
@@ -263,6 +267,7 @@ def test_a_build_that_failed_goes_on_with_the_objects_that_are_done(toy: Toy) ->
     assert toy.runs == 4
 
 
+@pytest.mark.slow
 def test_a_library_that_compiles_nothing_is_said(toy: Toy) -> None:
     (toy.site / "toylib" / "__init__.py").write_text("answer = 42\n", encoding="utf-8")
     with pytest.raises(ModelError, match=r"toylib was imported, and compiled no toylib_ext\.so"):
@@ -394,6 +399,7 @@ def test_half_a_build_is_not_taken(toy: Toy) -> None:
         assert find_extension("toylib", folder, H100) is None
 
 
+@pytest.mark.slow
 def test_an_extension_that_was_cut_short_is_not_taken_and_compiled_anew(toy: Toy) -> None:
     path = toy.build()
     whole = path.read_bytes()

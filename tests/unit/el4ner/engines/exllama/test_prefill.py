@@ -69,6 +69,7 @@ def check_table(backend: Any, held: list[HeldPrompt]) -> None:
 beginnings = st.lists(st.sampled_from([0, 30, 70, 200, 256, 300, 512, 600]), max_size=3)
 
 
+@pytest.mark.slow
 @settings(max_examples=examples(12), deadline=None)
 @given(
     calls=st.lists(
