@@ -73,6 +73,11 @@ async def test_head_is_get_without_the_body() -> None:
     assert body == b""
 
 
+async def test_a_load_balancers_check_needs_no_host() -> None:
+    async with serving() as server:
+        assert (await send(server, b"GET /ok HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.0 200")
+
+
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [
