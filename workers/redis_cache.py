@@ -38,8 +38,8 @@ class CacheCounters:
 class RedisRetrievalCache:
     """A :class:`el4ner.retrieval.cache.RetrievalCache`.
 
-    After a call that failed the cache is left alone for ``redis.retry_seconds``, then tried again. One warning when it
-    goes away, one line when it is back.
+    After a call that failed, the cache is not asked for ``redis.retry_seconds``. The log has one warning when it goes
+    away and one line when it is back.
     """
 
     def __init__(self, settings: RedisSettings, *, monotonic: Callable[[], float] = time.monotonic) -> None:

@@ -34,7 +34,7 @@ _WIRE_LOGGERS: Final = ("aiokafka.conn", "kafka.net.connection", "kafka.protocol
 
 
 class Unshown(str):
-    """A text whose ``repr`` does not show it, as configurations, local variables and arguments are logged by."""
+    """A text that its ``repr`` does not show: that is how configurations, variables and arguments are logged."""
 
     __slots__ = ()
 

@@ -150,9 +150,9 @@ def kafka_acls_commands(acls: Iterable[Acl], bootstrap_servers: str) -> list[str
 
 
 def check_rights(settings: KafkaSettings, stages: Collection[str]) -> None:
-    """Refuse to go on if the broker would not let our user do what these stages do; one without an authorizer does.
+    """Refuse to go on if our user lacks rights that these stages need. A broker without an authorizer grants all.
 
-    Asked before a worker starts: Faust waits for ever, and silently, for a group that it may not join. The topics have
+    Called before a worker starts: Faust waits for ever, and silently, for a group that it may not join. The topics have
     to be there (:func:`workers.kafka.topic_admin.check`). Rights on transactional ids show when the first one is used.
 
     Raises:

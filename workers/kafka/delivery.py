@@ -1,7 +1,7 @@
 """Messages to Kafka in batches of our own, each with its delivery awaited.
 
-A message at a time costs a client in Python some 50 µs (a future, a metadata look-up, a lock); a batch that is built
-here costs that once. Per topic and partition messages keep their order.
+Message by message, a client in Python takes some 50 µs for each (a future, a metadata look-up, a lock); a batch that is
+built here takes that once. Per topic and partition, messages keep their order.
 """
 
 from __future__ import annotations
@@ -80,8 +80,8 @@ class DeliveryError(El4nerError):
 class RefusedError(DeliveryError):
     """A message can never be delivered as it is: that is its document's failure, and others can be delivered.
 
-    ``code``: ``output-too-large`` or ``undeliverable``. ``by_broker``: the broker said so, of a batch that it may be
-    any message of.
+    ``code``: ``output-too-large`` or ``undeliverable``. ``by_broker``: the broker refused a batch; the message may be
+    any of it.
     """
 
     code = "undeliverable"
@@ -97,7 +97,7 @@ class RefusedError(DeliveryError):
 
 
 def refusal_of(names: Mapping[Topic, str], message: Outgoing, limits: SizeLimits) -> RefusedError | None:
-    """The error that :func:`send_all` raises of a message because of its size, before anything is sent; None: none."""
+    """The error that :func:`send_all` raises before it sends anything, if the message is too large; None: it fits."""
     reason = limits.refusal(_name(names, message), message)
     return None if reason is None else RefusedError(reason, code="output-too-large")
 
@@ -111,8 +111,8 @@ async def send_all(
 
     Raises:
         KafkaError: the first that came; other messages may be delivered or not.
-        RefusedError: a message can never be delivered as it is. Not ``by_broker``: nothing was sent of it, and of the
-            others nothing or something.
+        RefusedError: a message can never be delivered as it is; other messages may be delivered or not. Unless it is
+            ``by_broker``, that message was not sent.
         DeliveryError: a topic is gone.
     """
     messages = list(messages)

@@ -39,11 +39,11 @@ BYTES_A_SPAN: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class SizeLimits:
-    """What may be sent where. ``topics``: ``max.message.bytes`` by the topic's name on the broker; one that is not in
-    there is not known, and nothing is refused because of it.
+    """How large messages may be on each topic.
 
-    ``read``: topics that a stage reads. Their messages have to fit into the dead letters too, with the headers of a
-    letter, should the next stage give up on one. ``letters``: the name of that topic.
+    ``topics``: ``max.message.bytes`` by the topic's name on the broker; nothing is refused for a topic that is not
+    there. ``read``: topics that a stage reads. Their messages have to fit into the dead letters too, with the headers
+    of a letter, in case the next stage gives up on one. ``letters``: the name of the topic of dead letters.
     """
 
     topics: Mapping[str, int] = field(default_factory=dict)
@@ -75,7 +75,7 @@ class SizeLimits:
         return self.too_large(name, size)
 
     def too_large(self, name: str, size: int) -> str:
-        """What is said of a message of ``size`` bytes that is too large for the topic."""
+        """The reason to refuse a message of ``size`` bytes, which is too large for the topic."""
         topic_limit, allowed = self.topics.get(name), self.allowed(name)
         less = "or lower method.max_spans or method.max_document_chars"
         if topic_limit is None or topic_limit > MAX_REQUEST_BYTES:
@@ -122,8 +122,8 @@ def expected_bytes(settings: Settings) -> int:
 
 
 def shortage(settings: StreamSettings, limits: SizeLimits) -> str | None:
-    """What is to be said where a document that the limits of ``[method]`` let through may be too large for the topics
-    that the stages write; None: nothing."""
+    """The warning that a document within the limits of ``[method]`` may be too large for the topics that the stages
+    write; None: it is not."""
     expected, method = expected_bytes(settings), settings.method
     name = min((topic_name(settings.kafka, topic) for topic in _OUTPUTS), key=limits.allowed)
     allowed = limits.allowed(name)

@@ -34,10 +34,14 @@ _LONGEST_WAIT_SECONDS: Final = 30.0
 
 
 class StageApp(faust.App):  # type: ignore[misc]
-    """The Faust app of one stage. ``group``: what its consumer group is called, behind the prefix; the stage's name.
-    ``limits``: what may be sent where; without them nothing is refused before the broker does.
+    """The Faust app of one stage.
 
-    ``fatal`` is called with what crashed the app, at most once and on any thread; nothing restarts inside.
+    Args:
+        stage: its name.
+        settings: of the stream.
+        fatal: called with what crashed the app, at most once and on any thread. Nothing restarts inside.
+        group: the name of its consumer group, behind the prefix; None: the stage's.
+        limits: how large messages may be on each topic. Without them only the broker refuses a message.
     """
 
     def __init__(
@@ -186,7 +190,7 @@ class StageApp(faust.App):  # type: ignore[misc]
         )
 
     def take(self, event: Any) -> Iterator[tuple[Record, Ticket]]:
-        """The messages of a Faust event, each with the ticket to finish it with; without those to be left alone."""
+        """The messages of a Faust event that are to be worked on, each with the ticket that finishes it."""
         fetched, generation = event.message.value, event.message.generation_id
         for record in self.records(fetched):
             ticket = self.ticket(record, generation)
@@ -208,15 +212,16 @@ class StageApp(faust.App):  # type: ignore[misc]
             )
 
     def ticket(self, record: Record, generation: int) -> Ticket | None:
-        """The ticket of a message that was fetched in that generation; None: leave it alone."""
+        """The ticket of a message that was fetched in that generation; None: do not work on it."""
         return self.positions.take((record.source, record.partition), record.offset, generation)
 
     async def deliver(self, messages: Sequence[Outgoing], *, retried: Callable[[], None] | None = None) -> None:
-        """Send and wait until every one is delivered; tries again as long as that may pass.
+        """Send the messages and wait until all are delivered. What may pass is tried again.
 
         Raises:
-            RefusedError: one can never be delivered as it is; some of the others may be. Others can be delivered.
-            KafkaError, DeliveryError: one is not delivered, and never will be.
+            RefusedError: a message can never be delivered as it is. Some of the others may be delivered, and later
+                ones can be.
+            KafkaError, DeliveryError: a message is not delivered, and never will be.
         """
         if not messages:
             return
@@ -229,11 +234,11 @@ class StageApp(faust.App):  # type: ignore[misc]
         await deliver(lambda: self.send(messages), wait=self.backoff.seconds, on_retry=on_retry)
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
-        """Send and wait until every one is delivered, once."""
+        """Send the messages once, and wait until all are delivered."""
         await send_all(self.producer.client, self.names, messages, self.limits)
 
     def refusal(self, message: Outgoing) -> RefusedError | None:
-        """The error that :meth:`deliver` would raise of this message because of its size; None: none."""
+        """The error that :meth:`deliver` would raise because of this message's size; None: it fits."""
         return refusal_of(self.names, message, self.limits)
 
     @override

@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 _DELIVERY_SECONDS: Final = 120.0
 _COMMITS: Final = 3
-"""One that was on its way, ours, and one more for what was refused."""
+"""The commit that was on its way, ours, and one more for what a broker refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,8 +181,10 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
             await self.commit()
 
     def leave(self) -> Future[None]:
-        """Leave the group now, though nothing is finished: no more is committed, the partitions are others'. From any
-        thread; what is returned is done when the broker was told, or could not be."""
+        """Leave the group now, with messages unfinished: nothing more is committed, and the partitions go to others.
+
+        From any thread. The future is done when the broker was told, or could not be reached.
+        """
         self._has_left = True
         thread: ConsumerThread = self._thread
         return thread.leave()
@@ -316,10 +318,10 @@ def outlast_outages(producer: Any) -> Any:
 
 
 def number_anew_after_refusals(producer: Any) -> Any:
-    """The aiokafka producer, giving the numbers of a batch that a broker has refused to the next one.
+    """The aiokafka producer, which gives the sequence numbers of a refused batch to the next batch.
 
-    Brokers expect an idempotent producer's batches to be numbered without a gap, and one that they refused was never
-    there. aiokafka (0.14) goes on counting, after which they take nothing more from it for that partition
+    Brokers expect an idempotent producer's batches to be numbered without a gap, and do not count a batch that they
+    refused. aiokafka (0.14) goes on counting, after which they take nothing more from it for that partition
     (``OutOfOrderSequenceNumber``). A partition has one batch on its way at a time, and the next one has no number yet
     when the refusal comes in. Only refusals count that come before anything is written (:data:`REFUSALS`).
     """

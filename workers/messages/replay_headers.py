@@ -40,7 +40,7 @@ class Replay:
 
 
 def read_replay(headers: Iterable[tuple[str, bytes | None]]) -> Replay:
-    """What the headers of a message say; without a valid count it is no replay, and other broken parts are None."""
+    """The replay that the headers name. Without a valid count it is none; other parts that are broken are None."""
     pairs = tuple(headers)
     count = _number(find(pairs, REPLAY))
     if not count:

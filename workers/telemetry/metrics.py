@@ -46,7 +46,7 @@ _OPENMETRICS: Final = re.compile(r"\s*application/openmetrics-text\s*(;|$)")
 
 
 class _Bounded:
-    """Label values that come with the data: the known ones, or the first ``limit`` that come; the rest are OTHER."""
+    """Label values that come with the data: the known values, or the first ``limit`` that come. The rest are OTHER."""
 
     def __init__(self, limit: int, known: Collection[str] | None = None) -> None:
         self._limit = limit if known is None else 0

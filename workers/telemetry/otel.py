@@ -63,8 +63,8 @@ class ExportedSpans(TraceSpans):
     Spans of a trace that came in with the sampled flag off are not exported. Of the others ``share`` is, chosen by the
     trace id: all processes with one share keep the same documents, with all their spans.
 
-    An exporter that is away costs the spans that do not fit into the queue, and nothing else. One warning when it goes
-    away, one line when it is back.
+    While an exporter is away, the spans that do not fit into the queue are lost, and nothing else. The log has one
+    warning when it goes away and one line when it is back.
 
     Args:
         exporter: takes the batches, on the processor's thread; it is closed with this.

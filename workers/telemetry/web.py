@@ -120,7 +120,7 @@ class HealthServer(WebServer):
 class _Connection(web.RequestHandler):
     """A connection that is dropped when its time is over, or at once where there are too many.
 
-    aiohttp's own time limits are for a client that sends nothing; one that does not read its answer has none.
+    aiohttp has a time limit for clients that send nothing, and none for clients that do not read their answer.
     """
 
     def __init__(self, server: web.Server, timeout_seconds: float) -> None:
