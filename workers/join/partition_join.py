@@ -154,34 +154,34 @@ class PartitionJoin(Generic[T]):
         self._remembered.append((until, number, ids))
         self._next_number = max(self._next_number, number + 1)
 
-    def apply(self, part: JoinInput, ticket: T, *, now: int) -> T | None:
-        """Take in a part. Returns the ticket if nothing has to be written because of it, else keeps it.
+    def apply(self, received: JoinInput, ticket: T, *, now: int) -> T | None:
+        """Take a message in. Returns the ticket if nothing has to be written because of it, else keeps it.
 
         Raises:
             MessageError: as :meth:`workers.join.rules.JoinRules.apply`; the ticket is still the caller's.
         """
-        entry = self._open.get(part.id)
-        closed = self._closed.get(part.id)
+        entry = self._open.get(received.id)
+        closed = self._closed.get(received.id)
         state: State | None = entry.state if entry is not None else closed[0] if closed is not None else None
-        after, outcome = self._rules.apply(state, part, now=now)
+        after, outcome = self._rules.apply(state, received, now=now)
         if outcome is not None:
             self._settle(outcome, [ticket], entry)
             return None
         if isinstance(after, Open) and after is not state:
             if entry is not None and after.revision == entry.state.revision:
-                self._change(part.id, entry, after, ticket, now)
+                self._change(received.id, entry, after, ticket, now)
                 return None
             new = _OpenEntry(after, [ticket])
             if entry is not None:
                 # The answers of the revision that is given up are of no more use once this one is written down.
                 new.tickets = [*entry.tickets, ticket]
                 self.open_bytes -= entry.state.size
-                if self._records.get(part.id) is entry:
-                    self._records[part.id] = new
-            self._keep(part.id, after, new)
-            self._checkpoints.append((now + self._checkpoint_ms, part.id))
+                if self._records.get(received.id) is entry:
+                    self._records[received.id] = new
+            self._keep(received.id, after, new)
+            self._checkpoints.append((now + self._checkpoint_ms, received.id))
             return None
-        on_its_way = self._on_its_way.get(part.id)
+        on_its_way = self._on_its_way.get(received.id)
         if entry is None and on_its_way is not None:
             # Too late to change the outcome, but not if the outcome is lost in a crash.
             on_its_way.tickets.append(ticket)

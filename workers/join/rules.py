@@ -150,35 +150,35 @@ class JoinRules:
     assemble: Assemble
     deadline_ms: int
 
-    def apply(self, state: State | None, part: JoinInput, *, now: int) -> tuple[State | None, Outcome | None]:
-        """The state after a part, and the outcome if it settles one. The same object: the part changes nothing.
+    def apply(self, state: State | None, received: JoinInput, *, now: int) -> tuple[State | None, Outcome | None]:
+        """The state after a message, and the outcome if it settles one. The same object: the message changes nothing.
 
         Raises:
-            MessageError: the part completes the document, but cannot be read. The state is as before; whoever drives
-                this tells it that the stage failed.
+            MessageError: the message completes the document, but cannot be read. The state is as before; the caller
+                then applies an answer which says that the stage has failed.
         """
-        if isinstance(part, Deletion):
-            return self._delete(state, part)
-        if state is not None and _is_outdated(part, state):
+        if isinstance(received, Deletion):
+            return self._delete(state, received)
+        if state is not None and _is_outdated(received, state):
             return state, None
-        if isinstance(state, Closed) and not _reopens(part, state):
+        if isinstance(state, Closed) and not _reopens(received, state):
             return state, None
         if isinstance(state, Open):
-            if part.revision < state.revision:
+            if received.revision < state.revision:
                 return state, None
-            known: Open | None = state if part.revision == state.revision else None
+            known: Open | None = state if received.revision == state.revision else None
         else:
             known = None
         if known is None:
             deleted = -1 if state is None else state.deleted
-            known = Open(part.revision, part.origin, now, part.trace, deleted=deleted)
-        added = _add(known, replace(part, record=None))
+            known = Open(received.revision, received.origin, now, received.trace, deleted=deleted)
+        added = _add(known, replace(received, record=None))
         if added is known and known is state:
             return state, None
         if _is_settled(added):
-            outcome = self._outcome(part.id, added, due=False)
-            if outcome.answer == part:
-                outcome = replace(outcome, answer=part)
+            outcome = self._outcome(received.id, added, due=False)
+            if outcome.answer == received:
+                outcome = replace(outcome, answer=received)
             return outcome.closed, outcome
         return added, None
 
@@ -191,8 +191,8 @@ class JoinRules:
         return self._outcome(document, state, due=True, error=error)
 
     @staticmethod
-    def _delete(state: State | None, part: Deletion) -> tuple[State | None, Outcome | None]:
-        position = part.origin.position
+    def _delete(state: State | None, deletion: Deletion) -> tuple[State | None, Outcome | None]:
+        position = deletion.origin.position
         known = -1
         if state is not None:
             known = max(state.deleted, state.origin.position if isinstance(state, Open) else state.position)
@@ -202,7 +202,7 @@ class JoinRules:
             return state, None
         last = max(position, known)
         closed = Closed(-1, last, 0, "deleted", last)
-        return closed, Outcome(part.id, closed, None, part.origin, part.trace)
+        return closed, Outcome(deletion.id, closed, None, deletion.origin, deletion.trace)
 
     def _outcome(self, document: str, state: Open, *, due: bool, error: DocumentError | None = None) -> Outcome:
         best, failed = state.best, state.failed
@@ -279,38 +279,38 @@ def event_id_of(tagged: Mapping[str, Any]) -> str:
     )
 
 
-def _is_outdated(part: ReceivedAnswer, state: State) -> bool:
+def _is_outdated(answer: ReceivedAnswer, state: State) -> bool:
     """Whether an answer is about a document that was deleted since, or is the failure that was replayed."""
-    origin = part.origin
+    origin = answer.origin
     if origin.position < 0:
         # An answer that does not say where its document lies may be of a new one, which must not be lost.
         return False
     if origin.position <= state.deleted:
         return True
-    if not part.failed or not isinstance(state, Open) or part.revision != state.revision:
+    if not answer.failed or not isinstance(state, Open) or answer.revision != state.revision:
         return False
     return origin.replays < state.origin.replays and origin.position <= state.origin.position
 
 
-def _reopens(part: ReceivedAnswer, closed: Closed) -> bool:
+def _reopens(answer: ReceivedAnswer, closed: Closed) -> bool:
     """Whether an answer is about more than the outcome that is remembered."""
     if closed.status == "deleted":
         return True
-    if part.revision != closed.revision:
-        return part.revision > closed.revision
-    return part.origin.replays > closed.replays and closed.status != "complete"
+    if answer.revision != closed.revision:
+        return answer.revision > closed.revision
+    return answer.origin.replays > closed.replays and closed.status != "complete"
 
 
-def _add(state: Open, part: ReceivedAnswer) -> Open:
-    if part.failed:
-        earlier = state.failed is not None and _order(state.failed) <= _order(part)
+def _add(state: Open, answer: ReceivedAnswer) -> Open:
+    if answer.failed:
+        earlier = state.failed is not None and _order(state.failed) <= _order(answer)
         # A stage that was killed between a failure and its acknowledgement may answer twice; the result counts.
-        answered = state.best is not None and _order(state.best) >= _order(part)
-        return state if earlier or answered else replace(state, failed=part)
-    if state.best is not None and _order(state.best) >= _order(part):
+        answered = state.best is not None and _order(state.best) >= _order(answer)
+        return state if earlier or answered else replace(state, failed=answer)
+    if state.best is not None and _order(state.best) >= _order(answer):
         return state
-    refuted = state.failed is not None and _order(state.failed) <= _order(part)
-    return replace(state, best=part, failed=None if refuted else state.failed)
+    refuted = state.failed is not None and _order(state.failed) <= _order(answer)
+    return replace(state, best=answer, failed=None if refuted else state.failed)
 
 
 def _order(answer: ReceivedAnswer) -> int:
