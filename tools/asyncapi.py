@@ -1,6 +1,6 @@
 """The AsyncAPI 3.0 document of the pipeline: topics, messages, and who sends and receives what, from the code.
 
-Names, partitions and settings come from :mod:`workers.topics`, flows from :mod:`workers.stages.stage`, headers from
+Names, partitions and settings come from :mod:`workers.topics`, flows from :mod:`workers.stages.table`, headers from
 :mod:`workers.messages.headers` and :mod:`workers.messages.replay_headers`, payloads from ``schemas/``, ways to connect
 from :mod:`workers.config`. What the code does not say, a table here does; a topic or a header that is in neither stops
 the generation. The document lies in ``schemas/asyncapi.json``; a test holds that it is what the code gives.

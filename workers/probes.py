@@ -5,30 +5,21 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Sequence
-from typing import Protocol
 
 from workers.config import WorkerSettings
 from workers.shutdown.ending import Ending
-from workers.shutdown.stopping import StoppableWorker
+from workers.shutdown.stopping import RunningWorker
 from workers.telemetry.health import Health, StageHealth, observe_stages
 from workers.telemetry.metrics import Metrics
 
-__all__ = ["ProbedWorker", "serve_probes"]
+__all__ = ["serve_probes"]
 
 log = logging.getLogger(__name__)
 
 
-class ProbedWorker(StoppableWorker, Protocol):
-    """A worker that says how it is."""
-
-    @property
-    def batch_seconds(self) -> float | None:
-        """Age of the batch that is at the engine; None: none is."""
-
-
 @contextlib.asynccontextmanager
 async def serve_probes(
-    settings: WorkerSettings, workers: Sequence[ProbedWorker], metrics: Metrics, ending: Ending
+    settings: WorkerSettings, workers: Sequence[RunningWorker], metrics: Metrics, ending: Ending
 ) -> AsyncIterator[None]:
     """Answer probes and scrapes on ``worker.web_port``, if there is one. ``workers`` may still be empty."""
     if settings.web_port is None:
@@ -57,7 +48,7 @@ async def serve_probes(
         await server.stop()
 
 
-def _health(worker: ProbedWorker) -> StageHealth:
+def _health(worker: RunningWorker) -> StageHealth:
     app = worker.app
     return StageHealth(
         stage=app.stage,
@@ -72,7 +63,7 @@ def _health(worker: ProbedWorker) -> StageHealth:
     )
 
 
-def _lags(workers: Sequence[ProbedWorker]) -> dict[tuple[str, ...], float]:
+def _lags(workers: Sequence[RunningWorker]) -> dict[tuple[str, ...], float]:
     return {
         (worker.app.stage, topic, str(partition)): lag
         for worker in workers

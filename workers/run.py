@@ -223,13 +223,7 @@ def _build(
     telemetry: Telemetry,
     sizes: SizeLimits,
 ) -> Worker:
-    app = StageApp(
-        stage,
-        settings,
-        fatal=fatal,
-        group=members.group_of(stage, settings),
-        limits=sizes,
-    )
+    app = StageApp(stage, settings, fatal=fatal, group=members.group_of(stage, settings), limits=sizes)
     worker: Worker
     if stage in _JOINS:
         worker = _JOINS[stage](app, World(_now_ms, _monotonic_ms, os.urandom), telemetry)

@@ -9,14 +9,14 @@ from typing import Any, Final, Protocol
 
 from workers.shutdown.ending import Ending
 
-__all__ = ["StoppableWorker", "stop_workers"]
+__all__ = ["RunningWorker", "stop_workers"]
 
 log = logging.getLogger(__name__)
 
 _LEAVE_SECONDS: Final = 1.0
 
 
-class StoppableWorker(Protocol):
+class RunningWorker(Protocol):
     """A stage's worker: :mod:`workers.stages.stage_worker`, :mod:`workers.join.aggregator`,
     :mod:`workers.ensemble.combiner`."""
 
@@ -30,6 +30,10 @@ class StoppableWorker(Protocol):
     def failures(self) -> int:
         """What it has given up on."""
 
+    @property
+    def batch_seconds(self) -> float | None:
+        """Age of the batch that is at its engine; None: none is."""
+
     async def drain(self) -> None:
         """Finish what was begun."""
 
@@ -37,7 +41,7 @@ class StoppableWorker(Protocol):
         """Let go of what the worker holds beside its app."""
 
 
-async def stop_workers(workers: Sequence[StoppableWorker], ending: Ending, crashed: asyncio.Future[Any]) -> None:
+async def stop_workers(workers: Sequence[RunningWorker], ending: Ending, crashed: asyncio.Future[Any]) -> None:
     """Take no new messages, finish what was begun (unless a worker has crashed), commit it, leave the groups.
 
     It takes ``worker.shutdown_seconds`` and ``ending.close_seconds`` at most, as far as what it calls can be cancelled.
@@ -58,7 +62,7 @@ async def stop_workers(workers: Sequence[StoppableWorker], ending: Ending, crash
         ending.finished()
 
 
-async def _drain(workers: Sequence[StoppableWorker], ending: Ending, crashed: asyncio.Future[Any]) -> bool:
+async def _drain(workers: Sequence[RunningWorker], ending: Ending, crashed: asyncio.Future[Any]) -> bool:
     """Whether all that was begun is finished. What the first stages still deliver, the later ones need not take."""
     drains = [asyncio.ensure_future(worker.drain()) for worker in workers]
     all_drained = asyncio.ensure_future(asyncio.wait(drains))
@@ -74,7 +78,7 @@ async def _drain(workers: Sequence[StoppableWorker], ending: Ending, crashed: as
     return finished
 
 
-async def _close(worker: StoppableWorker, until: float, *, commit: bool) -> bool:
+async def _close(worker: RunningWorker, until: float, *, commit: bool) -> bool:
     """Whether everything was committed and let go of, by the loop's time ``until``."""
     app, extra = worker.app, {"stage": worker.app.stage}
     closed = False

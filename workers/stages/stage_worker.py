@@ -297,11 +297,8 @@ class StageWorker:
 
     def _on_engine_error(self, error: EngineError, documents: int) -> None:
         self._telemetry.retried(error.code)
-        log.warning(
-            "an engine failed: %s",
-            error,
-            extra={"stage": self.stage.name, "code": error.code, "documents": documents},
-        )
+        extra = {"stage": self.stage.name, "code": error.code, "documents": documents}
+        log.warning("an engine failed: %s", error, extra=extra)
 
     async def _watch(self) -> None:
         """End the worker when an engine hangs."""
@@ -316,15 +313,11 @@ class StageWorker:
 
 def _log_failure(stage: str, answer: StageAnswer, error: DocumentError) -> None:
     trace = parse_traceparent(answer.messages[-1].headers)
-    log.warning(
-        "%s gave up on a document: %s",
-        stage,
-        error,
-        extra={
-            "stage": stage,
-            "code": error.code,
-            "document_id": answer.document,
-            "trace_id": None if trace is None else trace.trace_id,
-            "source": coordinates(answer.record),
-        },
-    )
+    extra = {
+        "stage": stage,
+        "code": error.code,
+        "document_id": answer.document,
+        "trace_id": None if trace is None else trace.trace_id,
+        "source": coordinates(answer.record),
+    }
+    log.warning("%s gave up on a document: %s", stage, error, extra=extra)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import Any
 
 from workers.config import StreamSettings
 from workers.messages.headers import Trace
@@ -78,21 +79,9 @@ class WorkerRecorder:
         *,
         began_ms: int,
         ended_ms: int,
-        source: str,
-        partition: int,
-        offset: int,
-        document: str | None,
-        deleted: bool,
         error: str | None = None,
+        **message: Any,
     ) -> None:
-        """A span that began with the message at these coordinates has ended."""
-        attributes = consumed(
-            stage=self._stage,
-            group=self._group,
-            source=source,
-            partition=partition,
-            offset=offset,
-            document=document,
-            deleted=deleted,
-        )
+        """A span has ended. ``message``: where it began, as :func:`~workers.telemetry.tracing.consumed` takes it."""
+        attributes = consumed(stage=self._stage, group=self._group, **message)
         self._spans.record(name, trace, parent, began_ms * 1_000_000, ended_ms * 1_000_000, attributes, error=error)
