@@ -1,7 +1,7 @@
 """From members' answers to a stage's answer. Pure: no I/O.
 
-When a stage's answer is ready is :mod:`workers.ensemble.member_join`'s to say, what it says
-:mod:`el4ner.stages.combine`'s. Here messages become what these two take, and what they say becomes messages.
+:mod:`workers.ensemble.member_join` decides when a stage's answer is ready, :mod:`el4ner.stages.combine` what it says.
+Here messages become what these two take, and what they give becomes messages.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def combined(
             raise refused.of_the_document
     except DocumentError as error:
         answer = stage.answer(work, Result(error), now_ms=now_ms, random=random)
-        # All that it was made of: sent again, they come to the same.
+        # All messages that it was made of: only together they lead to the answer again.
         for other, _ in readable[1:]:
             give_up(other, error)
     return [answer, *letters]

@@ -1,11 +1,11 @@
-"""member-answers → span-candidates and typed-entities: a stage's answer from what its members said apart.
+"""member-answers → span-candidates and typed-entities: a stage's answer, made of its members' answers.
 
 As soon as all members have answered, or ``worker.members_deadline_seconds`` after the first one, the ordinary stage
 message is written, as a process with all members would write it; its manifest names those that are missing. No engine
 is loaded.
 
-Answers are acknowledged when what they led to is delivered: after a crash they come again. So a document may be told
-twice, and the aggregator ignores the second one.
+Answers are acknowledged when what they led to is delivered: after a crash they come again. So a stage's answer may be
+written twice. The aggregator ignores the second one.
 """
 
 from __future__ import annotations

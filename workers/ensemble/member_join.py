@@ -1,4 +1,4 @@
-"""Putting together what members said in processes of their own: when a stage's answer is ready. Pure, no I/O.
+"""The join of what members in different processes answer: when a stage's answer is ready. Pure: no I/O.
 
     (nothing) ──answer──▶ Open ──all members, or deadline, or no room──▶ settled ──delivered──▶ remembered ──▶ (nothing)
         └───────────────────┴───────────────deletion───────────────────────▲
@@ -127,8 +127,9 @@ class _OpenAnswer(Generic[T]):
 
 @dataclass(eq=False, slots=True)
 class _LastAttempt:
-    """What is remembered of a document: the attempt that was settled last (None: none since its deletion), where it
-    lay, and where the last deletion did. ``until`` None: not delivered yet."""
+    """What is remembered of a document. ``attempt``: the one that was settled last; None if none was since the document
+    was deleted. ``position``: where that attempt lay. ``deleted``: where the last deletion lay. ``until``: when this is
+    forgotten; None if the answer is not delivered yet."""
 
     attempt: tuple[int, int] | None = None
     position: int = -1
@@ -137,11 +138,11 @@ class _LastAttempt:
 
 
 class MemberJoin(Generic[T]):
-    """Of the partitions of one process.
+    """The members' answers of all partitions of one process.
 
     Args:
-        deadline_ms: members that have not answered so long after the first one are gone on without.
-        remember_ms: how long what is settled is remembered, so that what comes late leads to nothing.
+        deadline_ms: so long after the first answer, a document goes on without the members that have not answered.
+        remember_ms: for how long what is settled is remembered, so that what comes late leads to nothing.
         max_documents: when more documents are open, the oldest is settled with what there is.
         max_bytes: the same for the size of their messages.
     """
@@ -170,11 +171,6 @@ class MemberJoin(Generic[T]):
     def settled_documents(self) -> int:
         """Documents that wait to be taken."""
         return len(self._settled)
-
-    @property
-    def has_work(self) -> bool:
-        """Whether :meth:`take` would give anything."""
-        return bool(self._settled)
 
     @property
     def remembered_documents(self) -> int:
@@ -222,8 +218,8 @@ class MemberJoin(Generic[T]):
         return free
 
     def delete(self, deletion: MemberDeletion, ticket: T) -> list[T]:
-        """Take a deletion in; every process of members passes it on, so it comes several times. Returns as
-        :meth:`answer`."""
+        """Take a deletion in. It comes several times: each process of members passes it on. Returns what
+        :meth:`answer` returns."""
         key = (deletion.stage, deletion.document)
         position = deletion.origin.position
         last, state = self._last.get(key), self._open.get(key)

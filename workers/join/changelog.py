@@ -55,7 +55,7 @@ class ChangelogError(El4nerError):
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """Outcomes of one transaction; ``until`` when they are remembered."""
+    """Outcomes of one transaction. ``until``: when they are forgotten."""
 
     number: int
     until: int
@@ -110,7 +110,7 @@ def forget_record(number: int) -> KeyValue:
 
 
 async def read_changelog(settings: KafkaSettings, name: str, partition: int) -> Recovered:
-    """What a partition's changelog says now; call it when nobody else can write to it any more.
+    """What a partition's changelog says. Call it when nobody else can write to it any more.
 
     Raises:
         ChangelogError: a record of an open document cannot be read; passing over it would lose the document.
@@ -179,7 +179,7 @@ def _answer_to_json(answer: ReceivedAnswer | None) -> dict[str, Any] | None:
     try:
         value = answer.value.decode()
     except UnicodeDecodeError:
-        value = ""  # no stage message either: nothing can be made of it now, and nothing shall be later
+        value = ""  # as useless as what it stands for: neither is a stage's message
     return {"stage": answer.stage, "value": value, "place": answer.place}
 
 

@@ -1,9 +1,9 @@
 """Writing the outcomes of a partition's documents, and what becomes of one that cannot be written.
 
-A group of outcomes is one transaction. Where a message of it is refused (too large, or a broker does not take it), each
-part is written in a transaction of its own: the outcome that is refused fails its document, with a dead letter of what
-it was made of, and the others are written as they are. An outcome that ends worker after worker is given up as one that
-ends engines is (:mod:`workers.stages.crash_journal`).
+A group of outcomes is one transaction. If one of its messages is refused (it is too large, or a broker does not take
+it), each part of the group is written in a transaction of its own. The outcome that is refused fails its document, and
+a dead letter keeps what it was made of; the other outcomes are written as they are. An outcome that ends worker after
+worker is given up (:mod:`workers.stages.crash_journal`).
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class OutcomeWriter:
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
 
     async def write_group(self, owned: OwnedPartition) -> None:
-        """Write what is settled next, and nothing else of it if any of it cannot be written.
+        """Write the next group. What cannot be written of it fails its document.
 
         Raises:
             RefusedError: not even a dead letter is taken.
@@ -156,7 +156,7 @@ class OutcomeWriter:
         return max((self._journal.deaths(record) for record in self._suspects(owned, group)), default=0)
 
     def _suspects(self, owned: OwnedPartition, group: Group[Ticket]) -> list[Record]:
-        """The messages by which the documents of a group are known again, of those where it is known where they lie."""
+        """The messages by which the crash journal knows the documents of a group, if it is known where they lie."""
         answers = [outcome.answer for outcome in group.outcomes]
         answers += [state.best or state.failed for _, state in group.saves]
         return [self._record_of(owned, answer) for answer in answers if answer is not None and answer.place[0] >= 0]
@@ -191,8 +191,7 @@ class OutcomeWriter:
         return PendingLetter(letter, error.code, None)
 
     def _record_of(self, owned: OwnedPartition, answer: ReceivedAnswer) -> Record:
-        """The message that an answer came in. Of one that has waited for others the headers were not kept: they are as
-        far as the join needs them."""
+        """The message that an answer came in. An open document keeps no headers: here are those that the join needs."""
         if answer.record is not None:
             return answer.record
         topic, key = STAGE_TABLE[answer.stage].output, answer.id.encode()
