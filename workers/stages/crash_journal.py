@@ -55,6 +55,7 @@ class CrashJournal:
         self._now: list[Place] = []
         self._answering: list[Place] = []
         self._blamed: list[Place] = []
+        self._has_blamed = False
         self._deaths: dict[Place, int] = {}
         self._path = self._folder
         self._file: int | None = None
@@ -125,12 +126,13 @@ class CrashJournal:
         """This process ends because of these messages, or of one of them. The journal says so until the process has
         ended, whatever else is worked on."""
         self._blamed += [_place(record) for record in records]
+        self._has_blamed = True
         self._write()
 
     def close(self) -> None:
         """Remove the journal: this process ends in order. It stays if the process ends because of a message."""
         with self._lock:
-            if self._file is not None and not self._blamed:
+            if self._file is not None and not self._has_blamed:
                 with contextlib.suppress(OSError):
                     self._path.unlink()
                 os.close(self._file)

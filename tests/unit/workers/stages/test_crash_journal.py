@@ -120,6 +120,19 @@ def test_who_is_not_at_work_leaves_nothing(tmp_path: Path) -> None:
     assert list((tmp_path / "at-work").iterdir()) == []
 
 
+@pytest.mark.parametrize("blamed", [[], [1]])
+def test_what_a_process_ends_of_is_known_though_it_ends_in_order(tmp_path: Path, blamed: list[int]) -> None:
+    """And so is what it knew of others, whether or not it is known which message it was."""
+    dead = started(tmp_path)
+    dead.begin([record(2)])
+    die(dead)
+    ending = started(tmp_path)
+    ending.blame([record(offset) for offset in blamed])
+    ending.close()
+    die(ending)
+    assert deaths(started(tmp_path), range(1, 3)) == [len(blamed), 1]
+
+
 def test_stages_keep_apart(tmp_path: Path) -> None:
     dead = started(tmp_path, "extract")
     dead.begin([record(1)])
