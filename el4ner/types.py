@@ -1,7 +1,8 @@
 """The values that flow through the method: small, frozen, and free of behaviour.
 
-Offsets are Unicode code points into the *document's* text, half-open, everywhere outside a sentence's own prompts:
-``document.text[span.start:span.end] == span.text`` holds for every span that leaves a stage.
+Offsets are Unicode code points into the *document's* text, half-open: for every span that a pipeline gives,
+``document.text[span.start:span.end] == span.text``. Inside of the stages each sentence is a text of its own
+(:mod:`el4ner.stages.views`).
 """
 
 from __future__ import annotations

@@ -121,11 +121,12 @@ class Calibration:
                 pass
             except (OSError, KeyError, TypeError, ValueError) as error:
                 log.warning("calibration is damaged and is made anew", extra={"path": str(path), "error": str(error)})
-        made = calibrate(sources, spans, kinds, label=label, progress=progress)
-        # The sources are not of the calibration, but by them one that has heard only some of them finds it.
-        told = [asdict(described(source)) for source in sources]
-        write_atomically(path, orjson.dumps({**made.as_json(), "sources": told}, option=orjson.OPT_INDENT_2))
-        return made
+        calibration = calibrate(sources, spans, kinds, label=label, progress=progress)
+        # A combiner that knows only some of the sources finds the file by this list.
+        by_source = [asdict(described(source)) for source in sources]
+        content = {**calibration.as_json(), "sources": by_source}
+        write_atomically(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        return calibration
 
 
 def _figures(data: dict[str, Any] | None) -> Figures | None:
@@ -160,7 +161,7 @@ def calibrate(
         spans: of the pool.
         kinds: how many types there are, none included.
         label: for ``progress``.
-        progress: is told of each source.
+        progress: advances with each source.
     """
     sentences = _sentences(sources, spans)
     rows = spans.rows(sentences)
@@ -173,14 +174,17 @@ def calibrate(
         evidence[source.name] = source.leave_one_out(spans, rows, sentences)[spans.proposed[rows]]
         progress.advance(1)
     progress.done()
-    alone = {name: with_threshold(fit(own, sample.labels), own, sample) for name, own in evidence.items()}
+    alone = {name: with_threshold(fit(floats, sample.labels), floats, sample) for name, floats in evidence.items()}
     ordered = sorted(sources, key=lambda s: (isinstance(s, InContextSource), -alone[s.name][1].f1, s.name))
     together = [evidence[ordered[0].name]]
     weighed = [alone[ordered[0].name]]
     for source in ordered[1:]:
         together.append(np.concatenate([together[-1], evidence[source.name]], axis=1))
         weighed.append(with_threshold(fit(together[-1], sample.labels), together[-1], sample))
-    steps = [Step(source.name, found[0], None, found[1]) for source, found in zip(ordered, weighed, strict=True)]
+    steps = [
+        Step(source.name, combination, None, figures)
+        for source, (combination, figures) in zip(ordered, weighed, strict=True)
+    ]
     settled, figures = _with_margins(steps, together, sample)
     return Calibration(calibration_key(sources, spans), settled, figures, len(sentences), len(sample.labels))
 
@@ -189,7 +193,7 @@ def even_calibration(sources: Sequence[Described], spans: PoolSpans) -> Calibrat
     """Every kind of evidence counts the same, and every source is asked about every span: nothing is estimated."""
     steps = []
     for number, source in enumerate(sources, start=1):
-        features = sum(len(one.features) for one in sources[:number])
+        features = sum(len(earlier.features) for earlier in sources[:number])
         steps.append(Step(source.name, Combination.even(features), NEVER if number < len(sources) else None, None))
     return Calibration(calibration_key(sources, spans), tuple(steps), None, len(spans.texts), len(spans.labels))
 

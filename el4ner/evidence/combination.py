@@ -63,8 +63,8 @@ class Combination:
 
     def confidence(self, probability: Floats) -> Floats:
         """How often a reported entity of that probability is right."""
-        found: Floats = 1 / (1 + np.exp(-(self.slope * _logit(probability) + self.offset)))
-        return found
+        confidence: Floats = 1 / (1 + np.exp(-(self.slope * _logit(probability) + self.offset)))
+        return confidence
 
 
 def _minimize(*arguments: Any, **options: Any) -> Any:
@@ -76,8 +76,8 @@ def _minimize(*arguments: Any, **options: Any) -> Any:
 
 def _logit(probability: Floats) -> Floats:
     inside = np.clip(probability, 1e-6, 1 - 1e-6)
-    found: Floats = np.log(inside) - np.log1p(-inside)
-    return found
+    logit: Floats = np.log(inside) - np.log1p(-inside)
+    return logit
 
 
 def fit_confidence(combination: Combination, probability: Floats, right: npt.NDArray[np.bool_]) -> Combination:
@@ -128,5 +128,5 @@ def fit(evidence: Floats, labels: Ints) -> Combination:
 
     start = np.append(np.full(features, 1.0 / features), 0.0)
     bounds = [(0.0, None)] * features + [(None, None)]
-    found = _minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
-    return Combination(tuple(round(float(w), 4) for w in found[:features]), round(float(found[features]), 4))
+    best = _minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x
+    return Combination(tuple(round(float(weight), 4) for weight in best[:features]), round(float(best[features]), 4))

@@ -61,7 +61,7 @@ class MemberEncoder:
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
         """A surface that occurs twice in a sentence is read once."""
-        asked = [index for index, own in enumerate(spans) if own]
+        asked = [index for index, spans_of in enumerate(spans) if spans_of]
         surfaces = [list(dict.fromkeys(span.text for span in spans[index])) for index in asked]
         results = checks.states(
             self._engine,
@@ -88,9 +88,10 @@ class EmbedderEncoder:
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
         """All spans are embedded in one call, and all sentences in another."""
-        alone = self._embedder.embed([span.text for own in spans for span in own])
-        inside = self._embedder.embed_in_context(texts, [[(span.start, span.end) for span in own] for own in spans])
+        alone = self._embedder.embed([span.text for spans_of in spans for span in spans_of])
+        places = [[(span.start, span.end) for span in spans_of] for spans_of in spans]
+        inside = self._embedder.embed_in_context(texts, places)
         if not len(alone):
             return [np.zeros((0, LAYERS, alone.shape[1]), np.float32) for _ in texts], Usage()
         together: States = np.stack([alone, inside], axis=1)
-        return list(np.split(together, np.cumsum([len(own) for own in spans])[:-1])), Usage()
+        return list(np.split(together, np.cumsum([len(spans_of) for spans_of in spans])[:-1])), Usage()

@@ -37,7 +37,7 @@ def judge_said(said: Floats, combination: Combination, voters: Sequence[str], la
     if not len(said):
         return []
     decisions = combination.decide(said)
-    return [_judgement(decisions, row, own, voters, labels) for row, own in enumerate(said)]
+    return [_judgement(decisions, row, of_span, voters, labels) for row, of_span in enumerate(said)]
 
 
 def _judgement(decisions: Decisions, row: int, said: Floats, voters: Sequence[str], labels: Sequence[str]) -> Judgement:
@@ -77,7 +77,7 @@ class Evidence:
 
     def judge(self, questions: Sequence[SentenceQuestion]) -> tuple[list[list[Judgement]], Usage]:
         """For each question its spans' judgements, in order."""
-        found: list[list[Judgement | None]] = [[None] * len(question.spans) for question in questions]
+        judgements: list[list[Judgement | None]] = [[None] * len(question.spans) for question in questions]
         open_spans = [(q, s) for q, question in enumerate(questions) for s in range(len(question.spans))]
         said: dict[tuple[int, int], list[Floats]] = {place: [] for place in open_spans}
         usage = Usage()
@@ -93,20 +93,20 @@ class Evidence:
                 continue  # nothing is decided before every source has spoken
             together = np.stack([np.concatenate(said[place]) for place in open_spans])
             if last:
-                for (q, s), judged in zip(
+                for (q, s), judgement in zip(
                     open_spans, judge_said(together, step.combination, self._voters, self._labels), strict=True
                 ):
-                    found[q][s] = judged
+                    judgements[q][s] = judgement
                 break
             decisions = step.combination.decide(together)
             going_on = []
             for row, (q, s) in enumerate(open_spans):
                 if step.margin is not None and decisions.margin[row] >= step.margin:
-                    found[q][s] = _judgement(decisions, row, together[row], self._voters, self._labels)
+                    judgements[q][s] = _judgement(decisions, row, together[row], self._voters, self._labels)
                 else:
                     going_on.append((q, s))
             open_spans = going_on
-        return [[one for one in own if one is not None] for own in found], usage
+        return [[judgement for judgement in each if judgement is not None] for each in judgements], usage
 
     def _ask(
         self, source: Source, questions: Sequence[SentenceQuestion], places: Sequence[tuple[int, int]]
@@ -116,8 +116,10 @@ class Evidence:
         for q, s in places:
             by_question.setdefault(q, []).append(s)
         asked = [
-            SentenceQuestion(questions[q].text, tuple(questions[q].spans[s] for s in own), questions[q].demonstrations)
-            for q, own in by_question.items()
+            SentenceQuestion(
+                questions[q].text, tuple(questions[q].spans[s] for s in places_of), questions[q].demonstrations
+            )
+            for q, places_of in by_question.items()
         ]
         answers, usage = source.answer(asked)
         return [row for answer in answers for row in answer], usage

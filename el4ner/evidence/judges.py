@@ -56,7 +56,7 @@ def neighbours(
     if not len(known):
         return np.tile(np.log(prior).astype(np.float32), (len(queries), 1))
     count = min(NEIGHBOURS, len(known))
-    found = np.empty((len(queries), kinds), dtype=np.float32)
+    likelihoods = np.empty((len(queries), kinds), dtype=np.float32)
     for start in range(0, len(queries), _ROWS):
         cosines = queries[start : start + _ROWS] @ known.T
         if apart is not None:
@@ -68,8 +68,8 @@ def neighbours(
         np.add.at(votes, (rows, labels[nearest].ravel()), weights.ravel())
         votes += 1e-30 * prior  # where nobody votes, the frequencies alone
         shares = votes / votes.sum(axis=1, keepdims=True)
-        found[start : start + _ROWS] = np.log((shares + PRIOR_SHARE * prior) / (1 + PRIOR_SHARE))
-    return found
+        likelihoods[start : start + _ROWS] = np.log((shares + PRIOR_SHARE * prior) / (1 + PRIOR_SHARE))
+    return likelihoods
 
 
 @dataclass(frozen=True, eq=False)

@@ -72,9 +72,9 @@ def with_threshold(combination: Combination, evidence: Floats, sample: Sample) -
     likely = combination.log_probabilities(evidence)
     none = likely.shape[1] - 1
     tried = [(sample.figures(decide(likely, threshold), none), threshold) for threshold in THRESHOLDS]
-    figures, threshold = max(tried, key=lambda one: (one[0].f1, -abs(one[1])))
+    figures, threshold = max(tried, key=lambda trial: (trial[0].f1, -abs(trial[1])))
     decisions = decide(likely, threshold)
     reported = sample.entities(decisions, none)
     right = decisions.chosen[reported] == sample.labels[reported]
-    found = replace(combination, threshold=threshold)
-    return fit_confidence(found, decisions.confidence[reported], right), figures
+    chosen = replace(combination, threshold=threshold)
+    return fit_confidence(chosen, decisions.confidence[reported], right), figures

@@ -94,42 +94,42 @@ class StateSource:
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """The encoder reads the sentences, and its vectors are compared with the memory's."""
         states, usage = self._encoder.encode([q.text for q in questions], [q.spans for q in questions])
-        counts = [len(own) for own in states]
+        counts = [len(states_of) for states_of in states]
         if not sum(counts):
             return [np.zeros((0, len(self.features), self._kinds), np.float32) for _ in questions], usage
-        queries = self._memory.comparable(np.concatenate([own for own in states if len(own)]))
-        found = []
+        queries = self._memory.comparable(np.concatenate([states_of for states_of in states if len(states_of)]))
+        features = []
         for kind in self._using:
-            for layer, own in enumerate(queries):
+            for layer, vectors in enumerate(queries):
                 if kind == "neighbours":
-                    found.append(neighbours(own, self._memory.vectors[layer], self._labels, self._kinds))
+                    features.append(neighbours(vectors, self._memory.vectors[layer], self._labels, self._kinds))
                 else:
-                    found.append(self._prototypes[layer].of_spans(own))
-        return list(np.split(np.stack(found, axis=1), np.cumsum(counts)[:-1])), usage
+                    features.append(self._prototypes[layer].of_spans(vectors))
+        return list(np.split(np.stack(features, axis=1), np.cumsum(counts)[:-1])), usage
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
         """Nothing is read again: the memory has the states."""
         del sentences
         owners = spans.sentences
-        found = []
+        features = []
         for kind in self._using:
             for vectors in self._memory.vectors:
                 if kind == "neighbours":
                     apart = (owners[rows], owners)
-                    found.append(neighbours(vectors[rows], vectors, self._labels, self._kinds, apart=apart))
+                    features.append(neighbours(vectors[rows], vectors, self._labels, self._kinds, apart=apart))
                 else:
-                    found.append(self._cross_fitted(vectors, owners)[rows])
-        return np.stack(found, axis=1)
+                    features.append(self._cross_fitted(vectors, owners)[rows])
+        return np.stack(features, axis=1)
 
     def _cross_fitted(self, vectors: Floats, owners: Ints) -> Floats:
         fold = np.unique(owners, return_inverse=True)[1] % FOLDS
-        found = np.zeros((len(vectors), self._kinds), dtype=np.float32)
+        likelihoods = np.zeros((len(vectors), self._kinds), dtype=np.float32)
         for number in range(FOLDS):
             inside = fold == number
             if inside.any():
                 rule = Prototypes.of(vectors[~inside], self._labels[~inside], self._kinds)
-                found[inside] = rule.of_spans(vectors[inside])
-        return found
+                likelihoods[inside] = rule.of_spans(vectors[inside])
+        return likelihoods
 
 
 Ask = Callable[[Sequence[SentenceQuestion]], tuple[list[Floats], Usage]]
@@ -160,18 +160,18 @@ class InContextSource:
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """The member is asked, and what it says is made to probabilities."""
         answers, usage = self._ask(questions)
-        return [log_softmax(own)[:, None, :] for own in answers], usage
+        return [log_softmax(scores)[:, None, :] for scores in answers], usage
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
         """Asks the member about every sentence: minutes."""
-        found: list[Floats] = []
+        answers: list[Floats] = []
         # Demonstrations are found by what is proposed, as in the stream, which knows no labels.
         flags = iter(spans.proposed[rows].tolist())
         proposed = [[span.text for span in spans.spans[place] if next(flags)] for place in sentences]
         for start in range(0, len(sentences), 8):
             texts = [spans.texts[place] for place in sentences[start : start + 8]]
-            own = [spans.spans[place] for place in sentences[start : start + 8]]
+            asked = [spans.spans[place] for place in sentences[start : start + 8]]
             shown = self._retrieve(texts, proposed[start : start + 8])
-            questions = [SentenceQuestion(*one) for one in zip(texts, own, shown, strict=True)]
-            found += self.answer(questions)[0]
-        return np.concatenate(found)
+            questions = [SentenceQuestion(*each) for each in zip(texts, asked, shown, strict=True)]
+            answers += self.answer(questions)[0]
+        return np.concatenate(answers)

@@ -79,13 +79,13 @@ class PoolSpans:
                 continue
             owner = first_with.setdefault(sentence.text, index)
             gold = {span: types[label] for span, label in sentence.spans}
-            found = set(propose(sentence))
-            own = tuple(sorted(gold.keys() | found))
+            proposals = set(propose(sentence))
+            in_sentence = tuple(sorted(gold.keys() | proposals))
             texts.append(sentence.text)
-            spans.append(own)
-            labels += [gold.get(span, len(types)) for span in own]
-            owners += [owner] * len(own)
-            proposed += [span in found for span in own]
+            spans.append(in_sentence)
+            labels += [gold.get(span, len(types)) for span in in_sentence]
+            owners += [owner] * len(in_sentence)
+            proposed += [span in proposals for span in in_sentence]
         return cls(
             tuple(texts),
             tuple(spans),
@@ -97,7 +97,7 @@ class PoolSpans:
     @cached_property
     def first_rows(self) -> npt.NDArray[np.int64]:
         """The row of each sentence's first span, and behind them the number of rows."""
-        return np.cumsum([0, *(len(own) for own in self.spans)], dtype=np.int64)
+        return np.cumsum([0, *(len(in_sentence) for in_sentence in self.spans)], dtype=np.int64)
 
     def rows(self, sentences: Sequence[int]) -> npt.NDArray[np.int64]:
         """The rows of the spans of these sentences (places in ``texts``), in their order."""
@@ -108,8 +108,8 @@ class PoolSpans:
     def fingerprint(self) -> str:
         """Of texts, spans and labels."""
         digest = hashlib.sha256()
-        for text, own in zip(self.texts, self.spans, strict=True):
-            digest.update(repr((text, [(span.start, span.end) for span in own])).encode("utf-8", "surrogatepass"))
+        for text, spans in zip(self.texts, self.spans, strict=True):
+            digest.update(repr((text, [(span.start, span.end) for span in spans])).encode("utf-8", "surrogatepass"))
         digest.update(self.labels.tobytes())
         return digest.hexdigest()[:16]
 
@@ -178,9 +178,9 @@ def _read(spans: PoolSpans, encoder: SpanEncoder, label: str, progress: Progress
     read: dict[int, States] = {}
     for start in range(0, len(order), _BATCH):
         batch = order[start : start + _BATCH]
-        found, _ = encoder.encode([spans.texts[i] for i in batch], [spans.spans[i] for i in batch])
-        read.update(zip(batch, found, strict=True))
+        states, _ = encoder.encode([spans.texts[i] for i in batch], [spans.spans[i] for i in batch])
+        read.update(zip(batch, states, strict=True))
         progress.advance(len(batch))
     progress.done()
-    states = [read[i] for i in range(len(order))]
-    return np.concatenate(states) if states else np.zeros((0, 2, 1), dtype=np.float32)
+    in_order = [read[i] for i in range(len(order))]
+    return np.concatenate(in_order) if in_order else np.zeros((0, 2, 1), dtype=np.float32)

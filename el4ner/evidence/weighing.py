@@ -70,7 +70,7 @@ class Weighing:
 
     def missing(self, speakers: Sequence[Speaker]) -> ConfigError:
         """What to say where :meth:`of` knows nothing."""
-        names = ", ".join(one.name for one in speakers)
+        names = ", ".join(speaker.name for speaker in speakers)
         return ConfigError(
             f"no calibration in {self._folder} says how to weigh what {names} said of "
             f"pool {self._pool!r}: run el4ner calibrate --fresh {self._pool} with the same configuration, on a machine "
@@ -78,15 +78,14 @@ class Weighing:
         )
 
     def _found(self, speakers: Sequence[Speaker], expected: Sequence[str]) -> Weighed | None:
-        exact = self._read(calibration_file(self._folder, calibration_key(speakers, self._spans)))
+        exact, _ = self._read(calibration_file(self._folder, calibration_key(speakers, self._spans)))
         if exact is not None and covers(speakers, expected):
-            return _whole(exact[0])
+            return _whole(exact)
         best: tuple[int, Calibration, Sequence[Speaker], set[str]] | None = None
         for path in sorted(self._folder.glob("calibration-*.json")):
-            found = self._read(path)
-            if found is None or found[1] is None or not covers(found[1], expected):
+            calibration, sources = self._read(path)
+            if calibration is None or sources is None or not covers(sources, expected):
                 continue
-            calibration, sources = found[0], found[1]
             if calibration.key != calibration_key(sources, self._spans):
                 continue  # of another pool
             heard = _heard(sources, speakers)
@@ -94,29 +93,30 @@ class Weighing:
                 best = (len(heard), calibration, sources, heard)
         return None if best is None else _part(*best[1:])
 
-    def _read(self, path: Path) -> tuple[Calibration, list[Speaker] | None] | None:
-        """A calibration, and the sources that it was made of; None for these in a file of el4ner 0.1."""
+    def _read(self, path: Path) -> tuple[Calibration | None, list[Speaker] | None]:
+        """A calibration, None if it cannot be read; and the sources that it was made of, None in a file of
+        el4ner 0.1."""
         try:
             data = orjson.loads(path.read_bytes())
-            told = data.get("sources")
-            return Calibration.from_json(data), None if told is None else [_speaker(one) for one in told]
+            sources = data.get("sources")
+            return Calibration.from_json(data), None if sources is None else [_speaker(source) for source in sources]
         except FileNotFoundError:
-            return None
+            return None, None
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             log.warning("a calibration cannot be read: %s", error, extra={"path": str(path)})
-            return None
+            return None, None
 
 
 def covers(speakers: Collection[Speaker], expected: Collection[str]) -> bool:
     """Whether these are the sources of that whole ensemble."""
-    return {one.voter for one in speakers} - {EMBEDDER} == set(expected)
+    return {speaker.voter for speaker in speakers} - {EMBEDDER} == set(expected)
 
 
 def _heard(sources: Sequence[Speaker], speakers: Collection[Speaker]) -> set[str]:
     """The names of the sources that have spoken; a member's only if all of them have."""
     spoken = set(speakers)
-    silent = {one.voter for one in sources if one not in spoken}
-    return {one.name for one in sources if one.voter not in silent}
+    silent = {source.voter for source in sources if source not in spoken}
+    return {source.name for source in sources if source.voter not in silent}
 
 
 def _whole(calibration: Calibration) -> Weighed:
@@ -129,12 +129,12 @@ def _whole(calibration: Calibration) -> Weighed:
 
 def _part(calibration: Calibration, sources: Sequence[Speaker], heard: Collection[str]) -> Weighed:
     whole = _whole(calibration)
-    widths = {one.name: len(one.features) for one in sources}
+    widths = {source.name: len(source.features) for source in sources}
     weights = iter(whole.combination.weights)
     kept: list[float] = []
     for name in whole.sources:
-        own = [next(weights) for _ in range(widths[name])]
-        kept += own if name in heard else []
+        of_source = [next(weights) for _ in range(widths[name])]
+        kept += of_source if name in heard else []
     total, sum_kept = sum(whole.combination.weights), sum(kept)
     # Where the others were given no weight at all, they all count the same now.
     scaled = tuple(weight * total / sum_kept if sum_kept > 0 else total / len(kept) for weight in kept)

@@ -72,7 +72,7 @@ def of_the_same_pool(item: Judgeable, pool: Pool) -> Judgeable:
             "before: give all workers the same pool",
             code="pool-mismatch",
         )
-    if any(not 0 <= shown < len(pool.sentences) for one in item.sentences for shown in one.demonstrations):
+    if any(not 0 <= shown < len(pool.sentences) for sentence in item.sentences for shown in sentence.demonstrations):
         raise DocumentError(
             f"a demonstration is none of the {len(pool.sentences)} sentences of pool {pool.name!r}",
             code="pool-mismatch",

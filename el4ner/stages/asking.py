@@ -39,8 +39,8 @@ def ask_members(
             )
             for item in batch
         ], usage
-    said, usage = _said(asked, sources)
-    answers = iter(said)
+    scores, usage = _said(asked, sources)
+    answers = iter(scores)
     return [
         SentenceAnswers(
             item.sentence,
@@ -62,8 +62,8 @@ def written(
     for engine in engines if batch else ():
         labels, used = _written(batch, engine, context)
         usage += used
-        for own_votes, own_labels in zip(votes, labels, strict=True):
-            for vote, label in zip(own_votes, own_labels, strict=True):
+        for votes_of, labels_of in zip(votes, labels, strict=True):
+            for vote, label in zip(votes_of, labels_of, strict=True):
                 if label is not None:
                     vote[engine.name] = label
     return votes, usage
@@ -75,14 +75,14 @@ def scored(
     """Scored mode without evidence: for each sentence the members' log-probabilities in context, ``[spans, members,
     types + none]``."""
     questions = [question(item) for item in batch]
-    said: list[list[Floats]] = [[] for _ in batch]
+    by_sentence: list[list[Floats]] = [[] for _ in batch]
     usage = Usage()
     for engine in engines if batch else ():
         answers, used = type_scores(questions, engine, context)
         usage += used
-        for own, answer in zip(said, answers, strict=True):
-            own.append(log_softmax(answer))
-    return [np.stack(own, axis=1) for own in said], usage
+        for scores, answer in zip(by_sentence, answers, strict=True):
+            scores.append(log_softmax(answer))
+    return [np.stack(scores, axis=1) for scores in by_sentence], usage
 
 
 def question(item: SentenceCandidates) -> SentenceQuestion:
@@ -95,14 +95,14 @@ def question(item: SentenceCandidates) -> SentenceQuestion:
 def _said(batch: Sequence[SentenceCandidates], sources: Sequence[Source]) -> tuple[list[Floats], Usage]:
     """For each sentence ``[spans, features of all sources, types + none]``."""
     questions = [question(item) for item in batch]
-    said: list[list[Floats]] = [[] for _ in batch]
+    by_sentence: list[list[Floats]] = [[] for _ in batch]
     usage = Usage()
     for source in sources if batch else ():
         answers, used = source.answer(questions)
         usage += used
-        for own, answer in zip(said, answers, strict=True):
-            own.append(answer)
-    return [np.concatenate(own, axis=1) for own in said], usage
+        for scores, answer in zip(by_sentence, answers, strict=True):
+            scores.append(answer)
+    return [np.concatenate(scores, axis=1) for scores in by_sentence], usage
 
 
 def _written(

@@ -34,9 +34,9 @@ def classify(
         typed, usage = _by_scores(asked, engines, context)
     else:
         typed, usage = _by_evidence(asked, context.evidence)
-    found = iter(typed)
+    answers = iter(typed)
     return [
-        SentenceTypes(item.sentence, item.demonstrations, next(found) if item.candidates else ()) for item in batch
+        SentenceTypes(item.sentence, item.demonstrations, next(answers) if item.candidates else ()) for item in batch
     ], usage
 
 
@@ -45,20 +45,24 @@ def _by_votes(
 ) -> tuple[list[tuple[TypedSpan, ...]], Usage]:
     votes, usage = written(batch, engines, context)
     tie_winner = engines[-1].name if engines else ""
-    return [by_majority(item.candidates, own, tie_winner) for item, own in zip(batch, votes, strict=True)], usage
+    return [
+        by_majority(item.candidates, votes_of, tie_winner) for item, votes_of in zip(batch, votes, strict=True)
+    ], usage
 
 
 def _by_scores(
     batch: Sequence[SentenceCandidates], engines: Sequence[Engine], context: StageContext
 ) -> tuple[list[tuple[TypedSpan, ...]], Usage]:
-    said, usage = scored(batch, engines, context)
+    scores, usage = scored(batch, engines, context)
     names = [engine.name for engine in engines]
-    return [by_mean(item.candidates, own, names, context.labels) for item, own in zip(batch, said, strict=True)], usage
+    return [
+        by_mean(item.candidates, of_item, names, context.labels) for item, of_item in zip(batch, scores, strict=True)
+    ], usage
 
 
 def _by_evidence(batch: Sequence[SentenceCandidates], evidence: Evidence) -> tuple[list[tuple[TypedSpan, ...]], Usage]:
     judgements, usage = evidence.judge([question(item) for item in batch])
-    return [judged(item.candidates, own) for item, own in zip(batch, judgements, strict=True)], usage
+    return [judged(item.candidates, of_item) for item, of_item in zip(batch, judgements, strict=True)], usage
 
 
 def softmax(scores: Sequence[CandidateScore]) -> list[float]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -103,7 +104,7 @@ class Combiner:
         first = ordered[0][1]
         self._context_of(first.manifest)
         sentences = tuple(
-            self._union(own, expected) for own in zip(*(part.sentences for _, part in ordered), strict=True)
+            self._union(proposed, expected) for proposed in zip(*(part.sentences for _, part in ordered), strict=True)
         )
         check_spans(sum(len(sentence.candidates) for sentence in sentences), self._settings.method)
         manifest = _manifest(ordered, expected, [name for members, _ in ordered for name in members], None)
@@ -123,8 +124,8 @@ class Combiner:
         evidence = None
         if first.manifest.mode is Mode.PAPER:
             typed = [
-                by_majority(own[0].candidates, _votes(own, expected), expected[-1])
-                for own in zip(*(part.sentences for _, part in ordered), strict=True)
+                by_majority(answers[0].candidates, _votes(answers, expected), expected[-1])
+                for answers in zip(*(part.sentences for _, part in ordered), strict=True)
             ]
         else:
             said = _Said([part for _, part in ordered], expected, context.labels)
@@ -136,8 +137,8 @@ class Combiner:
                 heard = [said.voter(name) for name in weighed.sources]
         manifest = _manifest(ordered, expected, heard, evidence)
         sentences = tuple(
-            SentenceTypes(item.sentence, item.demonstrations, own)
-            for item, own in zip(first.sentences, typed, strict=True)
+            SentenceTypes(item.sentence, item.demonstrations, spans)
+            for item, spans in zip(first.sentences, typed, strict=True)
         )
         return DocumentTypes(first.document, manifest, sentences, _usage(ordered))
 
@@ -159,14 +160,14 @@ class Combiner:
 
     @staticmethod
     def _union(parts: Sequence[SentenceCandidates], expected: Sequence[str]) -> SentenceCandidates:
-        found: dict[Span, dict[str, None]] = {}
+        proposers: dict[Span, dict[str, None]] = {}
         for part in parts:
             for candidate in part.candidates:
-                found.setdefault(candidate.span, {}).update(dict.fromkeys(candidate.proposed_by))
+                proposers.setdefault(candidate.span, {}).update(dict.fromkeys(candidate.proposed_by))
         place = {name: number for number, name in enumerate((CHUNKS, LEXICON, *expected))}
         candidates = tuple(
             SpanCandidate(span, tuple(sorted(names, key=lambda name: place.get(name, len(place)))))
-            for span, names in sorted(found.items())
+            for span, names in sorted(proposers.items())
         )
         dropped = sum(part.dropped for part in parts)
         return SentenceCandidates(parts[0].sentence, parts[0].demonstrations, candidates, dropped)
@@ -174,7 +175,7 @@ class Combiner:
     def _weighed(self, said: _Said, expected: Sequence[str], pool: Pool) -> Weighed | None:
         """None: the mean decides."""
         method = self._settings.method
-        by_mean = goes_by_mean(method, shows_states=any(one.by_states for one in said.speakers))
+        by_mean = goes_by_mean(method, shows_states=any(speaker.by_states for speaker in said.speakers))
         if by_mean and (covers(said.speakers, expected) or goes_by_mean(method, shows_states=True)):
             return None
         weighing = self._weighings.get(pool.name)
@@ -183,7 +184,7 @@ class Combiner:
             weighing = Weighing(pool.name, spans, self._folder, even=method.weights == "even")
             self._weighings[pool.name] = weighing
         weighed = weighing.of(said.speakers, expected)
-        # Those who have answered show no states; what the others would, nothing is known of where nothing is found.
+        # Where no member that answered shows hidden states and nothing is calibrated for them, the mean decides.
         if weighed is None and not by_mean:
             raise weighing.missing(said.speakers)
         return weighed
@@ -196,41 +197,42 @@ class _Said:
         self._candidates = [item.candidates for item in parts[0].sentences]
         self._labels = labels
         self._columns: dict[str, Floats] = {}
-        found: dict[str, Speaker] = {}
+        by_name: dict[str, Speaker] = {}
         for part in parts:
             numbers = self._numbers(part)
             column = 0
             for speaker in part.speakers:
                 width = len(speaker.features)
                 # Every process of an ensemble that goes by the embedder's vectors says the same about them.
-                if speaker.name not in found:
-                    found[speaker.name] = speaker
+                if speaker.name not in by_name:
+                    by_name[speaker.name] = speaker
                     self._columns[speaker.name] = numbers[:, column : column + width]
                 column += width
         place = {name: number for number, name in enumerate((EMBEDDER, *expected))}
         self.speakers = sorted(
-            found.values(), key=lambda one: (not one.by_states, place.get(one.voter, len(place)), one.name)
+            by_name.values(),
+            key=lambda speaker: (not speaker.by_states, place.get(speaker.voter, len(place)), speaker.name),
         )
 
     def voter(self, source: str) -> str:
         """Whose vote a source's is."""
-        return next(one.voter for one in self.speakers if one.name == source)
+        return next(speaker.voter for speaker in self.speakers if speaker.name == source)
 
     def by_mean(self) -> list[tuple[TypedSpan, ...]]:
         """As :func:`~el4ner.stages.deciding.by_mean` decides."""
-        said = np.concatenate([self._columns[one.name] for one in self.speakers], axis=1)
-        voters = [one.voter for one in self.speakers]
+        numbers = np.concatenate([self._columns[speaker.name] for speaker in self.speakers], axis=1)
+        voters = [speaker.voter for speaker in self.speakers]
         return [
-            by_mean(candidates, own, voters, self._labels)
-            for candidates, own in zip(self._candidates, self._by_sentence(said), strict=True)
+            by_mean(candidates, of_sentence, voters, self._labels)
+            for candidates, of_sentence in zip(self._candidates, self._by_sentence(numbers), strict=True)
         ]
 
     def by_weights(self, weighed: Weighed) -> list[tuple[TypedSpan, ...]]:
         """As :func:`~el4ner.evidence.judge_said` decides."""
-        said = np.concatenate([self._columns[name] for name in weighed.sources], axis=1)
+        numbers = np.concatenate([self._columns[name] for name in weighed.sources], axis=1)
         voters = [self.voter(name) for name in weighed.sources for _ in range(self._columns[name].shape[1])]
-        found = iter(judge_said(said, weighed.combination, voters, self._labels))
-        return [judged(own, [next(found) for _ in own]) for own in self._candidates]
+        judgements = iter(judge_said(numbers, weighed.combination, voters, self._labels))
+        return [judged(candidates, list(islice(judgements, len(candidates)))) for candidates in self._candidates]
 
     def _numbers(self, part: DocumentAnswers) -> Floats:
         """``[spans of all sentences, features, types + none]``."""
@@ -243,9 +245,9 @@ class _Said:
             )
         return np.concatenate([np.zeros((0, features, len(self._labels)), np.float32), *said])
 
-    def _by_sentence(self, said: Floats) -> list[Floats]:
-        ends = np.cumsum([len(own) for own in self._candidates])
-        return np.split(said, ends[:-1]) if len(ends) else []
+    def _by_sentence(self, numbers: Floats) -> list[Floats]:
+        ends = np.cumsum([len(candidates) for candidates in self._candidates])
+        return np.split(numbers, ends[:-1]) if len(ends) else []
 
 
 def _in_order(parts: Sequence[Part[Result]], expected: Sequence[str]) -> list[Part[Result]]:

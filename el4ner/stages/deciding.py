@@ -19,8 +19,8 @@ def by_majority(
 ) -> tuple[TypedSpan, ...]:
     """Paper mode; see :func:`majority`."""
     return tuple(
-        TypedSpan(candidate, *majority(own, tie_winner), dict(own))
-        for candidate, own in zip(candidates, votes, strict=True)
+        TypedSpan(candidate, *majority(votes_of, tie_winner), dict(votes_of))
+        for candidate, votes_of in zip(candidates, votes, strict=True)
     )
 
 
@@ -46,8 +46,8 @@ def by_mean(
     ``said``: log-probabilities ``[spans, members, labels]``.
     """
     typed = []
-    for candidate, own in zip(candidates, said, strict=True):
-        beliefs = [dict(zip(labels, np.exp(row).tolist(), strict=True)) for row in own]
+    for candidate, scores in zip(candidates, said, strict=True):
+        beliefs = [dict(zip(labels, np.exp(row).tolist(), strict=True)) for row in scores]
         mean = {label: sum(belief[label] for belief in beliefs) / len(beliefs) for label in labels}
         winner = max(mean, key=lambda label: mean[label])
         votes = {
@@ -60,6 +60,6 @@ def by_mean(
 def judged(candidates: Sequence[SpanCandidate], judgements: Sequence[Judgement]) -> tuple[TypedSpan, ...]:
     """As the evidence has it (:mod:`el4ner.evidence`)."""
     return tuple(
-        TypedSpan(candidate, found.type, found.confidence, found.votes)
-        for candidate, found in zip(candidates, judgements, strict=True)
+        TypedSpan(candidate, judgement.type, judgement.confidence, judgement.votes)
+        for candidate, judgement in zip(candidates, judgements, strict=True)
     )

@@ -148,7 +148,7 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
         surfaces.setdefault(sentence.text, set()).update(
             comparable(span.text.strip()).form for span, _ in sentence.spans
         )
-    seen = Counter(surface for own in surfaces.values() for surface in own)
+    seen = Counter(surface for in_sentence in surfaces.values() for surface in in_sentence)
 
     def of(sentence: PoolSentence) -> list[Span]:
         proposed: set[Span] = set()
@@ -156,12 +156,12 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
         if CHUNKS in proposers:
             proposed.update(chunk.span for chunk in chunks(sentence.text, context.pool.text_kind))
         if LEXICON in proposers:
-            own = surfaces[sentence.text]
+            here = surfaces[sentence.text]
             # Found as it is written, or by a surface in lower case, which is found in any.
             labelled.update(
                 span
                 for span in context.pool.lexicon.find(sentence.text)
-                if any(seen[form] > (form in own) for form in _forms(span.text))
+                if any(seen[form] > (form in here) for form in _forms(span.text))
             )
         return _considered(sentence.text, proposed | labelled, context.pool, first=labelled)
 
@@ -197,7 +197,7 @@ def propose(
             for surface in parse_spans(f"-{result.text}"):
                 for span in filter(gate.admits, find_mentions(surface, sentences[index].text)):
                     surfaces[index][span.text] = None
-    return [list(found) for found in surfaces], usage
+    return [list(spans) for spans in surfaces], usage
 
 
 def _generate(batch: Sequence[SentenceInput], engine: Engine, context: StageContext) -> tuple[list[list[str]], Usage]:

@@ -37,7 +37,7 @@ def type_scores(
     results = checks.score(engine, requests)
     answers: list[Floats] = []
     for question, names, result in zip(questions, surfaces, results, strict=True):
-        row = {name: [score.logprob for score in scores] for name, scores in zip(names, result.scores, strict=True)}
-        found = [row[span.text] for span in question.spans]
-        answers.append(np.asarray(found, dtype=np.float32).reshape(len(found), len(labels)))
+        row = {name: [score.logprob for score in each] for name, each in zip(names, result.scores, strict=True)}
+        scores = [row[span.text] for span in question.spans]
+        answers.append(np.asarray(scores, dtype=np.float32).reshape(len(scores), len(labels)))
     return answers, sum((result.usage for result in results), Usage())

@@ -52,7 +52,7 @@ def make_evidence(
             log.info("no member shows its hidden states: types go by the members' answers in context")
         return {}
     prompts = PromptSet(method.prompt_version)
-    made = {}
+    by_pool = {}
     for name, pool in pools.items():
         context = StageContext(pool, prompts, method)
         spans = pool_spans(context)
@@ -67,8 +67,8 @@ def make_evidence(
                 calibration = Calibration.open(
                     folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh
                 )
-        made[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
-    return made
+        by_pool[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
+    return by_pool
 
 
 def make_sources(
@@ -81,20 +81,20 @@ def make_sources(
     folder: Path,
     progress: Progress,
 ) -> dict[str, list[Source]]:
-    """As :func:`make_evidence`, for members that say their part in a process of their own: what they speak by, by
-    pool, and no weights. Where types go by the mean of the answers in context, they speak in context. None in paper
-    mode."""
+    """The sources of every pool, by name, for members that answer in a process of their own: as :func:`make_evidence`
+    has them, without weights. Where types go by the mean of the answers in context, members answer in context. There
+    are none in paper mode."""
     method = settings.method
     if method.mode is Mode.PAPER:
         return {}
     prompts = PromptSet(method.prompt_version)
-    made = {}
+    by_pool = {}
     for name, pool in pools.items():
         context = StageContext(pool, prompts, method)
         with exclusive(folder / f"{pool.fingerprint}.lock"):
             spans = pool_spans(context)
-            made[name] = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
-    return made
+            by_pool[name] = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
+    return by_pool
 
 
 def goes_by_mean(method: MethodSettings, *, shows_states: bool) -> bool:
@@ -119,7 +119,7 @@ def _sources(
     folder: Path,
     progress: Progress,
 ) -> list[Source]:
-    """Everybody who speaks: by states first, then in context, both in the ensemble's order."""
+    """Sources by hidden states first, then those that answer in context, both in the ensemble's order."""
     method, pool = settings.method, context.pool
     by_states = _state_kinds(method)
     members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}

@@ -23,9 +23,9 @@ def size_of(item: Sentence | SentenceCandidates | SentenceTypes) -> int:
     if isinstance(item, Sentence):
         return cost(item.text)
     spans = (
-        [one.span for one in item.candidates]
+        [candidate.span for candidate in item.candidates]
         if isinstance(item, SentenceCandidates)
-        else [one.candidate.span for one in item.typed]
+        else [typed.candidate.span for typed in item.typed]
     )
     return cost(item.sentence.text) + sum(cost(span.text) for span in spans)
 
@@ -41,23 +41,23 @@ def in_slices(
     ``most`` is a slice of its own."""
     answers: list[Answer] = []
     usage = Usage()
-    for some in _slices(items, most):
-        found, used = ask(some)
-        answers += found
+    for batch in _slices(items, most):
+        answered, used = ask(batch)
+        answers += answered
         usage += used
         progress()
     return answers, usage
 
 
 def _slices(items: Sequence[Item], most: int) -> Iterator[list[Item]]:
-    some: list[Item] = []
+    batch: list[Item] = []
     size = 0
     for item in items:
-        own = size_of(item)
-        if some and size + own > most:
-            yield some
-            some, size = [], 0
-        some.append(item)
-        size += own
-    if some:
-        yield some
+        more = size_of(item)
+        if batch and size + more > most:
+            yield batch
+            batch, size = [], 0
+        batch.append(item)
+        size += more
+    if batch:
+        yield batch

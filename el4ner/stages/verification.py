@@ -75,7 +75,7 @@ def verify_pool(
         sentences = [_whole(spans.texts[place]) for place in places[start : start + _BATCH]]
         shown = [item.demonstrations for item in demonstrate(sentences)]
         batch = [
-            SentenceTypes(*one) for one in zip(sentences, shown, typed[start : start + len(sentences)], strict=True)
+            SentenceTypes(*each) for each in zip(sentences, shown, typed[start : start + len(sentences)], strict=True)
         ]
         began = clock()
         judged += validate(batch, verifier, context)[0]
@@ -132,10 +132,10 @@ def _gold(spans: PoolSpans, types: Sequence[str]) -> list[tuple[tuple[int, int, 
     return [
         tuple(
             (span.start, span.end, types[labels[row]])
-            for row, span in enumerate(own, start=start)
+            for row, span in enumerate(spans_of, start=start)
             if labels[row] < len(types)
         )
-        for own, start in zip(spans.spans, spans.first_rows.tolist(), strict=False)
+        for spans_of, start in zip(spans.spans, spans.first_rows.tolist(), strict=False)
     ]
 
 
