@@ -98,6 +98,13 @@ class Usage:
             self.new_tokens + other.new_tokens,
         )
 
+    def __sub__(self, other: Usage) -> Usage:
+        return Usage(
+            self.prompt_tokens - other.prompt_tokens,
+            self.cached_tokens - other.cached_tokens,
+            self.new_tokens - other.new_tokens,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class SpanCandidate:

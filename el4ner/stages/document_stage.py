@@ -7,8 +7,8 @@ new it is asked slice by slice (:mod:`~el4ner.stages.slices`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from dataclasses import astuple, dataclass
+from itertools import accumulate, islice, pairwise
 from typing import Any, Generic, Protocol, TypeVar
 
 from el4ner.errors import DocumentError
@@ -42,6 +42,7 @@ Answer = TypeVar("Answer")
 Result = TypeVar("Result")
 Value = TypeVar("Value")
 Made = TypeVar("Made")
+ManifestOf = Callable[[StageName, str], Manifest]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,7 @@ class DocumentStage(Generic[Given, Item, Asked, Answer, Result]):
         self,
         batch: Sequence[Given],
         context_of: Callable[[Document], StageContext],
-        manifest_of: Callable[[StageName, str], Manifest],
+        manifest_of: ManifestOf,
         progress: Callable[[], None],
     ) -> list[Result | DocumentError]:
         """A result for each document, or its error: once for each pool, over that pool's documents.
@@ -78,7 +79,7 @@ class DocumentStage(Generic[Given, Item, Asked, Answer, Result]):
         Args:
             batch: what the stage is given.
             context_of: of the document's pool.
-            manifest_of: who answers for this stage about documents of a pool.
+            manifest_of: who answers for a stage about documents of a pool.
             progress: is called behind each slice.
         """
         results: dict[int, Result | DocumentError] = {}
@@ -93,24 +94,23 @@ class DocumentStage(Generic[Given, Item, Asked, Answer, Result]):
             contexts[context.pool.name] = context
             by_pool.setdefault(context.pool.name, []).append((place, item))
         for pool, numbered in by_pool.items():
-            manifest = manifest_of(self.name, pool)
-            answers = self._or_alone([item for _, item in numbered], contexts[pool], manifest, progress)
+            answers = self._or_alone([item for _, item in numbered], contexts[pool], manifest_of, progress)
             results.update(zip((place for place, _ in numbered), answers, strict=True))
         return [results[place] for place in range(len(batch))]
 
     def _or_alone(
-        self, items: Sequence[Item], context: StageContext, manifest: Manifest, progress: Callable[[], None]
+        self, items: Sequence[Item], context: StageContext, manifest_of: ManifestOf, progress: Callable[[], None]
     ) -> list[Result | DocumentError]:
         """A document whose sentence fits no model is found only while prompts are made: then each is asked alone."""
         try:
-            return [*self._answer(items, context, manifest, progress)]
+            return [*self._answer(items, context, manifest_of, progress)]
         except DocumentError as error:
             if len(items) == 1:
                 return [error]
-            return [result for item in items for result in self._or_alone([item], context, manifest, progress)]
+            return [result for item in items for result in self._or_alone([item], context, manifest_of, progress)]
 
     def _answer(
-        self, items: Sequence[Item], context: StageContext, manifest: Manifest, progress: Callable[[], None]
+        self, items: Sequence[Item], context: StageContext, manifest_of: ManifestOf, progress: Callable[[], None]
     ) -> list[Result]:
         by_item = [self.sentences(item) for item in items]
         answered = self.memories[context.pool.name].answer(
@@ -120,14 +120,12 @@ class DocumentStage(Generic[Given, Item, Asked, Answer, Result]):
         answers, asked = iter(answered.answers), iter(answered.asked)
         # What was answered from memory cost nothing.
         usages = shared(answered.usage, [sum(islice(asked, len(sentences))) for sentences in by_item])
-        placed = [
-            self.placed(item, list(islice(answers, len(sentences))))
-            for item, sentences in zip(items, by_item, strict=True)
-        ]
-        return [
-            self.result(item.document, manifest, tuple(sentences), usage)
-            for item, sentences, usage in zip(items, placed, usages, strict=True)
-        ]
+        manifest = manifest_of(self.name, context.pool.name)
+        results = []
+        for item, sentences, usage in zip(items, by_item, usages, strict=True):
+            placed = self.placed(item, list(islice(answers, len(sentences))))
+            results.append(self.result(item.document, manifest, tuple(placed), usage))
+        return results
 
     @property
     def counts(self) -> RepeatCounts:
@@ -146,22 +144,8 @@ def or_error(step: Callable[[Value], Made], value: Value) -> Made | DocumentErro
 def shared(usage: Usage, sizes: Sequence[int]) -> list[Usage]:
     """A batch's token counts, shared out by the documents' numbers of asked sentences; the shares add up exactly."""
     total = sum(sizes)
-    shares = []
-    given, so_far = Usage(), 0
-    for size in sizes:
-        so_far += size
-        upto = Usage(
-            *(
-                count * so_far // total if total else 0
-                for count in (usage.prompt_tokens, usage.cached_tokens, usage.new_tokens)
-            )
-        )
-        shares.append(
-            Usage(
-                upto.prompt_tokens - given.prompt_tokens,
-                upto.cached_tokens - given.cached_tokens,
-                upto.new_tokens - given.new_tokens,
-            )
-        )
-        given = upto
-    return shares
+    up_to = [
+        Usage(*(count * asked // total if total else 0 for count in astuple(usage)))
+        for asked in accumulate(sizes, initial=0)
+    ]
+    return [after - before for before, after in pairwise(up_to)]
