@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from workers.local.processes import run_to_end
 from workers.local.service_error import LocalServiceError
 from workers.local.state import ServiceName, ServiceRecord
 
@@ -35,16 +36,7 @@ slow ends with a code that is not 0."""
 def run_command(argv: Sequence[str], environ: Mapping[str, str], timeout_s: float) -> CommandResult:
     """The :data:`Runner` that runs."""
     try:
-        done = subprocess.run(
-            list(argv),
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_s,
-            check=False,
-        )
+        done = run_to_end(argv, environ=environ, timeout_s=timeout_s)
     except OSError as error:
         return CommandResult(code=127, output=str(error))
     except subprocess.TimeoutExpired:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from workers.local.java import find_maven
+from workers.local.processes import run_to_end
 from workers.local.service_error import LocalServiceError
 
 __all__ = ["POM", "cached_jars", "fetch_jars", "kafka_version"]
@@ -82,17 +83,7 @@ def fetch_jars(environ: Mapping[str, str], progress: Callable[[str], None]) -> P
 
 def _run_maven(command: list[str], *, cwd: Path, environ: Mapping[str, str]) -> None:
     try:
-        done = subprocess.run(
-            command,
-            cwd=cwd,
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=_MAVEN_TIMEOUT_S,
-            check=False,
-        )
+        done = run_to_end(command, environ=environ, timeout_s=_MAVEN_TIMEOUT_S, cwd=cwd)
     except subprocess.TimeoutExpired as error:
         raise LocalServiceError(
             f"Maven did not finish within {_MAVEN_TIMEOUT_S} s: check the network and Maven's settings.xml"

@@ -21,7 +21,7 @@ from workers.local.clients import connect
 from workers.local.jars import cached_jars, fetch_jars
 from workers.local.java import MINIMUM_JAVA, find_java, find_maven
 from workers.local.ports import LOOPBACK, accepts_connections, choose_port
-from workers.local.processes import log_excerpt, spawn_detached
+from workers.local.processes import log_excerpt, run_to_end, spawn_detached
 from workers.local.server import LocalServer, Progress, no_progress
 from workers.local.service_error import LocalServiceError
 from workers.local.state import ServiceName, ServiceRecord
@@ -251,7 +251,7 @@ class KafkaServer(LocalServer):
         """Give the storage its cluster id. Interrupted, it is done again."""
         self._progress("formatting Kafka's storage (once)")
         try:
-            done = subprocess.run(
+            done = run_to_end(
                 [
                     *self._java(java, jars, log="format.log"),
                     "kafka.tools.StorageTool",
@@ -262,14 +262,9 @@ class KafkaServer(LocalServer):
                     "--config",
                     "server.properties",
                 ],
+                environ=self._environ,
+                timeout_s=60,
                 cwd=self.data_dir,
-                env=dict(self._environ),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                timeout=60,
-                check=False,
             )
         except subprocess.TimeoutExpired as error:
             raise LocalServiceError(

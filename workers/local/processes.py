@@ -1,7 +1,7 @@
-"""Long-lived processes that outlive their starter, and are only ever signalled when they are surely ours.
+"""Processes: commands that run to their end, and services that outlive their starter.
 
-A pid alone is no identity: after a reboot or a ``kill -9`` another process may have it. A process is ours when pid,
-start time and a marker in its command line all agree.
+A service is only ever signalled when it is surely ours. A pid alone is no identity: after a reboot or a ``kill -9``
+another process may have it. A process is ours when pid, start time and a marker in its command line all agree.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import psutil
 
 from workers.local.service_error import LocalServiceError
 
-__all__ = ["ProcessIdentity", "is_running", "log_excerpt", "spawn_detached", "stop", "wait_until"]
+__all__ = ["ProcessIdentity", "is_running", "log_excerpt", "run_to_end", "spawn_detached", "stop", "wait_until"]
 
 _POLL_S = 0.02
 
@@ -72,6 +72,26 @@ def spawn_detached(
     if started is None:
         raise LocalServiceError(f"{argv[0]} ended at once: {log_excerpt([output]) or 'it said nothing'}")
     return ProcessIdentity(pid=pid, started=started, marker=marker)
+
+
+def run_to_end(
+    command: Sequence[str], *, environ: Mapping[str, str], timeout_s: float, cwd: Path | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run a command without input; ``stdout`` is what both its streams had.
+
+    Raises ``OSError`` if it cannot be started, ``subprocess.TimeoutExpired`` if it takes longer.
+    """
+    return subprocess.run(
+        list(command),
+        cwd=cwd,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
+        check=False,
+    )
 
 
 def stop(identity: ProcessIdentity, *, timeout_s: float = 20.0) -> bool:
