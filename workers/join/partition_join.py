@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from el4ner.errors import DocumentError
-from workers.join.rules import Closed, JoinInput, JoinRules, Open, Outcome, State
+from workers.join.rules import Closed, DocumentState, JoinInput, JoinRules, Open, Outcome
 
 __all__ = ["Group", "PartitionJoin"]
 
@@ -162,7 +162,7 @@ class PartitionJoin(Generic[T]):
         """
         entry = self._open.get(received.id)
         closed = self._closed.get(received.id)
-        state: State | None = entry.state if entry is not None else closed[0] if closed is not None else None
+        state: DocumentState | None = entry.state if entry is not None else closed[0] if closed is not None else None
         after, outcome = self._rules.apply(state, received, now=now)
         if outcome is not None:
             self._settle(outcome, [ticket], entry)

@@ -33,12 +33,12 @@ from workers.roles import AGGREGATE
 __all__ = [
     "Closed",
     "Deletion",
+    "DocumentState",
     "JoinInput",
     "JoinRules",
     "Open",
     "Outcome",
     "ReceivedAnswer",
-    "State",
     "event_id_of",
 ]
 
@@ -106,7 +106,7 @@ class Closed:
     deleted: int = -1
 
 
-State = Open | Closed
+DocumentState = Open | Closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,9 @@ class JoinRules:
     assemble: Assemble
     deadline_ms: int
 
-    def apply(self, state: State | None, received: JoinInput, *, now: int) -> tuple[State | None, Outcome | None]:
+    def apply(
+        self, state: DocumentState | None, received: JoinInput, *, now: int
+    ) -> tuple[DocumentState | None, Outcome | None]:
         """The state after a message, and the outcome if it settles one. The same object: the message changes nothing.
 
         Raises:
@@ -191,7 +193,7 @@ class JoinRules:
         return self._outcome(document, state, due=True, error=error)
 
     @staticmethod
-    def _delete(state: State | None, deletion: Deletion) -> tuple[State | None, Outcome | None]:
+    def _delete(state: DocumentState | None, deletion: Deletion) -> tuple[DocumentState | None, Outcome | None]:
         position = deletion.origin.position
         known = -1
         if state is not None:
@@ -223,10 +225,10 @@ class JoinRules:
                 if failed is None and not due:
                     raise
                 usable = None
+        bodies = [body for body in (usable, failure) if body is not None]
         manifests: dict[str, Any] = {}
-        for body in (failure, usable):
-            if body is not None:
-                manifests.update(body.get("manifests", {}))
+        for body in reversed(bodies):
+            manifests.update(body.get("manifests", {}))
         if usable is not None and best is not None:
             manifests[best.stage] = usable["producer"]
         awaited = STAGES if failed is None else STAGES[: STAGES.index(failed.stage)]
@@ -235,9 +237,7 @@ class JoinRules:
             late = DocumentError(f"no answer within {self.deadline_ms / 1000:g} s", code="deadline")
             reported = {"stage": missing[0], **error_json(error or late)}
         status: Status = "complete" if reported is None else "failed" if tagged is None else "partial"
-        source = next(
-            (body["document"] for body in (usable, failure) if body is not None), {"text": None, "pool": None}
-        )
+        source = bodies[0]["document"] if bodies else {"text": None, "pool": None}
         value: dict[str, Any] = {
             "id": document,
             "revision": state.revision,
@@ -249,9 +249,7 @@ class JoinRules:
             "missing": missing if reported is not None else [],
             "error": reported,
         }
-        metadata = next(
-            (body["metadata"] for body in (usable, failure) if body is not None and "metadata" in body), None
-        )
+        metadata = next((body["metadata"] for body in bodies if "metadata" in body), None)
         if metadata is not None:
             value["metadata"] = metadata
         closed = Closed(state.revision, state.origin.position, state.origin.replays, status, state.deleted)
@@ -279,7 +277,7 @@ def event_id_of(tagged: Mapping[str, Any]) -> str:
     )
 
 
-def _is_outdated(answer: ReceivedAnswer, state: State) -> bool:
+def _is_outdated(answer: ReceivedAnswer, state: DocumentState) -> bool:
     """Whether an answer is about a document that was deleted since, or is the failure that was replayed."""
     origin = answer.origin
     if origin.position < 0:

@@ -19,12 +19,12 @@ from workers.config import load_stream_settings
 from workers.join.rules import (
     Closed,
     Deletion,
+    DocumentState,
     JoinInput,
     JoinRules,
     Open,
     Outcome,
     ReceivedAnswer,
-    State,
     event_id_of,
 )
 from workers.join.stage_messages import join_rules, read_input
@@ -56,7 +56,7 @@ class Driver:
 
     def __init__(self, join: JoinRules = JOIN) -> None:
         self.join = join
-        self.state: State | None = None
+        self.state: DocumentState | None = None
         self.outcomes: list[Outcome] = []
 
     def apply(self, *some: JoinInput, now: int = 0) -> Driver:
