@@ -79,8 +79,8 @@ def owned_pipeline(
     from el4ner.loader import load_members, load_pipeline
 
     cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
-    own = members.hosted(settings) if members.split_stages(settings, stages) else None
-    load = load_pipeline if own is None else partial(load_members, members=own)
+    hosted = members.hosted_members(settings) if members.split_stages(settings, stages) else None
+    load = load_pipeline if hosted is None else partial(load_members, members=hosted)
     # OwnedEngine works for a pipeline too: one thread calls it and closes it.
     owner = OwnedEngine[Any](
         lambda: load(

@@ -21,10 +21,10 @@ from workers.roles import COMBINE
 from workers.stages.stage import Stage
 from workers.topics import Topic
 
-__all__ = ["check", "group_of", "hosted", "part_of", "split_stages"]
+__all__ = ["check", "group_of", "hosted_members", "part_of", "split_stages"]
 
 
-def hosted(settings: StreamSettings) -> tuple[str, ...] | None:
+def hosted_members(settings: StreamSettings) -> tuple[str, ...] | None:
     """The members that this process hosts, in the ensemble's order; None: all."""
     named, members = settings.worker.members, settings.ensemble.members
     if named is None or set(named) >= set(members):
@@ -34,8 +34,10 @@ def hosted(settings: StreamSettings) -> tuple[str, ...] | None:
 
 def split_stages(settings: StreamSettings, stages: Collection[str]) -> tuple[StageName, ...]:
     """Those of the stages of which this process can only give its members' part."""
-    own = hosted(settings)
-    return () if own is None else tuple(stage for stage in STAGES if stage in stages and is_split(settings, stage, own))
+    hosted = hosted_members(settings)
+    if hosted is None:
+        return ()
+    return tuple(stage for stage in STAGES if stage in stages and is_split(settings, stage, hosted))
 
 
 def check(settings: StreamSettings, stages: Collection[str]) -> None:
@@ -51,12 +53,12 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
             f"worker.members: the ensemble has no member {unknown[0]!r}; its members are: {choices(members)}"
             f"{nearest_hint(unknown[0], members)}"
         )
-    own, split = hosted(settings), split_stages(settings, stages)
+    hosted, split = hosted_members(settings), split_stages(settings, stages)
     asks_verifier = "validate" in stages and method.validation_kind != "off"
-    if own is not None and asks_verifier and settings.verifier not in own:
+    if hosted is not None and asks_verifier and settings.verifier not in hosted:
         raise ConfigError(
             f"worker.members: validate asks the verifier {settings.verifier!r} alone, which is not among "
-            f"{', '.join(own)}: run validate where it is hosted"
+            f"{', '.join(hosted)}: run validate where it is hosted"
         )
     if (split or COMBINE in stages) and method.mode is Mode.SCORED:
         if method.adaptive:
@@ -77,10 +79,10 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
 
 def part_of(stage: Stage[Any, Any], settings: StreamSettings) -> Stage[Any, Any]:
     """The stage as this process runs it: whole, or its members' part, which goes to ``member-answers``."""
-    own = hosted(settings)
-    if own is None or stage.name not in split_stages(settings, [stage.name]):
+    hosted = hosted_members(settings)
+    if hosted is None or stage.name not in split_stages(settings, [stage.name]):
         return stage
-    part = replace(stage, output=Topic.MEMBER_ANSWERS, members=own, ensemble=settings.ensemble.members)
+    part = replace(stage, output=Topic.MEMBER_ANSWERS, members=hosted, ensemble=settings.ensemble.members)
     if stage.name != "classify":
         return part
     # Without the decision, which is made of all members' answers.
@@ -89,7 +91,7 @@ def part_of(stage: Stage[Any, Any], settings: StreamSettings) -> Stage[Any, Any]
 
 def group_of(stage: str, settings: StreamSettings) -> str:
     """The name of the stage's consumer group. Every set of members has its own, so that it sees every document."""
-    own = hosted(settings)
-    if own is None or stage not in split_stages(settings, [stage]):
+    hosted = hosted_members(settings)
+    if hosted is None or stage not in split_stages(settings, [stage]):
         return stage
-    return f"{stage}-{'+'.join(sorted(own))}"
+    return f"{stage}-{'+'.join(sorted(hosted))}"

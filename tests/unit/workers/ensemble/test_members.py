@@ -13,7 +13,7 @@ from el4ner.errors import ConfigError
 from el4ner.loader import load_members, load_pipeline
 from el4ner.participation import StageName, engines_for, members_of
 from workers.config import StreamSettings, load_stream_settings
-from workers.ensemble.members import check, group_of, hosted, part_of, split_stages
+from workers.ensemble.members import check, group_of, hosted_members, part_of, split_stages
 from workers.stages.table import CLASSIFY, EXTRACT, VALIDATE
 from workers.topics import Topic
 
@@ -70,7 +70,7 @@ def test_members_that_propose_what_is_retrieved_by_take_part_in_extraction() -> 
 def test_a_process_with_all_members_runs_as_ever(members: list[str] | None) -> None:
     settings = stream(members)
     check(settings, ALL)
-    assert hosted(settings) is None
+    assert hosted_members(settings) is None
     assert split_stages(settings, ALL) == ()
     assert part_of(CLASSIFY, settings) is CLASSIFY
     assert group_of("classify", settings) == "classify"
