@@ -11,6 +11,8 @@ RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
 TEST_TWO := $(TEST) -n 2 --dist worksteal
+# Two files at a time, by two processes, each with a broker of its own. What a file loads is loaded once.
+TEST_FILES := $(TEST) -n 2 --dist loadfile
 # Tests that run tiny models. To import torch and transformers alone takes a quarter of a minute, on both cores.
 TORCH_TESTS := $(addprefix tests/unit/,bench/test_launches.py el4ner/engines/exllama el4ner/engines/torch \
   el4ner/engines/served/test_served_engine.py el4ner/engines/test_capturing.py el4ner/engines/test_constraint.py \
@@ -40,13 +42,14 @@ demo: env  ## stream the sample through Kafka and the models, and show it tagged
 
 test: env  ## every test but the slow ones (starts its own Kafka and Valkey): minutes
 	$(TEST_TWO) -m "not slow" tests/unit
-	$(TEST) -m "not slow" tests/gpu tests/integration
+	$(TEST_FILES) -m "not slow" tests/gpu tests/integration
 
 test-fast: env  ## tests without broker, cache or models, tiny ones included: under a minute on two cores
 	$(TEST_TWO) -m "not slow" $(TORCH_TESTS:%=--ignore=%) tests/unit
 
 test-slow: env  ## the tests that take long, and all examples of those that draw examples: minutes
 	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit
+	$(TEST_FILES) -m slow tests/integration
 
 test-gpu: env  ## tests of the GPU engines; each says why it is skipped where there is no GPU
 	$(RUN)/pytest -m gpu tests/gpu

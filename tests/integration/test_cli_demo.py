@@ -71,8 +71,9 @@ def test_demo_on_its_own_services_leaves_nothing(tmp_path: Path) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
-def test_demo_keeps_its_folder_where_asked(tmp_path: Path) -> None:
-    done = el4ner("demo", "--ensemble", "instant", "--limit", "1", "--keep", cwd=tmp_path, environ=OWN)
+def test_demo_keeps_its_folder_where_asked(tmp_path: Path, services: Endpoints) -> None:
+    environ = {**OWN, "KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap, "REDIS_URL": services.redis_url}
+    done = el4ner("demo", "--ensemble", "instant", "--limit", "1", "--keep", cwd=tmp_path, environ=environ)
     assert done.returncode == 0, done.stderr
     (folder,) = (tmp_path / ".el4ner" / "demo").iterdir()
     assert (folder / "workers.log").read_text()

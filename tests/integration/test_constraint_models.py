@@ -51,7 +51,10 @@ def test_the_vocabulary_holds_what_the_renderer_makes_of_each_token(
     )
 
 
-@pytest.mark.parametrize("stop", [(), STOP], ids=["end tokens", "stop strings"])
+# No stage asks without stop strings.
+@pytest.mark.parametrize(
+    "stop", [pytest.param((), id="end tokens", marks=pytest.mark.slow), pytest.param(STOP, id="stop strings")]
+)
 def test_what_is_allowed_is_what_the_whole_vocabulary_says(
     tokenizer: Any, renderer: Renderer, vocabulary: Vocabulary, stop: tuple[str, ...]
 ) -> None:

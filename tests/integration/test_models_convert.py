@@ -16,6 +16,7 @@ from el4ner.models.prepare import default_cache_dir, list_models, prepare, verif
 pytestmark = pytest.mark.models
 
 
+@pytest.mark.slow  # every time: llama.cpp says of the same weights what torch says of what was made of them
 @pytest.mark.filterwarnings("ignore")
 def test_smollm2_has_the_weights_that_transformers_reads_from_the_file() -> None:
     (gguf,) = CATALOGUE["smollm2-135m-instruct"].locate()

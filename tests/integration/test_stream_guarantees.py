@@ -225,7 +225,7 @@ def test_an_aggregator_that_was_fenced_off_ends_and_its_successor_loses_and_repe
     assert again.stop() == stages.stop() == 0
 
 
-@pytest.mark.parametrize("stream", [{"worker": {"deadline_seconds": 4.0, "remember_seconds": 30.0}}], indirect=True)
+@pytest.mark.parametrize("stream", [{"worker": {"deadline_seconds": 3.0, "remember_seconds": 20.0}}], indirect=True)
 def test_a_stage_that_does_not_answer_leaves_a_partial_document_at_the_deadline(stream: Stream) -> None:
     stream.create_topics()
     stream.start("extract", "classify", "aggregate").wait_ready()
@@ -310,7 +310,7 @@ def test_a_revision_supersedes_the_one_before_and_a_lower_one_comes_too_late(str
     assert worker.stop() == 0
 
 
-@pytest.mark.parametrize("stream", [{"worker": {"batch_deadline_seconds": 5.0, "max_crashes": 2}}], indirect=True)
+@pytest.mark.parametrize("stream", [{"worker": {"batch_deadline_seconds": 3.0, "max_crashes": 2}}], indirect=True)
 def test_a_document_over_which_engines_hang_is_given_up_alone(stream: Stream) -> None:
     stream.create_topics()
     sent = documents(20)
@@ -429,19 +429,21 @@ async def test_no_more_documents_are_opened_than_may_be_open(stream: Stream, mon
 
     def noted(self: Aggregator, *args: Any, **options: Any) -> None:
         init(self, *args, **options)
+        # In production a fetch brings 500 messages: as many documents would take this test a minute.
+        self.app.conf.broker_max_poll_records = 50
         made.append(self)
 
     monkeypatch.setattr(Aggregator, "__init__", noted)
-    sent = documents(4_000)
+    sent = documents(800)
     await asyncio.to_thread(stream.produce_documents, sent)
     stages = stream.start("extract", "classify")
-    await until(lambda: stream.ends(Topic.TYPED_ENTITIES) == 4_000, timeout=120, what="all classified")
+    await until(lambda: stream.ends(Topic.TYPED_ENTITIES) == 800, timeout=120, what="all classified")
     async with serving(stream, "aggregate"):
         await until(lambda: made[0].is_holding_back, what="held back")
-        # Some fetches of at most 500 messages were under way.
-        assert 50 <= made[0].open_documents <= 2_000
+        # Some fetches of at most 50 messages were under way.
+        assert 50 <= made[0].open_documents <= 200
         validate = stream.start("validate")
-        await asyncio.to_thread(stream.wait_tagged, 4_000)
+        await asyncio.to_thread(stream.wait_tagged, 800)
         await until(lambda: made[0].open_documents == 0, what="none is open")
         assert not made[0].is_holding_back
     assert_exact(stream.tagged(), sent)

@@ -84,7 +84,7 @@ def whole(stream: Stream, tmp_path: Path) -> Iterable[Stream]:
 
 @pytest.mark.parametrize("stream", [APART], indirect=True)
 def test_members_apart_give_what_one_process_gives(stream: Stream, whole: Stream) -> None:
-    sent = documents(300)
+    sent = documents(120)
     for one in (stream, whole):
         one.create_topics()
     together = whole.start("all")
@@ -155,10 +155,10 @@ def test_kill_9_of_the_combiner_and_of_members_loses_nothing_and_repeats_nothing
     rest = stream.start("validate", "aggregate")
     for worker in (*running.values(), rest):
         worker.wait_ready()
-    sent = documents(1_600)
+    sent = documents(640)
     for round_, name in enumerate(("combine", "instant-a", "combine", "instant-b")):
-        stream.produce_documents(sent[round_ * 400 : (round_ + 1) * 400])
-        stream.wait_tagged(round_ * 400 + 60)
+        stream.produce_documents(sent[round_ * 160 : (round_ + 1) * 160])
+        stream.wait_tagged(round_ * 160 + 20)
         running[name].kill()
         running[name] = start[name]()
     stream.wait_tagged(len(sent))
