@@ -11,13 +11,13 @@ RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
 TEST_TWO := $(TEST) -n 2 --dist worksteal
-# Two files at a time, by two processes, each with a broker of its own. What a file loads is loaded once.
-TEST_FILES := $(TEST) -n 2 --dist loadfile
-# Tests that run tiny models. To import torch and transformers alone takes a quarter of a minute, on both cores.
-TORCH_TESTS := $(addprefix tests/unit/,bench/test_launches.py el4ner/engines/exllama el4ner/engines/torch \
-  el4ner/engines/served/test_served_engine.py el4ner/engines/test_capturing.py el4ner/engines/test_constraint.py \
-  el4ner/engines/test_placing.py el4ner/engines/test_sdpa.py el4ner/models/test_convert.py el4ner/models/test_self_checks.py \
-  workers/cli/test_models_gpu.py workers/cli/test_standard_output.py)
+# Tests that wait for their broker half of the time: three at a time, by processes that each have a broker of their own.
+TEST_THREE := $(TEST) -n 3 --dist loadgroup
+# Tests that run tiny models. To import torch and transformers alone takes ten seconds, on both cores.
+TORCH_TESTS := $(addprefix tests/unit/el4ner/,engines/exllama engines/torch engines/served/test_served_engine.py \
+  $(patsubst %,engines/test_%.py,capturing constraint placing rendering sdpa) \
+  $(patsubst %,models/test_%.py,convert prepare self_checks)) \
+  $(addprefix tests/unit/,bench/test_launches.py workers/cli/test_models_gpu.py workers/cli/test_standard_output.py)
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -42,14 +42,14 @@ demo: env  ## stream the sample through Kafka and the models, and show it tagged
 
 test: env  ## every test but the slow ones (starts its own Kafka and Valkey): minutes
 	$(TEST_TWO) -m "not slow" tests/unit
-	$(TEST_FILES) -m "not slow" tests/gpu tests/integration
+	$(TEST_THREE) -m "not slow" tests/integration tests/gpu
 
 test-fast: env  ## tests without broker, cache or models, tiny ones included: under a minute on two cores
 	$(TEST_TWO) -m "not slow" $(TORCH_TESTS:%=--ignore=%) tests/unit
 
 test-slow: env  ## the tests that take long, and all examples of those that draw examples: minutes
 	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit
-	$(TEST_FILES) -m slow tests/integration
+	$(TEST_THREE) -m slow tests/integration
 
 test-gpu: env  ## tests of the GPU engines; each says why it is skipped where there is no GPU
 	$(RUN)/pytest -m gpu tests/gpu
