@@ -1,4 +1,8 @@
-"""Where the real broker and the real cache of the integration tests come from."""
+"""Where the real broker and the real cache of the integration tests come from.
+
+``make test`` runs these tests in several processes (pytest-xdist, ``--dist loadgroup``), each with a broker and a cache
+of its own. Tests of a file that share models or services are one ``xdist_group``: what they share is loaded once.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +47,7 @@ class Endpoints:
 
 @pytest.fixture(scope="session")
 def services() -> Iterator[Endpoints]:
-    """One Kafka and one Redis for the whole run.
+    """One Kafka and one Redis for the whole run, or for each process of pytest-xdist.
 
     What ``KAFKA_BOOTSTRAP_SERVERS`` and ``REDIS_URL`` name; else containers, if a Docker engine answers; else the local
     services of ``workers.local``.
