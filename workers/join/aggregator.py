@@ -165,9 +165,9 @@ class Aggregator(JoinAgent):
         async with self._changing:
             await self._let_go()
             partitions = sorted({tp.partition for tp in self.app.consumer.assignment()})
-            partitions_owned = await asyncio.gather(*(self._own(partition) for partition in partitions))
-            self._owned = {owned.partition: owned for owned in partitions_owned}
-            for owned in partitions_owned:
+            taken_over = await asyncio.gather(*(self._own(partition) for partition in partitions))
+            self._owned = {owned.partition: owned for owned in taken_over}
+            for owned in taken_over:
                 owned.task = asyncio.create_task(self._write(owned.writes))
                 owned.writes.wake()
 

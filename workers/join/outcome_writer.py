@@ -116,7 +116,7 @@ class OutcomeWriter:
     async def _write_apart(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
         """Each part in a transaction of its own; a document over which too many workers died is given up."""
         for letter in letters:
-            await self._write(owned, Group(-1, [], [], [], []), [letter])
+            await self._write(owned, Group(), [letter])
         for part in owned.join.split(group):
             deaths = self._deaths(owned, part)
             if deaths < self._settings.worker.max_crashes:

@@ -66,11 +66,11 @@ class Group(Generic[T]):
     numbers of records of outcomes that are deleted.
     """
 
-    number: int
-    settled: list[_SettledOutcome[T]]
-    saved: list[_SavedDocument[T]]
-    drops: list[str]
-    forgets: list[int]
+    number: int = -1
+    settled: list[_SettledOutcome[T]] = field(default_factory=list)
+    saved: list[_SavedDocument[T]] = field(default_factory=list)
+    drops: list[str] = field(default_factory=list)
+    forgets: list[int] = field(default_factory=list)
 
     @property
     def saves(self) -> list[tuple[str, Open]]:
@@ -246,10 +246,10 @@ class PartitionJoin(Generic[T]):
         for index, settled in enumerate(group.settled):
             number = group.number if index == 0 else self._next_number
             self._next_number += index > 0
-            parts.append(Group(number, [settled], [], [settled.outcome.id] if settled.has_record else [], []))
-        parts += [Group(-1, [], [saved], [], []) for saved in group.saved]
+            parts.append(Group(number, [settled], drops=[settled.outcome.id] if settled.has_record else []))
+        parts += [Group(saved=[saved]) for saved in group.saved]
         if group.forgets:
-            parts.append(Group(-1, [], [], [], group.forgets))
+            parts.append(Group(forgets=group.forgets))
         return parts
 
     def replace(self, group: Group[T], outcome: Outcome) -> None:
