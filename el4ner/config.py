@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 
@@ -23,9 +23,6 @@ from el4ner.errors import ConfigError
 from el4ner.nearest import no_such
 from el4ner.toml_files import read_toml
 from el4ner.types import Mode
-
-if TYPE_CHECKING:
-    from el4ner.pools.read_options import Reading
 
 __all__ = [
     "UNSHOWN_INPUT",
@@ -176,13 +173,6 @@ class PoolsSettings(Section):
             hint = no_such("pool", self.default, sorted(self.paths))
             raise ValueError(f"default pool {self.default!r} is not in pools.paths: {hint}")
         return self
-
-    @property
-    def reading(self) -> Reading:
-        """How files are read where their ``pool.toml`` does not say."""
-        from el4ner.pools.read_options import Reading
-
-        return Reading(self.on_error, self.join, self.offsets, frozenset(self.ignore))
 
 
 class RetrievalSettings(Section):

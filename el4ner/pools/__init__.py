@@ -2,7 +2,7 @@
 
 from el4ner.pools.pool import LeftOut, Pool, PoolSentence
 from el4ner.pools.read_options import Reading
-from el4ner.pools.readers import load_pool, load_pools, read_conll, read_jsonl, shipped_pools
+from el4ner.pools.readers import load_pool, load_pools, read_conll, read_jsonl, reading_of, shipped_pools
 
 __all__ = [
     "LeftOut",
@@ -13,5 +13,6 @@ __all__ = [
     "load_pools",
     "read_conll",
     "read_jsonl",
+    "reading_of",
     "shipped_pools",
 ]

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from el4ner.config import PoolsSettings
 from el4ner.errors import PoolError
 from el4ner.nearest import choices, nearest_hint, no_such
 from el4ner.pools.conll import conll_items, tag_spans
@@ -22,9 +23,6 @@ from el4ner.pools.json_items import json_items
 from el4ner.pools.pool import LeftOut, Pool, PoolSentence, mistake_in
 from el4ner.pools.read_options import Item, OnError, Reading
 
-if TYPE_CHECKING:
-    from el4ner.config import PoolsSettings
-
 __all__ = [
     "describe",
     "join_tokens",
@@ -33,6 +31,7 @@ __all__ = [
     "read_conll",
     "read_jsonl",
     "read_sentences",
+    "reading_of",
     "shipped_pools",
     "tag_spans",
     "warn_of_left_out",
@@ -92,13 +91,19 @@ def load_pool(
     return Pool(name=name or path.stem, types=types, sentences=sentences, left_out=left_out)
 
 
+def reading_of(settings: PoolsSettings) -> Reading:
+    """How files are read where their ``pool.toml`` does not say."""
+    return Reading(settings.on_error, settings.join, settings.offsets, frozenset(settings.ignore))
+
+
 def load_pools(settings: PoolsSettings) -> dict[str, Pool]:
     """The pools that a configuration names. Sentences that were left out, since it says so, are a warning.
 
     Raises:
         PoolError: names file and line.
     """
-    pools = {name: load_pool(source, name=name, reading=settings.reading) for name, source in settings.paths.items()}
+    reading = reading_of(settings)
+    pools = {name: load_pool(source, name=name, reading=reading) for name, source in settings.paths.items()}
     for name, pool in pools.items():
         warn_of_left_out(f"pool {name}", pool.left_out)
     return pools

@@ -97,8 +97,9 @@ def evaluate(
     settings = method_settings(ctx, config, overrides)
     configure_cli_logging(ctx)
     from el4ner.evaluation import compare_with, load_dataset
+    from el4ner.pools import reading_of
 
-    loaded = load_dataset(dataset, split=split, limit=limit, seed=seed, reading=settings.pools.reading)
+    loaded = load_dataset(dataset, split=split, limit=limit, seed=seed, reading=reading_of(settings.pools))
     # Before any model is loaded: hours later would be late to learn that the file does not fit.
     other_run = None if compare is None else _other_run(compare, loaded)
     result = _run(_for_measuring(settings, dataset, loaded), loaded, batch, fresh=fresh)

@@ -44,12 +44,12 @@ def check(
 
     A path is read as [pools] of the configuration says, and as the folder's pool.toml does.
     """
-    from el4ner.pools import load_pool
+    from el4ner.pools import load_pool, reading_of
     from el4ner.pools.check import check_pool
 
     settings = method_settings(ctx, config).pools
     configure_cli_logging(ctx)
-    reading = settings.reading
+    reading = reading_of(settings)
     errors = 0
     for source in pools:
         try:
@@ -84,10 +84,10 @@ def index(
     if retrieval.kind not in ("span", "sentence"):
         raise ConfigError(f"retrieval.kind: {retrieval.kind!r} retrieval has no index")
     from el4ner.models.prepare import default_cache_dir, prepare
-    from el4ner.pools import load_pool
+    from el4ner.pools import load_pool, reading_of
 
     configured = settings.pools.paths
-    reading = settings.pools.reading
+    reading = reading_of(settings.pools)
     loaded = [load_pool(configured.get(name, name), reading=reading) for name in pools or configured]
     configure_cli_logging(ctx)
     work_offline_if_local(settings)
