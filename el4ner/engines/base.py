@@ -72,6 +72,11 @@ class GenerateRequest:
     stop: tuple[str, ...] = ()
     spans_of: str | None = None
 
+    def cut(self, text: str) -> str | None:
+        """``text`` before the first of ``stop``; None where none of them is in it."""
+        places = [at for at in map(text.find, self.stop) if at >= 0]
+        return text[: min(places)] if places else None
+
 
 @dataclass(frozen=True, slots=True)
 class GenerateResult:

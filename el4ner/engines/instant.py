@@ -92,9 +92,8 @@ class InstantEngine:
         if _tokens(text) > request.max_new_tokens:
             text = text[: request.max_new_tokens * CHARACTERS_PER_TOKEN]
             finished = False
-        cuts = [at for at in (text.find(stop) for stop in request.stop) if at >= 0]
-        if cuts:
-            text, finished = text[: min(cuts)], True
+        if (cut := request.cut(text)) is not None:
+            text, finished = cut, True
         return GenerateResult(text, finished, Usage(read, 0, _tokens(text)))
 
     def _score(self, request: ScoreRequest) -> ScoreResult:

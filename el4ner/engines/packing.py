@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["ROOT", "Question", "TokenTree", "plant"]
+__all__ = ["ROOT", "Planted", "Target", "TokenQuestion", "TokenTree", "plant"]
 
 ROOT: Final = -1
 
@@ -79,7 +79,7 @@ class TokenTree:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class TokenQuestion:
     """A tail and its candidates, in tokens."""
 
     tail: tuple[int, ...]
@@ -99,8 +99,8 @@ class Planted:
     targets: tuple[tuple[Target, ...], ...]
 
 
-def plant(questions: Sequence[Question], max_nodes: int) -> tuple[list[TokenTree], list[Planted]]:
-    """Put all questions into as few trees of at most ``max_nodes`` nodes as their order allows.
+def plant(questions: Sequence[TokenQuestion], max_nodes: int | None) -> tuple[list[TokenTree], list[Planted]]:
+    """Put all questions into as few trees of at most ``max_nodes`` nodes as their order allows (None: into one).
 
     A candidate's last token is asked for, never read, so single-token candidates add no node. A question that is larger
     than ``max_nodes`` gets a larger tree of its own. Returns at least one (perhaps empty) tree, and one
@@ -111,7 +111,7 @@ def plant(questions: Sequence[Question], max_nodes: int) -> tuple[list[TokenTree
     for question in questions:
         paths = [question.tail + candidate[:-1] for candidate in question.candidates]
         upper_bound = sum(trees[-1].missing(path) for path in paths)
-        if len(trees[-1]) and len(trees[-1]) + upper_bound > max_nodes:
+        if max_nodes is not None and len(trees[-1]) and len(trees[-1]) + upper_bound > max_nodes:
             trees.append(TokenTree())
         tree = trees[-1]
         answered_at = tree.add(question.tail) if question.candidates else ROOT

@@ -7,27 +7,28 @@ cache holds at once. Prompts stay in the cache's pages until they are needed, so
 
 from __future__ import annotations
 
-import hashlib
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
+from typing_extensions import override
 
 from el4ner.engines.base import (
     LAYERS,
-    CandidateScore,
     GenerateRequest,
     GenerateResult,
-    Prompt,
+    Interruptible,
     ScoreRequest,
     ScoreResult,
+    StateEngine,
     StateRequest,
     StateResult,
     States,
 )
-from el4ner.engines.constraint import TokenMask, TokenMasks
+from el4ner.engines.constraint import TokenMask
 from el4ner.engines.exllama.backend import Backend
 from el4ner.engines.exllama.causal import check_causal
 from el4ner.engines.exllama.limits import BatchLimit, CallLimit
@@ -35,22 +36,18 @@ from el4ner.engines.exllama.pages import PAGE
 from el4ner.engines.exllama.shared_prefix import SharedPrefixRows, read_rows
 from el4ner.engines.exllama.tree_paths import paths_of
 from el4ner.engines.exllama.writing import JobAnswer, write
-from el4ner.engines.packing import Planted, Question, TokenTree, plant
-from el4ner.engines.rendering import Renderer
-from el4ner.engines.vocabulary import Vocabulary
-from el4ner.errors import EngineError
+from el4ner.engines.token_engine import PromptQuestions, TokenEngine
 from el4ner.types import Usage
 
 __all__ = ["ExllamaEngine"]
 
 DRIVER: Final = 1
 """Part of every fingerprint: counted up when this driver may answer differently."""
-_ALL_NODES: Final = 1 << 30
 _LONGEST_ROW: Final = PAGE - 1
 
 
-class ExllamaEngine:
-    """See :class:`el4ner.engines.base.StateEngine`. Make one with :func:`el4ner.engines.exllama.loading.load`.
+class ExllamaEngine(TokenEngine, StateEngine, Interruptible):
+    """Make one with :func:`el4ner.engines.exllama.loading.load`.
 
     Args:
         name: the member's name.
@@ -62,6 +59,8 @@ class ExllamaEngine:
         cache_bits: of the backend's cache.
         clock: seconds.
     """
+
+    _READS = "model and cache hold"
 
     def __init__(
         self,
@@ -75,42 +74,26 @@ class ExllamaEngine:
         cache_bits: int = 16,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._name = name
-        self._backend: Backend | None = backend
-        self._renderer = Renderer(tokenizer)
-        self._tokenizer = tokenizer
-        self._masks: TokenMasks | None = None
-        self._end_tokens = self._renderer.end_tokens | end_tokens
+        super().__init__(
+            name,
+            tokenizer,
+            identity=(DRIVER, fingerprint, backend.identity),
+            context_length=backend.context_length,
+            end_tokens=end_tokens,
+        )
+        self._backend = backend
         self._batch_seconds = batch_seconds
         self._cache_bits = cache_bits
         self._clock = clock
         self._interrupted = threading.Event()
         self._jobs = BatchLimit(backend.max_jobs)
         self._rows = BatchLimit(backend.max_rows)
-        self._context_length = backend.context_length
         self._hidden_size = backend.hidden_size
         self._number = 0
-        told = f"{DRIVER}\0{fingerprint}\0{backend.identity}\0{self._renderer.template}"
-        self._fingerprint = hashlib.sha256(told.encode()).hexdigest()
 
     @property
-    def name(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return self._name
-
-    @property
-    def fingerprint(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return self._fingerprint
-
-    @property
-    def context_length(self) -> int:
-        """See :class:`~el4ner.engines.base.Engine`. Of what the model reads and what its cache holds, the less."""
-        return self._context_length
-
-    @property
+    @override
     def hidden_size(self) -> int:
-        """See :class:`~el4ner.engines.base.StateEngine`."""
         return self._hidden_size
 
     @property
@@ -131,18 +114,16 @@ class ExllamaEngine:
         """Drop the prompts read before: what follows is read anew."""
         self._ready().forget()
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return len(self._renderer.prefix(prompt))
-
+    @override
     def interrupt(self) -> None:
-        """See :class:`~el4ner.engines.base.Interruptible`."""
         self._interrupted.set()
 
+    @override
     def close(self) -> None:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        backend, self._backend = self._backend, None
-        if backend is not None:
+        if not self._closed:
+            self._closed = True
+            backend = self._backend
+            del self._backend
             backend.close()
 
     def check(self) -> None:
@@ -153,17 +134,15 @@ class ExllamaEngine:
         """
         check_causal(self._name, self._ready(), self._renderer.encode, self._cache_bits)
 
+    @override
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """See :class:`~el4ner.engines.base.Engine`."""
         backend = self._ready()
-        prompts = [self._prefix(request.prompt) for request in requests]
-        for prompt, request in zip(prompts, requests, strict=True):
-            self._check_length(len(prompt) + max(0, request.max_new_tokens))
+        prompts = self._prefixes(requests)
         answers: list[JobAnswer | None] = []
         for prompt, request in zip(prompts, requests, strict=True):
             self._number += 1
-            made = JobAnswer(self._number, request, prompt, self._end_tokens, self._mask(request))
-            answers.append(made if request.max_new_tokens > 0 else None)
+            answer = JobAnswer(self._number, request, prompt, self._end_tokens, self._mask(request))
+            answers.append(answer if request.max_new_tokens > 0 else None)
         write(
             self._name,
             [answer for answer in answers if answer is not None],
@@ -174,38 +153,31 @@ class ExllamaEngine:
         )
         return [GenerateResult("", False, Usage()) if answer is None else answer.result() for answer in answers]
 
+    @override
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
-        """See :class:`~el4ner.engines.base.Engine`. Requests with the same prompt share its reading.
+        """Requests with the same prompt share its reading.
 
         ``usage.prompt_tokens`` counts prompts and the tokens of tails and candidates that were read behind them (what
         they share: once); the second request with the same prompt finds it in the cache.
         """
         backend = self._ready()
-        encode = self._renderer.encode
-        asked: dict[tuple[int, ...], dict[int, list[Question]]] = {}
-        for index, request in enumerate(requests):
-            prefix = self._prefix(request.prompt)
-            questions = [Question(encode(item.tail), tuple(map(encode, item.candidates))) for item in request.items]
-            self._check_length(len(prefix) + max((question.longest for question in questions), default=0))
-            asked.setdefault(prefix, {})[index] = questions
-        behind: dict[tuple[int, ...], SharedPrefixRows[list[float]]] = {}
-        jobs = [_ScoreJob(prefix, questions, behind) for prefix, questions in asked.items()]
-        read_rows(self._name, list(behind.values()), backend, backend.score, self._call_limit(), self._rows)
+        shared: dict[tuple[int, ...], SharedPrefixRows[list[float]]] = {}
+        jobs = [
+            _ScoredRows(PromptQuestions(prefix, questions), shared)
+            for prefix, questions in self._questions_by_prompt(requests).items()
+        ]
+        read_rows(self._name, list(shared.values()), backend, backend.score, self._call_limit(), self._rows)
         results = dict(result for job in jobs for result in job.results())
         return [results[index] for index in range(len(requests))]
 
+    @override
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
-        """See :class:`~el4ner.engines.base.StateEngine`."""
         backend = self._ready()
         behind: dict[tuple[int, ...], SharedPrefixRows[States]] = {}
         places: list[list[tuple[SharedPrefixRows[States], int]]] = []
         usages: list[tuple[int, SharedPrefixRows[States] | None]] = []
         for request in requests:
-            prefix = self._prefix(request.prompt)
-            tails = [self._renderer.encode(tail) for tail in request.tails]
-            if not all(tails):
-                raise EngineError(f"{self._name}: a tail without any token")
-            self._check_length(len(prefix) + max(map(len, tails), default=0))
+            prefix, tails = self._tails(request)
             here = []
             for tail in tails:
                 cut = max(0, len(tail) - _LONGEST_ROW)  # a longer one begins as part of the prompt
@@ -228,79 +200,37 @@ class ExllamaEngine:
         return results
 
     def _mask(self, request: GenerateRequest) -> Callable[[], TokenMask] | None:
-        text = request.spans_of
-        if text is None:
+        if request.spans_of is None:
             return None
-        if self._masks is None:
-            size = self._ready().vocabulary
-            self._masks = TokenMasks(Vocabulary(self._tokenizer, size), self._end_tokens)
-        masks = self._masks
-        return lambda: masks.mask(text, request.stop)
+        return partial(self._token_masks(self._ready().vocabulary).mask, request.spans_of, request.stop)
 
     def _call_limit(self) -> CallLimit:
         return CallLimit(self._name, self._batch_seconds, self._interrupted, self._clock)
 
-    def _prefix(self, prompt: Prompt) -> tuple[int, ...]:
-        prefix = self._renderer.prefix(prompt)
-        if not prefix:
-            raise EngineError(f"{self._name}: an empty prompt")
-        return prefix
-
     def _ready(self) -> Backend:
-        if self._backend is None:
-            raise EngineError(f"{self._name}: the engine is closed")
+        self._check_open()
         return self._backend
 
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self._context_length:
-            raise EngineError(
-                f"{self._name}: prompt and answer take {tokens} tokens, model and cache hold {self._context_length}"
-            )
 
-
-class _ScoreJob:
-    """All questions behind one prompt, whoever asked them: one tree, cut into rows."""
+class _ScoredRows:
+    """The questions behind one prompt, as rows behind what they share with others."""
 
     def __init__(
-        self,
-        prefix: tuple[int, ...],
-        questions: dict[int, list[Question]],
-        behind: dict[tuple[int, ...], SharedPrefixRows[list[float]]],
+        self, questions: PromptQuestions, shared: dict[tuple[int, ...], SharedPrefixRows[list[float]]]
     ) -> None:
-        self._prefix = prefix
         self._questions = questions
-        together = [question for asked in questions.values() for question in asked]
-        trees, self._planted = plant(together, _ALL_NODES)
-        tree: TokenTree = trees[0]
-        self._asks = any(question.candidates for question in together)
-        self._nodes = len(tree)
-        targets = {target for planted in self._planted for candidate in planted.targets for target in candidate}
         self._rows: list[tuple[SharedPrefixRows[list[float]], int, tuple[tuple[int, int], ...]]] = []
-        for path in paths_of(prefix, tree, sorted(targets)):
-            one = behind.setdefault(path.prefix, SharedPrefixRows(path.prefix))
+        for path in paths_of(questions.prompt, questions.trees[0], questions.targets(0)):
+            behind = shared.setdefault(path.prefix, SharedPrefixRows(path.prefix))
             asked = tuple((place, token) for place, (_, token) in zip(path.places, path.targets, strict=True))
-            self._rows.append((one, len(one.rows), path.targets))
-            one.rows.append((path.tokens, asked))
+            self._rows.append((behind, len(behind.rows), path.targets))
+            behind.rows.append((path.tokens, asked))
 
-    def results(self) -> list[tuple[int, ScoreResult]]:
+    def results(self) -> Iterator[tuple[int, ScoreResult]]:
         """(index of the request, its result)."""
-        found: dict[tuple[int, int], float] = {}
-        cached = len(self._prefix)
-        for one, number, targets in self._rows:
-            found.update(zip(targets, one.results[number], strict=True))
-            cached = min(cached, one.cached_tokens)
-        planted = iter(self._planted)
-        results = []
-        nodes = self._nodes
-        for index, questions in self._questions.items():
-            scores = tuple(_scores(next(planted), found) for _ in questions)
-            usage = Usage(len(self._prefix) + nodes, cached, 0) if self._asks else Usage()
-            results.append((index, ScoreResult(scores, usage)))
-            cached, nodes = len(self._prefix), 0
-        return results
-
-
-def _scores(planted: Planted, found: dict[tuple[int, int], float]) -> tuple[CandidateScore, ...]:
-    return tuple(
-        CandidateScore(sum((found[target] for target in targets), 0.0), len(targets)) for targets in planted.targets
-    )
+        cached = len(self._questions.prompt)
+        for behind, number, targets in self._rows:
+            for target, logprob in zip(targets, behind.results[number], strict=True):
+                self._questions.logprobs[0, *target] = logprob
+            cached = min(cached, behind.cached_tokens)
+        return self._questions.results(cached)

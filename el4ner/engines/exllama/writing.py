@@ -54,13 +54,14 @@ class JobAnswer:
         self._tokens += progress.tokens
         whole = self._made is not None and self._made.finished  # only the end could follow
         self._text = decode(self._tokens) if progress.finished or self.request.stop or whole else ""
-        cuts = [at for at in map(self._text.find, self.request.stop) if at >= 0]
-        if cuts:
-            self._text = self._text[: min(cuts)]
-        self._ended = bool(cuts) or whole or progress.finished == "end"
+        cut = self.request.cut(self._text)
+        if cut is not None:
+            self._text = cut
+            whole = True
+        self._ended = whole or progress.finished == "end"
         self._cached = progress.cached_tokens
         self._new = len(self._tokens) + (progress.finished == "end")
-        return (bool(cuts) or whole) and progress.finished is None
+        return whole and progress.finished is None
 
     def cancelled(self, cached: int) -> None:
         """The job is gone; ``cached`` tokens of its prompt had been found."""

@@ -6,7 +6,6 @@ the server takes them. Many requests are on their way at the same time: batching
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import zlib
 from collections.abc import Callable, Collection, Sequence
@@ -15,20 +14,23 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from typing_extensions import override
+
 from el4ner.config import ModelSettings
 from el4ner.engines.base import (
     GenerateRequest,
     GenerateResult,
+    Interruptible,
     Prompt,
     ScoreRequest,
     ScoreResult,
 )
-from el4ner.engines.packing import Question
 from el4ner.engines.rendering import Renderer
 from el4ner.engines.served.dialect import Body, Dialect, Written
 from el4ner.engines.served.http_transport import Ask, Line, Transport
 from el4ner.engines.served.probing import UNREADABLE, Probed, Prober
 from el4ner.engines.served.token_scoring import Scoring
+from el4ner.engines.token_engine import TokenEngine
 from el4ner.errors import EngineError, ModelError
 from el4ner.models.digest import sha256_of
 from el4ner.models.folder import listed_end_tokens
@@ -44,8 +46,8 @@ DRIVER: Final = 1
 _TOKENIZER_FILES: Final = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "tokenizer.model")
 
 
-class ServedEngine:
-    """See :class:`el4ner.engines.base.Engine`. Make one with :meth:`load`.
+class ServedEngine(TokenEngine, Interruptible):
+    """Make one with :meth:`load`.
 
     Args:
         name: the member's name.
@@ -55,6 +57,8 @@ class ServedEngine:
         end_tokens: that end an answer, besides those that the tokenizer shows.
         fingerprint: of the tokenizer's files.
     """
+
+    _READS = "the server reads"
 
     def __init__(
         self,
@@ -66,23 +70,22 @@ class ServedEngine:
         end_tokens: frozenset[int],
         fingerprint: str,
     ) -> None:
-        self._name = name
+        super().__init__(
+            name,
+            tokenizer,
+            identity=(DRIVER, fingerprint, probed.dialect.name, probed.model, probed.identity),
+            context_length=probed.context_length,
+            end_tokens=end_tokens,
+        )
         self._transport = transport
         self._dialect: Dialect = probed.dialect
         self._model = probed.model
-        self._context_length = probed.context_length
         self._scores = probed.scores
         self._constrains = probed.constrains
         self._one_at_a_time = probed.one_at_a_time
-        self._tokenizer = tokenizer
-        self._renderer = Renderer(tokenizer)
-        self._end_tokens = self._renderer.end_tokens | end_tokens
         self._control = [
             token.content for token in tokenizer.added_tokens_decoder.values() if token.special and token.content
         ]
-        told = f"{DRIVER}\0{fingerprint}\0{probed.dialect.name}\0{probed.model}\0{probed.identity}"
-        self._fingerprint = hashlib.sha256(f"{told}\0{self._renderer.template}".encode()).hexdigest()
-        self._closed = False
 
     @classmethod
     def load(cls, name: str, settings: ModelSettings, *, cache_dir: Path) -> ServedEngine:
@@ -132,21 +135,6 @@ class ServedEngine:
         return engine
 
     @property
-    def name(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return self._name
-
-    @property
-    def fingerprint(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return self._fingerprint
-
-    @property
-    def context_length(self) -> int:
-        """See :class:`~el4ner.engines.base.Engine`. Of several servers', the shortest."""
-        return self._context_length
-
-    @property
     def kind(self) -> str:
         """What the servers are: ``llama.cpp``, ``vllm``, ``sglang`` or ``tabbyapi``."""
         return self._dialect.name
@@ -166,32 +154,26 @@ class ServedEngine:
         """Of each server, in the order of the settings: whether it answered when it was asked last."""
         return self._transport.healthy
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return len(self._renderer.prefix(prompt))
-
+    @override
     def interrupt(self) -> None:
-        """See :class:`~el4ner.engines.base.Interruptible`."""
         self._transport.interrupt()
 
+    @override
     def close(self) -> None:
-        """See :class:`~el4ner.engines.base.Engine`."""
         self._closed = True
         self._transport.close()
 
+    @override
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """See :class:`~el4ner.engines.base.Engine`.
-
+        """
         Raises:
             EngineAwayError: no server answers.
-            EngineError: as documented there; also a constraint that this kind of server does not know.
+            EngineError: as the base documents; also a constraint that this kind of server does not know.
         """
-        self._ready()
-        prompts = [self._prefix(request.prompt) for request in requests]
-        for prompt, request in zip(prompts, requests, strict=True):
-            self._check_length(len(prompt) + max(0, request.max_new_tokens))
-            if request.spans_of is not None and not self._constrains:
-                raise self._cannot("does not keep to a grammar: set method.constrain = false, or use another server")
+        self._check_open()
+        prompts = self._prefixes(requests)
+        if not self._constrains and any(request.spans_of is not None for request in requests):
+            raise self._cannot("does not keep to a grammar: set method.constrain = false, or use another server")
         asked = [index for index, request in enumerate(requests) if request.max_new_tokens > 0]
         rows = [[self._writing(requests[index], prompts[index])] for index in asked]
         results = [GenerateResult("", False, Usage())] * len(requests)
@@ -209,39 +191,39 @@ class ServedEngine:
             _line(request.prompt),
         )
 
+    @override
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
-        """See :class:`~el4ner.engines.base.Engine`. What candidates have in common is asked once.
+        """What candidates have in common is asked once.
 
         ``usage.prompt_tokens`` counts prompts and what was read behind them (what they share: once).
 
         Raises:
             EngineAwayError: no server answers.
-            EngineError: as documented there; also a kind of server that does not tell probabilities.
+            EngineError: as the base documents; also a kind of server that does not tell probabilities.
         """
-        self._ready()
+        self._check_open()
         if not self._scores:
             raise self._cannot(
                 'does not tell how likely candidates are: set method.mode = "paper", or use another server'
             )
-        encode = self._renderer.encode
         scorings: list[Scoring] = []
         lines: dict[tuple[int, ...], Line] = {}
         for request in requests:
-            prefix = self._prefix(request.prompt)
-            questions = [Question(encode(item.tail), tuple(map(encode, item.candidates))) for item in request.items]
-            self._check_length(len(prefix) + max((question.longest for question in questions), default=0))
+            prefix, questions = self._questions(request)
             scorings.append(Scoring(prefix, questions))
             lines.setdefault(prefix, _line(request.prompt))
         places = [(scoring, node) for scoring in scorings for node in scoring.nodes]
         self._ask_in_lines(
             [
-                _Question(scoring, node, scoring.missing(node), lines[scoring.prefix], self._dialect.next_tokens)
+                _NextTokenQuestion(
+                    scoring, node, scoring.missing(node), lines[scoring.prefix], self._dialect.next_tokens
+                )
                 for scoring, node in places
             ]
         )
         self._ask_in_lines(
             [
-                _Question(scoring, node, [token], lines[scoring.prefix], self._forced)
+                _NextTokenQuestion(scoring, node, [token], lines[scoring.prefix], self._forced)
                 for scoring, node in places
                 for token in scoring.missing(node)
             ]
@@ -255,10 +237,10 @@ class ServedEngine:
         (token,) = wanted
         return self._dialect.forced(prompt, token, model)
 
-    def _ask_in_lines(self, questions: Sequence[_Question]) -> None:
+    def _ask_in_lines(self, questions: Sequence[_NextTokenQuestion]) -> None:
         """Questions with the same prompt: in turn, where a second one at the same time would have to read the prompt
         into another cache; else one ahead, and the others together when it has been read."""
-        by_line: dict[int, list[_Question]] = {}
+        by_line: dict[int, list[_NextTokenQuestion]] = {}
         for question in questions:
             by_line.setdefault(id(question.line), []).append(question)
         rows = list(by_line.values())
@@ -272,7 +254,7 @@ class ServedEngine:
                 for question, (found, cached) in zip(row, answers, strict=True):
                     question.scoring.take(question.node, found, cached)
 
-    def _asking(self, question: _Question) -> Ask:
+    def _asking(self, question: _NextTokenQuestion) -> Ask:
         return Ask(
             self._dialect.path,
             lambda: question.body(self._model),
@@ -295,9 +277,8 @@ class ServedEngine:
             # A server cuts a stop string's tokens off in one answer and shows them in another: what both have counts.
             text = decoded if end is not None or (decoded.startswith(text) and not ended) else text
             ended = ended or end is not None
-        cuts = [at for at in map(text.find, request.stop) if at >= 0]
-        if cuts:
-            text, ended = text[: min(cuts)], True
+        if (cut := request.cut(text)) is not None:
+            text, ended = cut, True
         cached = min(written.cached_tokens, prompt_tokens)
         return GenerateResult(
             text, ended, Usage(prompt_tokens, cached, min(written.new_tokens, request.max_new_tokens))
@@ -315,22 +296,6 @@ class ServedEngine:
         text: str = self._tokenizer.decode(list(tokens), skip_special_tokens=False, clean_up_tokenization_spaces=False)
         return text
 
-    def _prefix(self, prompt: Prompt) -> tuple[int, ...]:
-        prefix = self._renderer.prefix(prompt)
-        if not prefix:
-            raise EngineError(f"{self._name}: an empty prompt")
-        return prefix
-
-    def _ready(self) -> None:
-        if self._closed:
-            raise EngineError(f"{self._name}: the engine is closed")
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self._context_length:
-            raise EngineError(
-                f"{self._name}: prompt and answer take {tokens} tokens, the server reads {self._context_length}"
-            )
-
     def _cannot(self, what: str) -> EngineError:
         return EngineError(f"{self._name}: a {self._dialect.name} server {what}", code="engine-cannot")
 
@@ -339,7 +304,7 @@ class ServedEngine:
 
 
 @dataclass(frozen=True, slots=True)
-class _Question:
+class _NextTokenQuestion:
     """How likely are ``wanted`` at a place behind a prompt?"""
 
     scoring: Scoring

@@ -7,15 +7,13 @@ those next ones? Its answer is the softmax over the whole vocabulary, so sums al
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
 
 from el4ner.engines.base import CandidateScore, ScoreResult
-from el4ner.engines.packing import ROOT, Planted, Question, plant
+from el4ner.engines.packing import ROOT, TokenQuestion
+from el4ner.engines.token_engine import PromptQuestions
 from el4ner.types import Usage
 
 __all__ = ["Scoring"]
-
-_ONE_TREE: Final = 1 << 30
 
 
 class Scoring:
@@ -26,17 +24,14 @@ class Scoring:
         questions: behind it.
     """
 
-    def __init__(self, prefix: tuple[int, ...], questions: Sequence[Question]) -> None:
+    def __init__(self, prefix: tuple[int, ...], questions: Sequence[TokenQuestion]) -> None:
         self.prefix = prefix
-        self._found: dict[tuple[int, int], float] = {}
         self._cached = len(prefix)
-        trees, self._planted = plant(questions, _ONE_TREE)
-        (self._tree,) = trees
-        self._wanted: dict[int, set[int]] = {}
-        for planted in self._planted:
-            for candidate in planted.targets:
-                for node, token in candidate:
-                    self._wanted.setdefault(node, set()).add(token)
+        self._questions = PromptQuestions(prefix, {0: questions})
+        (self._tree,) = self._questions.trees
+        self._wanted: dict[int, list[int]] = {}
+        for node, token in self._questions.targets(0):
+            self._wanted.setdefault(node, []).append(token)
 
     @property
     def nodes(self) -> list[int]:
@@ -53,21 +48,17 @@ class Scoring:
 
     def missing(self, node: int) -> list[int]:
         """Tokens whose probability is asked for at a place, and not known yet."""
-        return sorted(token for token in self._wanted[node] if (node, token) not in self._found)
+        return [token for token in self._wanted[node] if (0, node, token) not in self._questions.logprobs]
 
     def take(self, node: int, told: dict[int, float], cached: int) -> None:
         """What a server said of a place, and how much of the prompt it knew."""
-        self._found.update({(node, token): value for token, value in told.items()})
+        self._questions.logprobs.update({(0, node, token): logprob for token, logprob in told.items()})
         self._cached = min(self._cached, cached)
 
     def result(self) -> ScoreResult:
         """When nothing is missing. ``usage``: the prompt and what stands behind it, what candidates share once."""
-        scores = tuple(self._scores(planted) for planted in self._planted)
-        usage = Usage(len(self.prefix) + len(self._tree), self._cached, 0) if self._wanted else Usage()
-        return ScoreResult(scores, usage)
-
-    def _scores(self, planted: Planted) -> tuple[CandidateScore, ...]:
-        return tuple(
-            CandidateScore(min(0.0, sum((self._found[target] for target in targets), 0.0)), len(targets))
-            for targets in planted.targets
+        ((_, result),) = self._questions.results(self._cached)
+        scores = tuple(
+            tuple(CandidateScore(min(0.0, score.logprob), score.tokens) for score in scores) for scores in result.scores
         )
+        return ScoreResult(scores, result.usage if self._wanted else Usage())

@@ -16,11 +16,11 @@ from torch.nn import functional
 
 from el4ner.engines.packing import TokenTree
 
-__all__ = ["DecodingPlan", "Plan", "RowsPlan", "Segment", "additive"]
+__all__ = ["AttentionPlan", "DecodingPlan", "PassSegment", "RowsPlan", "additive"]
 
 
 @dataclass(slots=True)
-class Segment:
+class PassSegment:
     """What one row adds to a forward pass.
 
     ``group`` ``[layers, 2, rows, heads, capacity, head_dim]`` has key-value states of rows; this one's, at ``slot``,
@@ -45,7 +45,7 @@ class Segment:
         return self.group[:, :, self.slot]
 
 
-class Plan(Protocol):
+class AttentionPlan(Protocol):
     """How the rows of one pass attend; masks are built once and serve all layers."""
 
     def attend(
@@ -75,7 +75,7 @@ class RowsPlan:
 
     def __init__(
         self,
-        segments: Sequence[Segment],
+        segments: Sequence[PassSegment],
         dtype: torch.dtype,
         device: torch.device,
         windows: dict[int, int | None] | None = None,
@@ -96,7 +96,7 @@ class RowsPlan:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        """See :class:`Plan`."""
+        """See :class:`AttentionPlan`."""
         if self._windows is not None:
             self._windows[layer] = window
         _, heads, total, head_dim = query.shape
@@ -133,7 +133,7 @@ class RowsPlan:
         return out
 
     def _mask(
-        self, row: int, segment: Segment, is_tree: bool, window: int | None
+        self, row: int, segment: PassSegment, is_tree: bool, window: int | None
     ) -> tuple[int, torch.Tensor | None, bool]:
         """(first key that anyone sees, additive mask or None, whether plain causal does)."""
         length = len(segment.chain)
@@ -153,7 +153,7 @@ class RowsPlan:
             self._masks[name] = mask
         return low, mask, False
 
-    def _build(self, segment: Segment, is_tree: bool, window: int | None, low: int) -> torch.Tensor:
+    def _build(self, segment: PassSegment, is_tree: bool, window: int | None, low: int) -> torch.Tensor:
         base = segment.past + len(segment.chain)
         if is_tree:
             ask = torch.tensor(segment.tree.depths) + (base - 1)
@@ -200,7 +200,7 @@ class DecodingPlan:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        """See :class:`Plan`."""
+        """See :class:`AttentionPlan`."""
         _, heads, rows, head_dim = query.shape
         kv_heads = key.shape[1]
         keys, values = self._group[layer, 0], self._group[layer, 1]

@@ -20,7 +20,7 @@ import torch
 
 from el4ner.engines.capturing import RECORDING, NoWaits
 from el4ner.engines.device_copies import upload
-from el4ner.engines.torch.attention_plans import DecodingPlan, Plan
+from el4ner.engines.torch.attention_plans import AttentionPlan, DecodingPlan
 
 __all__ = ["CudaRecorder", "DecodeGraphs", "DecodingStates", "Recorder"]
 
@@ -35,7 +35,7 @@ _TOLERANCE: Final = {torch.float32: 1e-3}
 _ROUGH: Final = 0.1
 """How far replayed logits may be from those that are computed without, as a part of their norm, in other types."""
 
-Forward = Callable[[torch.Tensor, torch.Tensor, Plan], torch.Tensor]
+Forward = Callable[[torch.Tensor, torch.Tensor, AttentionPlan], torch.Tensor]
 """(ids ``[1, rows]``, positions ``[1, rows]``, plan) → logits ``[rows, vocabulary]``."""
 
 

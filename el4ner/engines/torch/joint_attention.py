@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional
 
 from el4ner.engines.device_copies import upload
-from el4ner.engines.torch.attention_plans import Segment, additive
+from el4ner.engines.torch.attention_plans import PassSegment, additive
 
 __all__ = ["JointPlan"]
 
@@ -39,7 +39,7 @@ class _Run:
     first query (of a chain).
     """
 
-    segment: Segment
+    segment: PassSegment
     is_tree: bool
     token: int
     length: int
@@ -76,7 +76,7 @@ class _Write:
 
 
 class JointPlan:
-    """See :class:`el4ner.engines.torch.attention_plans.Plan`.
+    """See :class:`el4ner.engines.torch.attention_plans.AttentionPlan`.
 
     Args:
         segments: in the order of their tokens in the pass; every number in their groups is finite.
@@ -87,7 +87,7 @@ class JointPlan:
 
     def __init__(
         self,
-        segments: Sequence[Segment],
+        segments: Sequence[PassSegment],
         kv_heads: int,
         dtype: torch.dtype,
         windows: dict[int, int | None] | None = None,
@@ -128,7 +128,7 @@ class JointPlan:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        """See :class:`el4ner.engines.torch.attention_plans.Plan`."""
+        """See :class:`el4ner.engines.torch.attention_plans.AttentionPlan`."""
         if self._windows is not None:
             self._windows[layer] = window
         _, heads, _, head_dim = query.shape
@@ -174,7 +174,7 @@ class JointPlan:
 
     def _plan_write(
         self,
-        members: Sequence[tuple[int, Segment]],
+        members: Sequence[tuple[int, PassSegment]],
         total: int,
         arrays: list[np.ndarray],
         makers: list[Callable[[list[torch.Tensor]], None]],
@@ -192,7 +192,7 @@ class JointPlan:
 
         makers.append(make)
 
-    def _calls_of(self, members: Sequence[tuple[int, Segment]]) -> Iterable[list[_Run]]:
+    def _calls_of(self, members: Sequence[tuple[int, PassSegment]]) -> Iterable[list[_Run]]:
         """Runs of like length, side by side."""
         for is_tree in (False, True):
             runs = [run for start, segment in members for run in _runs(start, segment, is_tree=is_tree)]
@@ -256,9 +256,9 @@ class JointPlan:
         makers.append(make)
 
 
-def _by_group(segments: Sequence[Segment]) -> Iterable[list[tuple[int, Segment]]]:
+def _by_group(segments: Sequence[PassSegment]) -> Iterable[list[tuple[int, PassSegment]]]:
     """(the first token's place in the pass, segment) of the rows of each group."""
-    groups: dict[int, list[tuple[int, Segment]]] = {}
+    groups: dict[int, list[tuple[int, PassSegment]]] = {}
     start = 0
     for segment in segments:
         groups.setdefault(id(segment.group), []).append((start, segment))
@@ -266,7 +266,7 @@ def _by_group(segments: Sequence[Segment]) -> Iterable[list[tuple[int, Segment]]
     return groups.values()
 
 
-def _runs(start: int, segment: Segment, *, is_tree: bool) -> Iterable[_Run]:
+def _runs(start: int, segment: PassSegment, *, is_tree: bool) -> Iterable[_Run]:
     length, past = len(segment.chain), segment.past
     if is_tree:
         if len(segment.tree):

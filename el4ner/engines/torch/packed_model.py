@@ -2,8 +2,8 @@
 
 All new tokens of all rows stand one behind the other in a single sequence, so that every matrix product of the model
 is one large product; only attention looks at the rows (:func:`packed_attention`, registered with transformers as an
-attention implementation): one by one on a processor, together on a GPU. A row is a :class:`Segment`: key-value states
-of what it has read, a chain of tokens that continue it, and perhaps a tree of tokens behind the chain.
+attention implementation): one by one on a processor, together on a GPU. A row is a :class:`PassSegment`: key-value
+states of what it has read, a chain of tokens that continue it, and perhaps a tree of tokens behind the chain.
 
 Decoding is the other extreme, one token for each of many rows: one attention call per layer serves them all, and on a
 GPU steps are recorded and replayed (:mod:`el4ner.engines.torch.decode_graphs`).
@@ -24,7 +24,7 @@ from transformers import AttentionInterface
 from el4ner.engines.device_copies import upload
 from el4ner.engines.packing import TokenTree
 from el4ner.engines.sdpa import without_cudnn
-from el4ner.engines.torch.attention_plans import DecodingPlan, Plan, RowsPlan, Segment
+from el4ner.engines.torch.attention_plans import AttentionPlan, DecodingPlan, PassSegment, RowsPlan
 from el4ner.engines.torch.decode_graphs import CudaRecorder, DecodeGraphs, DecodingStates, Recorder
 from el4ner.engines.torch.joint_attention import JointPlan
 from el4ner.errors import ModelError
@@ -125,7 +125,7 @@ class PackedModel:
 
     def forward(
         self,
-        segments: Sequence[Segment],
+        segments: Sequence[PassSegment],
         *,
         with_middle: bool = False,
         windows: dict[int, int | None] | None = None,
@@ -144,7 +144,7 @@ class PackedModel:
             end = segment.past + len(segment.chain)
             positions += range(segment.past, end)
             positions += [end - 1 + depth for depth in segment.tree.depths]
-        plan: Plan
+        plan: AttentionPlan
         if self.attend == "together":
             plan = JointPlan(segments, self._kv_heads, self.dtype, windows)
         else:
@@ -169,7 +169,7 @@ class PackedModel:
         self.tokens += len(tokens)
         return logits
 
-    def _decode_logits(self, ids: torch.Tensor, positions: torch.Tensor, plan: Plan) -> torch.Tensor:
+    def _decode_logits(self, ids: torch.Tensor, positions: torch.Tensor, plan: AttentionPlan) -> torch.Tensor:
         return self._capped(self._head(self._read(ids, positions, plan)).float())
 
     def check(self, seed: int = 0) -> None:
@@ -188,16 +188,16 @@ class PackedModel:
         trees = [TokenTree() for _ in prompts]
         ends = [[tree.add(tail) for tail in pair] for tree, pair in zip(trees, tails, strict=True)]
         states = self.new_group(CHECKED, 20 + max(map(len, trees)))
-        self.forward([Segment(states, slot, 0, prefix[:9]) for slot, prefix in enumerate(prefixes)])
+        self.forward([PassSegment(states, slot, 0, prefix[:9]) for slot, prefix in enumerate(prefixes)])
         windows: dict[int, int | None] = {}
-        behind = [Segment(states, slot, 9, prefixes[slot][9:], trees[slot]) for slot in range(CHECKED)]
+        behind = [PassSegment(states, slot, 9, prefixes[slot][9:], trees[slot]) for slot in range(CHECKED)]
         hidden = self.forward(behind, windows=windows)
         starts = np.cumsum([0, *(segment.new for segment in behind)]) + 11
         places = [starts[slot] + end for slot, pair in enumerate(ends) for end in pair]
         scored = self.logits(self.pick(hidden, places))
         rows = [[*prefix, *tail] for prefix, pair in zip(prefixes, tails, strict=True) for tail in pair]
         group = self.decoding_group(len(rows), len(rows[0]))
-        self.forward([Segment(group, slot, 0, row[:-1]) for slot, row in enumerate(rows)])
+        self.forward([PassSegment(group, slot, 0, row[:-1]) for slot, row in enumerate(rows)])
         decoded = self.decode(group, [row[-1] for row in rows], [len(row) - 1 for row in rows])
         self._model.set_attn_implementation("sdpa")
         try:
@@ -228,7 +228,7 @@ class PackedModel:
             self._model.set_attn_implementation(IMPLEMENTATION)
 
     def _read(
-        self, ids: torch.Tensor, positions: torch.Tensor, plan: Plan, *, with_middle: bool = False
+        self, ids: torch.Tensor, positions: torch.Tensor, plan: AttentionPlan, *, with_middle: bool = False
     ) -> torch.Tensor:
         """``ids`` and ``positions`` ``[1, tokens]``; hidden states ``[tokens, hidden]``, twice as wide with the middle
         layer's."""
@@ -347,7 +347,7 @@ def packed_attention(
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    packed_plan: Plan | None = None,
+    packed_plan: AttentionPlan | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """The attention function that transformers calls in every layer; ``packed_plan`` comes through from forward."""

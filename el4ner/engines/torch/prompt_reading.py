@@ -11,23 +11,23 @@ import numpy as np
 import torch
 
 from el4ner.engines.packing import TokenTree
-from el4ner.engines.torch.attention_plans import Segment
+from el4ner.engines.torch.attention_plans import PassSegment
 from el4ner.engines.torch.packed_model import PackedModel
 from el4ner.engines.torch.prefix_cache import PrefixCache, common_length
 
-__all__ = ["Part", "Reader", "Row"]
+__all__ = ["Part", "PromptReader", "PromptRow"]
 
 WORTH_A_PASS: Final = 128
 """Tokens that a shared beginning must save before it is read in a pass of its own: about what a short pass costs."""
 
 
 @dataclass(slots=True, eq=False)
-class Row:
+class PromptRow:
     """A prompt to be read, and the trees that hang behind it (each read with its own pass, or together with others).
 
     ``cached`` counts tokens that were not read for this row. The row's key-value states are those of ``slot`` in
-    ``group`` (:class:`Segment`): made when its reading begins if it is None, and dropped when it ends if ``keep`` is
-    False.
+    ``group`` (:class:`PassSegment`): made when its reading begins if it is None, and dropped when it ends if ``keep``
+    is False.
     """
 
     tokens: tuple[int, ...]
@@ -52,7 +52,7 @@ class Part:
     """What one pass read of a row: the hidden state of the prompt's last token is at ``last`` (if ``ends``: the prompt
     is complete), tree ``tree``'s node n is at ``last + 1 + n``."""
 
-    row: Row
+    row: PromptRow
     last: int
     ends: bool
     tree: int | None
@@ -65,7 +65,7 @@ LONGEST_PIECE: Final = 4096
 """The most tokens of one prompt in a pass: what attends it needs memory that grows with the square."""
 
 
-class Reader:
+class PromptReader:
     """Reads rows, at most ``max_tokens`` a pass (a larger tree goes alone), with the help of a prefix cache."""
 
     def __init__(self, model: PackedModel, cache: PrefixCache, max_tokens: int) -> None:
@@ -74,7 +74,7 @@ class Reader:
         self._max_tokens = max_tokens
         self._piece = min(max_tokens, LONGEST_PIECE)
 
-    def read(self, rows: Sequence[Row], take: Take, *, with_middle: bool = False) -> None:
+    def read(self, rows: Sequence[PromptRow], take: Take, *, with_middle: bool = False) -> None:
         """Read all rows, and call ``take`` after every pass with what it read and the pass's hidden states (see
         :meth:`PackedModel.forward` for ``with_middle``)."""
         for row in rows:
@@ -82,12 +82,12 @@ class Reader:
         self._read_shared_beginnings(rows)
         self._read_each(rows, take, with_middle=with_middle)
 
-    def _look_up(self, row: Row) -> None:
+    def _look_up(self, row: PromptRow) -> None:
         shared, row.source = self._cache.longest(row.tokens)
         # The last token is always read: its hidden state is what answers.
         row.past = row.cached = min(shared, len(row.tokens) - 1)
 
-    def _read_shared_beginnings(self, rows: Sequence[Row]) -> None:
+    def _read_shared_beginnings(self, rows: Sequence[PromptRow]) -> None:
         """Rows that begin alike beyond what the cache has: their common beginning is read once, before them.
 
         In the order of their tokens the rows that share most stand side by side; a group grows while that saves more.
@@ -111,8 +111,8 @@ class Reader:
                 self._read_beginning(group, stem)
             first = end
 
-    def _read_beginning(self, group: Sequence[Row], length: int) -> None:
-        stem = Row(group[0].tokens[:length], keep=True)
+    def _read_beginning(self, group: Sequence[PromptRow], length: int) -> None:
+        stem = PromptRow(group[0].tokens[:length], keep=True)
         self._look_up(stem)
         self._read_each([stem], lambda parts, hidden: None)
         for row in group:
@@ -122,13 +122,13 @@ class Reader:
                 row.source = stem.states
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
 
-    def _read_each(self, rows: Sequence[Row], take: Take, *, with_middle: bool = False) -> None:
+    def _read_each(self, rows: Sequence[PromptRow], take: Take, *, with_middle: bool = False) -> None:
         if self._model.attend == "together":  # rows of like length stand side by side
             rows = sorted(rows, key=lambda row: row.past - len(row.tokens))
         waiting = deque(rows)
         while waiting:
             parts: list[Part] = []
-            segments: list[Segment] = []
+            segments: list[PassSegment] = []
             used = 0
             while waiting:
                 segment, part = self._next(waiting[0], used)
@@ -163,7 +163,7 @@ class Reader:
                 if not part.row.keep and part.row not in unfinished:
                     part.row.group = None
 
-    def _give_room(self, rows: Sequence[Row]) -> None:
+    def _give_room(self, rows: Sequence[PromptRow]) -> None:
         """States for rows whose reading begins: one group for all where they attend together."""
         rooms = [len(row.tokens) + max(map(len, row.trees), default=0) for row in rows]
         if self._model.attend == "together" and rows:
@@ -174,7 +174,7 @@ class Reader:
             for row, room in zip(rows, rooms, strict=True):
                 row.group, row.slot = self._model.new_group(1, room), 0
 
-    def _next(self, row: Row, before: int) -> tuple[Segment, Part]:
+    def _next(self, row: PromptRow, before: int) -> tuple[PassSegment, Part]:
         """The row's next piece, to stand behind ``before`` tokens in its pass."""
         past = min(row.past, len(row.tokens) - 1)  # a second tree needs the last token's hidden state once more
         chain = row.tokens[past : past + self._piece]
@@ -183,7 +183,7 @@ class Reader:
         too_large = tree == 0 and len(chain) + len(row.trees[0]) > self._max_tokens
         if too_large and len(chain) > 1:  # the prompt but for its last token; then that token with the tree
             chain, ends, tree = chain[:-1], False, None
-        segment = Segment(_NOWHERE, 0, past, chain, row.trees[tree] if tree is not None else TokenTree())
+        segment = PassSegment(_NOWHERE, 0, past, chain, row.trees[tree] if tree is not None else TokenTree())
         return segment, Part(row, before + len(chain) - 1, ends, tree)
 
 

@@ -7,10 +7,9 @@ states.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache, cached_property, wraps
+from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar
 
@@ -21,32 +20,31 @@ from safetensors import SafetensorError
 from transformers import AutoModelForCausalLM
 from transformers import __version__ as transformers_version
 from transformers.utils import logging as transformers_logging
+from typing_extensions import override
 
 from el4ner.engines.base import (
     LAYERS,
-    CandidateScore,
     GenerateRequest,
     GenerateResult,
-    Prompt,
     ScoreRequest,
     ScoreResult,
+    StateEngine,
     StateRequest,
     StateResult,
 )
-from el4ner.engines.constraint import TokenMask, TokenMasks
-from el4ner.engines.packing import Planted, Question, plant
-from el4ner.engines.rendering import Renderer
+from el4ner.engines.constraint import TokenMask
+from el4ner.engines.packing import TokenQuestion, plant
+from el4ner.engines.token_engine import PromptQuestions, TokenEngine
 from el4ner.engines.torch.decode_graphs import Recorder
 from el4ner.engines.torch.lean_transformers import without_compiler
 from el4ner.engines.torch.meta_init import SkipMetaInit
 from el4ner.engines.torch.packed_model import IMPLEMENTATION, Attend, PackedModel
 from el4ner.engines.torch.prefix_cache import PrefixCache
-from el4ner.engines.torch.prompt_reading import Part, Reader, Row
+from el4ner.engines.torch.prompt_reading import Part, PromptReader, PromptRow
 from el4ner.engines.torch.waiting import import_torch
-from el4ner.engines.vocabulary import Vocabulary
 from el4ner.errors import EngineError, EngineOutOfMemoryError, ModelError
-from el4ner.models.digest import remembered_sha256, sha256_of
-from el4ner.models.prepare import default_cache_dir, weights_digest
+from el4ner.models.folder import folder_digest
+from el4ner.models.prepare import default_cache_dir
 from el4ner.models.safety import check_folder
 from el4ner.models.self_checks import check_key, has_passed, processor, remember_passed, source_digest
 from el4ner.models.tokenizers import load_tokenizer
@@ -106,8 +104,8 @@ def _engine_errors(method: Callable[P, R]) -> Callable[P, R]:
     return guarded
 
 
-class TransformersEngine:
-    """See :class:`el4ner.engines.base.Engine`. Make one with :meth:`load`."""
+class TransformersEngine(TokenEngine, StateEngine):
+    """Make one with :meth:`load`."""
 
     def __init__(
         self,
@@ -122,11 +120,17 @@ class TransformersEngine:
         attend: Attend | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        self._name = name
+        packed = PackedModel(model, attend=attend, recorder=recorder)
+        listed = getattr(model.generation_config, "eos_token_id", None)
+        super().__init__(
+            name,
+            tokenizer,
+            identity=(DRIVER, fingerprint, packed.dtype),
+            context_length=int(model.config.get_text_config().max_position_embeddings),
+            end_tokens=frozenset(listed if isinstance(listed, list) else [listed] if listed is not None else []),
+        )
+        self._model = packed
         self._threads = threads
-        self._tokenizer = tokenizer
-        self._renderer = Renderer(tokenizer)
-        self._model = PackedModel(model, attend=attend, recorder=recorder)
         self._cache = PrefixCache(prefix_cache_bytes)
         free = torch.cuda.mem_get_info(self._model.device)[0] if self._model.device.type == "cuda" else None
         largest = max_batch_tokens or _largest_pass(self._model.attend, self._model.pass_bytes_per_token, free)
@@ -135,15 +139,7 @@ class TransformersEngine:
         self._group_tokens = DECODED_TOGETHER * largest
         if free is not None:
             self._group_tokens = min(self._group_tokens, int(OF_FREE_MEMORY * free) // self._model.bytes_per_token)
-        self._reader = Reader(self._model, self._cache, self._pass_tokens)
-        self._context_length = int(model.config.get_text_config().max_position_embeddings)
-        ends = getattr(model.generation_config, "eos_token_id", None)
-        listed = ends if isinstance(ends, list) else [ends] if ends is not None else []
-        self._end_tokens = self._renderer.end_tokens | frozenset(listed)
-        self._fingerprint = hashlib.sha256(
-            f"{DRIVER}\0{fingerprint}\0{self._model.dtype}\0{self._renderer.template}".encode()
-        ).hexdigest()
-        self._closed = False
+        self._reader = PromptReader(self._model, self._cache, self._pass_tokens)
 
     @classmethod
     def load(
@@ -202,7 +198,7 @@ class TransformersEngine:
                 name,
                 model.to(place),
                 tokenizer,
-                fingerprint=_digest(path, folder),
+                fingerprint=folder_digest(path, folder),
                 threads=threads,
                 max_batch_tokens=max_batch_tokens,
                 prefix_cache_bytes=prefix_cache_bytes,
@@ -215,23 +211,8 @@ class TransformersEngine:
         return engine
 
     @property
-    def name(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return self._name
-
-    @property
-    def fingerprint(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return self._fingerprint
-
-    @property
-    def context_length(self) -> int:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return self._context_length
-
-    @property
+    @override
     def hidden_size(self) -> int:
-        """See :class:`~el4ner.engines.base.StateEngine`."""
         return self._model.hidden_size
 
     def forget_prompts(self) -> None:
@@ -253,10 +234,6 @@ class TransformersEngine:
         """Tokens that the model has read since it was loaded."""
         return self._model.tokens
 
-    def count_tokens(self, prompt: Prompt) -> int:
-        """See :class:`~el4ner.engines.base.Engine`."""
-        return len(self._renderer.prefix(prompt))
-
     @_engine_errors
     def raw_prefill(self, tokens: int, batch: int = 1) -> float:
         """Seconds that the plain model, as transformers runs it, takes to read ``batch`` rows of ``tokens`` tokens.
@@ -266,43 +243,49 @@ class TransformersEngine:
         self._ready()
         return self._model.raw_seconds(tokens, batch)
 
+    @override
     @_engine_errors
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
-        """See :class:`~el4ner.engines.base.Engine`. Requests with the same prompt share its reading.
+        """Requests with the same prompt share its reading.
 
         ``usage.prompt_tokens`` counts prompts and the tokens of tails and candidates that were read behind them (what
         they share: once); the second request with the same prompt finds it in the cache.
         """
         self._ready()
-        jobs = self._score_jobs(requests)
+        jobs = {
+            prefix: PromptQuestions(prefix, questions, self._tree_nodes)
+            for prefix, questions in self._questions_by_prompt(requests).items()
+        }
+        rows = {prefix: PromptRow(prefix, trees=job.trees) for prefix, job in jobs.items()}
 
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
             places: list[int] = []
             tokens: list[int] = []
-            askers: list[tuple[_ScoreJob, int, list[tuple[int, int]]]] = []
+            asked: list[tuple[PromptQuestions, int, list[tuple[int, int]]]] = []
             for part in parts:
                 if part.tree is None:
                     continue
                 job = jobs[part.row.tokens]
                 targets = job.targets(part.tree)
-                askers.append((job, part.tree, targets))
+                asked.append((job, part.tree, targets))
                 places += [part.last + 1 + node for node, _ in targets]  # ROOT is -1: the prompt's last token
                 tokens += [token for _, token in targets]
-            values = iter(self._model.log_probabilities(hidden, places, tokens))
-            for job, tree, targets in askers:
-                job.found.update(((tree, node, token), next(values)) for node, token in targets)
+            logprobs = iter(self._model.log_probabilities(hidden, places, tokens))
+            for job, tree, targets in asked:
+                job.logprobs.update(((tree, node, token), next(logprobs)) for node, token in targets)
 
-        self._reader.read([job.row for job in jobs.values() if job.asks], take)
+        self._reader.read([row for prefix, row in rows.items() if jobs[prefix].asks], take)
         results: dict[int, ScoreResult] = {}
-        for job in jobs.values():
-            results.update(job.results())
+        for prefix, job in jobs.items():
+            results.update(job.results(rows[prefix].cached))
         return [results[index] for index in range(len(requests))]
 
+    @override
     @_engine_errors
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
-        """See :class:`~el4ner.engines.base.StateEngine`. Usage as in :meth:`score`."""
+        """Usage as in :meth:`score`."""
         self._ready()
-        jobs = [self._state_job(request) for request in requests]
+        jobs = [_StateJob(*self._tails(request), self._tree_nodes) for request in requests]
 
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
             asked = [(part, jobs_by_row[part.row]) for part in parts if part.tree is not None]
@@ -317,31 +300,11 @@ class TransformersEngine:
         self._reader.read([job.row for job in jobs if job.places], take, with_middle=True)
         return [job.result(self.hidden_size) for job in jobs]
 
-    def _state_job(self, request: StateRequest) -> _StateJob:
-        prefix = self._prefix(request.prompt)
-        tails = [self._renderer.encode(tail) for tail in request.tails]
-        if not all(tails):
-            raise EngineError(f"{self._name}: a tail without any token")
-        self._check_length(len(prefix) + max(map(len, tails), default=0))
-        return _StateJob(prefix, tails, self._tree_nodes)
-
-    def _score_jobs(self, requests: Sequence[ScoreRequest]) -> dict[tuple[int, ...], _ScoreJob]:
-        encode = self._renderer.encode
-        asked: dict[tuple[int, ...], dict[int, list[Question]]] = {}
-        for index, request in enumerate(requests):
-            prefix = self._prefix(request.prompt)
-            questions = [Question(encode(item.tail), tuple(map(encode, item.candidates))) for item in request.items]
-            self._check_length(len(prefix) + max((question.longest for question in questions), default=0))
-            asked.setdefault(prefix, {})[index] = questions
-        return {prefix: _ScoreJob(prefix, by_request, self._tree_nodes) for prefix, by_request in asked.items()}
-
+    @override
     @_engine_errors
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """See :class:`~el4ner.engines.base.Engine`."""
         self._ready()
-        prefixes = [self._prefix(request.prompt) for request in requests]
-        for prefix, request in zip(prefixes, requests, strict=True):
-            self._check_length(len(prefix) + request.max_new_tokens)
+        prefixes = self._prefixes(requests)
         results: dict[int, GenerateResult] = {
             index: GenerateResult("", False, Usage())
             for index, request in enumerate(requests)
@@ -354,7 +317,7 @@ class TransformersEngine:
         }
         for group in _groups(sizes, self._group_tokens, self._model.decoding_room):
             answers = [
-                _Answer(index, requests[index], Row(prefixes[index], keep=True), self._mask(requests[index]))
+                _Answer(index, requests[index], PromptRow(prefixes[index], keep=True), self._mask(requests[index]))
                 for index in group
             ]
             self._generate_group(answers, capacity=max(sizes[index] for index in group))
@@ -411,13 +374,9 @@ class TransformersEngine:
             self._settle(answer, token)
 
     def _mask(self, request: GenerateRequest) -> TokenMask | None:
-        return None if request.spans_of is None else self._masks.mask(request.spans_of, request.stop)
-
-    @cached_property
-    def _masks(self) -> TokenMasks:
-        """Made when an answer is constrained for the first time: a large vocabulary takes a second."""
-        ends = (end for end in self._end_tokens if end < self._model.vocabulary)
-        return TokenMasks(Vocabulary(self._tokenizer, self._model.vocabulary), ends)
+        if request.spans_of is None:
+            return None
+        return self._token_masks(self._model.vocabulary).mask(request.spans_of, request.stop)
 
     def _settle(self, answer: _Answer, token: int) -> None:
         """Take a new token in, and find out whether the answer ends with it."""
@@ -428,9 +387,9 @@ class TransformersEngine:
             return
         answer.tokens.append(token)
         text = self._renderer.decode(answer.tokens) if answer.request.stop else ""
-        cuts = [at for at in (text.find(stop) for stop in answer.request.stop) if at >= 0]
-        if cuts:
-            answer.text, answer.finished, answer.ended = text[: min(cuts)], True, True
+        cut = answer.request.cut(text)
+        if cut is not None:
+            answer.text, answer.finished, answer.ended = cut, True, True
         elif answer.mask is not None and answer.mask.finished:
             answer.text = self._renderer.decode(answer.tokens)
             answer.finished = answer.ended = True
@@ -443,8 +402,8 @@ class TransformersEngine:
         answer.row.group = None
         return GenerateResult(answer.text, answer.ended, usage)
 
+    @override
     def close(self) -> None:
-        """See :class:`~el4ner.engines.base.Engine`."""
         if not self._closed:
             self._closed = True
             self._cache.clear()
@@ -472,60 +431,11 @@ class TransformersEngine:
         self._ready()
         self._model.check()
 
-    def _prefix(self, prompt: Prompt) -> tuple[int, ...]:
-        prefix = self._renderer.prefix(prompt)
-        if not prefix:
-            raise EngineError(f"{self._name}: an empty prompt")
-        return prefix
-
     def _ready(self) -> None:
-        if self._closed:
-            raise EngineError(f"{self._name}: the engine is closed")
+        self._check_open()
         # The number of threads belongs to the calling thread, which may not be the one that loaded the model.
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
-
-    def _check_length(self, tokens: int) -> None:
-        if tokens > self._context_length:
-            raise EngineError(
-                f"{self._name}: prompt and answer take {tokens} tokens, the model reads {self._context_length}"
-            )
-
-
-class _ScoreJob:
-    """All questions behind one prompt, whoever asked them."""
-
-    def __init__(self, prefix: tuple[int, ...], questions: dict[int, list[Question]], max_nodes: int) -> None:
-        self._questions = questions
-        together = [question for asked in questions.values() for question in asked]
-        self.asks = any(question.candidates for question in together)
-        trees, self._planted = plant(together, max_nodes)
-        self._nodes = sum(map(len, trees)) if self.asks else 0
-        self.row = Row(prefix, trees=trees)
-        self.found: dict[tuple[int, int, int], float] = {}
-
-    def targets(self, tree: int) -> list[tuple[int, int]]:
-        """What has to be read off one tree: (node, token), ascending."""
-        planted = (planted for planted in self._planted if planted.tree == tree)
-        return sorted({target for one in planted for candidate in one.targets for target in candidate})
-
-    def results(self) -> Iterator[tuple[int, ScoreResult]]:
-        """(index of the request, its result)."""
-        planted = iter(self._planted)
-        prompt = len(self.row.tokens)
-        cached = self.row.cached
-        nodes = self._nodes
-        for index, questions in self._questions.items():
-            scores = tuple(self._scores(next(planted)) for _ in questions)
-            usage = Usage(prompt + nodes, cached, 0) if self.asks else Usage()
-            yield index, ScoreResult(scores, usage)
-            cached, nodes = prompt, 0
-
-    def _scores(self, planted: Planted) -> tuple[CandidateScore, ...]:
-        return tuple(
-            CandidateScore(sum((self.found[planted.tree, node, token] for node, token in targets), 0.0), len(targets))
-            for targets in planted.targets
-        )
 
 
 class _StateJob:
@@ -533,10 +443,10 @@ class _StateJob:
 
     def __init__(self, prefix: tuple[int, ...], tails: Sequence[tuple[int, ...]], max_nodes: int) -> None:
         # Every token of a tail is read, the last one too: as a question whose answer stands behind the whole tail.
-        trees, planted = plant([Question(tail, (_ANY,)) for tail in tails], max_nodes)
+        trees, planted = plant([TokenQuestion(tail, (_ANY,)) for tail in tails], max_nodes)
         self.places = [(one.tree, one.targets[0][0][0]) for one in planted]
         self._nodes = sum(map(len, trees))
-        self.row = Row(prefix, trees=trees)
+        self.row = PromptRow(prefix, trees=trees)
         self.states: dict[int, npt.NDArray[np.float32]] = {}
         """Of each tail, as soon as it is read: ``[LAYERS · hidden]``."""
 
@@ -562,7 +472,7 @@ class _Answer:
 
     __slots__ = ("ended", "finished", "index", "mask", "new_tokens", "request", "row", "text", "tokens")
 
-    def __init__(self, index: int, request: GenerateRequest, row: Row, mask: TokenMask | None) -> None:
+    def __init__(self, index: int, request: GenerateRequest, row: PromptRow, mask: TokenMask | None) -> None:
         self.index = index
         self.mask = mask
         self.request = request
@@ -636,12 +546,3 @@ def _fast_bfloat16() -> bool:
     AVX512-BF16). Elsewhere it is emulated, and slower."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))
-
-
-def _digest(path: Path, cache_dir: Path) -> str:
-    """Of everything in the folder that makes the answers: weights (digested once, remembered) and the small files."""
-    known = weights_digest(path)
-    parts = [known] if known else [remembered_sha256(file, cache_dir) for file in sorted(path.glob("*.safetensors"))]
-    small = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-    parts += [f"{name} {sha256_of(path / name)}" for name in small if (path / name).is_file()]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()

@@ -4,10 +4,12 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from el4ner.engines.packing import ROOT, Question, TokenTree, plant
+from el4ner.engines.packing import ROOT, TokenQuestion, TokenTree, plant
 
 Tokens = st.lists(st.integers(0, 3), max_size=5).map(tuple)
-Questions = st.lists(st.builds(Question, tail=Tokens, candidates=st.lists(Tokens, max_size=4).map(tuple)), max_size=5)
+Questions = st.lists(
+    st.builds(TokenQuestion, tail=Tokens, candidates=st.lists(Tokens, max_size=4).map(tuple)), max_size=5
+)
 
 
 def path_to(tree: TokenTree, node: int) -> tuple[int, ...]:
@@ -35,14 +37,14 @@ def test_a_node_sees_its_ancestors_and_itself() -> None:
 
 
 def test_candidates_of_one_token_add_no_node() -> None:
-    (tree,), (planted,) = plant([Question((7, 8), ((1,), (2,), (3,)))], 100)
+    (tree,), (planted,) = plant([TokenQuestion((7, 8), ((1,), (2,), (3,)))], 100)
     assert len(tree) == 2
     assert planted.targets == (((1, 1),), ((1, 2),), ((1, 3),))
 
 
 @given(Questions, st.integers(1, 20))
 def test_every_token_of_a_candidate_is_asked_behind_what_comes_before_it(
-    questions: list[Question], max_nodes: int
+    questions: list[TokenQuestion], max_nodes: int
 ) -> None:
     trees, planted = plant(questions, max_nodes)
     assert len(planted) == len(questions)
@@ -55,7 +57,9 @@ def test_every_token_of_a_candidate_is_asked_behind_what_comes_before_it(
 
 
 @given(Questions, st.integers(1, 20))
-def test_a_tree_is_no_larger_than_asked_or_than_its_largest_question(questions: list[Question], max_nodes: int) -> None:
+def test_a_tree_is_no_larger_than_asked_or_than_its_largest_question(
+    questions: list[TokenQuestion], max_nodes: int
+) -> None:
     alone = [len(plant([question], 1)[0][0]) for question in questions]
     for tree in plant(questions, max_nodes)[0]:
         assert len(tree) <= max([max_nodes, *alone])

@@ -7,19 +7,19 @@ from hypothesis import strategies as st
 
 from el4ner.engines.exllama.pages import PAGE
 from el4ner.engines.exllama.tree_paths import paths_of
-from el4ner.engines.packing import ROOT, Question, plant
+from el4ner.engines.packing import ROOT, TokenQuestion, plant
 
 tokens = st.lists(st.integers(1, 4), max_size=6).map(tuple)
 questions = st.lists(
-    st.builds(Question, tokens, st.lists(tokens, max_size=4).map(tuple)),
+    st.builds(TokenQuestion, tokens, st.lists(tokens, max_size=4).map(tuple)),
     max_size=6,
 )
 
 
 @given(questions=questions, long=st.booleans())
-def test_every_target_is_read_where_its_path_leads(questions: list[Question], long: bool) -> None:
+def test_every_target_is_read_where_its_path_leads(questions: list[TokenQuestion], long: bool) -> None:
     if long:
-        questions = [Question((9,) * (2 * PAGE) + one.tail, one.candidates) for one in questions]
+        questions = [TokenQuestion((9,) * (2 * PAGE) + one.tail, one.candidates) for one in questions]
     prefix = (7, 8)
     trees, planted = plant(questions, 1 << 30)
     tree = trees[0]
@@ -41,7 +41,7 @@ def test_every_target_is_read_where_its_path_leads(questions: list[Question], lo
 
 
 def test_what_nobody_asks_is_not_read() -> None:
-    trees, planted = plant([Question((1, 2, 3), ((4,), (5,)))], 100)
+    trees, planted = plant([TokenQuestion((1, 2, 3), ((4,), (5,)))], 100)
     targets = sorted({target for candidate in planted[0].targets for target in candidate})
     (path,) = paths_of((0,), trees[0], targets)
     assert path.tokens == (1, 2, 3)

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from el4ner.engines.packing import TokenTree
 from el4ner.engines.torch import joint_attention
-from el4ner.engines.torch.attention_plans import RowsPlan, Segment
+from el4ner.engines.torch.attention_plans import PassSegment, RowsPlan
 from el4ner.engines.torch.joint_attention import JointPlan
 from tests.support.examples import examples
 
@@ -38,7 +38,7 @@ def passes(draw: st.DrawFn) -> list[RowShape]:
     return draw(st.lists(row, min_size=1, max_size=6))
 
 
-def segments_of(rows: Sequence[RowShape], kv_heads: int, order: Sequence[int]) -> list[Segment]:
+def segments_of(rows: Sequence[RowShape], kv_heads: int, order: Sequence[int]) -> list[PassSegment]:
     """In groups with a row more than is read, in an order of their own."""
     generator = torch.Generator().manual_seed(7)
     groups = [
@@ -48,16 +48,16 @@ def segments_of(rows: Sequence[RowShape], kv_heads: int, order: Sequence[int]) -
     slots = [0, 0]
     segments = []
     for group, past, length, paths in rows:
-        segments.append(Segment(groups[group], slots[group], past, [1] * length, tree_of(paths)))
+        segments.append(PassSegment(groups[group], slots[group], past, [1] * length, tree_of(paths)))
         slots[group] += 1
     return [segments[index] for index in order]
 
 
-def copied(segments: Sequence[Segment]) -> list[Segment]:
+def copied(segments: Sequence[PassSegment]) -> list[PassSegment]:
     groups: dict[int, torch.Tensor] = {}
     for segment in segments:
         groups.setdefault(id(segment.group), segment.group.clone())
-    return [Segment(groups[id(one.group)], one.slot, one.past, one.chain, one.tree) for one in segments]
+    return [PassSegment(groups[id(one.group)], one.slot, one.past, one.chain, one.tree) for one in segments]
 
 
 @given(
@@ -107,7 +107,7 @@ def calls_a_layer(monkeypatch: pytest.MonkeyPatch, rows: int) -> int:
         patch.setattr(joint_attention.functional, "scaled_dot_product_attention", counted)
         group = torch.zeros(1, 2, rows, 1, CAPACITY, HEAD_DIM)
         paths = [[1, 2, 3], [1, 4], [5]]
-        segments = [Segment(group, row, 20, [1] * (10 + row % 3), tree_of(paths)) for row in range(rows)]
+        segments = [PassSegment(group, row, 20, [1] * (10 + row % 3), tree_of(paths)) for row in range(rows)]
         total = sum(segment.new for segment in segments)
         new = torch.zeros(1, 1, total, HEAD_DIM)
         JointPlan(segments, 1, torch.float32).attend(0, new, new, new, None, None)
@@ -133,7 +133,7 @@ def test_prompts_without_a_mask_have_as_many_keys_as_queries(
 
     monkeypatch.setattr(joint_attention.functional, "scaled_dot_product_attention", seen)
     group = torch.zeros(1, 2, len(lengths), 1, 112, HEAD_DIM)
-    segments = [Segment(group, row, 0, [1] * length) for row, length in enumerate(lengths)]
+    segments = [PassSegment(group, row, 0, [1] * length) for row, length in enumerate(lengths)]
     new = torch.zeros(1, 1, sum(lengths), HEAD_DIM)
     JointPlan(segments, 1, torch.float32).attend(0, new, new, new, None, None)
     assert shapes == [(100, 100)]
@@ -142,7 +142,7 @@ def test_prompts_without_a_mask_have_as_many_keys_as_queries(
 def test_rows_of_very_different_length_do_not_pad_each_other() -> None:
     """One prompt of 2,000 tokens among many of ten: padding all to 2,000 would take a hundred times the memory."""
     group = torch.zeros(1, 2, 101, 1, 2048, HEAD_DIM)
-    segments = [Segment(group, 0, 0, [1] * 2000), *(Segment(group, row, 0, [1] * 10) for row in range(1, 101))]
+    segments = [PassSegment(group, 0, 0, [1] * 2000), *(PassSegment(group, row, 0, [1] * 10) for row in range(1, 101))]
     plan = JointPlan(segments, 1, torch.float32)
     padded = sum(call.rows * call.width for call in plan._calls)
     assert padded <= 1.25 * 3000 + 256
@@ -152,7 +152,7 @@ def test_rows_of_very_different_length_do_not_pad_each_other() -> None:
 def test_a_long_piece_behind_a_cached_beginning_is_masked_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(joint_attention, "_MASK", 1024 * 3072)
     group = torch.zeros(1, 2, 1, 1, 4096, HEAD_DIM)
-    plan = JointPlan([Segment(group, 0, 16, [1] * 3000)], 1, torch.float32)
+    plan = JointPlan([PassSegment(group, 0, 16, [1] * 3000)], 1, torch.float32)
     assert [call.rows * call.width for call in plan._calls] == [1024, 1024, 952]
 
 
