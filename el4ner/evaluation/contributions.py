@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from el4ner.evaluation.sentence_records import Considered, SentenceRecord
 from el4ner.types import NONE_TYPE
 
-__all__ = ["Member", "Proposer", "Proposers", "members", "proposers"]
+__all__ = ["MemberFigures", "Proposer", "Proposers", "members", "proposers"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Proposers:
 
 
 @dataclass(frozen=True, slots=True)
-class Member:
+class MemberFigures:
     """How one member voted.
 
     Attributes:
@@ -76,7 +76,7 @@ def proposers(records: Sequence[SentenceRecord]) -> Proposers:
     )
 
 
-def members(records: Sequence[SentenceRecord]) -> dict[str, Member]:
+def members(records: Sequence[SentenceRecord]) -> dict[str, MemberFigures]:
     """By name; a member is whoever voted at least once."""
     names = sorted({name for record in records for candidate in record.candidates for name in candidate.votes})
     on_gold: list[tuple[Considered, str]] = []
@@ -96,10 +96,10 @@ def members(records: Sequence[SentenceRecord]) -> dict[str, Member]:
     def count(is_so: Callable[[Considered, str], bool]) -> int:
         return sum(is_so(candidate, label) for candidate, label in on_gold)
 
-    def figures(name: str) -> Member:
+    def figures(name: str) -> MemberFigures:
         right = count(lambda candidate, label: candidate.votes.get(name) == label)
         refused = sum(candidate.votes.get(name, NONE_TYPE) == NONE_TYPE for candidate in others)
-        return Member(
+        return MemberFigures(
             asked=len(on_gold),
             accuracy=share(right, on_gold),
             rejected=share(refused, others),

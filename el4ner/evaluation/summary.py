@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from el4ner.evaluation.analysis import Confusion, Losses, confusion, losses
-from el4ner.evaluation.contributions import Member, Proposers, members, proposers
+from el4ner.evaluation.contributions import MemberFigures, Proposers, members, proposers
 from el4ner.evaluation.pairing import paired
 from el4ner.evaluation.reliability import Reliability, calibration, judged
 from el4ner.evaluation.scoring import Scores, of_type, score, strict_tallies
@@ -39,7 +39,7 @@ class EvaluationResult:
     losses: Losses
     type_losses: dict[str, Losses]
     proposers: Proposers
-    members: dict[str, Member]
+    members: dict[str, MemberFigures]
     confusion: Confusion
     records: tuple[SentenceRecord, ...]
     cached_sentences: int = 0

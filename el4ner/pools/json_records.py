@@ -13,20 +13,20 @@ import orjson
 
 from el4ner.pools.read_options import LeftOut, lines_of
 
-__all__ = ["Record", "json_records"]
+__all__ = ["JsonRecord", "json_records"]
 
 _GAP: Final = re.compile(r"[\s,]*")
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class JsonRecord:
     """A value of JSON; ``where`` is ``file:line``."""
 
     where: str
     value: Any
 
 
-def json_records(path: Path) -> Iterator[Record | LeftOut]:
+def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
     """The records of a file; a line that is no JSON is left out, with its reason.
 
     A file is JSON Lines if its lines are JSON by themselves, whatever its name ends with: tools export both as
@@ -50,7 +50,7 @@ def json_records(path: Path) -> Iterator[Record | LeftOut]:
             yield LeftOut(where, f"is not UTF-8: {line.reason} at byte {line.start}")
         elif line.strip():
             try:
-                yield Record(where, orjson.loads(line))
+                yield JsonRecord(where, orjson.loads(line))
             except orjson.JSONDecodeError as error:
                 yield LeftOut(where, f"is not JSON: {error.msg}, character {error.colno}")
 
@@ -106,16 +106,16 @@ def _wraps(value: Any) -> bool:
     return isinstance(value, dict) and "classes" in value and isinstance(value.get("annotations"), list)
 
 
-def _elements(path: Path, text: str, value: Any) -> Iterator[Record]:
+def _elements(path: Path, text: str, value: Any) -> Iterator[JsonRecord]:
     if _wraps(value):
         for item in value["annotations"]:
             if item is not None:  # a text that was passed over
-                yield Record(f"{path}:1", item)
+                yield JsonRecord(f"{path}:1", item)
     elif isinstance(value, list):
         for line, item in zip(_lines_of_elements(text, len(value)), value, strict=True):
-            yield Record(f"{path}:{line}", item)
+            yield JsonRecord(f"{path}:{line}", item)
     else:
-        yield Record(f"{path}:1", value)
+        yield JsonRecord(f"{path}:1", value)
 
 
 def _lines_of_elements(text: str, count: int) -> list[int]:

@@ -47,11 +47,11 @@ def log_chunks(line: str) -> list[Chunk]:
     """The proposals for one log line, in no order; a span may stand there twice."""
     return [
         Chunk(Span(start, end, line[start:end]), proper=not line[start:end].isalpha() or not line[start:end].islower())
-        for start, end in _Reader(line).spans()
+        for start, end in _LineReader(line).spans()
     ]
 
 
-class _Reader:
+class _LineReader:
     """One line, read from left to right. ``before`` is the word before a field; ``header`` holds until the message."""
 
     def __init__(self, line: str) -> None:

@@ -148,7 +148,7 @@ def read_documents(
         opened: Path | IO[bytes] = source if source is not None else sys.stdin.buffer if stdin is None else stdin
         lines = lines_of(opened, name, encoding)
 
-    seen = _Progress(from_line)
+    seen = _WantedLines(from_line)
 
     def bad_from_line(record: BadRecord) -> None:
         if seen.wants(record.line.number):
@@ -170,7 +170,7 @@ def read_documents(
         raise InputError(f"{name}: has {seen.last} lines: there is no line {from_line} to go on from")
 
 
-class _Progress:
+class _WantedLines:
     """Which lines are wanted: those from a number on, and all of a file that has taken the place of the first one."""
 
     def __init__(self, from_line: int) -> None:
