@@ -26,7 +26,7 @@ E = TypeVar("E", bound=Engine)
 
 
 @dataclass(slots=True)
-class _Call(Generic[E]):
+class _QueuedCall(Generic[E]):
     future: Future[Any]
     run: Callable[[E], Any]
 
@@ -48,7 +48,7 @@ class OwnedEngine(Generic[E]):
         if capacity < 1:
             raise ValueError("capacity has to be at least 1")
         self._capacity = capacity
-        self._calls: deque[_Call[E]] = deque()
+        self._calls: deque[_QueuedCall[E]] = deque()
         self._changed = threading.Condition()
         self._closing = False
         self._engine: E | None = None
@@ -93,7 +93,7 @@ class OwnedEngine(Generic[E]):
                 raise EngineError("the engine's owner is closed")
             if not free:
                 raise queue.Full
-            self._calls.append(_Call(future, lambda engine: function(engine, *args, **kwargs)))
+            self._calls.append(_QueuedCall(future, lambda engine: function(engine, *args, **kwargs)))
             self._changed.notify_all()
         return future
 
@@ -103,7 +103,7 @@ class OwnedEngine(Generic[E]):
         May be called twice. The call that is running is finished, but for one thing: with ``cancel`` an engine that can
         be interrupted (:class:`~el4ner.engines.base.Interruptible`) is, and the call ends with its error.
         """
-        dropped: list[_Call[E]] = []
+        dropped: list[_QueuedCall[E]] = []
         with self._changed:
             self._closing = True
             if cancel:
@@ -118,7 +118,7 @@ class OwnedEngine(Generic[E]):
         if threading.current_thread() is not self._thread:
             self._thread.join()
 
-    def _next(self) -> _Call[E] | None:
+    def _next(self) -> _QueuedCall[E] | None:
         """The next call; None when there will be none."""
         with self._changed:
             self._changed.wait_for(lambda: self._calls or self._closing)

@@ -59,7 +59,7 @@ class _Abandoned(Exception):  # noqa: N818 - no error: it is never seen outside
     """Another request of the same call has failed."""
 
 
-class _Call:
+class _CallState:
     """What the requests of one call know of each other."""
 
     def __init__(self) -> None:
@@ -152,7 +152,7 @@ class Transport:
             EngineError: a server refused one, its answer is no JSON, or ``read`` says so.
             EngineOutOfMemoryError: a server ran out of memory.
         """
-        call = _Call()
+        call = _CallState()
         if len(rows) == 1:
             return [self._ask_row(rows[0], call)]
         futures = [self._pool.submit(self._ask_row, row, call) for row in rows]
@@ -191,14 +191,14 @@ class Transport:
         self._pool.shutdown(wait=True, cancel_futures=True)
         self._client.close()
 
-    def _ask_row(self, row: Sequence[Ask], call: _Call) -> list[Any]:
+    def _ask_row(self, row: Sequence[Ask], call: _CallState) -> list[Any]:
         try:
             return [self._ask(ask, call) for ask in row]
         except BaseException:
             call.abandoned = True
             raise
 
-    def _ask(self, ask: Ask, call: _Call) -> Any:
+    def _ask(self, ask: Ask, call: _CallState) -> Any:
         content = orjson.dumps(ask.body())
         last = ""
         for attempt in range(1, self._tries + 1):
@@ -231,7 +231,7 @@ class Transport:
         tries = max(attempt, call.failures)
         raise EngineAwayError(f"{self._name}: no answer after {tries} tries, the last from {last}")
 
-    def _take(self, line: Line, call: _Call) -> int:
+    def _take(self, line: Line, call: _CallState) -> int:
         """A server that does not rest."""
         while True:
             self._go_on()
