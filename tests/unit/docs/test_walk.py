@@ -49,3 +49,27 @@ def test_a_step_names_what_is_in_its_files(step: str) -> None:
 def test_every_step_names_something() -> None:
     assert len(steps()) >= 18
     assert sum(bool(NAME.fullmatch(text)) for step in steps() for text in CODE.findall(step)) >= 40
+
+
+def test_the_layout_names_what_is_there() -> None:
+    """And every folder of the two packages."""
+    page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    block = page.split("## The layout\n\n```\n")[1].split("```")[0]
+    tree, named = ROOT, set()
+    for line in block.splitlines():
+        names, _, more = re.sub(r"^\s+", "", line).partition("  ")
+        if not line.startswith(" "):
+            tree = ROOT / names
+            assert tree.is_dir(), names
+            continue
+        for name in [*names.split(", "), *re.findall(r"\b\w+/(?=[:, ])", more if tree.name == "el4ner" else "")]:
+            path = tree / name
+            assert path.is_dir() or path.with_suffix(".py").is_file() or any(tree.rglob(name.rstrip("/"))), name
+            named.add(path.name)
+    folders = {
+        path.name
+        for top in ("el4ner", "workers")
+        for path in (ROOT / top).iterdir()
+        if (path / "__init__.py").is_file()
+    }
+    assert folders <= named, folders - named
