@@ -8,15 +8,14 @@ are bounds: somewhat too high rather than too low. ExLlamaV3 needs less scratch;
 from __future__ import annotations
 
 import shutil
-import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
-
-import orjson
+from typing import Final
 
 from el4ner.config import ExllamaSettings, ModelSettings
+from el4ner.engines.exllama.pages import PAGE, scratch_pages
+from el4ner.engines.exllama.weight_files import weight_bytes
 from el4ner.errors import ConfigError, ModelError
 from el4ner.models.shapes import ModelShape, read_config, shape_of
 
@@ -39,14 +38,10 @@ __all__ = [
     "plan",
     "quantized_weight_bytes",
     "scratch_bytes",
-    "scratch_pages",
-    "weight_bytes",
 ]
 
 PLANNED_ENGINES: Final = frozenset({"exllamav2", "exllamav3"})
 """Engines whose memory is planned."""
-PAGE: Final = 256
-"""Tokens in a page of the cache, in both libraries."""
 GB: Final = 1_000_000_000
 MB: Final = 1 << 20
 CONTEXT_BYTES: Final = 512 * MB
@@ -66,11 +61,6 @@ UNDERRATED: Final = 1.02
 """Files of a target of B bits are up to so much larger: the layers' bits are rounded up, and norms are not packed."""
 HEAD_EXTRA: Final = 0.6
 """Bits of scales and groups of a parameter of an EXL2 head, beside those that were asked for."""
-_HEADERS: Final = 100 << 20
-"""No safetensors header is longer."""
-_ITEM: Final = {"F64": 8, "F32": 4, "I64": 8, "I32": 4, "U32": 4, "F16": 2, "BF16": 2, "I16": 2, "U16": 2}
-_EMBEDDINGS: Final = ("embed_tokens", "tok_embeddings", "word_embeddings", "wte")
-_NOT_LOADED: Final = ("vision_tower.", "vision_model.", "visual.", "multi_modal_projector.", "vision_encoder.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,33 +188,6 @@ def quantized_weight_bytes(shape: ModelShape, bits: float, head_bits: float) -> 
     return int(packed) + shape.norm_parameters * 2
 
 
-def weight_bytes(folder: Path) -> int:
-    """Weights on the GPU of a folder's model, by its safetensors files: all tensors but embeddings, which stay on the
-    CPU, and vision towers, which are not loaded. Where there is no head of its own, the embeddings are loaded as one.
-
-    Raises:
-        ModelError: a file is no safetensors file, or there is none.
-    """
-    weights = embeddings = 0
-    has_head = False
-    files = _weight_files(folder)
-    for file in files:
-        for name, tensor in _header(file).items():
-            if name == "__metadata__":
-                continue
-            size = _loaded_size(tensor, file)
-            if name.startswith(_NOT_LOADED) or any(f".{part}" in f".{name}" for part in _NOT_LOADED[:3]):
-                continue
-            if any(part in name for part in _EMBEDDINGS):
-                embeddings += size
-                continue
-            has_head = has_head or "lm_head" in name or name.startswith("output.")
-            weights += size
-    if not files:
-        raise ModelError(f"{folder}: has no .safetensors weights")
-    return weights if has_head else weights + embeddings
-
-
 def footprint(shape: ModelShape, weights: int, settings: ModelSettings) -> Footprint:
     """Bytes of a model with ``weights`` bytes of weights under these settings."""
     exllama = settings.exllama
@@ -335,11 +298,6 @@ def gpus_found() -> list[Gpu]:
     return found
 
 
-def scratch_pages(rows: int, pages: int) -> int:
-    """Of a cache of ``pages``, those that the driver keeps for ``rows`` read behind a prompt."""
-    return max(2, min(rows + rows // 8 + 2, pages // 2))
-
-
 def _index_of(one: Member, gpus: Mapping[int, Gpu]) -> int:
     kind, _, number = one.device.partition(":")
     if kind != "cuda":
@@ -417,47 +375,3 @@ def _too_much(one: Member, where: str, free: int, missing: int) -> str:
         f"{used.cache / GB:.1f}, scratch {used.scratch / GB:.1f}) and {where} has {max(free, 0) / GB:.1f} GB free: "
         f"{missing / GB:.1f} GB too much: {remedy}"
     )
-
-
-def _weight_files(folder: Path) -> list[Path]:
-    """The files that an index lists, if they are there, or else every one."""
-    files = sorted(folder.glob("*.safetensors"))
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        try:
-            listed = set(orjson.loads(index.read_bytes())["weight_map"].values())
-        except (OSError, orjson.JSONDecodeError, KeyError, AttributeError, TypeError):
-            return files
-        chosen = [file for file in files if file.name in listed]
-        # A quantised folder may still have the index of what it was made of.
-        return chosen if len(chosen) == len(listed) else files
-    return files
-
-
-def _header(file: Path) -> dict[str, Any]:
-    try:
-        with file.open("rb") as opened:
-            (length,) = struct.unpack("<Q", opened.read(8))
-            if length > _HEADERS:
-                raise ModelError(f"{file}: is no safetensors file: its header would have {length} bytes")
-            header = orjson.loads(opened.read(length))
-    except OSError as error:
-        raise ModelError(f"{file}: cannot be read: {error.strerror}") from error
-    except (struct.error, orjson.JSONDecodeError) as error:
-        raise ModelError(f"{file}: is no safetensors file: {error}") from error
-    if not isinstance(header, dict):
-        raise ModelError(f"{file}: is no safetensors file: its header is no table")
-    return header
-
-
-def _loaded_size(tensor: Any, file: Path) -> int:
-    try:
-        first, last = tensor["data_offsets"]
-        kind = str(tensor["dtype"])
-        size = int(last) - int(first)
-    except (TypeError, KeyError, ValueError) as error:
-        raise ModelError(f"{file}: is no safetensors file: a tensor has no size") from error
-    if size < 0:
-        raise ModelError(f"{file}: is no safetensors file: a tensor ends before it begins")
-    # Both libraries keep numbers of 32 and 64 bits that are no packed weights in 16.
-    return size * 2 // _ITEM[kind] if kind in ("F32", "F64") else size

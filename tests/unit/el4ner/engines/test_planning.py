@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from safetensors.numpy import save_file
 
 from el4ner.config import ExllamaSettings, ModelSettings, Settings, load_settings
 from el4ner.engines import planning
+from el4ner.engines.exllama.pages import scratch_pages
 from el4ner.engines.model_facts import facts_of
 from el4ner.engines.planning import (
     CONTEXT_BYTES,
@@ -31,8 +31,6 @@ from el4ner.engines.planning import (
     plan,
     quantized_weight_bytes,
     scratch_bytes,
-    scratch_pages,
-    weight_bytes,
 )
 from el4ner.errors import ConfigError, ModelError
 from el4ner.models.known import KNOWN
@@ -112,50 +110,6 @@ def test_more_bits_never_make_smaller_weights(shape: ModelShape, bits: float, he
     size = quantized_weight_bytes(shape, bits, head_bits)
     assert 0 < size <= quantized_weight_bytes(shape, bits + 0.1, head_bits + 2)
     assert size < 2 * (shape.decoder_parameters + shape.embedding_parameters + shape.norm_parameters)
-
-
-def test_weights_are_counted_without_embeddings_and_vision_towers(tmp_path: Path) -> None:
-    def half(*dims: int) -> np.ndarray[Any, Any]:
-        return np.zeros(dims, dtype=np.float16)
-
-    tensors = {
-        "model.embed_tokens.weight": half(100, 8),
-        "model.layers.0.mlp.up_proj.weight": half(8, 16),
-        "vision_tower.vision_model.x": half(1000, 10),
-        "model.norm.weight": np.zeros(8, dtype=np.float32),
-    }
-    save_file(tensors, tmp_path / "model.safetensors")
-    assert weight_bytes(tmp_path) == 8 * 16 * 2 + 8 * 2 + 100 * 8 * 2  # tied: the embeddings are the head
-    save_file({**tensors, "lm_head.weight": half(100, 8)}, tmp_path / "model.safetensors")
-    assert weight_bytes(tmp_path) == 8 * 16 * 2 + 8 * 2 + 100 * 8 * 2
-
-
-def test_only_the_files_that_an_index_lists_are_counted_if_they_are_there(tmp_path: Path) -> None:
-    for name in ("a", "b"):
-        save_file({"lm_head.weight": np.zeros((10, 10), dtype=np.float16)}, tmp_path / f"{name}.safetensors")
-    index = tmp_path / "model.safetensors.index.json"
-    index.write_bytes(orjson.dumps({"weight_map": {"lm_head.weight": "a.safetensors"}}))
-    assert weight_bytes(tmp_path) == 200
-    index.write_bytes(orjson.dumps({"weight_map": {"lm_head.weight": "of-another-model.safetensors"}}))
-    assert weight_bytes(tmp_path) == 400
-
-
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"short",
-        struct.pack("<Q", 1 << 60),
-        struct.pack("<Q", 2) + b"[]",
-        struct.pack("<Q", 9) + b'{"a": 1}\n',
-        struct.pack("<Q", 100) + b"{",
-    ],
-)
-def test_a_damaged_weights_file_is_a_model_error(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "model.safetensors").write_bytes(content)
-    with pytest.raises(ModelError, match=r"is no safetensors file") as caught:
-        weight_bytes(tmp_path)
-    assert "\n" not in str(caught.value)
 
 
 @given(items=st.lists(members, max_size=5), gpus=gpu_lists)
@@ -285,13 +239,6 @@ def test_the_gpu_presets_fit_the_cards_they_are_named_for(tmp_path: Path, preset
         placed.append(member(name, facts.shape, facts.weights, model))
     made = plan(placed, gpus_of(sizes))
     assert all(used.left_bytes >= 0 for used in made.gpus)
-
-
-def test_pages_kept_for_rows_are_counted_as_the_driver_counts_them() -> None:
-    rows = pytest.importorskip("el4ner.engines.exllama.pages")
-    for pages in (4, 16, 31, 64, 128, 1000):
-        for score_rows in (1, 8, 64, 1024):
-            assert scratch_pages(score_rows, pages) == rows.scratch_pages(score_rows, pages)
 
 
 @pytest.mark.parametrize(
