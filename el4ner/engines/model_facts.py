@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from el4ner.engines.exllama.planning import quantized_weight_bytes
 from el4ner.engines.exllama.weight_files import weight_bytes
-from el4ner.engines.planning import quantized_weight_bytes
 from el4ner.errors import ModelError
 from el4ner.models.architectures import format_of
 from el4ner.models.known import KNOWN

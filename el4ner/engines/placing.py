@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from el4ner.config import ModelSettings
+from el4ner.engines.exllama.planning import gpus_found, member, plan
 from el4ner.engines.exllama.weight_files import weight_bytes
-from el4ner.engines.planning import gpus_found, member, plan
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.models.shapes import read_config, shape_of

@@ -23,7 +23,7 @@ from el4ner.engines import placing
 from el4ner.engines.exllama import loading
 from el4ner.engines.exllama.backend import Backend
 from el4ner.engines.exllama.exllama_engine import ExllamaEngine
-from el4ner.engines.planning import Gpu
+from el4ner.engines.exllama.planning import Gpu
 from el4ner.errors import ModelError
 from tests.support.cpu_exllamav2 import import_exllamav2, make_backend
 from workers.cli import main

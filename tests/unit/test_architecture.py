@@ -24,7 +24,7 @@ SOURCES = sorted([*METHOD_FOLDER.rglob("*.py"), *STREAM_FOLDER.rglob("*.py")])
 LOGGING_LIBRARIES = {"absl", "eliot", "logbook", "loguru", "structlog"}
 RENDERER = STREAM_FOLDER / "telemetry" / "logs.py"
 """The one module that may import structlog: it formats what the standard library's loggers were given."""
-SETS_A_LEVEL = METHOD_FOLDER / "engines" / "torch" / "transformers_engine.py"
+SETS_A_LEVEL = METHOD_FOLDER / "engines" / "torch" / "model_loading.py"
 """Switches the progress bars of transformers off, through that library's own logging module."""
 ORDER = {
     # A part may import from the floors before its own, and from nobody beside it.
@@ -67,7 +67,8 @@ ORDER = {
 }
 DRIVERS = ("exllama", "served", "torch")
 """Folders of el4ner/engines that run models, each for itself."""
-LOADS_ENGINES = "el4ner.engines.registry"
+KNOWS_DRIVERS = ("model_facts", "placing", "registry")
+"""Modules beside these folders that may import from them: what fits on a GPU, where it goes, and what is loaded."""
 SHARED_FILE_NAMES = {
     "config.py": "settings: the method's, and the stream's, which have them inside",
     "evaluate.py": "the evaluation, and its command",
@@ -189,13 +190,14 @@ def test_there_is_no_circle_between_packages() -> None:
 
 
 def test_engines_do_not_know_each_other() -> None:
-    """Only the registry knows which there are. What they share stands beside their folders."""
+    """What they share stands beside their folders."""
     for module, imported in arrows().items():
         for other in imported:
-            if other.split(".")[:2] == ["el4ner", "engines"] and set(other.split(".")[2:3]) & set(DRIVERS):
-                driver = ".".join(other.split(".")[:3])
-                allowed = module in (LOADS_ENGINES, driver) or module.startswith(f"{driver}.")
-                assert allowed or not module.startswith("el4ner.engines"), f"{module} imports {other}"
+            importer, driver = (
+                ".".join(name.split(".")[:3]).removeprefix("el4ner.engines.") for name in (module, other)
+            )
+            if driver in DRIVERS and module.startswith("el4ner.engines."):
+                assert importer in (driver, *KNOWS_DRIVERS), f"{module} imports {other}"
 
 
 def check_shared(places: Mapping[str, list[str]], allowed: Mapping[str, str]) -> None:

@@ -58,7 +58,7 @@ def list_(
 
     With a preset, a configuration or a GPU's size, also what the ensemble's GPU members take, and whether they fit.
     """
-    from el4ner.engines.planning import gpus_found, gpus_of
+    from el4ner.engines.exllama.planning import gpus_found, gpus_of
     from el4ner.models.prepare import default_cache_dir, list_models
 
     configure_cli_logging(ctx)

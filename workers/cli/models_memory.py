@@ -11,7 +11,7 @@ from el4ner.errors import El4nerError
 
 if TYPE_CHECKING:
     from el4ner.config import Settings
-    from el4ner.engines.planning import Footprint, Gpu, GpuPlan
+    from el4ner.engines.exllama.planning import Footprint, Gpu, GpuPlan
 
 __all__ = ["Memory", "MemoryRow", "memory_of"]
 
@@ -67,8 +67,8 @@ class Memory:
 
 def memory_of(settings: Settings, gpus: Sequence[Gpu], cache_dir: Path) -> Memory:
     """Plan the members whose engine is exllamav2 or exllamav3. Nothing is fetched or loaded, no problem is raised."""
+    from el4ner.engines.exllama.planning import PLANNED_ENGINES, check_cache, member, plan
     from el4ner.engines.model_facts import facts_of
-    from el4ner.engines.planning import PLANNED_ENGINES, check_cache, member, plan
 
     problems: list[str] = []
     known = []

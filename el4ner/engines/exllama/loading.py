@@ -38,7 +38,7 @@ def load(name: str, path: Path, settings: ModelSettings, *, library: Library, ca
     from transformers import AutoTokenizer
 
     from el4ner.engines.capturing import give_memory_back
-    from el4ner.engines.planning import check_fits
+    from el4ner.engines.exllama.planning import check_fits
     from el4ner.models.architectures import check_architecture
     from el4ner.models.folder import folder_digest, listed_end_tokens
     from el4ner.models.legacy import legacy_folder

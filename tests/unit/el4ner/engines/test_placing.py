@@ -6,9 +6,9 @@ import pytest
 
 from el4ner.config import ModelSettings
 from el4ner.engines import placing
+from el4ner.engines.exllama.planning import CONTEXT_BYTES, Gpu, member
 from el4ner.engines.exllama.weight_files import weight_bytes
 from el4ner.engines.placing import place
-from el4ner.engines.planning import CONTEXT_BYTES, Gpu, member
 from el4ner.errors import ConfigError
 from el4ner.models.shapes import read_config, shape_of
 from tests.support.tiny_models import tiny_llama

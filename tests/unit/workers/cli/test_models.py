@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from el4ner.engines import planning
-from el4ner.engines.planning import Gpu
+from el4ner.engines.exllama import planning
+from el4ner.engines.exllama.planning import Gpu
 from el4ner.quantizing import quantize as quantizing
 from el4ner.quantizing.machine import Machine
 from workers.cli.app import app

@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from el4ner.config import ExllamaSettings, ModelSettings, Settings, load_settings
-from el4ner.engines import planning
+from el4ner.engines.exllama import planning
 from el4ner.engines.exllama.pages import scratch_pages
-from el4ner.engines.model_facts import facts_of
-from el4ner.engines.planning import (
+from el4ner.engines.exllama.planning import (
     CONTEXT_BYTES,
     Footprint,
     Gpu,
@@ -32,6 +31,7 @@ from el4ner.engines.planning import (
     quantized_weight_bytes,
     scratch_bytes,
 )
+from el4ner.engines.model_facts import facts_of
 from el4ner.errors import ConfigError, ModelError
 from el4ner.models.known import KNOWN
 from el4ner.models.shapes import ModelShape, shape_of
