@@ -15,8 +15,8 @@ where no further line may follow, with a line break.
 :class:`SpanLines` is the language, byte by byte; :class:`TokenMask` is one answer in the making, token by token;
 :func:`gbnf` is the same language for engines that take grammars.
 
-llguidance does not take its place. Tried with 1.9.1 and SmolLM2's tokenizer: its ``substring_chunks`` keeps words whole,
-but no grammar of it can say that a line that repeats another is the last one, so an answer may go on for ever.
+llguidance does not take its place. Its ``substring_chunks`` (1.9.1, tried with SmolLM2's tokenizer) keeps words whole,
+but its grammars cannot say that a line that repeats another is the last one, so that an answer may go on for ever.
 """
 
 from __future__ import annotations

@@ -8,7 +8,6 @@ states.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import cache, wraps
 from pathlib import Path
 from typing import Any, Final, Literal, ParamSpec, TypeVar
@@ -17,9 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM
 from transformers import __version__ as transformers_version
-from transformers.utils import logging as transformers_logging
 from typing_extensions import override
 
 from el4ner.engines.base import (
@@ -36,9 +33,8 @@ from el4ner.engines.constraint import TokenMask
 from el4ner.engines.packing import TokenQuestion, plant
 from el4ner.engines.token_engine import PromptQuestions, TokenEngine
 from el4ner.engines.torch.decode_graphs import Recorder
-from el4ner.engines.torch.lean_transformers import without_compiler
-from el4ner.engines.torch.meta_init import SkipMetaInit
-from el4ner.engines.torch.packed_model import IMPLEMENTATION, Attend, PackedModel
+from el4ner.engines.torch.model_loading import choose_device, load_model
+from el4ner.engines.torch.packed_model import Attend, PackedModel
 from el4ner.engines.torch.prefix_cache import PrefixCache
 from el4ner.engines.torch.prompt_reading import Part, PromptReader, PromptRow
 from el4ner.engines.torch.waiting import import_torch
@@ -47,7 +43,6 @@ from el4ner.models.folder import folder_digest
 from el4ner.models.prepare import default_cache_dir
 from el4ner.models.safety import check_folder
 from el4ner.models.self_checks import check_key, has_passed, processor, remember_passed, source_digest
-from el4ner.models.tokenizers import load_tokenizer
 from el4ner.types import Usage
 
 __all__ = ["TransformersEngine"]
@@ -73,6 +68,7 @@ _CHECKED_MODULES: Final = (
     "torch/attention_plans",
     "torch/decode_graphs",
     "torch/joint_attention",
+    "torch/model_loading",
     "torch/packed_model",
     "torch/transformers_engine",
 )
@@ -178,25 +174,13 @@ class TransformersEngine(TokenEngine, StateEngine):
         """
         import_torch()  # that is done; its threads are made to wait asleep
         folder = cache_dir or default_cache_dir()
-        place = _device(name, device)
-        on_gpu = place.type == "cuda"
-        use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (on_gpu or _fast_bfloat16()))
+        place = choose_device(name, device)
         try:
             check_folder(path, shared=True)
-            with _no_progress_bars():
-                tokenizer = load_tokenizer(path)
-            with _no_progress_bars(), without_compiler(), SkipMetaInit():
-                model = AutoModelForCausalLM.from_pretrained(
-                    path,
-                    dtype=torch.bfloat16 if use_bfloat16 else torch.float32,
-                    attn_implementation=IMPLEMENTATION,
-                    local_files_only=True,
-                    use_safetensors=True,
-                    trust_remote_code=False,
-                ).eval()
+            model, tokenizer = load_model(path, place, dtype)
             engine = cls(
                 name,
-                model.to(place),
+                model,
                 tokenizer,
                 fingerprint=folder_digest(path, folder),
                 threads=threads,
@@ -505,44 +489,8 @@ def _groups(sizes: dict[int, int], most: int, room: Callable[[int, int], int]) -
         yield group
 
 
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    """transformers draws on stderr, where the command line draws its own."""
-    shown = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            transformers_logging.enable_progress_bar()
-
-
-def _device(name: str, wanted: str) -> torch.device:
-    """Where the model ``name`` goes. Raises ModelError if there is no such place."""
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    try:
-        place = torch.device("cuda" if count else "cpu") if wanted == "auto" else torch.device(wanted)
-    except RuntimeError as error:
-        raise ModelError(f"{name}: there is no device {wanted!r}: write auto, cpu, cuda or cuda:1") from error
-    if place.type not in ("cpu", "cuda"):
-        raise ModelError(f"{name}: no models run on {wanted!r} here: write auto, cpu, cuda or cuda:1")
-    if place.type == "cuda" and (place.index or 0) >= count:
-        there = f"sees {count} ({'cuda:0' if count == 1 else f'cuda:0 to cuda:{count - 1}'})" if count else "sees none"
-        raise ModelError(
-            f"{name}: device {wanted!r} is not there: torch {there}; set models.{name}.device to another, or to auto"
-        )
-    return place
-
-
 @cache
 def _own_code() -> str:
     """Of the modules that read packed passes: what a self-check checks."""
     engines = Path(__file__).parents[1]
     return source_digest(engines / f"{name}.py" for name in _CHECKED_MODULES)
-
-
-def _fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware: then prefill is 2.5 times as fast as in float32 (measured,
-    AVX512-BF16). Elsewhere it is emulated, and slower."""
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))

@@ -14,7 +14,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from el4ner.engines.base import LAYERS, GenerateRequest, Prompt, ScoreItem, ScoreRequest, StateRequest, States
-from el4ner.engines.torch import transformers_engine
+from el4ner.engines.torch import model_loading, transformers_engine
 from el4ner.engines.torch.packed_model import agrees
 from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.errors import EngineOutOfMemoryError, ModelError
@@ -325,7 +325,7 @@ def test_number_type_auto_is_bfloat16_where_the_processor_has_it(load: Load, mon
     if torch.cuda.is_available():
         pytest.skip("a GPU always computes in bfloat16")
     for fast, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(transformers_engine, "_fast_bfloat16", lambda fast=fast: fast)
+        monkeypatch.setattr(model_loading, "fast_bfloat16", lambda fast=fast: fast)
         assert load(dtype="auto").dtype == expected
 
 
@@ -334,7 +334,7 @@ def test_a_model_goes_to_the_device_that_is_named(load: Load, monkeypatch: pytes
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for wanted, place in (("auto", "cuda"), ("cuda", "cuda"), ("cuda:1", "cuda:1"), ("cpu", "cpu")):
-        assert transformers_engine._device("tiny", wanted) == torch.device(place)
+        assert model_loading.choose_device("tiny", wanted) == torch.device(place)
     with pytest.raises(
         ModelError, match=r"^tiny: device 'cuda:2' is not there: torch sees 2 \(cuda:0 to cuda:1\); set"
     ):
