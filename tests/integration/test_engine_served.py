@@ -152,6 +152,8 @@ def test_an_answer_may_fill_the_context_and_no_more(gguf: Path, load: Load, tmp_
 def test_requests_with_the_same_prompt_read_it_once(load: Load, exact_server: LlamaServer) -> None:
     """However many of them there are: each slot of the server would have to read it for itself."""
     engine = load(exact_server.url, connections=16)
+    # Whatever ran before: every slot has read what all prompts begin with.
+    engine.score([score_request(sentence) for sentence in SENTENCES])
     surfaces = ("Lisbon", "harbour", "Cais do Sodré", "ferry", "river")
     requests = [
         score_request(f"{number}: the ferry of Lisbon crosses the river under the bridge.", surfaces=surfaces)
