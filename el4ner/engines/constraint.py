@@ -98,20 +98,20 @@ def _breaks(character: str) -> bool:
     return character in _BREAKS or "\ud800" <= character <= "\udfff"
 
 
-class _Node:
+class _SurfaceNode:
     """A beginning of surfaces, and all the places in the text at which it stands. Made when it is first asked for."""
 
     __slots__ = ("_children", "_lines", "accepts", "depth", "starts")
 
     def __init__(self, lines: SpanLines, starts: Sequence[int], depth: int) -> None:
         self._lines = lines
-        self._children: dict[int, _Node] | None = None
+        self._children: dict[int, _SurfaceNode] | None = None
         self.starts = starts
         self.depth = depth
         self.accepts = depth > 0 and any(lines.is_end(start, start + depth) for start in starts)
 
     @property
-    def children(self) -> dict[int, _Node]:
+    def children(self) -> dict[int, _SurfaceNode]:
         """By the next byte. Each of them can be finished."""
         if self._children is None:
             apart: dict[int, list[int]] = {}
@@ -119,7 +119,7 @@ class _Node:
                 byte = self._lines.byte_at(start, start + self.depth)
                 if byte is not None:
                     apart.setdefault(byte, []).append(start)
-            self._children = {byte: _Node(self._lines, starts, self.depth + 1) for byte, starts in apart.items()}
+            self._children = {byte: _SurfaceNode(self._lines, starts, self.depth + 1) for byte, starts in apart.items()}
         return self._children
 
 
@@ -130,10 +130,10 @@ class State(NamedTuple):
     what stands behind the last line, None within a line; ``listed``: the lines before; ``over``: no line may follow.
     """
 
-    surface: _Node | None
+    surface: _SurfaceNode | None
     none: int
     behind: bytes | None
-    listed: frozenset[_Node]
+    listed: frozenset[_SurfaceNode]
     over: bool
 
 
@@ -164,7 +164,7 @@ class SpanLines:
             for start in stretch.starts:
                 self._first_end[at[start]] = at[stretch.word_behind(start) + 1]
                 self._last_end[at[start]] = at[stretch.ends[-1]]
-        self._root = _Node(self, list(self._last_end), 0)
+        self._root = _SurfaceNode(self, list(self._last_end), 0)
         ends = [one.encode("utf-8", "surrogatepass") for one in stop if one.startswith("\n")]
         self._stop = frozenset(end for end in ends if unwritable.isdisjoint(end))
 

@@ -13,7 +13,7 @@ import orjson
 from el4ner.models.progress import Progress
 from el4ner.models.quantized import QuantizedName
 
-__all__ = ["Converter", "Exl2Converter", "Exl3Converter", "Places", "Reader", "reason_of"]
+__all__ = ["Converter", "Exl2Converter", "Exl3Converter", "OutputReader", "Places", "reason_of"]
 
 _STEPS: Final = 10_000
 """A stage's whole, of which a converter tells the share."""
@@ -35,7 +35,7 @@ class Places:
     measurement: Path | None = None
 
 
-class Reader(Protocol):
+class OutputReader(Protocol):
     """Follows a converter's output."""
 
     def read(self, line: str) -> None:
@@ -60,7 +60,7 @@ class Converter(Protocol):
     def measurement(self, places: Places) -> Path | None:
         """What this conversion measured, if it has done so and others can use it."""
 
-    def reader(self, label: str, layers: int, progress: Progress) -> Reader:
+    def reader(self, label: str, layers: int, progress: Progress) -> OutputReader:
         """What reads its output."""
 
 
@@ -94,7 +94,7 @@ class Exl2Converter:
         file = places.job / "measurement.json"
         return file if {"measurement", "last_module_idx"} <= _table(file).keys() else None
 
-    def reader(self, label: str, layers: int, progress: Progress) -> Reader:
+    def reader(self, label: str, layers: int, progress: Progress) -> OutputReader:
         """See :class:`Converter`."""
         return _StatusReader(label, progress)
 
@@ -128,7 +128,7 @@ class Exl3Converter:
         """See :class:`Converter`."""
         return None
 
-    def reader(self, label: str, layers: int, progress: Progress) -> Reader:
+    def reader(self, label: str, layers: int, progress: Progress) -> OutputReader:
         """See :class:`Converter`."""
         return _ModuleReader(label, layers, progress)
 
@@ -143,7 +143,7 @@ class _StatusReader:
         self._done = 0
 
     def read(self, line: str) -> None:
-        """See :class:`Reader`."""
+        """See :class:`OutputReader`."""
         found = _STATUS.search(line)
         if found is None:
             return
@@ -161,7 +161,7 @@ class _StatusReader:
             self._done = done
 
     def close(self) -> None:
-        """See :class:`Reader`."""
+        """See :class:`OutputReader`."""
         if self._stage is not None:
             self._progress.done()
             self._stage = None
@@ -178,7 +178,7 @@ class _ModuleReader:
         self._done = 0
 
     def read(self, line: str) -> None:
-        """See :class:`Reader`."""
+        """See :class:`OutputReader`."""
         found = _MODULE.search(line)
         if found is None:
             return
@@ -193,7 +193,7 @@ class _ModuleReader:
             self._done = done
 
     def close(self) -> None:
-        """See :class:`Reader`."""
+        """See :class:`OutputReader`."""
         if self._begun:
             self._progress.done()
             self._begun = False

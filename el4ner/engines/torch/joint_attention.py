@@ -48,7 +48,7 @@ class _Run:
 
 
 @dataclass(slots=True)
-class _Call:
+class _AttentionCall:
     """Runs that are attended by one call, each padded at its end to ``width`` queries.
 
     ``queries`` ``[rows · width]``: the token of each padded place. ``mask`` makes the additive mask
@@ -100,7 +100,7 @@ class JointPlan:
         arrays: list[np.ndarray] = []
         makers: list[Callable[[list[torch.Tensor]], None]] = []
         self._writes: list[_Write] = []
-        self._calls: list[_Call] = []
+        self._calls: list[_AttentionCall] = []
         total = sum(segment.new for segment in segments)
         place_of_token = np.zeros(total, dtype=np.int64)
         padded = 0
@@ -163,7 +163,7 @@ class JointPlan:
         together = attended[0] if len(attended) == 1 else torch.cat(attended)
         return together.index_select(0, self._place_of_token)[None]
 
-    def _mask(self, number: int, call: _Call, window: int | None) -> torch.Tensor:
+    def _mask(self, number: int, call: _AttentionCall, window: int | None) -> torch.Tensor:
         """``[rows · key-value heads, 1, width, keys]``."""
         name = (number, window)
         mask = self._masks.get(name)
@@ -241,7 +241,7 @@ class JointPlan:
                 return additive(build(given, len(runs), width, keys, window), self._dtype)
 
             self._calls.append(
-                _Call(
+                _AttentionCall(
                     group=group,
                     slots=slice(slots[0], slots[0] + len(slots)) if side_by_side else tensors[at + 1],
                     rows=len(runs),
