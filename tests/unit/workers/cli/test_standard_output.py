@@ -129,7 +129,7 @@ def test_an_exllama_engine_that_fails_and_prints_is_heard_on_standard_error(fold
     configured = configuration(folder, model, 'mode = "scored"\nproposals = ["chunks", "models"]')
     errors = tag("tests.support.cpu_gpu_command", configured, tmp_path, "--log-level=info", "--log-format=json")
     warned = [record for record in records(errors) if record["level"] == "warning"]
-    for module, count in (("writing", "answers"), ("behind", "rows")):
+    for module, count in (("writing", "answers"), ("shared_prefix", "rows")):
         memory, restarted = (record for record in warned if record["logger"] == f"el4ner.engines.exllama.{module}")
         assert (memory["event"], memory["engine"], memory[count]) == ("engine-memory", "m", 32)
         assert (restarted["event"], restarted["error"]) == ("engine-restarted", "CUDA error: launch failed")
