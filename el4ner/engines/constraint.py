@@ -327,7 +327,7 @@ class TokenMasks:
         return TokenMask(lines, self, known)
 
     def allowed(self, lines: SpanLines, state: State) -> TokenIds:
-        """See :meth:`TokenMask.allowed`."""
+        """The tokens that may follow ``state``, ascending: those that end the answer too, where it may end."""
         if lines.ended(state):
             return self._ends
         found = self.vocabulary.allowed(lines, state)

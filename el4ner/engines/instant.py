@@ -12,8 +12,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Final
 
+from typing_extensions import override
+
 from el4ner.engines.base import (
     CandidateScore,
+    Engine,
     GenerateRequest,
     GenerateResult,
     Prompt,
@@ -31,7 +34,7 @@ CONTEXT: Final = 1 << 20
 CHARACTERS_PER_TOKEN: Final = 3
 
 
-class InstantEngine:
+class InstantEngine(Engine):
     """See :class:`el4ner.engines.base.Engine`.
 
     A "token" is three characters, rounded up. ``score`` gives every candidate of an item a share of the probability 1
@@ -50,36 +53,36 @@ class InstantEngine:
         self._closed = False
 
     @property
+    @override
     def name(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
         return self._name
 
     @property
+    @override
     def fingerprint(self) -> str:
-        """See :class:`~el4ner.engines.base.Engine`."""
         return hashlib.sha256(f"instant\0{self._name}".encode()).hexdigest()
 
     @property
+    @override
     def context_length(self) -> int:
-        """See :class:`~el4ner.engines.base.Engine`."""
         return CONTEXT
 
+    @override
     def count_tokens(self, prompt: Prompt) -> int:
-        """See :class:`~el4ner.engines.base.Engine`."""
         return _tokens(prompt.system) + _tokens(prompt.user) + _tokens(prompt.answer)
 
+    @override
     def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """See :class:`~el4ner.engines.base.Engine`."""
         self._ready()
         return [self._generate(request) for request in requests]
 
+    @override
     def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
-        """See :class:`~el4ner.engines.base.Engine`."""
         self._ready()
         return [self._score(request) for request in requests]
 
+    @override
     def close(self) -> None:
-        """See :class:`~el4ner.engines.base.Engine`."""
         self._closed = True
 
     def _generate(self, request: GenerateRequest) -> GenerateResult:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 import orjson
+from typing_extensions import override
 
 from el4ner.models.progress import Progress
 from el4ner.models.quantized import QuantizedName
@@ -64,13 +65,13 @@ class Converter(Protocol):
         """What reads its output."""
 
 
-class Exl2Converter:
+class Exl2Converter(Converter):
     """``exllamav2.conversion.convert_exl2`` of 0.3.2. It goes on by itself with what it finds in its folder."""
 
     module = "exllamav2.conversion.convert_exl2"
 
+    @override
     def command(self, name: QuantizedName, places: Places) -> list[str]:
-        """See :class:`Converter`."""
         command = [sys.executable, "-m", self.module, "-i", str(places.source), "-o", str(places.job)]
         command += ["-cf", str(places.made), "-b", f"{name.bits:g}", "-hb", str(name.head_bits), "--status_output"]
         if places.measurement is not None:
@@ -89,23 +90,23 @@ class Exl2Converter:
             and job.get("head_bits") == name.head_bits
         )
 
+    @override
     def measurement(self, places: Places) -> Path | None:
-        """See :class:`Converter`."""
         file = places.job / "measurement.json"
         return file if {"measurement", "last_module_idx"} <= _table(file).keys() else None
 
+    @override
     def reader(self, label: str, layers: int, progress: Progress) -> OutputReader:
-        """See :class:`Converter`."""
         return _StatusReader(label, progress)
 
 
-class Exl3Converter:
+class Exl3Converter(Converter):
     """``exllamav3.conversion.convert_model`` of 1.6.5. It measures nothing that another run could use."""
 
     module = "exllamav3.conversion.convert_model"
 
+    @override
     def command(self, name: QuantizedName, places: Places) -> list[str]:
-        """See :class:`Converter`."""
         command = [sys.executable, "-m", self.module, "-w", str(places.job)]
         if self.resumes(name, places):
             return [*command, "-r"]
@@ -124,16 +125,16 @@ class Exl3Converter:
             and arguments.get("head_bits") == name.head_bits
         )
 
+    @override
     def measurement(self, places: Places) -> Path | None:
-        """See :class:`Converter`."""
         return None
 
+    @override
     def reader(self, label: str, layers: int, progress: Progress) -> OutputReader:
-        """See :class:`Converter`."""
         return _ModuleReader(label, layers, progress)
 
 
-class _StatusReader:
+class _StatusReader(OutputReader):
     """Reads ``[STATUS]{"stage": …, "completion": …}[/STATUS]``."""
 
     def __init__(self, label: str, progress: Progress) -> None:
@@ -142,8 +143,8 @@ class _StatusReader:
         self._stage: str | None = None
         self._done = 0
 
+    @override
     def read(self, line: str) -> None:
-        """See :class:`OutputReader`."""
         found = _STATUS.search(line)
         if found is None:
             return
@@ -160,14 +161,14 @@ class _StatusReader:
             self._progress.advance(done - self._done)
             self._done = done
 
+    @override
     def close(self) -> None:
-        """See :class:`OutputReader`."""
         if self._stage is not None:
             self._progress.done()
             self._stage = None
 
 
-class _ModuleReader:
+class _ModuleReader(OutputReader):
     """Counts the layers that are named as they are begun."""
 
     def __init__(self, label: str, layers: int, progress: Progress) -> None:
@@ -177,8 +178,8 @@ class _ModuleReader:
         self._begun = False
         self._done = 0
 
+    @override
     def read(self, line: str) -> None:
-        """See :class:`OutputReader`."""
         found = _MODULE.search(line)
         if found is None:
             return
@@ -192,8 +193,8 @@ class _ModuleReader:
             self._progress.advance(done - self._done)
             self._done = done
 
+    @override
     def close(self) -> None:
-        """See :class:`OutputReader`."""
         if self._begun:
             self._progress.done()
             self._begun = False

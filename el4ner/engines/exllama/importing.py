@@ -14,6 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal
 
+from typing_extensions import override
+
 from el4ner.engines.exllama.building import build_extension
 from el4ner.engines.exllama.extension import extension_on_path
 from el4ner.engines.exllama.ninja_output import first_error
@@ -138,7 +140,7 @@ def device_index(name: str, device: str) -> int:
     return index
 
 
-class LoggedProgress:
+class LoggedProgress(Progress):
     """An :class:`el4ner.models.progress.Progress` in the log: when something begins and ends, and now and then between.
 
     Its records are warnings: whoever waits for minutes shall see why, also where only warnings are shown.
@@ -149,14 +151,14 @@ class LoggedProgress:
         self._steps = self._total = 0
         self._began = self._said = 0.0
 
+    @override
     def start(self, label: str, total: int) -> None:
-        """See the protocol."""
         self._label, self._steps, self._total = label, 0, total
         self._began = self._said = time.monotonic()
         log.warning("extension-progress", extra={"step": label, "objects": 0, "of": total, "seconds": 0})
 
+    @override
     def advance(self, steps: int) -> None:
-        """See the protocol."""
         self._steps += steps
         now = time.monotonic()
         if self._steps == self._total or now - self._said >= _SECONDS_BETWEEN_RECORDS:
@@ -167,8 +169,9 @@ class LoggedProgress:
                 extra={"step": self._label, "objects": self._steps, "of": self._total, "seconds": seconds},
             )
 
+    @override
     def done(self) -> None:
-        """See the protocol."""
+        pass
 
 
 @contextmanager

@@ -14,12 +14,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 import torch
+from typing_extensions import override
 
 from el4ner.config import ExllamaSettings
 from el4ner.engines.base import States
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.device_copies import to_device
-from el4ner.engines.exllama.backend import DecodeJob, HeldPrompt, JobProgress, SuffixRow
+from el4ner.engines.exllama.backend import Backend, DecodeJob, HeldPrompt, JobProgress, SuffixRow
 from el4ner.engines.exllama.pages import PAGE, lay_out, rows_that_fit, scratch_pages
 from el4ner.engines.exllama.timing import Stopwatch
 from el4ner.errors import EngineError
@@ -30,8 +31,8 @@ _LOGITS: Final = 1 << 26
 """The most float32 logits at a time: 256 MB."""
 
 
-class PagedBackend(abc.ABC):
-    """See :class:`el4ner.engines.exllama.backend.Backend`; a subclass loads the model and calls :meth:`restart`.
+class PagedBackend(Backend, abc.ABC):
+    """A backend over a paged cache; a subclass loads the model and calls :meth:`restart`.
 
     Args:
         settings: sizes.
@@ -60,8 +61,8 @@ class PagedBackend(abc.ABC):
         self._generator: Any = None
 
     @property
+    @override
     def seconds(self) -> dict[str, float]:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         return self._stopwatch.seconds()
 
     @abc.abstractmethod
@@ -109,15 +110,15 @@ class PagedBackend(abc.ABC):
         for job in jobs:
             job.prefill(results)
 
+    @override
     def enqueue(self, job: DecodeJob) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         made = self._make_job(job.tokens, job.max_new_tokens, job.number, sorted(job.end_tokens), job.mask)
         self._generator.enqueue(made)
         self._jobs[job.number] = made
 
     @torch.inference_mode()
+    @override
     def step(self) -> list[JobProgress]:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         generator = self._generator
         results: list[dict[str, Any]] = []
         with self._stopwatch.measure("prefill"):
@@ -134,15 +135,15 @@ class PagedBackend(abc.ABC):
                 raise result["error"]
         return [self._progress(result) for result in results if result["stage"] == "streaming"]
 
+    @override
     def cancel(self, number: int) -> int:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         job = self._jobs.pop(number)
         self._generator.cancel(job)
         return _found(job)
 
     @torch.inference_mode()
+    @override
     def hold(self, prompts: Sequence[tuple[int, ...]]) -> list[HeldPrompt]:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         jobs: list[Any] = []
         with self._stopwatch.measure("prefill"):
             for tokens in prompts[: self.max_jobs]:
@@ -166,13 +167,13 @@ class PagedBackend(abc.ABC):
             raise EngineError(f"a prompt of {len(prompts[0])} tokens finds no room in a cache that is in use")
         return held
 
+    @override
     def release(self, held: Sequence[HeldPrompt]) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         for one in held:
             self._generator.cancel(one.handle)
 
+    @override
     def fitting(self, rows: Sequence[SuffixRow]) -> int:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         return rows_that_fit(
             [(len(row.held.tokens) - 1, 1 + len(row.tokens)) for row in rows],
             max_rows=self.max_rows,
@@ -181,8 +182,8 @@ class PagedBackend(abc.ABC):
         )
 
     @torch.inference_mode()
+    @override
     def score(self, rows: Sequence[SuffixRow]) -> list[list[float]]:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         places = sorted({(index, place) for index, row in enumerate(rows) for place, _ in row.targets})
         number = {place: index for index, place in enumerate(places)}
         asked = sorted(  # by place, so that what is asked of one piece of the logits stands together
@@ -217,8 +218,8 @@ class PagedBackend(abc.ABC):
         return results
 
     @torch.inference_mode()
+    @override
     def states(self, rows: Sequence[SuffixRow]) -> States:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         with self._stopwatch.measure("rows"):
             middle, end = self._read(rows)
             width = end.shape[1]

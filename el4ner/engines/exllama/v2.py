@@ -12,6 +12,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from typing_extensions import override
 
 from el4ner.config import ExllamaSettings
 from el4ner.engines.capturing import give_memory_back
@@ -131,8 +132,8 @@ class ExllamaV2(PagedBackend):
             states.append(layers.flatten(3).squeeze(1))
         return cache, states
 
+    @override
     def restart(self) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._jobs.clear()
         if self._generator is not None:
             for pool in (getattr(self._generator, "sampling_pool", None), self._generator.filter_pool):
@@ -156,14 +157,14 @@ class ExllamaV2(PagedBackend):
         self._generator.max_total_tokens = self.cache_tokens
         self.forget()
 
+    @override
     def forget(self) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._generator.reset_page_table()
         # Never put pages in order: that moves the whole cache about, and nothing here is faster for it.
         self._generator.last_defrag_serial = math.inf
 
+    @override
     def close(self) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._jobs.clear()
         self._generator = None
         del self._model.forward_chunk, self._model.modules[0].forward

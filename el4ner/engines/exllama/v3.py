@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from typing_extensions import override
 
 from el4ner.config import ExllamaSettings
 from el4ner.engines.capturing import give_memory_back
@@ -64,8 +65,8 @@ class ExllamaV3(PagedBackend):
         self._greedy = library.ArgmaxSampler()
         self.restart()
 
+    @override
     def restart(self) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._jobs.clear()
         if self._generator is not None:
             with contextlib.suppress(Exception):
@@ -85,12 +86,12 @@ class ExllamaV3(PagedBackend):
         self._generator.max_total_tokens = self.cache_tokens
         self._generator.pagetable.reset_page_table()
 
+    @override
     def forget(self) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._generator.pagetable.reset_page_table()
 
+    @override
     def close(self) -> None:
-        """See :class:`~el4ner.engines.exllama.backend.Backend`."""
         self._jobs.clear()
         self._generator.close()
         self._generator = None

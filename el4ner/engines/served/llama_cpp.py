@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
+from typing_extensions import override
+
 from el4ner.engines.base import GenerateRequest
 from el4ner.engines.constraint import gbnf
 from el4ner.engines.served.dialect import Body, Dialect, Facts, Get, Written, last_part
@@ -25,8 +27,8 @@ class LlamaCpp(Dialect):
     name = "llama.cpp"
     path = "/completion"
 
+    @override
     def facts(self, get: Get, model: str | None) -> Facts | None:
-        """See :class:`Dialect`."""
         props = get("/props")
         if not isinstance(props, dict) or "build_info" not in props:
             return None  # TabbyAPI has such a page too, with less on it
@@ -46,15 +48,15 @@ class LlamaCpp(Dialect):
             slots=int(props["total_slots"]),
         )
 
+    @override
     def tokenize(self, text: str, model: str) -> tuple[str, Body, Callable[[Any], list[int]]]:
-        """See :class:`Dialect`."""
         body = {"content": text, "add_special": False, "parse_special": False}
         return "/tokenize", body, lambda answer: [int(token) for token in answer["tokens"]]
 
+    @override
     def generate(
         self, prompt: Sequence[int] | str, request: GenerateRequest, ends: Collection[int], model: str
     ) -> Body:
-        """See :class:`Dialect`."""
         body = {
             **_GREEDY,
             "prompt": prompt,
@@ -66,8 +68,8 @@ class LlamaCpp(Dialect):
             body["grammar"] = gbnf(request.spans_of, request.stop)
         return body
 
+    @override
     def written(self, answer: Any) -> Written:
-        """See :class:`Dialect`."""
         return Written(
             tuple(int(token) for token in answer["tokens"]),
             str(answer["content"]),
@@ -80,12 +82,12 @@ class LlamaCpp(Dialect):
         """See :class:`Dialect`. One of the tokens is forced, and so told for sure."""
         return {**_one_token(prompt, min(wanted)), "n_probs": _TOP}
 
+    @override
     def forced(self, prompt: Sequence[int], token: int, model: str) -> Body:
-        """See :class:`Dialect`."""
         return _one_token(prompt, token)
 
+    @override
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
-        """See :class:`Dialect`."""
         (chosen,) = answer["completion_probabilities"]
         told = {int(one["id"]): float(one["logprob"]) for one in (*chosen["top_logprobs"], chosen)}
         return {token: told[token] for token in wanted if token in told}, int(answer["timings"]["cache_n"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
+from typing_extensions import override
+
 from el4ner.engines.base import GenerateRequest
 from el4ner.engines.constraint import gbnf
 from el4ner.engines.served.dialect import Body, Dialect, Facts, Get, Written, last_part
@@ -28,8 +30,8 @@ class Sglang(Dialect):
     name = "sglang"
     path = "/generate"
 
+    @override
     def facts(self, get: Get, model: str | None) -> Facts | None:
-        """See :class:`Dialect`."""
         info = get("/model_info") or get("/get_model_info")
         if not isinstance(info, dict) or "model_path" not in info:
             return None
@@ -48,15 +50,15 @@ class Sglang(Dialect):
             version=str(server.get("version", "")),
         )
 
+    @override
     def tokenize(self, text: str, model: str) -> tuple[str, Body, Callable[[Any], list[int]]]:
-        """See :class:`Dialect`."""
         body = {"model": model, "prompt": text, "add_special_tokens": False}
         return "/tokenize", body, lambda answer: [int(token) for token in answer["tokens"]]
 
+    @override
     def generate(
         self, prompt: Sequence[int] | str, request: GenerateRequest, ends: Collection[int], model: str
     ) -> Body:
-        """See :class:`Dialect`."""
         sampling = {
             **_GREEDY,
             "max_new_tokens": request.max_new_tokens,
@@ -67,15 +69,15 @@ class Sglang(Dialect):
             sampling["ebnf"] = gbnf(request.spans_of, request.stop)
         return {"input_ids": prompt, "sampling_params": sampling}
 
+    @override
     def written(self, answer: Any) -> Written:
-        """See :class:`Dialect`."""
         told = answer["meta_info"]
         ended = told["finish_reason"]["type"] != "length"
         cached = int(told.get("cached_tokens") or 0)
         return Written(None, str(answer["text"]), ended, cached, int(told["completion_tokens"]))
 
+    @override
     def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> Body:
-        """See :class:`Dialect`."""
         return {
             "input_ids": prompt,
             "sampling_params": {**_GREEDY, "max_new_tokens": 1, "ignore_eos": True},
@@ -83,12 +85,12 @@ class Sglang(Dialect):
             "token_ids_logprob": sorted(wanted),
         }
 
+    @override
     def forced(self, prompt: Sequence[int], token: int, model: str) -> Body:
-        """See :class:`Dialect`."""
         return self.next_tokens(prompt, [token], model)
 
+    @override
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
-        """See :class:`Dialect`."""
         told = answer["meta_info"]
         found = {int(token): float(value) for value, token, *_ in told["output_token_ids_logprobs"][0]}
         return {token: found[token] for token in wanted if token in found}, int(told.get("cached_tokens") or 0)

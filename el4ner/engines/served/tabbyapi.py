@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from typing_extensions import override
+
 from el4ner.engines.base import GenerateRequest
 from el4ner.engines.constraint import gbnf
 from el4ner.engines.served.dialect import Body, Dialect, Facts, Get, Written, last_part
@@ -21,8 +23,8 @@ class TabbyApi(Dialect):
     takes_tokens = False
     path = "/v1/completions"
 
+    @override
     def facts(self, get: Get, model: str | None) -> Facts | None:
-        """See :class:`Dialect`."""
         loaded = get("/v1/model")
         if not isinstance(loaded, dict) or "max_seq_len" not in (loaded.get("parameters") or {}):
             return None
@@ -31,8 +33,8 @@ class TabbyApi(Dialect):
             return None
         return Facts(name, int(loaded["parameters"]["max_seq_len"]), last_part(name), "")
 
+    @override
     def tokenize(self, text: str, model: str) -> tuple[str, Body, Callable[[Any], list[int]]]:
-        """See :class:`Dialect`."""
         body = {"text": text, "add_bos_token": False, "encode_special_tokens": False}
         return "/v1/token/encode", body, lambda answer: [int(token) for token in answer["tokens"]]
 
@@ -60,8 +62,8 @@ class TabbyApi(Dialect):
             body["grammar_string"] = gbnf(request.spans_of, request.stop)
         return body
 
+    @override
     def written(self, answer: Any) -> Written:
-        """See :class:`Dialect`."""
         choice, usage = answer["choices"][0], answer.get("usage") or {}
         ended = choice["finish_reason"] != "length"
         return Written(None, str(choice["text"]), ended, 0, int(usage.get("completion_tokens", 0)))

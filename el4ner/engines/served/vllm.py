@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final
 
+from typing_extensions import override
+
 from el4ner.engines.base import GenerateRequest
 from el4ner.engines.constraint import gbnf
 from el4ner.engines.served.dialect import Body, Dialect, Facts, Get, Written, cached_tokens, last_part
@@ -31,8 +33,8 @@ class Vllm(Dialect):
     name = "vllm"
     path = "/v1/completions"
 
+    @override
     def facts(self, get: Get, model: str | None) -> Facts | None:
-        """See :class:`Dialect`."""
         models = get("/v1/models")
         if not isinstance(models, dict):
             return None
@@ -48,15 +50,15 @@ class Vllm(Dialect):
             version=str((get("/version") or {}).get("version", "")),
         )
 
+    @override
     def tokenize(self, text: str, model: str) -> tuple[str, Body, Callable[[Any], list[int]]]:
-        """See :class:`Dialect`."""
         body = {"model": model, "prompt": text, "add_special_tokens": False}
         return "/tokenize", body, lambda answer: [int(token) for token in answer["tokens"]]
 
+    @override
     def generate(
         self, prompt: Sequence[int] | str, request: GenerateRequest, ends: Collection[int], model: str
     ) -> Body:
-        """See :class:`Dialect`."""
         body: Body = {
             **_GREEDY,
             "model": model,
@@ -69,8 +71,8 @@ class Vllm(Dialect):
             body["structured_outputs"] = {"grammar": gbnf(request.spans_of, request.stop)}
         return body
 
+    @override
     def written(self, answer: Any) -> Written:
-        """See :class:`Dialect`."""
         choice, usage = answer["choices"][0], answer["usage"]
         ended = choice["finish_reason"] != "length"
         return Written(None, str(choice["text"]), ended, cached_tokens(usage), int(usage["completion_tokens"]))
@@ -87,8 +89,8 @@ class Vllm(Dialect):
         """See :class:`Dialect`. Probabilities are told from before other tokens are forbidden (``--logprobs-mode``)."""
         return {**_one_token(prompt, model), "logprobs": 1, "allowed_token_ids": [token]}
 
+    @override
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
-        """See :class:`Dialect`."""
         told = answer["choices"][0]["logprobs"]
         found = {_number(key): float(value) for key, value in told["top_logprobs"][0].items()}
         found[_number(told["tokens"][0])] = float(told["token_logprobs"][0])

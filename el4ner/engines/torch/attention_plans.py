@@ -13,6 +13,7 @@ from typing import Protocol
 
 import torch
 from torch.nn import functional
+from typing_extensions import override
 
 from el4ner.engines.packing import TokenTree
 
@@ -63,7 +64,7 @@ class AttentionPlan(Protocol):
         """
 
 
-class RowsPlan:
+class RowsPlan(AttentionPlan):
     """Segments: rows of any length, attended one by one.
 
     Args:
@@ -87,6 +88,7 @@ class RowsPlan:
         self._device = device
         self._masks: dict[tuple[int, bool, int | None], torch.Tensor] = {}
 
+    @override
     def attend(
         self,
         layer: int,
@@ -96,7 +98,6 @@ class RowsPlan:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        """See :class:`AttentionPlan`."""
         if self._windows is not None:
             self._windows[layer] = window
         _, heads, total, head_dim = query.shape
@@ -169,7 +170,7 @@ class RowsPlan:
         return additive(visible, self._dtype).to(self._device)[None, None]
 
 
-class DecodingPlan:
+class DecodingPlan(AttentionPlan):
     """One new token for each of the first rows of a group.
 
     Args:
@@ -191,6 +192,7 @@ class DecodingPlan:
         self._dtype = dtype
         self._masks: dict[int | None, tuple[int, torch.Tensor]] = {}
 
+    @override
     def attend(
         self,
         layer: int,
@@ -200,7 +202,6 @@ class DecodingPlan:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        """See :class:`AttentionPlan`."""
         _, heads, rows, head_dim = query.shape
         kv_heads = key.shape[1]
         keys, values = self._group[layer, 0], self._group[layer, 1]

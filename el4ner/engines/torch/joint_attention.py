@@ -14,9 +14,10 @@ from typing import Final
 import numpy as np
 import torch
 from torch.nn import functional
+from typing_extensions import override
 
 from el4ner.engines.device_copies import upload
-from el4ner.engines.torch.attention_plans import PassSegment, additive
+from el4ner.engines.torch.attention_plans import AttentionPlan, PassSegment, additive
 
 __all__ = ["JointPlan"]
 
@@ -75,7 +76,7 @@ class _Write:
     places: torch.Tensor
 
 
-class JointPlan:
+class JointPlan(AttentionPlan):
     """See :class:`el4ner.engines.torch.attention_plans.AttentionPlan`.
 
     Args:
@@ -119,6 +120,7 @@ class JointPlan:
             make(tensors)
         self._place_of_token = tensors[-1]
 
+    @override
     def attend(
         self,
         layer: int,
@@ -128,7 +130,6 @@ class JointPlan:
         scaling: float | None,
         window: int | None,
     ) -> torch.Tensor:
-        """See :class:`el4ner.engines.torch.attention_plans.AttentionPlan`."""
         if self._windows is not None:
             self._windows[layer] = window
         _, heads, _, head_dim = query.shape

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 __all__ = ["SkipMetaInit"]
 
@@ -20,6 +21,7 @@ class SkipMetaInit(TorchFunctionMode):
     torch's compiler first: 5 seconds for nothing. Holds for this thread alone.
     """
 
+    @override
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -27,7 +29,6 @@ class SkipMetaInit(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        """See :class:`torch.overrides.TorchFunctionMode`."""
         named = dict(kwargs or {})
         if getattr(func, "__module__", None) == "torch.nn.init":
             tensor = named.get("tensor", args[0] if args else None)
