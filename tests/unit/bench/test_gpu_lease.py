@@ -177,8 +177,8 @@ sys.path[:0] = [{str(ROOT / "bench")!r}, {str(ROOT)!r}]
 import gpu.environment, gpu.phases, gpu.method, gpu.speed, gpu.ceilings, gpu.suite, gpu.weights, tag
 for module in gpu.environment.NEEDED:
     __import__(module)
-import tests.support.engine_conformance, el4ner.quantizing.quantize, el4ner.models.gguf_file,
-el4ner.engines.exllama.loading import el4ner.engines.exllama.building
+import tests.support.engine_conformance, el4ner.quantizing.quantize, el4ner.models.gguf_file
+import el4ner.engines.exllama.loading, el4ner.engines.exllama.building
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
