@@ -13,11 +13,13 @@ TEST := $(RUN)/pytest --durations=10
 TEST_TWO := $(TEST) -n 2 --dist worksteal
 # Tests that wait for their broker half of the time: three at a time, by processes that each have a broker of their own.
 TEST_THREE := $(TEST) -n 3 --dist loadgroup
-# Tests that run tiny models. To import torch and transformers alone takes ten seconds, on both cores.
-TORCH_TESTS := $(addprefix tests/unit/el4ner/,engines/exllama engines/torch engines/served/test_served_engine.py \
+# Tests that run tiny models (to import torch and transformers alone takes ten seconds, on both cores), and those of `make lint`.
+NOT_FAST := tests/unit/test_architecture.py \
+  $(addprefix tests/unit/el4ner/,engines/exllama engines/torch engines/served/test_served_engine.py \
   $(patsubst %,engines/test_%.py,capturing constraint placing rendering sdpa) \
   $(patsubst %,models/test_%.py,convert prepare self_checks)) \
-  $(addprefix tests/unit/,bench/test_launches.py workers/cli/test_models_gpu.py workers/cli/test_standard_output.py)
+  $(addprefix tests/unit/,bench/test_gpu.py bench/test_gpu_lease.py bench/test_launches.py \
+  workers/cli/test_models_gpu.py workers/cli/test_standard_output.py)
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -45,7 +47,7 @@ test: env  ## every test but the slow ones (starts its own Kafka and Valkey): mi
 	$(TEST_THREE) -m "not slow" tests/integration tests/gpu
 
 test-fast: env  ## tests without broker, cache or models, tiny ones included: under a minute on two cores
-	$(TEST_TWO) -m "not slow" $(TORCH_TESTS:%=--ignore=%) tests/unit
+	$(TEST_TWO) -m "not slow" $(NOT_FAST:%=--ignore=%) tests/unit
 
 test-slow: env  ## the tests that take long, and all examples of those that draw examples: minutes
 	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit

@@ -7,6 +7,7 @@ every cache key and manifest. Prompts of one task share their beginning: instruc
 from __future__ import annotations
 
 import hashlib
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -26,23 +27,7 @@ class PromptSet:
     """
 
     def __init__(self, version: str) -> None:
-        folder = resources.files("el4ner") / "prompts" / version
-        if not folder.is_dir():
-            known = sorted(f.name for f in (resources.files("el4ner") / "prompts").iterdir() if f.name.startswith("v"))
-            raise ConfigError(f"method.prompt_version: there is no {version!r}; there are: {', '.join(known)}")
-        sources = {
-            file.name: file.read_text(encoding="utf-8")
-            for file in sorted(folder.iterdir(), key=lambda f: f.name)
-            if file.name.endswith(".jinja")
-        }
-        # Not HTML, and texts are data: nothing that a document holds is ever read as a template.
-        environment = jinja2.Environment(
-            loader=jinja2.DictLoader(sources), undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
-        )
-        self._templates = {name.removesuffix(".jinja"): environment.get_template(name) for name in sources}
-        digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sources.items()).encode()).hexdigest()
-        self.version = f"{version}-{digest[:8]}"
-        """Name and content, for manifests and cache keys."""
+        self._templates, self.version = _compiled(version)
 
     def render(self, task: str, **values: Any) -> Prompt:
         """The prompt of a task: its blocks ``system``, ``user`` and, where there is one, ``answer``."""
@@ -56,3 +41,27 @@ class PromptSet:
         """One block alone, e.g. the tail that asks about one span."""
         template = self._templates[task]
         return "".join(template.blocks[name](template.new_context(values)))
+
+
+@cache
+def _compiled(version: str) -> tuple[dict[str, jinja2.Template], str]:
+    """The templates of a version, and its name and content for manifests and cache keys.
+
+    They never change: a process compiles them once.
+    """
+    folder = resources.files("el4ner") / "prompts" / version
+    if not folder.is_dir():
+        known = sorted(f.name for f in (resources.files("el4ner") / "prompts").iterdir() if f.name.startswith("v"))
+        raise ConfigError(f"method.prompt_version: there is no {version!r}; there are: {', '.join(known)}")
+    sources = {
+        file.name: file.read_text(encoding="utf-8")
+        for file in sorted(folder.iterdir(), key=lambda f: f.name)
+        if file.name.endswith(".jinja")
+    }
+    # Not HTML, and texts are data: nothing that a document holds is ever read as a template.
+    environment = jinja2.Environment(
+        loader=jinja2.DictLoader(sources), undefined=jinja2.StrictUndefined, trim_blocks=True, autoescape=False
+    )
+    templates = {name.removesuffix(".jinja"): environment.get_template(name) for name in sources}
+    digest = hashlib.sha256("\0".join(f"{name}\0{text}" for name, text in sources.items()).encode()).hexdigest()
+    return templates, f"{version}-{digest[:8]}"

@@ -144,6 +144,7 @@ def test_a_bad_document_is_reported_and_the_others_go_on(runner: CliRunner, tmp_
     assert any(line.startswith("error: stdin:3: is not UTF-8") for line in errors)
 
 
+@pytest.mark.slow
 def test_an_ensemble_that_is_asked_for_wins_over_the_files_members(runner: CliRunner, tmp_path: Path) -> None:
     file = tmp_path / "el4ner.toml"
     file.write_text(
