@@ -138,6 +138,21 @@ class _Connection(web.RequestHandler):
         self._time_limit = asyncio.get_running_loop().call_later(self._timeout, abort)
 
     @override
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio asks; aiohttp would hang up unanswered
+        """The client sends no more, and may still read: ``nc`` ends its side together with its request."""
+        self.close()
+        return True
+
+    @override
+    async def start(self) -> None:
+        try:
+            await super().start()
+        finally:
+            # aiohttp leaves the connection open where it has given up the wait for a request.
+            if self.transport is not None:
+                self.transport.close()
+
+    @override
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._time_limit is not None:
             self._time_limit.cancel()

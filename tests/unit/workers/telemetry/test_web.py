@@ -78,6 +78,12 @@ async def test_a_load_balancers_check_needs_no_host() -> None:
         assert (await send(server, b"GET /ok HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.0 200")
 
 
+async def test_a_client_that_ends_its_side_with_its_request_is_answered() -> None:
+    async with serving(timeout_seconds=60) as server:
+        assert (await send(server, GET_OK, end=True)).endswith(b"none")
+        assert await send(server, b"", end=True) == b""
+
+
 @pytest.mark.parametrize(
     ("request_head", "status"),
     [
