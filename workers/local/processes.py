@@ -39,7 +39,7 @@ class ProcessIdentity:
 
 def is_running(identity: ProcessIdentity) -> bool:
     """Whether exactly this process still runs. A zombie does not."""
-    return _started(identity.pid) == identity.started and identity.marker in _command_line(identity.pid)
+    return _started(identity.pid) == _in_seconds(identity.started) and identity.marker in _command_line(identity.pid)
 
 
 def spawn_detached(
@@ -172,6 +172,12 @@ def _started(pid: int) -> str | None:
         return f"{process.create_time() - boot:.2f}"
     except psutil.NoSuchProcess:
         return None
+
+
+def _in_seconds(started: str) -> str:
+    """A start time as :func:`_started` gives it. Earlier versions recorded Linux's: boot id, ``/``, clock ticks."""
+    _, slash, ticks = started.partition("/")
+    return f"{int(ticks) / os.sysconf('SC_CLK_TCK'):.2f}" if slash and ticks.isdecimal() else started
 
 
 def _command_line(pid: int) -> str:

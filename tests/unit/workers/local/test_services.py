@@ -127,6 +127,13 @@ def test_lock_lets_one_in_at_a_time(tmp_path: Path) -> None:
 # --- processes -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="earlier versions recorded clock ticks on Linux alone")
+def test_a_process_that_an_earlier_version_recorded_is_still_ours(process: ProcessIdentity) -> None:
+    ticks = int(Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[19])
+    assert is_running(replace(process, started=f"4596d97c-8764-414d-b35a-6016031c08c7/{ticks}"))
+    assert not is_running(replace(process, started=f"4596d97c-8764-414d-b35a-6016031c08c7/{ticks + 1}"))
+
+
 def test_process_is_no_child_and_ends_when_stopped(process: ProcessIdentity) -> None:
     assert is_running(process)
     with pytest.raises(ChildProcessError):
