@@ -17,7 +17,7 @@ from typing import NamedTuple
 import regex
 
 from el4ner.text.atoms import address_end
-from el4ner.text.boundaries import CHARACTER, MARK, MAX_CLUSTER
+from el4ner.text.boundaries import CHARACTER, MARK, MAX_CLUSTER, boundaries
 from el4ner.text.icu import unspaced_words
 from el4ner.text.log_patterns import URL
 from el4ner.text.scripts import UNSPACED
@@ -134,14 +134,16 @@ def words_of(text: str) -> list[Word]:
 
 
 def _words(text: str) -> Iterator[tuple[int, int, bool]]:
-    """Start, end, and whether the word is of a script without spaces."""
+    """Start, end, and whether the word is of a script without spaces. What cuts a user-perceived character is no word:
+    a Thai vowel behind a sign of another script, say."""
+    inside = boundaries(text, words=False).inside
     for match in _WORD.finditer(text):
-        start, end = match.span()
-        if match.lastgroup is None:
-            yield start, end, False
-            continue
-        for first, last in unspaced_words(match.group()):
-            yield start + first, start + last, True
+        start = match.start()
+        unspaced = match.lastgroup is not None
+        words = unspaced_words(match.group()) if unspaced else [(0, match.end() - start)]
+        for first, last in words:
+            if start + first not in inside and start + last not in inside:
+                yield start + first, start + last, unspaced
 
 
 def _case(surface: str) -> Case:

@@ -3,7 +3,7 @@
 import unicodedata
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from el4ner.text.boundaries import MAX_CLUSTER, boundaries
@@ -31,6 +31,7 @@ TEXTS = st.text(st.one_of(LETTERS, st.characters(codec="utf-8")), max_size=60)
         ("col·laborar", ["col·laborar"]),
         ("iPhone在上海发布", ["iPhone", "在", "上海", "发布"]),
         ("สมชายไปกรุงเทพ", ["สมชาย", "ไป", "กรุงเทพ"]),
+        ("กำ :ำ กำลัง", ["กำ", "กำลัง"]),
         ("ジョン・スミスが東京タワーで", ["ジョン", "スミス", "が", "東京タワー", "で"]),
         ("서울에서 만난 김민준", ["서울에서", "만난", "김민준"]),
         ("О. Бендер, É. Zola, E\u0301. Zola", ["О.", "Бендер", "É.", "Zola", "E\u0301.", "Zola"]),
@@ -51,6 +52,11 @@ def test_how_marks_are_written_makes_no_difference(text: str, form: str) -> None
 
 @settings(deadline=None)
 @given(TEXTS, st.sampled_from(["prose", "log"]))
+@example(":ำ", "prose")
+@example("xຳ", "prose")
+@example("且ำ", "prose")
+@example("؂テ", "prose")
+@example("\u0600\u0601\u0602a", "prose")
 def test_no_word_and_no_proposal_cuts_a_character_in_two(text: str, kind: str) -> None:
     edges = {0, *(end for _, end in characters(text))}
     at = 0
