@@ -11,8 +11,8 @@ RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
 TEST_TWO := $(TEST) -n 2 --dist worksteal
-# Tests that wait for their broker half of the time: three at a time, by processes that each have a broker of their own.
-TEST_THREE := $(TEST) -n 3 --dist loadgroup
+# Tests that wait for their broker half of the time: three files at a time, by processes that each have a broker.
+TEST_THREE := $(TEST) -n 3 --dist loadfile
 # Tests that run tiny models (to import torch and transformers alone takes ten seconds, on both cores), and those of `make lint`.
 NOT_FAST := tests/unit/test_architecture.py \
   $(addprefix tests/unit/el4ner/,engines/exllama engines/torch engines/served/test_served_engine.py \

@@ -1,7 +1,7 @@
 """Where the real broker and the real cache of the integration tests come from.
 
-``make test`` runs these tests in several processes (pytest-xdist, ``--dist loadgroup``), each with a broker and a cache
-of its own. Tests of a file that share models or services are one ``xdist_group``: what they share is loaded once.
+``make test`` runs these tests by several processes (pytest-xdist, ``--dist loadfile``), each with a broker and a cache
+of its own, and each file by one of them: models and services that tests of a file share are started once.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.stages.context import STOP
 from tests.support.engine_conformance import ODD_TEXT, SENTENCES, WORDLESS
 
-pytestmark = [pytest.mark.models, pytest.mark.xdist_group("constraint")]
+pytestmark = pytest.mark.models
 
 TEXTS = (*SENTENCES, ODD_TEXT, *WORDLESS, "none of us — \u2581a\u2581 <0x0A> [multimodal] <|im_end|> 10\xa0000\u3000km")
 

@@ -32,7 +32,7 @@ from tests.support.engine_conformance import (
 )
 from tests.support.llama_server import LlamaServer, dequantised, llama_server
 
-pytestmark = [pytest.mark.integration, pytest.mark.models, pytest.mark.xdist_group("served")]
+pytestmark = [pytest.mark.integration, pytest.mark.models]
 
 SMOLLM2 = "packaged:smollm2-135m-instruct"
 GEMMA3 = "packaged:gemma3-270m"

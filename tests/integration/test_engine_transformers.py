@@ -16,7 +16,7 @@ from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.models.prepare import default_cache_dir, prepare
 from tests.support.engine_conformance import CANDIDATES, SENTENCES, EngineConformance, StateConformance, prompt
 
-pytestmark = [pytest.mark.models, pytest.mark.xdist_group("transformers")]
+pytestmark = pytest.mark.models
 
 LONG = "The quick brown fox of Berlin jumps over the lazy dog of Lyon. " * 45
 

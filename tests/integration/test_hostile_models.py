@@ -17,7 +17,7 @@ from el4ner.pools import load_pool
 from el4ner.retrieval import SentenceTransformerEmbedder, make_retriever
 from el4ner.types import Document, DocumentCandidates, DocumentTypes, TypedSpan
 
-pytestmark = [pytest.mark.models, pytest.mark.xdist_group("hostile")]
+pytestmark = pytest.mark.models
 
 MODELS = ("smollm2-135m-instruct", "gemma3-270m")
 PLAIN = ("Ingrid Solheim met Jonas Feldkamp in Bergen on Tuesday.",)

@@ -21,7 +21,6 @@ from workers.local.processes import is_running, wait_until
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.xdist_group("cluster"),
     pytest.mark.slow,  # only `make test-chaos` has such a cluster
     pytest.mark.timeout(240),
     # kafka-python 3.0 reads its protocol's definitions by a function that Python 3.11 and 3.12 call deprecated.

@@ -38,7 +38,6 @@ from workers.topics import Topic, TopicError, app_id, changelog_name, topic_name
 
 pytestmark = [
     pytest.mark.integration,
-    pytest.mark.xdist_group("security"),
     pytest.mark.timeout(300),
     # kafka-python 3.0 reads its protocol's definitions by a function that Python 3.11 and 3.12 call deprecated.
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
