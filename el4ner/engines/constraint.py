@@ -165,7 +165,7 @@ class SpanLines:
                 self._first_end[at[start]] = at[stretch.word_behind(start) + 1]
                 self._last_end[at[start]] = at[stretch.ends[-1]]
         self._root = _SurfaceNode(self, list(self._last_end), 0)
-        ends = [one.encode("utf-8", "surrogatepass") for one in stop if one.startswith("\n")]
+        ends = [string.encode("utf-8", "surrogatepass") for string in stop if string.startswith("\n")]
         self._stop = frozenset(end for end in ends if unwritable.isdisjoint(end))
 
     def start(self) -> State:
@@ -272,10 +272,10 @@ class TokenMask:
     def allowed(self) -> TokenIds:
         """The tokens that may be next, ascending, never none; end tokens among them where the answer may end. Not to
         be written to."""
-        found = self._known.get(self._state)
-        if found is None:
-            found = self._known[self._state] = self._masks.allowed(self._lines, self._state)
-        return found
+        tokens = self._known.get(self._state)
+        if tokens is None:
+            tokens = self._known[self._state] = self._masks.allowed(self._lines, self._state)
+        return tokens
 
     def feed(self, token: int) -> None:
         """Take in what was chosen.
@@ -317,21 +317,21 @@ class TokenMasks:
 
     def mask(self, text: str, stop: tuple[str, ...] = ()) -> TokenMask:
         """For a new answer about ``text``."""
-        kept = self._kept.pop((text, stop), None)
-        if kept is None:
-            kept = SpanLines(text, stop, unwritable=self.vocabulary.unwritable), {}
-        self._kept[text, stop] = kept
+        entry = self._kept.pop((text, stop), None)
+        if entry is None:
+            entry = SpanLines(text, stop, unwritable=self.vocabulary.unwritable), {}
+        self._kept[text, stop] = entry
         if len(self._kept) > _KEPT:
             self._kept.popitem(last=False)
-        lines, known = kept
+        lines, known = entry
         return TokenMask(lines, self, known)
 
     def allowed(self, lines: SpanLines, state: State) -> TokenIds:
         """The tokens that may follow ``state``, ascending: those that end the answer too, where it may end."""
         if lines.ended(state):
             return self._ends
-        found = self.vocabulary.allowed(lines, state)
-        return np.union1d(found, self._ends) if lines.may_end(state) else found
+        tokens = self.vocabulary.allowed(lines, state)
+        return np.union1d(tokens, self._ends) if lines.may_end(state) else tokens
 
 
 def gbnf(text: str, stop: Iterable[str] = ()) -> str:
@@ -354,7 +354,7 @@ def gbnf(text: str, stop: Iterable[str] = ()) -> str:
                 rules.append(f"b{start} ::= {_quoted(text[start:end])}{_rule_behind(end, last)}")
         for end, behind in pairwise(stretch.ends):
             rules.append(f"e{end} ::= ({_quoted(text[end:behind])}{_rule_behind(behind, last)})?")
-    closings = [_quoted(one) for one in stop if one.startswith("\n")]
+    closings = [_quoted(string) for string in stop if string.startswith("\n")]
     closing = f" ({' | '.join(closings)})?" if closings else ""
     listing = ' | surface ("\\n- " surface)*' if starts else ""
     surfaces = [f"surface ::= {' | '.join(starts)}"] if starts else []

@@ -66,14 +66,14 @@ class Renderer:
         tokens = self._plain(text)
         if self._control_pattern is not None and not self._control_ids.isdisjoint(tokens):
             # A tokenizer whose control tokens are part of its ordinary vocabulary: cut the name in two.
-            halves = self._control_pattern.sub(lambda found: f"{found[0][:1]}\0{found[0][1:]}", text).split("\0")
+            halves = self._control_pattern.sub(lambda match: f"{match[0][:1]}\0{match[0][1:]}", text).split("\0")
             tokens = [token for half in halves for token in self._plain(half)]
         return tuple(token for token in tokens if token not in self._control_ids)
 
     def _plain(self, text: str) -> list[int]:
         anchor = "\n" if self._anchor else ""
-        found: list[int] = self._backend.encode(anchor + text, add_special_tokens=False).ids
-        return found[len(self._anchor) :]
+        ids: list[int] = self._backend.encode(anchor + text, add_special_tokens=False).ids
+        return ids[len(self._anchor) :]
 
     def _encode_prompt(self, system: str, user: str) -> tuple[int, ...]:
         if not self.has_template:

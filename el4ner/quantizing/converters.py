@@ -145,11 +145,11 @@ class _StatusReader(OutputReader):
 
     @override
     def read(self, line: str) -> None:
-        found = _STATUS.search(line)
-        if found is None:
+        match = _STATUS.search(line)
+        if match is None:
             return
         try:
-            status = orjson.loads(found[1])
+            status = orjson.loads(match[1])
             stage, done = str(status["stage"]), int(float(status["completion"]) * _STEPS)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             return
@@ -180,13 +180,13 @@ class _ModuleReader(OutputReader):
 
     @override
     def read(self, line: str) -> None:
-        found = _MODULE.search(line)
-        if found is None:
+        match = _MODULE.search(line)
+        if match is None:
             return
         if not self._begun:
             self._begun = True
             self._progress.start(f"{self._label}: quantizing", self._layers)
-        layer = _LAYER.search(found[1])
+        layer = _LAYER.search(match[1])
         # A layer that is begun has those before it behind it; what follows the last layer has them all.
         done = int(layer[1]) if layer else self._layers if self._done else 0
         if self._done < done <= self._layers:
@@ -202,11 +202,11 @@ class _ModuleReader(OutputReader):
 
 def reason_of(lines: list[str]) -> str:
     """Of a failed converter's last lines, the one that says why."""
-    told = [line.strip() for line in lines if line.strip()]
-    marked = [line for line in told if line.startswith(("## ", "!! Error", "** Error"))]
-    if told and not told[-1].startswith("--") and not marked:
-        return told[-1]
-    return (marked or told or ["it said nothing"])[-1].lstrip("#!* ").strip()
+    printed = [line.strip() for line in lines if line.strip()]
+    marked = [line for line in printed if line.startswith(("## ", "!! Error", "** Error"))]
+    if printed and not printed[-1].startswith("--") and not marked:
+        return printed[-1]
+    return (marked or printed or ["it said nothing"])[-1].lstrip("#!* ").strip()
 
 
 def _table(file: Path) -> dict[str, Any]:

@@ -110,14 +110,14 @@ def quantize(
                 return target
             digest = _digest(folder, name, cache_dir, progress)
             _restage(folder, work / "source", digest, work)
-            kept = cache_dir / "quantized" / "measurements" / f"{digest[:16]}-{name.format}.json"
+            kept_measurement = cache_dir / "quantized" / "measurements" / f"{digest[:16]}-{name.format}.json"
             places = Places(
                 source=work / "source",
                 job=work / "job",
                 made=target.with_name(f".{target.name}.making"),
-                measurement=measurement or (kept if kept.is_file() else None),
+                measurement=measurement or (kept_measurement if kept_measurement.is_file() else None),
             )
-            _convert(chosen, name, places, shape.layers, gpu, environ, kept, work / "log.txt", progress)
+            _convert(chosen, name, places, shape.layers, gpu, environ, kept_measurement, work / "log.txt", progress)
             _finish(name, places, target, digest, progress)
             shutil.rmtree(work, ignore_errors=True)
     except OSError as error:
@@ -158,7 +158,7 @@ def _convert(
     layers: int,
     gpu: int,
     environ: Mapping[str, str],
-    kept: Path,
+    kept_measurement: Path,
     log: Path,
     progress: Progress,
 ) -> None:
@@ -184,10 +184,10 @@ def _convert(
         reader.close()
         # Measuring is the long part, and good for every other number of bits, also when what follows failed.
         measured = converter.measurement(places)
-        if measured is not None and not kept.is_file():
-            write_atomically(kept, measured.read_bytes())
-    made = _made_format(places.made)
-    if code != 0 or made != name.format:
+        if measured is not None and not kept_measurement.is_file():
+            write_atomically(kept_measurement, measured.read_bytes())
+    made_format = _made_format(places.made)
+    if code != 0 or made_format != name.format:
         ended = f"ended with {code}" if code else "made nothing"
         raise ModelError(
             f"{name.source}: {converter.module} {ended}: {reason_of(last)} (all that it said: {log}); the same command "
@@ -197,16 +197,16 @@ def _convert(
 
 def _visible(visible: str | None, gpu: int) -> str:
     """The converters take the first GPU that they see."""
-    seen = [one for one in (visible or "").split(",") if one]
+    seen = [part for part in (visible or "").split(",") if part]
     return seen[gpu] if gpu < len(seen) else str(gpu)
 
 
-def _made_format(made: Path) -> str | None:
+def _made_format(folder: Path) -> str | None:
     try:
-        config = orjson.loads((made / "config.json").read_bytes())
+        config = orjson.loads((folder / "config.json").read_bytes())
     except (OSError, orjson.JSONDecodeError):
         return None
-    has_weights = any(made.glob("*.safetensors")) and not any(made.glob("output_temp_*.safetensors"))
+    has_weights = any(folder.glob("*.safetensors")) and not any(folder.glob("output_temp_*.safetensors"))
     return format_of(config).name if isinstance(config, dict) and has_weights else None
 
 

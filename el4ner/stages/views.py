@@ -131,7 +131,10 @@ def candidates_in(item: SegmentedDocument, answers: Sequence[SentenceCandidates]
         SentenceCandidates(
             sentence,
             answer.demonstrations,
-            tuple(SpanCandidate(_moved(found.span, sentence.start), found.proposed_by) for found in answer.candidates),
+            tuple(
+                SpanCandidate(_moved(candidate.span, sentence.start), candidate.proposed_by)
+                for candidate in answer.candidates
+            ),
             answer.dropped,
         )
         for sentence, answer in zip(item.sentences, answers, strict=True)
@@ -140,22 +143,22 @@ def candidates_in(item: SegmentedDocument, answers: Sequence[SentenceCandidates]
     return [original_candidates(candidates, item.view) for candidates in whole]
 
 
-def original_candidates(found: SentenceCandidates, view: CleanText) -> SentenceCandidates:
+def original_candidates(sentence: SentenceCandidates, view: CleanText) -> SentenceCandidates:
     """What was extracted from the clean text, in the original. A candidate with a separator inside becomes the words
     between separators: no span holds one."""
     if view.is_original:
-        return found
+        return sentence
     proposed: dict[Span, dict[str, None]] = {}
-    for candidate in found.candidates:
+    for candidate in sentence.candidates:
         stretches = view.stretches(candidate.span.start, candidate.span.end)
         for start, end in stretches:
             span = Span(start, end, view.original[start:end])
             if len(stretches) > 1 and span.text.lower() in function_words():
                 continue
             proposed.setdefault(span, {}).update(dict.fromkeys(candidate.proposed_by))
-    start, end = view.outside(found.sentence.start, found.sentence.end)
+    start, end = view.outside(sentence.sentence.start, sentence.sentence.end)
     return replace(
-        found,
+        sentence,
         sentence=Sentence(start, end, view.original[start:end]),
         candidates=tuple(SpanCandidate(span, tuple(names)) for span, names in sorted(proposed.items())),
     )
@@ -165,30 +168,30 @@ def types_in(item: DocumentCandidates, answers: Sequence[SentenceTypes]) -> list
     """The types of a document's candidates: one for each, in the same order."""
     return [
         SentenceTypes(
-            own.sentence,
-            own.demonstrations,
+            sentence.sentence,
+            sentence.demonstrations,
             tuple(
                 TypedSpan(candidate, typed.type, typed.confidence, typed.votes)
-                for candidate, typed in zip(own.candidates, answer.typed, strict=True)
+                for candidate, typed in zip(sentence.candidates, answer.typed, strict=True)
             ),
         )
-        for own, answer in zip(item.sentences, answers, strict=True)
+        for sentence, answer in zip(item.sentences, answers, strict=True)
     ]
 
 
 def answers_in(item: DocumentCandidates, answers: Sequence[SentenceAnswers]) -> list[SentenceAnswers]:
     """As :func:`types_in`, for what members said."""
     return [
-        replace(answer, sentence=own.sentence, candidates=own.candidates)
-        for own, answer in zip(item.sentences, answers, strict=True)
+        replace(answer, sentence=sentence.sentence, candidates=sentence.candidates)
+        for sentence, answer in zip(item.sentences, answers, strict=True)
     ]
 
 
 def entities_in(item: DocumentTypes, answers: Sequence[SentenceEntities]) -> list[SentenceEntities]:
     """As :func:`types_in`, for verdicts: of those that have a type."""
     placed = []
-    for own, answer in zip(item.sentences, answers, strict=True):
-        entities = [typed for typed in own.typed if typed.type != NONE_TYPE]
+    for sentence, answer in zip(item.sentences, answers, strict=True):
+        entities = [typed for typed in sentence.typed if typed.type != NONE_TYPE]
         verdicts = [verdict for _, verdict in answer.validated]
-        placed.append(SentenceEntities(own.sentence, tuple(zip(entities, verdicts, strict=True))))
+        placed.append(SentenceEntities(sentence.sentence, tuple(zip(entities, verdicts, strict=True))))
     return placed

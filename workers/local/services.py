@@ -88,17 +88,17 @@ def up(
     wait for each other. If it raises (``LocalServiceError``), what this call started is stopped again.
     """
     docker = docker or DockerCompose(environ=environ)
-    given = _from_environment(environ)
-    wanted = [name for name in _NAMES if name not in given]
+    addresses = _from_environment(environ)
+    wanted = [name for name in _NAMES if name not in addresses]
     records = _up(root, wanted, environ=environ, progress=progress, docker=docker) if wanted else {}
-    return _services(given, records)
+    return _services(addresses, records)
 
 
 def status(root: Path, *, environ: Mapping[str, str]) -> list[ServiceStatus]:
     """Kafka and Redis as they are now, in this order. Changes nothing and does not wait for an ``up`` in progress."""
-    given = _from_environment(environ)
+    addresses = _from_environment(environ)
     records = StateFile(root).read()
-    return [_status(name, given.get(name), records.get(name)) for name in _NAMES]
+    return [_status(name, addresses.get(name), records.get(name)) for name in _NAMES]
 
 
 def down(
@@ -262,14 +262,14 @@ def _stop(record: ServiceRecord, docker: DockerCompose | None) -> str | None:
     return f"{record.name} (pid {record.process.pid}, {record.address})"
 
 
-def _status(name: ServiceName, given: str | None, record: ServiceRecord | None) -> ServiceStatus:
-    if given is not None:
-        reached = any(accepts_connections(host, port) for host, port in _endpoints(name, given))
+def _status(name: ServiceName, address: str | None, record: ServiceRecord | None) -> ServiceStatus:
+    if address is not None:
+        reached = any(accepts_connections(host, port) for host, port in _endpoints(name, address))
         return ServiceStatus(
             name=name,
             state="running" if reached else "unreachable",
             provider="environment",
-            address=given,
+            address=address,
             pid=None,
         )
     if record is None or (record.provider == "local" and not _runs(record)):
@@ -283,11 +283,11 @@ def _status(name: ServiceName, given: str | None, record: ServiceRecord | None) 
     )
 
 
-def _endpoints(name: ServiceName, given: str) -> list[tuple[str, int]]:
+def _endpoints(name: ServiceName, address: str) -> list[tuple[str, int]]:
     """The host-port pairs of a bootstrap list or of a URL; none if they cannot be told (a Unix socket, say)."""
     default = 9092 if name == "kafka" else 6379
     endpoints = []
-    for part in given.split(",") if name == "kafka" else [given]:
+    for part in address.split(",") if name == "kafka" else [address]:
         with contextlib.suppress(ValueError):
             url = urlsplit(part.strip() if "://" in part else f"//{part.strip()}")
             if url.hostname:
@@ -299,12 +299,12 @@ def _from_environment(environ: Mapping[str, str]) -> dict[ServiceName, str]:
     return {name: value for name, variable in _VARIABLES.items() if (value := environ.get(variable, "").strip())}
 
 
-def _services(given: Mapping[ServiceName, str], records: Mapping[ServiceName, ServiceRecord]) -> Services:
+def _services(addresses: Mapping[ServiceName, str], records: Mapping[ServiceName, ServiceRecord]) -> Services:
     return Services(
-        kafka_bootstrap=given["kafka"] if "kafka" in given else records["kafka"].address,
-        redis_url=given["redis"] if "redis" in given else records["redis"].address,
-        kafka_provider="environment" if "kafka" in given else records["kafka"].provider,
-        redis_provider="environment" if "redis" in given else records["redis"].provider,
+        kafka_bootstrap=addresses["kafka"] if "kafka" in addresses else records["kafka"].address,
+        redis_url=addresses["redis"] if "redis" in addresses else records["redis"].address,
+        kafka_provider="environment" if "kafka" in addresses else records["kafka"].provider,
+        redis_provider="environment" if "redis" in addresses else records["redis"].provider,
     )
 
 

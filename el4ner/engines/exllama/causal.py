@@ -52,12 +52,12 @@ def check_causal(name: str, backend: Backend, encode: Callable[[str], tuple[int,
     earlier = range(_CHANGED - _ASKED - 1, _CHANGED - 1)
     before, after = _row(backend, prompt, earlier), _row(backend, changed, earlier)
     backend.forget()
-    for what, one, other in (
+    for what, values, expected in (
         ("at once and in pieces", at_once, in_pieces),
         ("at once and as a row", at_once, as_row),
         ("with two different ends", before, after),
     ):
-        apart = np.abs(np.asarray(one) - np.asarray(other))
+        apart = np.abs(np.asarray(values) - np.asarray(expected))
         typical = _TYPICAL[cache_bits]
         if not np.isfinite(apart).all() or np.median(apart) > typical or apart.max() > _WORST * typical:
             raise ModelError(
@@ -86,14 +86,14 @@ def _ends(backend: Backend, prompt: tuple[int, ...], places: Sequence[int], *, p
     if pieces:
         for end in (*range(50, places[0], 50), places[0]):
             backend.release(backend.hold([prompt[:end]]))
-    found: list[float] = []
+    log_probabilities: list[float] = []
     for place in places:
         if not pieces:
             backend.forget()
         held = backend.hold([prompt[: place + 1]])
-        found += backend.score([SuffixRow(held[0], (), ((0, prompt[place + 1]),))])[0]
+        log_probabilities += backend.score([SuffixRow(held[0], (), ((0, prompt[place + 1]),))])[0]
         backend.release(held)
-    return found
+    return log_probabilities
 
 
 def _row(backend: Backend, prompt: tuple[int, ...], places: Sequence[int]) -> list[float]:
@@ -102,6 +102,6 @@ def _row(backend: Backend, prompt: tuple[int, ...], places: Sequence[int]) -> li
     begin = len(prompt) - _ROW
     held = backend.hold([prompt[:begin]])
     targets = tuple((place - begin + 1, prompt[place + 1]) for place in places)
-    (found,) = backend.score([SuffixRow(held[0], prompt[begin:], targets)])
+    (log_probabilities,) = backend.score([SuffixRow(held[0], prompt[begin:], targets)])
     backend.release(held)
-    return found
+    return log_probabilities

@@ -181,11 +181,13 @@ class ExllamaEngine(TokenEngine, StateEngine, Interruptible):
             here = []
             for tail in tails:
                 cut = max(0, len(tail) - _LONGEST_ROW)  # a longer one begins as part of the prompt
-                one = behind.setdefault((*prefix, *tail[:cut]), SharedPrefixRows((*prefix, *tail[:cut])))
+                prefix_rows = behind.setdefault((*prefix, *tail[:cut]), SharedPrefixRows((*prefix, *tail[:cut])))
                 row = (tail[cut:], ())
-                here.append((one, one.rows.index(row) if row in one.rows else len(one.rows)))
-                if row not in one.rows:
-                    one.rows.append(row)
+                here.append(
+                    (prefix_rows, prefix_rows.rows.index(row) if row in prefix_rows.rows else len(prefix_rows.rows))
+                )
+                if row not in prefix_rows.rows:
+                    prefix_rows.rows.append(row)
             places.append(here)
             usages.append((len(prefix) + sum(map(len, set(tails))), here[0][0] if here else None))
         read_rows(self._name, list(behind.values()), backend, backend.states, self._call_limit(), self._rows)
@@ -195,8 +197,8 @@ class ExllamaEngine(TokenEngine, StateEngine, Interruptible):
                 results.append(StateResult(np.zeros((0, LAYERS, self._hidden_size), dtype=np.float32), Usage()))
                 continue
             prefix = self._prefix(request.prompt)
-            found = np.stack([one.results[number] for one, number in here])
-            results.append(StateResult(found, Usage(tokens, min(first.cached_tokens, len(prefix)), 0)))
+            stacked = np.stack([prefix_rows.results[number] for prefix_rows, number in here])
+            results.append(StateResult(stacked, Usage(tokens, min(first.cached_tokens, len(prefix)), 0)))
         return results
 
     def _mask(self, request: GenerateRequest) -> Callable[[], TokenMask] | None:

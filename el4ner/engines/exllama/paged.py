@@ -112,9 +112,9 @@ class PagedBackend(Backend, abc.ABC):
 
     @override
     def enqueue(self, job: DecodeJob) -> None:
-        made = self._make_job(job.tokens, job.max_new_tokens, job.number, sorted(job.end_tokens), job.mask)
-        self._generator.enqueue(made)
-        self._jobs[job.number] = made
+        library_job = self._make_job(job.tokens, job.max_new_tokens, job.number, sorted(job.end_tokens), job.mask)
+        self._generator.enqueue(library_job)
+        self._jobs[job.number] = library_job
 
     @torch.inference_mode()
     @override
@@ -162,15 +162,15 @@ class PagedBackend(Backend, abc.ABC):
             HeldPrompt(tokens, min(_found(job), len(tokens) - 1), job)
             for tokens, job in zip(prompts, jobs, strict=False)
         ]
-        self.tokens += sum(len(one.tokens) - 1 - one.cached_tokens for one in held)
+        self.tokens += sum(len(prompt.tokens) - 1 - prompt.cached_tokens for prompt in held)
         if prompts and not held:
             raise EngineError(f"a prompt of {len(prompts[0])} tokens finds no room in a cache that is in use")
         return held
 
     @override
     def release(self, held: Sequence[HeldPrompt]) -> None:
-        for one in held:
-            self._generator.cancel(one.handle)
+        for prompt in held:
+            self._generator.cancel(prompt.handle)
 
     @override
     def fitting(self, rows: Sequence[SuffixRow]) -> int:
@@ -278,8 +278,8 @@ class LockedMask:
     def allowed(self) -> list[int]:
         """The tokens that may be next, ascending."""
         with self._lock:
-            found: list[int] = self._mask.allowed().tolist()
-        return found
+            tokens: list[int] = self._mask.allowed().tolist()
+        return tokens
 
     def feed(self, token: int) -> None:
         """Take in what was chosen."""

@@ -118,12 +118,12 @@ class GpuPlan:
     @property
     def reserve_bytes(self) -> int:
         """What stays free on purpose."""
-        return max((one.reserve_bytes for one in self.members), default=0)
+        return max((member.reserve_bytes for member in self.members), default=0)
 
     @property
     def used_bytes(self) -> int:
         """Weights, caches, scratch and CUDA's context."""
-        return self.context_bytes + sum(one.footprint.total for one in self.members)
+        return self.context_bytes + sum(member.footprint.total for member in self.members)
 
     @property
     def left_bytes(self) -> int:
@@ -139,9 +139,9 @@ class Plan:
 
     def index_of(self, name: str) -> int:
         """The GPU of a member. Raises KeyError for a name that was not planned."""
-        for one in self.gpus:
-            if any(placed.name == name for placed in one.members):
-                return one.gpu.index
+        for plan_of_gpu in self.gpus:
+            if any(placed.name == name for placed in plan_of_gpu.members):
+                return plan_of_gpu.gpu.index
         raise KeyError(name)
 
 
@@ -240,10 +240,10 @@ def check_fits(folder: Path, settings: ModelSettings, free_bytes: int, name: str
     """
     shape = shape_of(read_config(folder), folder / "config.json")
     check_cache(shape, settings.exllama, name)
-    one = member(name, shape, weight_bytes(folder), settings)
-    missing = one.footprint.total + one.reserve_bytes - free_bytes
+    planned = member(name, shape, weight_bytes(folder), settings)
+    missing = planned.footprint.total + planned.reserve_bytes - free_bytes
     if missing > 0:
-        raise ModelError(_too_much(one, "the GPU", free_bytes - one.reserve_bytes, missing))
+        raise ModelError(_too_much(planned, "the GPU", free_bytes - planned.reserve_bytes, missing))
 
 
 def plan(members: Sequence[Member], gpus: Sequence[Gpu]) -> Plan:
@@ -259,17 +259,17 @@ def plan(members: Sequence[Member], gpus: Sequence[Gpu]) -> Plan:
         raise ConfigError("there is no GPU to plan for")
     placed: dict[int, list[Member]] = {index: [] for index in by_index}
     floating: list[Member] = []
-    for one in members:
-        if one.device == "auto":
-            floating.append(one)
+    for candidate in members:
+        if candidate.device == "auto":
+            floating.append(candidate)
             continue
-        index = _index_of(one, by_index)
-        placed[index].append(one)
+        index = _index_of(candidate, by_index)
+        placed[index].append(candidate)
     for index, there in placed.items():
         done = GpuPlan(by_index[index], tuple(there))
         if done.left_bytes < 0:
             raise ConfigError(_overfull(done))
-    floating.sort(key=lambda one: (-one.footprint.total, one.name))
+    floating.sort(key=lambda candidate: (-candidate.footprint.total, candidate.name))
     if not _place(floating, 0, placed, by_index):
         raise ConfigError(_nowhere(floating, placed, by_index))
     return Plan(tuple(GpuPlan(gpu, tuple(placed[index])) for index, gpu in by_index.items()))
@@ -278,11 +278,11 @@ def plan(members: Sequence[Member], gpus: Sequence[Gpu]) -> Plan:
 def gpus_of(gigabytes: Sequence[float]) -> list[Gpu]:
     """GPUs that need not be there, of so many GB (10⁹ bytes are too few: cards count in 2³⁰), all of it free but for
     what a driver keeps."""
-    found = []
+    gpus = []
     for index, size in enumerate(gigabytes):
         total = int(size * (1 << 30))
-        found.append(Gpu(index, f"{size:g} GB", total, total - min(total // 20, 400 * MB)))
-    return found
+        gpus.append(Gpu(index, f"{size:g} GB", total, total - min(total // 20, 400 * MB)))
+    return gpus
 
 
 def gpus_found() -> list[Gpu]:
@@ -291,21 +291,21 @@ def gpus_found() -> list[Gpu]:
         return []
     import torch
 
-    found = []
+    gpus = []
     for index in range(torch.cuda.device_count() if torch.cuda.is_available() else 0):
         free, total = torch.cuda.mem_get_info(index)
-        found.append(Gpu(index, torch.cuda.get_device_name(index), total, free))
-    return found
+        gpus.append(Gpu(index, torch.cuda.get_device_name(index), total, free))
+    return gpus
 
 
-def _index_of(one: Member, gpus: Mapping[int, Gpu]) -> int:
-    kind, _, number = one.device.partition(":")
+def _index_of(placed_member: Member, gpus: Mapping[int, Gpu]) -> int:
+    kind, _, number = placed_member.device.partition(":")
     if kind != "cuda":
-        raise ConfigError(f"models.{one.name}.device: this engine needs a GPU, not {one.device!r}")
+        raise ConfigError(f"models.{placed_member.name}.device: this engine needs a GPU, not {placed_member.device!r}")
     index = int(number) if number else min(gpus)
     if index not in gpus:
         raise ConfigError(
-            f"models.{one.name}.device: there is no {one.device}; there are: "
+            f"models.{placed_member.name}.device: there is no {placed_member.device}; there are: "
             + ", ".join(f"cuda:{known}" for known in gpus)
         )
     return index
@@ -334,17 +334,17 @@ def _place(members: Sequence[Member], at: int, placed: dict[int, list[Member]], 
 def _nowhere(floating: Sequence[Member], placed: Mapping[int, list[Member]], gpus: Mapping[int, Gpu]) -> str:
     """The members that no way of placing helps: about the first that first fit cannot place."""
     there = {index: list(members) for index, members in placed.items()}
-    for one in floating:
+    for waiting in floating:
         for index, gpu in gpus.items():
-            if GpuPlan(gpu, (*there[index], one)).left_bytes >= 0:
-                there[index].append(one)
+            if GpuPlan(gpu, (*there[index], waiting)).left_bytes >= 0:
+                there[index].append(waiting)
                 break
         else:
-            best = max(gpus, key=lambda index: (GpuPlan(gpus[index], (*there[index], one)).left_bytes, -index))
-            everything = sum(one.footprint.total for part in (floating, *placed.values()) for one in part)
-            room = sum(GpuPlan(gpu, (one,)).left_bytes + one.footprint.total for gpu in gpus.values())
+            best = max(gpus, key=lambda index: (GpuPlan(gpus[index], (*there[index], waiting)).left_bytes, -index))
+            everything = sum(waiting.footprint.total for part in (floating, *placed.values()) for waiting in part)
+            room = sum(GpuPlan(gpu, (waiting,)).left_bytes + waiting.footprint.total for gpu in gpus.values())
             rest = f"; all members together: {(everything - room) / GB:.1f} GB too much" if everything > room else ""
-            return _overfull(GpuPlan(gpus[best], (*there[best], one))) + rest
+            return _overfull(GpuPlan(gpus[best], (*there[best], waiting))) + rest
     raise AssertionError("first fit places what no other way places")
 
 
@@ -355,23 +355,25 @@ def _overfull(full: GpuPlan) -> str:
     free = full.gpu.free_bytes - before.used_bytes - (0 if before.members else CONTEXT_BYTES) - reserve
     where = f"cuda:{full.gpu.index} ({full.gpu.name})"
     if before.members:
-        where += " beside " + ", ".join(one.name for one in before.members)
+        where += " beside " + ", ".join(neighbour.name for neighbour in before.members)
     return _too_much(last, where, free, -full.left_bytes)
 
 
-def _too_much(one: Member, where: str, free: int, missing: int) -> str:
+def _too_much(refused: Member, where: str, free: int, missing: int) -> str:
     """One line: what it needs, what there is, by how much it is too much, and what would help."""
-    used = one.footprint
-    tokens = (one.cache_tokens - int(missing / one.token_bytes) - PAGE) // PAGE * PAGE if one.token_bytes else 0
-    smaller = one.least_tokens <= tokens < one.cache_tokens
+    used = refused.footprint
+    tokens = (
+        (refused.cache_tokens - int(missing / refused.token_bytes) - PAGE) // PAGE * PAGE if refused.token_bytes else 0
+    )
+    smaller = refused.least_tokens <= tokens < refused.cache_tokens
     if smaller:
-        remedy = f"set models.{one.name}.exllama.cache_tokens to {tokens}, or lower its cache_bits"
+        remedy = f"set models.{refused.name}.exllama.cache_tokens to {tokens}, or lower its cache_bits"
     elif used.cache > missing:
-        remedy = f"lower models.{one.name}.exllama.cache_bits and cache_tokens, or quantise it to fewer bits"
+        remedy = f"lower models.{refused.name}.exllama.cache_bits and cache_tokens, or quantise it to fewer bits"
     else:
         remedy = "quantise it to fewer bits, take a smaller model or another GPU"
     return (
-        f"models.{one.name}: needs {used.total / GB:.1f} GB (weights {used.weights / GB:.1f}, cache "
+        f"models.{refused.name}: needs {used.total / GB:.1f} GB (weights {used.weights / GB:.1f}, cache "
         f"{used.cache / GB:.1f}, scratch {used.scratch / GB:.1f}) and {where} has {max(free, 0) / GB:.1f} GB free: "
         f"{missing / GB:.1f} GB too much: {remedy}"
     )

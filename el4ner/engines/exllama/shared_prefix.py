@@ -80,18 +80,18 @@ def _read_held(
     batch_limit: BatchLimit,
 ) -> None:
     rows = [
-        (index, number, SuffixRow(kept, tokens, targets))
-        for index, (one, kept) in enumerate(zip(asked, held, strict=True))
-        for number, (tokens, targets) in enumerate(one.rows)
+        (index, number, SuffixRow(prompt, tokens, targets))
+        for index, (prefix_rows, prompt) in enumerate(zip(asked, held, strict=True))
+        for number, (tokens, targets) in enumerate(prefix_rows.rows)
     ]
     rows.sort(key=lambda row: -len(row[2].tokens))  # rows of a pass are as wide as the widest
-    found: dict[tuple[int, int], R] = {}
+    results: dict[tuple[int, int], R] = {}
     while rows:
         call_limit.check()
         count = backend.fitting([row for _, _, row in rows[: batch_limit.now]])
         part, rows = rows[:count], rows[count:]
         for (index, number, _), result in zip(part, read([row for _, _, row in part]), strict=True):
-            found[index, number] = result
-    for index, (one, kept) in enumerate(zip(asked, held, strict=True)):
-        one.results = [found[index, number] for number in range(len(one.rows))]
-        one.cached_tokens = kept.cached_tokens
+            results[index, number] = result
+    for index, (prefix_rows, prompt) in enumerate(zip(asked, held, strict=True)):
+        prefix_rows.results = [results[index, number] for number in range(len(prefix_rows.rows))]
+        prefix_rows.cached_tokens = prompt.cached_tokens

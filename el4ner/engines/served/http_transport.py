@@ -182,8 +182,8 @@ class Transport:
         self._interrupted.set()
         self._router.close()
         with self._sockets_lock:
-            for one in list(self._sockets):
-                _cut(one)
+            for connection in list(self._sockets):
+                _cut(connection)
 
     def close(self) -> None:
         """End all requests and close the connections. May be called twice."""
@@ -280,20 +280,20 @@ class Transport:
         """Keep a hold of every connection, for :meth:`interrupt`."""
         if event not in ("connection.connect_tcp.complete", "connection.start_tls.complete"):
             return
-        made = info["return_value"].get_extra_info("socket")
-        if isinstance(made, socket.socket):
+        connection = info["return_value"].get_extra_info("socket")
+        if isinstance(connection, socket.socket):
             with self._sockets_lock:
-                self._sockets.add(made)
+                self._sockets.add(connection)
                 if self._interrupted.is_set():
-                    _cut(made)
+                    _cut(connection)
 
     def _read(self, url: str, status: int, answered: bytes) -> Any:
         if status in (401, 403):
             raise self._refused(url, status)
         if status >= 400:
-            said = _message(answered)
-            what = "takes too many tokens" if "context" in said.lower() else "was refused"
-            raise EngineError(f"{self._name}: a request {what}: {url}: {status}: {said}")
+            reason = _message(answered)
+            what = "takes too many tokens" if "context" in reason.lower() else "was refused"
+            raise EngineError(f"{self._name}: a request {what}: {url}: {status}: {reason}")
         try:
             return orjson.loads(answered)
         except orjson.JSONDecodeError as error:
@@ -342,8 +342,8 @@ def _message(answered: bytes) -> str:
     """What the server says of an error, in one line."""
     text = answered[: 8 * _SHOWN].decode(errors="replace")
     try:
-        found = orjson.loads(answered)
-        error = found.get("error", found.get("detail", found.get("message", text)))
+        body = orjson.loads(answered)
+        error = body.get("error", body.get("detail", body.get("message", text)))
         text = str(error.get("message", error)) if isinstance(error, dict) else str(error)
     except (orjson.JSONDecodeError, AttributeError):
         pass

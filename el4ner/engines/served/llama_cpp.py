@@ -89,8 +89,8 @@ class LlamaCpp(Dialect):
     @override
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
         (chosen,) = answer["completion_probabilities"]
-        told = {int(one["id"]): float(one["logprob"]) for one in (*chosen["top_logprobs"], chosen)}
-        return {token: told[token] for token in wanted if token in told}, int(answer["timings"]["cache_n"])
+        by_token = {int(entry["id"]): float(entry["logprob"]) for entry in (*chosen["top_logprobs"], chosen)}
+        return {token: by_token[token] for token in wanted if token in by_token}, int(answer["timings"]["cache_n"])
 
 
 def _one_token(prompt: Sequence[int], token: int) -> Body:

@@ -73,7 +73,7 @@ class Prober:
             EngineError: one demands another key.
             ModelError: one is of no known kind or has no such model, they differ, or their tokenizer is another one.
         """
-        found: list[tuple[int, Dialect, Facts, bool, bool]] = []
+        reachable: list[tuple[int, Dialect, Facts, bool, bool]] = []
         away: EngineAwayError | None = None
         for index, url in enumerate(self._transport.urls):
             try:
@@ -88,20 +88,20 @@ class Prober:
                 continue
             if facts.slots is not None:
                 self._transport.limit(index, facts.slots)
-            found.append((index, dialect, facts, scores, constrains))
-        if not found:
+            reachable.append((index, dialect, facts, scores, constrains))
+        if not reachable:
             raise away or EngineAwayError(f"{self._name}: no server")
-        first, dialect, facts, scores, constrains = found[0]
-        for index, other, theirs, they_score, they_constrain in found[1:]:
-            if _alike(other, theirs) != _alike(dialect, facts):
+        first, dialect, facts, scores, constrains = reachable[0]
+        for index, another, theirs, they_score, they_constrain in reachable[1:]:
+            if _alike(another, theirs) != _alike(dialect, facts):
                 raise ModelError(
                     f"models.{self._name}.server.urls: the servers differ: {self._transport.urls[first]} is "
-                    f"{_shown(dialect, facts)}, {self._transport.urls[index]} is {_shown(other, theirs)}"
+                    f"{_shown(dialect, facts)}, {self._transport.urls[index]} is {_shown(another, theirs)}"
                 )
             scores &= they_score
             constrains &= they_constrain
-        shortest = min(theirs.context_length for _, _, theirs, _, _ in found)
-        versions = sorted({theirs.version for _, _, theirs, _, _ in found})
+        shortest = min(theirs.context_length for _, _, theirs, _, _ in reachable)
+        versions = sorted({theirs.version for _, _, theirs, _, _ in reachable})
         self._transport.check_returned(partial(self._wrong, dialect, facts, shortest))
         return Probed(
             dialect=dialect,
@@ -116,12 +116,12 @@ class Prober:
     def _wrong(self, dialect: Dialect, facts: Facts, context_length: int, index: int) -> str | None:
         """Why a server that was away cannot go on; None if it is what the others are."""
         try:
-            other, theirs = self._kind(index)
-            self._check_tokenizer(index, other, theirs.model)
+            dialect_now, theirs = self._kind(index)
+            self._check_tokenizer(index, dialect_now, theirs.model)
         except ModelError as error:
             return str(error)
-        if _alike(other, theirs) != _alike(dialect, facts):
-            return f"is {_shown(other, theirs)} now, it was {_shown(dialect, facts)}: start el4ner anew"
+        if _alike(dialect_now, theirs) != _alike(dialect, facts):
+            return f"is {_shown(dialect_now, theirs)} now, it was {_shown(dialect, facts)}: start el4ner anew"
         if theirs.context_length < context_length:
             return f"reads {theirs.context_length} tokens now, it has to read {context_length}"
         if theirs.slots is not None:
@@ -167,18 +167,18 @@ class Prober:
         wanted = sorted({likely, unlikely})
         try:
             body = dialect.next_tokens(prompt, wanted, model)
-            told, _ = dialect.likelihoods(self._transport.post(index, dialect.path, body), wanted)
+            likelihoods, _ = dialect.likelihoods(self._transport.post(index, dialect.path, body), wanted)
             for token in wanted:
                 body = dialect.forced(prompt, token, model)
                 forced, _ = dialect.likelihoods(self._transport.post(index, dialect.path, body), [token])
                 if (
                     not math.isfinite(forced[token])
-                    or abs(told.setdefault(token, forced[token]) - forced[token]) > _SAME
+                    or abs(likelihoods.setdefault(token, forced[token]) - forced[token]) > _SAME
                 ):
                     return False
         except UNREADABLE:
             return False
-        return len(wanted) == 1 or min(told.values()) < _CERTAIN
+        return len(wanted) == 1 or min(likelihoods.values()) < _CERTAIN
 
     def _keeps_to_a_grammar(self, index: int, dialect: Dialect, model: str) -> bool:
         """Whether an answer about a word that no model knows is that word, or none."""

@@ -249,10 +249,10 @@ class ServedEngine(TokenEngine, Interruptible):
         else:
             waves = [[row[:1] for row in rows], [[question] for row in rows for question in row[1:]]]
         for wave in waves:
-            told = self._transport.ask_all([[self._asking(question) for question in row] for row in wave])
-            for row, answers in zip(wave, told, strict=True):
-                for question, (found, cached) in zip(row, answers, strict=True):
-                    question.scoring.take(question.node, found, cached)
+            answers_of_rows = self._transport.ask_all([[self._asking(question) for question in row] for row in wave])
+            for row, answers in zip(wave, answers_of_rows, strict=True):
+                for question, (likelihoods, cached) in zip(row, answers, strict=True):
+                    question.scoring.take(question.node, likelihoods, cached)
 
     def _asking(self, question: _NextTokenQuestion) -> Ask:
         return Ask(
@@ -272,8 +272,8 @@ class ServedEngine(TokenEngine, Interruptible):
         text, ended = written.text, written.ended
         if written.tokens is not None:
             end = next((at for at, token in enumerate(written.tokens) if token in self._end_tokens), None)
-            kept = list(written.tokens[:end])
-            decoded = self._renderer.decode(kept)
+            tokens = list(written.tokens[:end])
+            decoded = self._renderer.decode(tokens)
             # A server cuts a stop string's tokens off in one answer and shows them in another: what both have counts.
             text = decoded if end is not None or (decoded.startswith(text) and not ended) else text
             ended = ended or end is not None

@@ -71,10 +71,10 @@ class Sglang(Dialect):
 
     @override
     def written(self, answer: Any) -> Written:
-        told = answer["meta_info"]
-        ended = told["finish_reason"]["type"] != "length"
-        cached = int(told.get("cached_tokens") or 0)
-        return Written(None, str(answer["text"]), ended, cached, int(told["completion_tokens"]))
+        meta = answer["meta_info"]
+        ended = meta["finish_reason"]["type"] != "length"
+        cached = int(meta.get("cached_tokens") or 0)
+        return Written(None, str(answer["text"]), ended, cached, int(meta["completion_tokens"]))
 
     @override
     def next_tokens(self, prompt: Sequence[int], wanted: Collection[int], model: str) -> Body:
@@ -91,6 +91,6 @@ class Sglang(Dialect):
 
     @override
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
-        told = answer["meta_info"]
-        found = {int(token): float(value) for value, token, *_ in told["output_token_ids_logprobs"][0]}
-        return {token: found[token] for token in wanted if token in found}, int(told.get("cached_tokens") or 0)
+        meta = answer["meta_info"]
+        by_token = {int(token): float(value) for value, token, *_ in meta["output_token_ids_logprobs"][0]}
+        return {token: by_token[token] for token in wanted if token in by_token}, int(meta.get("cached_tokens") or 0)

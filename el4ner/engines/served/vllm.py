@@ -38,15 +38,15 @@ class Vllm(Dialect):
         models = get("/v1/models")
         if not isinstance(models, dict):
             return None
-        served = [one for one in models.get("data", []) if one.get("owned_by") == "vllm"]
-        chosen = [one for one in served if model in (None, one["id"])]
+        served = [entry for entry in models.get("data", []) if entry.get("owned_by") == "vllm"]
+        chosen = [entry for entry in served if model in (None, entry["id"])]
         if len(chosen) != 1:
             return None
-        (one,) = chosen
+        (entry,) = chosen
         return Facts(
-            model=str(one["id"]),
-            context_length=int(one["max_model_len"]),
-            identity=last_part(str(one.get("root") or one["id"])),
+            model=str(entry["id"]),
+            context_length=int(entry["max_model_len"]),
+            identity=last_part(str(entry.get("root") or entry["id"])),
             version=str((get("/version") or {}).get("version", "")),
         )
 
@@ -91,10 +91,10 @@ class Vllm(Dialect):
 
     @override
     def likelihoods(self, answer: Any, wanted: Collection[int]) -> tuple[dict[int, float], int]:
-        told = answer["choices"][0]["logprobs"]
-        found = {_number(key): float(value) for key, value in told["top_logprobs"][0].items()}
-        found[_number(told["tokens"][0])] = float(told["token_logprobs"][0])
-        return {token: found[token] for token in wanted if token in found}, cached_tokens(answer["usage"])
+        logprobs = answer["choices"][0]["logprobs"]
+        by_token = {_number(key): float(value) for key, value in logprobs["top_logprobs"][0].items()}
+        by_token[_number(logprobs["tokens"][0])] = float(logprobs["token_logprobs"][0])
+        return {token: by_token[token] for token in wanted if token in by_token}, cached_tokens(answer["usage"])
 
 
 def _one_token(prompt: Sequence[int], model: str) -> Body:
@@ -108,6 +108,6 @@ def _one_token(prompt: Sequence[int], model: str) -> Body:
     }
 
 
-def _number(told: str) -> int:
+def _number(key: str) -> int:
     """Of ``token_id:123``."""
-    return int(told.rpartition(":")[2])
+    return int(key.rpartition(":")[2])

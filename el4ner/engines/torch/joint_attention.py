@@ -235,11 +235,11 @@ class JointPlan(AttentionPlan):
         arrays += mask_arrays
 
         def make(tensors: list[torch.Tensor]) -> None:
-            given = tensors[mask_at : mask_at + len(mask_arrays)]
+            mask_tensors = tensors[mask_at : mask_at + len(mask_arrays)]
             build = _tree_mask if runs[0].is_tree else _chain_mask
 
             def mask(window: int | None) -> torch.Tensor:
-                return additive(build(given, len(runs), width, keys, window), self._dtype)
+                return additive(build(mask_tensors, len(runs), width, keys, window), self._dtype)
 
             self._calls.append(
                 _AttentionCall(
@@ -283,15 +283,15 @@ def _rounded(keys: int) -> int:
     return -(-keys // _KEYS) * _KEYS
 
 
-def _chain_mask(given: list[torch.Tensor], rows: int, width: int, keys: int, window: int | None) -> torch.Tensor:
+def _chain_mask(mask_tensors: list[torch.Tensor], rows: int, width: int, keys: int, window: int | None) -> torch.Tensor:
     """``[rows, width, keys]``: a query sees the keys up to its own position."""
-    (positions,) = given
+    (positions,) = mask_tensors
     device = positions.device
-    own = positions[:, None, None] + torch.arange(width, device=device)[None, :, None]
+    query = positions[:, None, None] + torch.arange(width, device=device)[None, :, None]
     key = torch.arange(keys, device=device)
-    visible = key <= own
+    visible = key <= query
     if window is not None:
-        visible &= key > own - window
+        visible &= key > query - window
     return visible
 
 
@@ -313,9 +313,9 @@ def _tree_arrays(runs: Sequence[_Run], width: int) -> list[np.ndarray]:
     ]
 
 
-def _tree_mask(given: list[torch.Tensor], rows: int, width: int, keys: int, window: int | None) -> torch.Tensor:
+def _tree_mask(mask_tensors: list[torch.Tensor], rows: int, width: int, keys: int, window: int | None) -> torch.Tensor:
     """``[rows, width, keys]``: a node sees the keys before the tree, its ancestors and itself."""
-    before, depths, nodes, related = given
+    before, depths, nodes, related = mask_tensors
     depths = depths.view(rows, width)
     sees = torch.zeros(rows * width * width, dtype=torch.bool, device=before.device)
     sees.index_fill_(0, related, True)

@@ -162,9 +162,9 @@ class PackedModel:
         started = time.perf_counter()
         logits = self._graphs.step(group, tokens, lengths) if self._graphs is not None else None
         if logits is None:
-            ids, held = upload([np.asarray(tokens), np.asarray(lengths)], self.device)
-            plan = DecodingPlan(group, held, max(lengths) + 1, self.dtype, first=min(lengths))
-            logits = self._decode_logits(ids[None], held[None], plan)
+            ids, lengths_there = upload([np.asarray(tokens), np.asarray(lengths)], self.device)
+            plan = DecodingPlan(group, lengths_there, max(lengths) + 1, self.dtype, first=min(lengths))
+            logits = self._decode_logits(ids[None], lengths_there[None], plan)
         self.seconds += time.perf_counter() - started
         self.tokens += len(tokens)
         return logits
@@ -244,8 +244,8 @@ class PackedModel:
         if with_middle:
             # Of a list of layers transformers keeps no others: all of them would take gigabytes. A version without
             # lists keeps them all, behind the embeddings.
-            kept = output.hidden_states
-            middle = kept[self._layers // 2 + len(kept) - self._layers]
+            layers = output.hidden_states
+            middle = layers[self._layers // 2 + len(layers) - self._layers]
             hidden = torch.cat([middle[0], hidden], dim=-1)
         return hidden
 
@@ -275,8 +275,8 @@ class PackedModel:
         lists (None: of all). The device is waited for once."""
         listed = [(row, tokens) for row, tokens in enumerate(allowed) if tokens is not None]
         if listed:
-            kept = np.concatenate([row * logits.shape[1] + tokens for row, tokens in listed])
-            rows, flat = upload([np.asarray([row for row, _ in listed]), kept], self.device)
+            allowed_places = np.concatenate([row * logits.shape[1] + tokens for row, tokens in listed])
+            rows, flat = upload([np.asarray([row for row, _ in listed]), allowed_places], self.device)
             masked = logits.index_fill(0, rows, float("-inf")).view(-1)
             logits = masked.index_copy_(0, flat, logits.reshape(-1).index_select(0, flat)).view(logits.shape)
         tokens: list[int] = logits.argmax(dim=-1).tolist()
@@ -299,18 +299,18 @@ class PackedModel:
         read, at, own_rows, of = upload(
             [wanted, place[order] % chunk, np.asarray(rows)[order], np.asarray(tokens)[order]], self.device
         )
-        found = []
+        parts = []
         for number, start in enumerate(first):
             mine = slice(bounds[number], bounds[number + 1])
             logits = self._capped(self._head(hidden.index_select(0, read[start : start + chunk])).float())
             totals = torch.logsumexp(logits, dim=-1)
-            own = logits[at[mine], of[mine]]
+            chosen = logits[at[mine], of[mine]]
             if self.dtype != torch.float32 and self._head.bias is None:
                 states = hidden.index_select(0, own_rows[mine]).float()
-                own = self._capped((states * self._head.weight.index_select(0, of[mine]).float()).sum(dim=-1))
-            found.append((own - totals[at[mine]]).clamp(max=0))
+                chosen = self._capped((states * self._head.weight.index_select(0, of[mine]).float()).sum(dim=-1))
+            parts.append((chosen - totals[at[mine]]).clamp(max=0))
         values = np.empty(len(rows))
-        values[order] = torch.cat(found).cpu().numpy()
+        values[order] = torch.cat(parts).cpu().numpy()
         self.seconds += time.perf_counter() - started
         result: list[float] = values.tolist()
         return result

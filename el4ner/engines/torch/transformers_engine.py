@@ -341,9 +341,9 @@ class TransformersEngine(TokenEngine, StateEngine):
                 continue
             last = slots.pop()
             if slot < len(slots):
-                held = last.row.past
+                length = last.row.past
                 if not last.finished:
-                    states[:, :, slot, :, :held] = states[:, :, len(slots), :, :held]
+                    states[:, :, slot, :, :length] = states[:, :, len(slots), :, :length]
                 slots[slot] = last
         return slots
 
@@ -428,7 +428,7 @@ class _StateJob:
     def __init__(self, prefix: tuple[int, ...], tails: Sequence[tuple[int, ...]], max_nodes: int) -> None:
         # Every token of a tail is read, the last one too: as a question whose answer stands behind the whole tail.
         trees, planted = plant([TokenQuestion(tail, (_ANY,)) for tail in tails], max_nodes)
-        self.places = [(one.tree, one.targets[0][0][0]) for one in planted]
+        self.places = [(job.tree, job.targets[0][0][0]) for job in planted]
         self._nodes = sum(map(len, trees))
         self.row = PromptRow(prefix, trees=trees)
         self.states: dict[int, npt.NDArray[np.float32]] = {}
