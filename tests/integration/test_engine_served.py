@@ -286,7 +286,7 @@ def test_the_whole_method_through_a_server(mode: str, server: LlamaServer) -> No
             "pools": {"paths": {"news": "shipped:news"}},
         },
     )
-    document = Document("d", "Angela Merkel met Emmanuel Macron in Paris on 3 May 2019.")
+    document = Document("d", "Angela Merkel met Emmanuel Macron in Paris on 3 May 2019. They spoke of Europe.")
     with Tagger(load_pipeline(configured)) as tagger:
         (tagged,) = tagger.tag([document])
     assert tagged.entities
