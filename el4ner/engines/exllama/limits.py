@@ -1,13 +1,17 @@
-"""What ends a call early, and how much is tried at a time after memory ran out."""
+"""What ends a call early, how much is tried at a time after memory ran out, and what follows a fault of the library."""
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 
-from el4ner.errors import EngineAwayError, EngineError
+import torch
 
-__all__ = ["BatchLimit", "CallLimit"]
+from el4ner.engines.exllama.backend import Backend
+from el4ner.errors import EngineAwayError, EngineError, EngineOutOfMemoryError
+
+__all__ = ["BatchLimit", "CallLimit", "FaultRecovery"]
 
 
 class CallLimit:
@@ -69,3 +73,42 @@ class BatchLimit:
         if self.now < self.most and self._passed >= self._patience:
             self.now = min(self.most, 2 * self.now)
             self._passed = 0
+
+
+class FaultRecovery:
+    """Of one call: the backend is started anew after a fault, so that the call can try again; after another one it
+    cannot. Where memory runs out, less is tried at a time instead, as often as there is less to try.
+
+    Args:
+        name: the member's, for errors.
+        batch_limit: how many are tried at a time.
+        unit: what is counted by it: ``row``, ``answer``.
+        log: of the module whose call it is.
+    """
+
+    def __init__(self, name: str, backend: Backend, batch_limit: BatchLimit, unit: str, log: logging.Logger) -> None:
+        self._name = name
+        self._backend = backend
+        self._batch_limit = batch_limit
+        self._unit = unit
+        self._log = log
+        self._failed = False
+
+    def recover(self, error: Exception) -> None:
+        """Called where ``error`` is handled.
+
+        Raises:
+            EngineError: the library failed twice.
+            EngineOutOfMemoryError: there is no less to try.
+        """
+        self._backend.restart()
+        if isinstance(error, torch.OutOfMemoryError):
+            if not self._batch_limit.halve():
+                raise EngineOutOfMemoryError(f"{self._name}: out of memory with one {self._unit}: {error}") from error
+            now = {f"{self._unit}s": self._batch_limit.now}
+            self._log.warning("engine-memory", extra={"engine": self._name, **now})
+            return
+        if self._failed:
+            raise EngineError(f"{self._name}: the model failed: {error}") from error
+        self._failed = True
+        self._log.warning("engine-restarted", extra={"engine": self._name, "error": str(error)})

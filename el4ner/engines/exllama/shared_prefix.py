@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-import torch
-
 from el4ner.engines.exllama.backend import Backend, HeldPrompt, SuffixRow
-from el4ner.engines.exllama.limits import BatchLimit, CallLimit
-from el4ner.errors import El4nerError, EngineError, EngineOutOfMemoryError
+from el4ner.engines.exllama.limits import BatchLimit, CallLimit, FaultRecovery
+from el4ner.errors import El4nerError
 
 __all__ = ["SharedPrefixRows", "read_rows"]
 
@@ -44,8 +42,8 @@ def read_rows(
         EngineError: the call took too long, or the library failed twice.
         EngineOutOfMemoryError: there is not even memory for one row.
     """
+    recovery = FaultRecovery(name, backend, batch_limit, "row", log)
     done = 0
-    failed = False
     while done < len(asked):
         call_limit.check()
         held: list[HeldPrompt] = []
@@ -57,17 +55,8 @@ def read_rows(
         except El4nerError:
             backend.release(held)
             raise
-        except torch.OutOfMemoryError as error:
-            backend.restart()
-            if not batch_limit.halve():
-                raise EngineOutOfMemoryError(f"{name}: out of memory with one row: {error}") from error
-            log.warning("engine-memory", extra={"engine": name, "rows": batch_limit.now})
         except Exception as error:
-            backend.restart()
-            if failed:
-                raise EngineError(f"{name}: the model failed: {error}") from error
-            failed = True
-            log.warning("engine-restarted", extra={"engine": name, "error": str(error)})
+            recovery.recover(error)
     batch_limit.passed()
 
 

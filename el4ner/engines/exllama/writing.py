@@ -6,13 +6,11 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 
-import torch
-
 from el4ner.engines.base import GenerateRequest, GenerateResult
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.exllama.backend import Backend, DecodeJob, JobProgress
-from el4ner.engines.exllama.limits import BatchLimit, CallLimit
-from el4ner.errors import El4nerError, EngineError, EngineOutOfMemoryError
+from el4ner.engines.exllama.limits import BatchLimit, CallLimit, FaultRecovery
+from el4ner.errors import El4nerError
 from el4ner.types import Usage
 
 __all__ = ["JobAnswer", "write"]
@@ -91,7 +89,7 @@ def write(
     """
     waiting = deque(answers)
     running: dict[int, JobAnswer] = {}
-    failed = False
+    recovery = FaultRecovery(name, backend, batch_limit, "answer", log)
     while waiting or running:
         try:
             call_limit.check()
@@ -110,19 +108,8 @@ def write(
             for number in running:
                 backend.cancel(number)
             raise
-        except torch.OutOfMemoryError as error:
-            backend.restart()
-            if not batch_limit.halve():
-                raise EngineOutOfMemoryError(f"{name}: out of memory with one answer: {error}") from error
-            log.warning("engine-memory", extra={"engine": name, "answers": batch_limit.now})
         except Exception as error:
-            backend.restart()
-            if failed:
-                raise EngineError(f"{name}: the model failed: {error}") from error
-            failed = True
-            log.warning("engine-restarted", extra={"engine": name, "error": str(error)})
-        else:
-            continue
-        waiting.extendleft(reversed(running.values()))
-        running.clear()
+            recovery.recover(error)
+            waiting.extendleft(reversed(running.values()))
+            running.clear()
     batch_limit.passed()
