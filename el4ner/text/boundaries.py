@@ -8,7 +8,7 @@ makes one).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -27,6 +27,7 @@ __all__ = [
     "Boundaries",
     "boundaries",
     "clusters",
+    "inside_characters",
 ]
 
 MAX_CLUSTER: Final = 32
@@ -75,17 +76,25 @@ class Boundaries:
         )
 
 
+def inside_characters(text: str) -> set[int]:
+    """The places inside a user-perceived character: nothing begins or ends there, whatever it is."""
+    return _inside(text, clusters(text))
+
+
+def _inside(text: str, several: Iterable[tuple[int, int]]) -> set[int]:
+    """``several``: the characters of ``text`` that are more than one code point."""
+    inside = {place for start, end in several for place in range(start + 1, end)}
+    if _MARK.match(text):
+        inside.add(0)  # of a character whose beginning is not here
+    return inside
+
+
 @lru_cache(maxsize=128)
 def boundaries(text: str, *, words: bool = True) -> Boundaries:
     """The boundaries of ``text``. Where ``words`` is False, those of characters alone."""
-    inside: set[int] = set()
-    overlong = []
-    for start, end in clusters(text):
-        inside.update(range(start + 1, end))
-        if end - start > MAX_CLUSTER:
-            overlong.append((start, end))
-    if _MARK.match(text):
-        inside.add(0)  # of a character whose beginning is not here
+    several = list(clusters(text))
+    inside = _inside(text, several)
+    overlong = [(start, end) for start, end in several if end - start > MAX_CLUSTER]
     if words:
         for match in _WORD_CHARACTERS.finditer(text):
             inside.update(range(match.start() + 1, match.end()))

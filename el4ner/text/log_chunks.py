@@ -28,7 +28,6 @@ _SCAN = re.compile(
 )
 _IPV4 = re.compile(IPV4)
 _PREFIX_LENGTH = re.compile(r"/\d{1,2}(?!\w)")
-_IPV6 = re.compile(IPV6_FORM)
 _URL_HOST = re.compile(r"://(?:[^/@\s]*@)?(?:\[([0-9A-Fa-f:.]+)\]|([^/:?#,\s\[\]]+))")
 _QUOTED = re.compile(r"(?<=[=:])\s?([\"'])([^\"']+)\1")
 _KEY_END = re.compile(r"[\"']\s?:")

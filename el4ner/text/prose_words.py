@@ -17,7 +17,7 @@ from typing import NamedTuple
 import regex
 
 from el4ner.text.atoms import address_end
-from el4ner.text.boundaries import CHARACTER, MARK, MAX_CLUSTER, boundaries
+from el4ner.text.boundaries import CHARACTER, MARK, MAX_CLUSTER, inside_characters
 from el4ner.text.icu import unspaced_words
 from el4ner.text.log_patterns import URL
 from el4ner.text.scripts import UNSPACED
@@ -136,7 +136,7 @@ def words_of(text: str) -> list[Word]:
 def _words(text: str) -> Iterator[tuple[int, int, bool]]:
     """Start, end, and whether the word is of a script without spaces. What cuts a user-perceived character is no word:
     a Thai vowel behind a sign of another script, say."""
-    inside = boundaries(text, words=False).inside
+    inside = inside_characters(text)
     for match in _WORD.finditer(text):
         start = match.start()
         unspaced = match.lastgroup is not None

@@ -21,10 +21,10 @@ import regex
 import sentencex
 
 from el4ner.text.atoms import atoms
-from el4ner.text.boundaries import MAX_CLUSTER, boundaries
+from el4ner.text.boundaries import MAX_CLUSTER, inside_characters
 from el4ner.types import Sentence
 
-__all__ = ["TextKind", "segment", "split_long"]
+__all__ = ["TextKind", "segment"]
 
 TextKind = Literal["prose", "log"]
 
@@ -50,7 +50,7 @@ def segment(text: str, kind: TextKind = "prose", *, max_chars: int = 1_000, lang
     that is longer than both limits and than :data:`~el4ner.text.boundaries.MAX_CLUSTER`).
     """
     pieces = _lines(text) if kind == "log" else _boundaries(text, language)
-    cutting = _inside_characters(text)
+    cutting = inside_characters(text)
     address = _Addresses(text)
     if kind != "log":
         pieces = _joined(pieces, lambda place: place in cutting or address.around(place) < place)
@@ -58,11 +58,6 @@ def segment(text: str, kind: TextKind = "prose", *, max_chars: int = 1_000, lang
     for start, end in pieces:
         sentences.extend(_split(text, start, end, max_chars, cutting, address))
     return sentences
-
-
-def split_long(text: str, start: int, end: int, max_chars: int) -> list[Sentence]:
-    """``text[start:end]`` as pieces that are as long as :func:`segment`'s may be."""
-    return _split(text, start, end, max_chars, _inside_characters(text), _Addresses(text))
 
 
 class _Addresses:
@@ -79,14 +74,7 @@ class _Addresses:
         return self._starts[index] if index >= 0 and place < self._ends[index] else place
 
 
-def _inside_characters(text: str) -> frozenset[int]:
-    """Where no sentence begins or ends."""
-    return boundaries(text, words=False).inside
-
-
-def _split(
-    text: str, start: int, end: int, max_chars: int, cutting: frozenset[int], address: _Addresses
-) -> list[Sentence]:
+def _split(text: str, start: int, end: int, max_chars: int, cutting: set[int], address: _Addresses) -> list[Sentence]:
     if max_chars < 1:
         raise ValueError(f"max_chars must be at least 1, not {max_chars}")
     pieces: list[Sentence] = []
@@ -105,7 +93,7 @@ def _split(
         start = cut
 
 
-def _last_that_fits(text: str, start: int, end: int, max_chars: int, cutting: frozenset[int]) -> int:
+def _last_that_fits(text: str, start: int, end: int, max_chars: int, cutting: set[int]) -> int:
     """The last place where a piece from ``start`` on may end, not before the end of its first character."""
     fits = min(start + max_chars, end)
     if _size(text[start:fits]) > max_chars:
@@ -124,7 +112,7 @@ def _size(text: str) -> int:
     return len(text.encode("utf-8", "surrogatepass"))
 
 
-def _better_cut(text: str, start: int, cut: int, cutting: frozenset[int], address: _Addresses) -> int:
+def _better_cut(text: str, start: int, cut: int, cutting: set[int], address: _Addresses) -> int:
     """The last white space before ``cut``, the last place behind a punctuation mark in the second half, the beginning
     of the address that ``cut`` is in, or ``cut``. In an address only where it begins the piece."""
     spaces = [match.start() for match in _SPACE.finditer(text, start + 1, cut)]

@@ -30,7 +30,6 @@ from workers.local.state import Provider, ServiceName, ServiceRecord, StateFile,
 from workers.local.valkey_server import ValkeyServer
 
 __all__ = [
-    "DEFAULT_ROOT",
     "ServiceStatus",
     "Services",
     "down",
@@ -38,9 +37,6 @@ __all__ = [
     "temporary_services",
     "up",
 ]
-
-DEFAULT_ROOT = Path(".el4ner")
-"""Relative to the project's folder, which is where the command is run."""
 
 _NAMES: tuple[ServiceName, ...] = ("kafka", "redis")
 _VARIABLES: Mapping[ServiceName, str] = {"kafka": "KAFKA_BOOTSTRAP_SERVERS", "redis": "REDIS_URL"}
