@@ -24,7 +24,7 @@ from el4ner.pools import Pool, load_pools
 from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages.pool_evidence import make_evidence, make_sources, shows_demonstrations
 
-__all__ = ["load_members", "load_pipeline", "pipeline_from"]
+__all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
 
 Demonstrations = Literal["all", "shown"]
 
@@ -70,6 +70,21 @@ def load_pipeline(
             cache_dir=folder,
             progress=progress,
         )
+
+
+@contextlib.contextmanager
+def load_models(
+    settings: Settings, *, cache_dir: Path, progress: Progress = NO_PROGRESS
+) -> Iterator[tuple[Mapping[str, Engine], SentenceTransformerEmbedder | None]]:
+    """Engines and embedder alone, for several pipelines that share them by :func:`pipeline_from`. The engines are
+    closed at the end of the block. Raises as :func:`load_pipeline`."""
+    embedder = _embedder(settings, cache_dir, progress)
+    with _engines(settings, engines_for(settings, STAGES, None), cache_dir, progress) as engines:
+        try:
+            yield engines, embedder
+        finally:
+            for engine in engines.values():
+                engine.close()
 
 
 def load_members(

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ from workers.cli.options import (
     refuse_unwritable,
 )
 from workers.cli.output import results, table, tell
+from workers.cli.pool_sizes import measure, refuse_for_one_run, show
 from workers.cli.progress import Counter, TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, overrides_of, work_offline_if_local
 from workers.cli.standard_output import results_file, writable
@@ -35,6 +37,7 @@ EXAMPLES = examples(
     "el4ner eval wnut17 --mode paper --ensemble smollm2 --json paper.json",
     "el4ner eval wnut17 --compare paper.jsonl --report scored.html",
     "el4ner eval my-data --split dev -k 4 --retrieval sentence --json - | jq .f1",
+    "el4ner eval my-data --pool-sizes 5,10,20,50,all --pool-seeds 5 --report curve.html",
 )
 
 
@@ -66,7 +69,11 @@ def evaluate(
         str | None, typer.Option("--json", metavar="OUT", help="Write the figures there as JSON; - writes only that.")
     ] = None,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write everything that is known about the run as a page.")
+        Path | None,
+        typer.Option(
+            metavar="FILE.html",
+            help="Write all that is known about the run as a page; with --pool-sizes FILE.svg is the plot alone.",
+        ),
     ] = None,
     records: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what became of each sentence, as JSON Lines.")
@@ -77,6 +84,16 @@ def evaluate(
             metavar="FILE", help="The records of another run on the same sentences: is the difference chance?"
         ),
     ] = None,
+    pool_sizes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N,N,…,all",
+            help="How good are the tags with so many labelled sentences: one evaluation for each part of the pool.",
+        ),
+    ] = None,
+    pool_seeds: Annotated[
+        int, typer.Option(min=1, help="With --pool-sizes: how many parts of each size are drawn.")
+    ] = 3,
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what an earlier run has measured.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -99,23 +116,55 @@ def evaluate(
     from el4ner.evaluation import compare_with, load_dataset
     from el4ner.pools import reading_of
 
+    sizes = _sizes(pool_sizes, compare=compare, records=records)
     loaded = load_dataset(dataset, split=split, limit=limit, seed=seed, reading=reading_of(settings.pools))
+    if sizes is not None:
+        from el4ner.evaluation.pool_subsets import subsets_of
+
+        subsets = subsets_of(loaded.pool, sizes, pool_seeds)
+        curve = measure(_for_measuring(settings, dataset, loaded), loaded, subsets, batch, fresh=fresh)
+        figures = {**curve.as_json(), "pool_seeds": pool_seeds, "seed": seed, "limit": limit}
+        _say(json, out, figures, lambda: show(curve))
+        if report is not None:
+            from el4ner.evaluation.curve_report import write_curve_report
+
+            write_curve_report(report, curve)
+            tell(f"report written to {report}")
+        return
     # Before any model is loaded: hours later would be late to learn that the file does not fit.
     other_run = None if compare is None else _other_run(compare, loaded)
     result = _run(_for_measuring(settings, dataset, loaded), loaded, batch, fresh=fresh)
     if compare is not None and other_run is not None:
         result = compare_with(result, other_run, name=str(compare))
+    _say(json, out, {**result.as_json(), "seed": seed, "limit": limit}, lambda: _show(result))
+    _write(result, report, records)
+
+
+def _sizes(pool_sizes: str | None, **for_one_run: Path | None) -> tuple[int | None, ...] | None:
+    """Of ``--pool-sizes``; None without it."""
+    if pool_sizes is None:
+        return None
+    from el4ner.evaluation import EvaluationError
+    from el4ner.evaluation.pool_subsets import read_sizes
+
+    refuse_for_one_run(**for_one_run)
+    try:
+        return read_sizes(pool_sizes)
+    except EvaluationError as error:
+        raise typer.BadParameter(str(error), param_hint="--pool-sizes") from error
+
+
+def _say(json: str | None, out: Path | None, figures: Mapping[str, Any], show: Callable[[], None]) -> None:
+    """The figures where ``--json`` wants them, and the table where it does not take its place."""
     from el4ner.serialize import dumps
 
-    figures = {**result.as_json(), "seed": seed, "limit": limit}
     if json == "-":
         results_file().write(dumps(figures).decode() + "\n")
     else:
-        _show(result)
+        show()
     if out is not None:
         writable(out).write_bytes(dumps(figures) + b"\n")
         tell(f"figures written to {out}")
-    _write(result, report, records)
 
 
 def _other_run(file: Path, dataset: Dataset) -> list[SentenceRecord]:

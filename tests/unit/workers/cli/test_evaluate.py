@@ -1,6 +1,7 @@
 """``el4ner eval``: what it prints, writes and refuses."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,50 @@ def test_sentences_that_are_wrong_are_left_out_if_asked_for(data: Path) -> None:
     result = invoke(data, "--on-error", "skip", "--json", "-")
     assert json.loads(result.stdout)["sentences"] == 3
     assert "split test: 1 sentences were left out, the first at" in result.stderr
+
+
+def test_a_learning_curve_is_shown_in_80_columns_and_written(data: Path, tmp_path: Path) -> None:
+    page, picture, numbers = tmp_path / "curve.html", tmp_path / "curve.svg", tmp_path / "curve.json"
+    result = invoke(data, "--pool-sizes", "1,2,all", "--pool-seeds", "2", "--report", page, "--json", numbers)
+    assert result.exit_code == 0, result.stderr
+    for words in ("3 sentences, 3 entities", "95 % interval", "worst–best", "of 2", "bootstrap intervals"):
+        assert words in result.stdout
+    assert re.search(r"^ +all +0\.\d{3} ", result.stdout, re.MULTILINE)
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    figures = json.loads(numbers.read_bytes())
+    assert [(point["size"], len(point["seeds"])) for point in figures["points"]] == [(1, 2), (2, 2), (3, 1)]
+    assert (figures["pool_seeds"], figures["split"]) == (2, "test")
+    assert "report written to" in result.stderr
+    assert page.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    again = invoke(data, "--pool-sizes", "1,2,all", "--pool-seeds", "2", "--report", picture, "--json", "-")
+    resumed = json.loads(again.stdout)
+    assert picture.read_text(encoding="utf-8").startswith("<svg")
+    assert {each["cached_sentences"] for point in resumed["points"] for each in point["seeds"]} == {3}
+    assert [point["f1"] for point in resumed["points"]] == [point["f1"] for point in figures["points"]]
+
+
+def test_a_learning_curves_sentences_are_no_other_evaluations(data: Path) -> None:
+    """Most of what they cost was paid for by another pool."""
+    assert invoke(data, "--pool-sizes", "all").exit_code == 0
+    assert figures(data)["cached_sentences"] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("--pool-sizes", "0,1"), "Invalid value for --pool-sizes: a pool of 0 sentences shows nothing"),
+        (("--pool-sizes", "2,1"), "Invalid value for --pool-sizes: '2,1': sizes ascend"),
+        (("--pool-sizes", "few"), "Invalid value for --pool-sizes: 'few' is no size of a pool"),
+        (("--pool-sizes", "2", "--records", "x.jsonl"), "Invalid value for --records: is for one run"),
+        (("--pool-sizes", "2", "--compare", "x.jsonl"), "Invalid value for --compare: is for one run"),
+        (("--pool-sizes", "2", "--pool-seeds", "0"), "Invalid value for '--pool-seeds'"),
+        (("--pool-sizes", "2,5,all"), "error: the train split has 3 sentences, fewer than 5: leave that out"),
+    ],
+)
+def test_a_learning_curve_that_cannot_be_is_refused_before_any_work(
+    data: Path, tmp_path: Path, arguments: tuple[str, ...], said: str
+) -> None:
+    result = invoke(data, *arguments)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert not (tmp_path / "cache").exists()
