@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
@@ -122,15 +123,43 @@ class ScoreResult:
 @dataclass(frozen=True, slots=True)
 class StateRequest:
     """Tails that share a prompt: what the model makes of ``prompt + tail``, for each tail. Tails do not see each
-    other and are not empty."""
+    other and are not empty.
+
+    ``marks``: for each tail the places whose states are wanted, as ends in code points of that tail: strictly
+    ascending, each from 1 to ``len(tail)``. The state of end e is that of the last token that begins before e: it has
+    seen the tail up to e, and what else its token holds. An empty tuple for a tail, or no ``marks`` at all: the tail's
+    end alone. With marks a whole sentence is read once for the states behind each of its words.
+
+    Raises:
+        ValueError: ``marks`` are not as said.
+    """
 
     prompt: Prompt
     tails: tuple[str, ...]
+    marks: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.marks:
+            return
+        if len(self.marks) != len(self.tails):
+            raise ValueError(f"marks of {len(self.marks)} tails for {len(self.tails)} tails: give each tail a tuple")
+        for tail, ends in zip(self.tails, self.marks, strict=True):
+            if any(right <= left for left, right in pairwise(ends)):
+                raise ValueError(f"marks of the tail {tail!r} do not ascend: {ends}")
+            if ends and not 0 < ends[0] <= ends[-1] <= len(tail):
+                raise ValueError(f"marks of the tail {tail!r} are not within 1 to {len(tail)}: {ends}")
+
+    @property
+    def ends(self) -> tuple[tuple[int, ...], ...]:
+        """For each tail the ends whose states are wanted: its marks, or its own end."""
+        marks = self.marks or ((),) * len(self.tails)
+        return tuple(ends or (len(tail),) for tail, ends in zip(self.tails, marks, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class StateResult:
-    """``states`` ``[len(tails), LAYERS, hidden]``, float32: the hidden states of each tail's last token."""
+    """``states`` ``[places, LAYERS, hidden]``, float32: the hidden states at each end of ``StateRequest.ends``, tail
+    after tail. Without marks a tail has one place: behind its last token."""
 
     states: States
     usage: Usage
@@ -189,7 +218,8 @@ class StateEngine(Engine, Protocol):
         """Dimensions of one hidden state."""
 
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
-        """Hidden states behind every tail: from the middle layer and from the last one, after its norm.
+        """Hidden states behind every tail, or at its marks: from the middle layer and from the last one, after its
+        norm.
 
         Raises as :meth:`Engine.generate`.
         """

@@ -75,7 +75,7 @@ def states(engine: StateEngine, requests: Sequence[StateRequest]) -> list[StateR
     results = engine.states(requests)
     _as_many(engine, results, requests)
     for request, result in zip(requests, results, strict=True):
-        expected = (len(request.tails), LAYERS, engine.hidden_size)
+        expected = (sum(map(len, request.ends)), LAYERS, engine.hidden_size)
         if result.states.shape != expected:
             raise _garbage(engine, f"gave states of the shape {result.states.shape} instead of {expected}")
         if not np.isfinite(result.states).all():

@@ -48,6 +48,14 @@ class TokenTree:
             node = child
         return node
 
+    def path(self, node: int) -> list[int]:
+        """The nodes from the first one behind the prefix down to ``node``."""
+        nodes = []
+        while node != ROOT:
+            nodes.append(node)
+            node = self.parents[node]
+        return nodes[::-1]
+
     def missing(self, path: Sequence[int]) -> int:
         """How many nodes :meth:`add` would add for ``path`` from the root."""
         node = ROOT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any, Final
 
 from el4ner.engines.base import Prompt
@@ -42,6 +43,7 @@ class Renderer:
             self._with_system = self._render_template(system=True)
             self._without_system = self._render_template(system=False)
         self.encode = lru_cache(maxsize=16_384)(self._encode)
+        self.encode_with_starts = lru_cache(maxsize=4096)(self._encode_with_starts)
         self.encode_prompt = lru_cache(maxsize=512)(self._encode_prompt)
         self.end_tokens = self._find_end_tokens()
 
@@ -61,19 +63,48 @@ class Renderer:
 
     def _encode(self, text: str) -> tuple[int, ...]:
         """Tokens of plain text. What looks like a control token stays text."""
-        if not text:
-            return ()
-        tokens = self._plain(text)
-        if self._control_pattern is not None and not self._control_ids.isdisjoint(tokens):
-            # A tokenizer whose control tokens are part of its ordinary vocabulary: cut the name in two.
-            halves = self._control_pattern.sub(lambda match: f"{match[0][:1]}\0{match[0][1:]}", text).split("\0")
-            tokens = [token for half in halves for token in self._plain(half)]
-        return tuple(token for token in tokens if token not in self._control_ids)
+        return tuple(
+            token
+            for _, _, encoding in self._pieces(text)
+            for token in encoding.ids[len(self._anchor) :]
+            if token not in self._control_ids
+        )
 
-    def _plain(self, text: str) -> list[int]:
-        anchor = "\n" if self._anchor else ""
-        ids: list[int] = self._backend.encode(anchor + text, add_special_tokens=False).ids
-        return ids[len(self._anchor) :]
+    def _encode_with_starts(self, text: str) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The tokens of :meth:`encode`, and the code point of ``text`` where each begins: ascending, the first is 0.
+
+        Tokens that share a character begin with it. A character that no token holds, because a normalizer or the
+        vocabulary dropped it, counts to the token before it.
+        """
+        tokens: list[int] = []
+        starts: list[int] = []
+        shift = int(bool(self._anchor))
+        for piece_start, piece, encoding in self._pieces(text):
+            covered = 0
+            for token, (first, end) in list(zip(encoding.ids, encoding.offsets, strict=True))[len(self._anchor) :]:
+                start = max(0, first - shift)
+                if start > covered:  # a tokenizer may leave white space out of the offsets of the token that holds it
+                    start = covered + len(piece[covered:start].rstrip())
+                covered = max(covered, end - shift)
+                if token not in self._control_ids:
+                    tokens.append(token)
+                    starts.append(max(starts[-1], piece_start + start) if starts else 0)
+        return tuple(tokens), tuple(starts)
+
+    def _pieces(self, text: str) -> list[tuple[int, str, Any]]:
+        """What is encoded in one go, mostly the whole text: where it begins, itself, and its encoding behind the
+        anchor. Control tokens may still be in it."""
+        if not text:
+            return []
+        encoding = self._plain(text)
+        if self._control_pattern is None or self._control_ids.isdisjoint(encoding.ids[len(self._anchor) :]):
+            return [(0, text, encoding)]
+        # A tokenizer whose control tokens are part of its ordinary vocabulary: cut their names in two.
+        cuts = [0, *(name.start() + 1 for name in self._control_pattern.finditer(text)), len(text)]
+        return [(start, text[start:end], self._plain(text[start:end])) for start, end in pairwise(cuts)]
+
+    def _plain(self, text: str) -> Any:
+        return self._backend.encode("\n" + text if self._anchor else text, add_special_tokens=False)
 
     def _encode_prompt(self, system: str, user: str) -> tuple[int, ...]:
         if not self.has_template:

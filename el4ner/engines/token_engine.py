@@ -6,7 +6,9 @@ Prompts are encoded and their lengths checked, questions are put together by pro
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from typing_extensions import override
@@ -27,7 +29,7 @@ from el4ner.engines.vocabulary import Vocabulary
 from el4ner.errors import EngineError
 from el4ner.types import Usage
 
-__all__ = ["PromptQuestions", "TokenEngine"]
+__all__ = ["MarkedTail", "PromptQuestions", "TokenEngine"]
 
 Tokens = tuple[int, ...]
 
@@ -124,14 +126,20 @@ class TokenEngine(Engine):
             by_prompt.setdefault(prefix, {})[index] = questions
         return by_prompt
 
-    def _tails(self, request: StateRequest) -> tuple[Tokens, list[Tokens]]:
-        """The prompt's tokens, and those of each tail."""
+    def _tails(self, request: StateRequest) -> tuple[Tokens, list[MarkedTail]]:
+        """The prompt's tokens, and each tail."""
         prefix = self._prefix(request.prompt)
-        tails = [self._renderer.encode(tail) for tail in request.tails]
-        if not all(tails):
-            raise EngineError(f"{self._name}: a tail without any token")
-        self._check_length(len(prefix) + max(map(len, tails), default=0))
+        marks = request.marks or ((),) * len(request.tails)
+        tails = [self._tail(tail, ends) for tail, ends in zip(request.tails, marks, strict=True)]
+        self._check_length(len(prefix) + max((len(tail.tokens) for tail in tails), default=0))
         return prefix, tails
+
+    def _tail(self, text: str, marks: tuple[int, ...]) -> MarkedTail:
+        tokens, starts = self._renderer.encode_with_starts(text) if marks else (self._renderer.encode(text), ())
+        if not tokens:
+            raise EngineError(f"{self._name}: a tail without any token")
+        begun = (len(tokens) if mark == len(text) else bisect_left(starts, mark) for mark in marks or (len(text),))
+        return MarkedTail(tokens, tuple(count - 1 for count in begun))
 
     def _token_masks(self, vocabulary: int) -> TokenMasks:
         """What keeps answers to spans of a text, for a model that knows ``vocabulary`` tokens. Made when it is first
@@ -140,6 +148,15 @@ class TokenEngine(Engine):
             ends = (end for end in self._end_tokens if end < vocabulary)
             self._masks = TokenMasks(Vocabulary(self._tokenizer, vocabulary), ends)
         return self._masks
+
+
+@dataclass(frozen=True, slots=True)
+class MarkedTail:
+    """A tail of a :class:`~el4ner.engines.base.StateRequest` in tokens. ``places``: indices of the tokens whose states
+    are wanted, ascending; one token may be wanted for several marks."""
+
+    tokens: Tokens
+    places: tuple[int, ...]
 
 
 class PromptQuestions:

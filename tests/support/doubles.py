@@ -92,7 +92,8 @@ def states_by_type(types: Sequence[str], type_of: Callable[[str], str], *, noise
 
 
 class ScriptedStateEngine(ScriptedEngine):
-    """A scripted engine that also shows states: ``[LAYERS, 8]`` numbers, by a function of prompt and tail.
+    """A scripted engine that also shows states: ``[LAYERS, 8]`` numbers, by a function of prompt and tail. At a mark
+    they are those of the tail that is cut there.
 
     Keeps every request in ``shown``.
     """
@@ -124,5 +125,6 @@ class ScriptedStateEngine(ScriptedEngine):
             raise EngineError(f"{self.name}: too many tokens")
         if not tails:
             return StateResult(np.zeros((0, LAYERS, self.hidden_size), np.float32), Usage())
-        states = np.stack([self.show(request.prompt, tail) for tail in request.tails]).astype(np.float32)
+        ends = [(tail, end) for tail, ends in zip(request.tails, request.ends, strict=True) for end in ends]
+        states = np.stack([self.show(request.prompt, tail[:end]) for tail, end in ends]).astype(np.float32)
         return StateResult(states, Usage(prompt + sum(tails), 0, 0))

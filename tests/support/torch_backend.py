@@ -10,7 +10,6 @@ import copy
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from el4ner.engines.base import States
@@ -141,14 +140,15 @@ class TorchBackend:
         return found
 
     @torch.inference_mode()
-    def states(self, rows: Sequence[SuffixRow]) -> States:
+    def states(self, rows: Sequence[SuffixRow]) -> list[States]:
         self._fail()
         self.widths.append(len(rows))
         found = []
         for row in rows:
             hidden, middle, _ = self._behind(row)
-            found.append(torch.stack([middle[-1], hidden[-1]]).float().numpy())
-        return np.stack(found)
+            places = list(row.places)
+            found.append(torch.stack([middle[places], hidden[places]], dim=1).float().numpy())
+        return found
 
     def restart(self) -> None:
         self.restarts += 1

@@ -51,15 +51,17 @@ class HeldPrompt:
 
 @dataclass(frozen=True, slots=True)
 class SuffixRow:
-    """Tokens that are read behind a held prompt, and what is asked of them.
-
-    ``targets``: (place, token): how likely the token is behind that place. Place 0 is the prompt's last token, place
+    """Tokens that are read behind a held prompt, and what is asked of them. Place 0 is the prompt's last token, place
     ``i`` is ``tokens[i - 1]``.
+
+    ``targets``: (place, token): how likely the token is behind that place, for :meth:`Backend.score`.
+    ``places``: those whose hidden states are wanted, for :meth:`Backend.states`.
     """
 
     held: HeldPrompt
     tokens: tuple[int, ...]
     targets: tuple[tuple[int, int], ...] = ()
+    places: tuple[int, ...] = ()
 
 
 class Backend(Protocol):
@@ -116,9 +118,9 @@ class Backend(Protocol):
     def score(self, rows: Sequence[SuffixRow]) -> list[list[float]]:
         """Natural-log probabilities of each row's targets. Rows do not see each other, and all have to fit."""
 
-    def states(self, rows: Sequence[SuffixRow]) -> States:
-        """Hidden states ``[rows, LAYERS, hidden]`` behind each row's last token: middle layer, and the end after its
-        norm. All rows have to fit."""
+    def states(self, rows: Sequence[SuffixRow]) -> list[States]:
+        """Hidden states of each row's places, ``[places, LAYERS, hidden]``: middle layer, and the end after its norm.
+        Rows do not see each other, and all have to fit."""
 
     def restart(self) -> None:
         """After a fault: forget every job, held prompt and page, and take new work."""

@@ -13,11 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Final
 
-import numpy as np
 from typing_extensions import override
 
 from el4ner.engines.base import (
-    LAYERS,
     GenerateRequest,
     GenerateResult,
     Interruptible,
@@ -26,14 +24,13 @@ from el4ner.engines.base import (
     StateEngine,
     StateRequest,
     StateResult,
-    States,
 )
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.exllama.backend import Backend
 from el4ner.engines.exllama.causal import check_causal
 from el4ner.engines.exllama.limits import BatchLimit, CallLimit
-from el4ner.engines.exllama.pages import PAGE
-from el4ner.engines.exllama.shared_prefix import SharedPrefixRows, read_rows
+from el4ner.engines.exllama.shared_prefix import AskedRow, SharedPrefixRows, read_rows
+from el4ner.engines.exllama.state_rows import StateRows
 from el4ner.engines.exllama.tree_paths import paths_of
 from el4ner.engines.exllama.writing import JobAnswer, write
 from el4ner.engines.token_engine import PromptQuestions, TokenEngine
@@ -43,7 +40,6 @@ __all__ = ["ExllamaEngine"]
 
 DRIVER: Final = 1
 """Part of every fingerprint: counted up when this driver may answer differently."""
-_LONGEST_ROW: Final = PAGE - 1
 
 
 class ExllamaEngine(TokenEngine, StateEngine, Interruptible):
@@ -173,33 +169,9 @@ class ExllamaEngine(TokenEngine, StateEngine, Interruptible):
     @override
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
         backend = self._ready()
-        behind: dict[tuple[int, ...], SharedPrefixRows[States]] = {}
-        places: list[list[tuple[SharedPrefixRows[States], int]]] = []
-        usages: list[tuple[int, SharedPrefixRows[States] | None]] = []
-        for request in requests:
-            prefix, tails = self._tails(request)
-            here = []
-            for tail in tails:
-                cut = max(0, len(tail) - _LONGEST_ROW)  # a longer one begins as part of the prompt
-                prefix_rows = behind.setdefault((*prefix, *tail[:cut]), SharedPrefixRows((*prefix, *tail[:cut])))
-                row = (tail[cut:], ())
-                here.append(
-                    (prefix_rows, prefix_rows.rows.index(row) if row in prefix_rows.rows else len(prefix_rows.rows))
-                )
-                if row not in prefix_rows.rows:
-                    prefix_rows.rows.append(row)
-            places.append(here)
-            usages.append((len(prefix) + sum(map(len, set(tails))), here[0][0] if here else None))
-        read_rows(self._name, list(behind.values()), backend, backend.states, self._call_limit(), self._rows)
-        results = []
-        for request, here, (tokens, first) in zip(requests, places, usages, strict=True):
-            if first is None:
-                results.append(StateResult(np.zeros((0, LAYERS, self._hidden_size), dtype=np.float32), Usage()))
-                continue
-            prefix = self._prefix(request.prompt)
-            stacked = np.stack([prefix_rows.results[number] for prefix_rows, number in here])
-            results.append(StateResult(stacked, Usage(tokens, min(first.cached_tokens, len(prefix)), 0)))
-        return results
+        rows = StateRows(self._tails(request) for request in requests)
+        read_rows(self._name, rows.asked, backend, backend.states, self._call_limit(), self._rows)
+        return rows.results(self._hidden_size)
 
     def _mask(self, request: GenerateRequest) -> Callable[[], TokenMask] | None:
         if request.spans_of is None:
@@ -226,7 +198,7 @@ class _ScoredRows:
             behind = shared.setdefault(path.prefix, SharedPrefixRows(path.prefix))
             asked = tuple((place, token) for place, (_, token) in zip(path.places, path.targets, strict=True))
             self._rows.append((behind, len(behind.rows), path.targets))
-            behind.rows.append((path.tokens, asked))
+            behind.rows.append(AskedRow(path.tokens, asked))
 
     def results(self) -> Iterator[tuple[int, ScoreResult]]:
         """(index of the request, its result)."""

@@ -17,7 +17,7 @@ import torch
 from typing_extensions import override
 
 from el4ner.config import ExllamaSettings
-from el4ner.engines.base import States
+from el4ner.engines.base import LAYERS, States
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.device_copies import to_device
 from el4ner.engines.exllama.backend import Backend, DecodeJob, HeldPrompt, JobProgress, SuffixRow
@@ -29,6 +29,8 @@ __all__ = ["LockedMask", "PagedBackend"]
 
 _LOGITS: Final = 1 << 26
 """The most float32 logits at a time: 256 MB."""
+_STATES: Final = 1 << 24
+"""The most float32 numbers of hidden states at a time: 64 MB."""
 
 
 class PagedBackend(Backend, abc.ABC):
@@ -219,16 +221,21 @@ class PagedBackend(Backend, abc.ABC):
 
     @torch.inference_mode()
     @override
-    def states(self, rows: Sequence[SuffixRow]) -> States:
+    def states(self, rows: Sequence[SuffixRow]) -> list[States]:
         with self._stopwatch.measure("rows"):
-            middle, end = self._read(rows)
-            width = end.shape[1]
-            ends = np.array([index * width + len(row.tokens) for index, row in enumerate(rows)], dtype=np.int64)
-            where = to_device(ends, self._device)
-            layers = (middle.flatten(0, 1).index_select(0, where), end.flatten(0, 1).index_select(0, where))
-            both = torch.stack([layers[0].float(), self._norm(layers[1]).float()], dim=1).cpu()
-        states: States = both.numpy().astype(np.float32, copy=False)
-        return states
+            middle, end = (layer.flatten(0, 1) for layer in self._read(rows))
+            width = 1 + max(len(row.tokens) for row in rows)
+            places = [index * width + place for index, row in enumerate(rows) for place in row.places]
+            where = to_device(np.array(places, dtype=np.int64), self._device)
+            most = max(1, _STATES // (LAYERS * self.hidden_size))
+            parts = []
+            for start in range(0, len(places), most):
+                here = where[start : start + most]
+                layers = (middle.index_select(0, here), end.index_select(0, here))
+                both = torch.stack([layers[0].float(), self._norm(layers[1]).float()], dim=1)
+                parts.append(both.cpu().numpy().astype(np.float32, copy=False))
+        states = np.concatenate(parts) if parts else np.zeros((0, LAYERS, self.hidden_size), dtype=np.float32)
+        return np.split(states, np.cumsum([len(row.places) for row in rows])[:-1])
 
     def _read(self, rows: Sequence[SuffixRow]) -> tuple[torch.Tensor, torch.Tensor]:
         """:meth:`_pass` over the rows; place 0 is the prompt's last token. Padding stands behind a row's own tokens,

@@ -5,25 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from el4ner.engines.exllama.backend import Backend, HeldPrompt, SuffixRow
 from el4ner.engines.exllama.limits import BatchLimit, CallLimit, FaultRecovery
 from el4ner.errors import El4nerError
 
-__all__ = ["SharedPrefixRows", "read_rows"]
+__all__ = ["AskedRow", "SharedPrefixRows", "read_rows"]
 
 log = logging.getLogger(__name__)
 R = TypeVar("R")
 
 
+class AskedRow(NamedTuple):
+    """A :class:`SuffixRow` whose prompt is not held yet."""
+
+    tokens: tuple[int, ...]
+    targets: tuple[tuple[int, int], ...] = ()
+    places: tuple[int, ...] = ()
+
+
 @dataclass(slots=True)
 class SharedPrefixRows(Generic[R]):
-    """Rows behind one prompt, (tokens, targets) each, and what was found: a result a row, and how much of the prompt
-    was in the cache."""
+    """Rows behind one prompt, and what was found: a result a row, and how much of the prompt was in the cache."""
 
     prompt: tuple[int, ...]
-    rows: list[tuple[tuple[int, ...], tuple[tuple[int, int], ...]]] = field(default_factory=list)
+    rows: list[AskedRow] = field(default_factory=list)
     results: list[R] = field(default_factory=list)
     cached_tokens: int = 0
 
@@ -69,9 +76,9 @@ def _read_held(
     batch_limit: BatchLimit,
 ) -> None:
     rows = [
-        (index, number, SuffixRow(prompt, tokens, targets))
+        (index, number, SuffixRow(prompt, *row))
         for index, (prefix_rows, prompt) in enumerate(zip(asked, held, strict=True))
-        for number, (tokens, targets) in enumerate(prefix_rows.rows)
+        for number, row in enumerate(prefix_rows.rows)
     ]
     rows.sort(key=lambda row: -len(row[2].tokens))  # rows of a pass are as wide as the widest
     results: dict[tuple[int, int], R] = {}

@@ -31,7 +31,7 @@ from el4ner.engines.base import (
 )
 from el4ner.engines.constraint import TokenMask
 from el4ner.engines.packing import TokenQuestion, plant
-from el4ner.engines.token_engine import PromptQuestions, TokenEngine
+from el4ner.engines.token_engine import MarkedTail, PromptQuestions, TokenEngine
 from el4ner.engines.torch.decode_graphs import Recorder
 from el4ner.engines.torch.model_loading import choose_device, load_model
 from el4ner.engines.torch.packed_model import Attend, PackedModel
@@ -273,11 +273,10 @@ class TransformersEngine(TokenEngine, StateEngine):
 
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
             asked = [(part, jobs_by_row[part.row]) for part in parts if part.tree is not None]
-            places = [part.last + 1 + node for part, job in asked for _, node in job.nodes(part)]
+            places = [part.last + 1 + node for part, job in asked for node in job.nodes(part).values()]
             states = iter(self._model.pick(hidden, places).float().cpu().numpy())
             for part, job in asked:
-                for index, _ in job.nodes(part):
-                    job.states[index] = next(states)
+                job.states.update((index, next(states)) for index in job.nodes(part))
 
         # Requests with equal prompts stay rows of their own: the second finds the first one's states in the cache.
         jobs_by_row = {job.row: job for job in jobs}
@@ -423,23 +422,27 @@ class TransformersEngine(TokenEngine, StateEngine):
 
 
 class _StateJob:
-    """One prompt, the trees of its tails, and where each tail's last token is."""
+    """One prompt, the trees of its tails, and where in them the tokens are whose states are wanted."""
 
-    def __init__(self, prefix: tuple[int, ...], tails: Sequence[tuple[int, ...]], max_nodes: int) -> None:
+    def __init__(self, prefix: tuple[int, ...], tails: Sequence[MarkedTail], max_nodes: int) -> None:
         # Every token of a tail is read, the last one too: as a question whose answer stands behind the whole tail.
-        trees, planted = plant([TokenQuestion(tail, (_ANY,)) for tail in tails], max_nodes)
-        self.places = [(job.tree, job.targets[0][0][0]) for job in planted]
+        trees, planted = plant([TokenQuestion(tail.tokens, (_ANY,)) for tail in tails], max_nodes)
+        self.places: list[tuple[int, int]] = []
+        """(tree, node) of each wanted state."""
+        for tail, question in zip(tails, planted, strict=True):
+            path = trees[question.tree].path(question.targets[0][0][0])
+            self.places += [(question.tree, path[place]) for place in tail.places]
         self._nodes = sum(map(len, trees))
         self.row = PromptRow(prefix, trees=trees)
         self.states: dict[int, npt.NDArray[np.float32]] = {}
-        """Of each tail, as soon as it is read: ``[LAYERS · hidden]``."""
+        """By index in ``places``, as soon as it is read: ``[LAYERS · hidden]``."""
 
-    def nodes(self, part: Part) -> list[tuple[int, int]]:
-        """(tail, the node of its last token) of the tree that a pass read."""
-        return [(index, node) for index, (tree, node) in enumerate(self.places) if tree == part.tree]
+    def nodes(self, part: Part) -> dict[int, int]:
+        """By index in ``places``, the node in the tree that a pass read."""
+        return {index: node for index, (tree, node) in enumerate(self.places) if tree == part.tree}
 
     def result(self, hidden_size: int) -> StateResult:
-        """The states in the order of the tails."""
+        """The states in the order of ``places``."""
         if not self.places:
             return StateResult(np.zeros((0, LAYERS, hidden_size), dtype=np.float32), Usage())
         states = np.stack([self.states[index] for index in range(len(self.places))])
