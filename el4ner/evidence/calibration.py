@@ -29,7 +29,7 @@ __all__ = ["FOLDER", "Calibration", "Step", "calibrate", "calibration_file", "ca
 FOLDER: Final = "evidence"
 """Of span memories and calibrations, inside the cache folder."""
 
-_FORMAT: Final = 4
+_FORMAT: Final = 5
 IN_CONTEXT_SENTENCES: Final = 200
 """Pool sentences that are asked about where a source asks in context: one costs as much as a sentence of the stream."""
 ENOUGH_SENTENCES: Final = 10

@@ -301,20 +301,20 @@ def test_answers_and_templates_of_any_length_are_read() -> None:
     assert find_mentions("a" * 5_000, "a" * 10_000) == []
 
 
-def test_overlaps_are_looked_for_near_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    compared = 0
-    inner = overlaps._conflict
+def test_overlaps_are_resolved_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    weighed = 0
+    inner = overlaps.weight
 
-    def counted(*args: Any) -> bool:
-        nonlocal compared
-        compared += 1
+    def counted(*args: Any) -> float:
+        nonlocal weighed
+        weighed += 1
         return inner(*args)
 
-    monkeypatch.setattr(overlaps, "_conflict", counted)
+    monkeypatch.setattr(overlaps, "weight", counted)
     entities = [Entity(at, at + 3, "abc", "t", 0.5) for at in range(0, 40_000, 2)]
     for policy in ("flat", "nested"):
         assert len(resolve_overlaps(entities, policy)) == 10_000  # type: ignore[arg-type]
-    assert compared <= 4 * 2 * len(entities)
+    assert weighed == 2 * len(entities)
 
 
 # --- what comes out ---------------------------------------------------------------------------------------------------

@@ -78,7 +78,7 @@ def test_the_three_kinds_are_what_a_document_would_get() -> None:
             Sentence(0, len(text), text),
             (
                 judged(0, "New York", "place", 0.8, 0.0),  # wrong, and far likelier than the next one, which is right
-                judged(0, "New York Times", "person", 0.15, 1.0),
+                judged(0, "New York Times", "person", 0.25, 1.0),
                 judged(20, "York", "place", 0.9, 0.4),  # right, but the verifier says no
             ),
         ),

@@ -1,9 +1,11 @@
-"""Which of overlapping entities stays: the likelier one, with something for length, and for a name as a whole."""
+"""Which of overlapping entities stay: those with the largest total, in which likely and long ones count more."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -11,7 +13,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from el4ner.text.overlaps import LENGTH_WEIGHT, OUTER_MARGIN, resolve_overlaps, score
+from el4ner.text import overlaps
+from el4ner.text.overlaps import resolve_overlaps, weight
 from el4ner.types import Entity
 
 
@@ -156,36 +159,129 @@ def test_whatever_goes_is_in_the_way_of_something_that_stays(entities: list[Enti
         assert one in kept or any(one.start < other.end and other.start < one.end for other in kept)
 
 
-@given(ENTITIES)
-def test_what_goes_is_beaten(entities: list[Entity]) -> None:
-    """By what has a larger score, or holds it; circles apart, in which somebody has to give way."""
-    kept = resolve_overlaps(entities, "flat")
-    for one in entities:
-        rivals = [other for other in kept if one.start < other.end and other.start < one.end]
-        best = max((score(other) for other in rivals), default=0.0)
-        assert one in kept or best >= score(one) - OUTER_MARGIN
+def test_a_weight_is_squared_odds_times_length() -> None:
+    assert weight(entity(0, 1, 0.5)) == 1
+    assert weight(entity(0, 8, 0.75)) == pytest.approx(9 * 8)
+    assert weight(entity(0, 8, 0.75), wrong=0.5) == pytest.approx(0.36 * 8)
+    assert all(math.isfinite(weight(entity(0, 5, confidence))) for confidence in (0.0, 1.0))
+    assert weight(entity(0, 5, 0.0)) > 0
 
 
-def test_a_score_is_log_odds_and_a_share_of_the_length() -> None:
-    assert score(entity(0, 1, 0.5)) == 0
-    assert score(entity(0, 8, 0.75)) == pytest.approx(math.log(3) + LENGTH_WEIGHT * math.log(8))
-    assert all(math.isfinite(score(entity(0, 5, confidence))) for confidence in (0.0, 1.0))
+def test_two_names_side_by_side_count_together() -> None:
+    """One by one the long one would have won over each of them."""
+    both = [entity(0, 10, 0.8), entity(11, 21, 0.8), entity(0, 21, 0.81)]
+    assert [(e.start, e.end) for e in resolve_overlaps(both)] == [(0, 21)]
+    likelier = [entity(0, 10, 0.85), entity(11, 21, 0.85), entity(0, 21, 0.81)]
+    assert [(e.start, e.end) for e in resolve_overlaps(likelier)] == [(0, 10), (11, 21)]
+    chain = [entity(0, 10, 0.8), entity(8, 20, 0.82), entity(18, 28, 0.8)]
+    assert [(e.start, e.end) for e in resolve_overlaps(chain)] == [(0, 10), (18, 28)]
+
+
+def test_between_equal_totals_the_longest_stay_then_the_leftmost_then_the_type_that_sorts_first() -> None:
+    assert [e.end for e in resolve_overlaps([entity(0, 4, 0.5), entity(1, 2, 2 / 3)])] == [4]
+    assert [e.start for e in resolve_overlaps([entity(2, 6, 0.5), entity(0, 4, 0.5)])] == [0]
+    assert [e.type for e in resolve_overlaps([entity(0, 4, 0.5, "b"), entity(0, 4, 0.5, "a")])] == ["a"]
+
+
+def units(one: Entity, wrong: float = 1.0) -> int:
+    """Exact, so that sums can be compared."""
+    return round(weight(one, wrong) * 1e12)
+
+
+def overlap(one: Entity, other: Entity) -> bool:
+    return one.start < other.end and other.start < one.end
+
+
+def holds(outer: Entity, inner: Entity) -> bool:
+    return outer.start <= inner.start and inner.end <= outer.end and outer.end - outer.start > inner.end - inner.start
+
+
+def go_together(one: Entity, other: Entity) -> bool:
+    """By the nested policy."""
+    if not overlap(one, other):
+        return True
+    outer, inner = (one, other) if holds(one, other) else (other, one)
+    if not holds(outer, inner):
+        return False
+    return outer.type != inner.type or (inner.end != outer.end and "lexicon" in inner.proposed_by)
+
+
+def families(entities: list[Entity], fits: Callable[[Entity, Entity], bool]) -> Iterator[tuple[Entity, ...]]:
+    """All that go together, pair by pair."""
+    for size in range(len(entities) + 1):
+        for family in itertools.combinations(entities, size):
+            if all(fits(one, other) for one, other in itertools.combinations(family, 2)):
+                yield family
+
+
+FEW = ENTITIES.map(lambda entities: entities[:8])
+
+
+@given(FEW)
+def test_flat_keeps_the_largest_total(entities: list[Entity]) -> None:
+    def total(family: tuple[Entity, ...]) -> int:
+        return sum(
+            units(one, 1 - max((o.confidence for o in entities if holds(o, one) and o.type != one.type), default=0.0))
+            for one in family
+        )
+
+    largest = max(total(family) for family in families(entities, lambda one, other: not overlap(one, other)))
+    assert total(resolve_overlaps(entities, "flat")) == largest
+
+
+@given(FEW)
+def test_nested_keeps_the_largest_total(entities: list[Entity]) -> None:
+    largest = max(sum(map(units, family)) for family in families(entities, go_together))
+    assert sum(map(units, resolve_overlaps(entities, "nested"))) == largest
+
+
+@given(ENTITIES, POLICIES, st.data())
+def test_what_stays_would_stay_if_it_were_likelier(entities: list[Entity], policy: Any, data: st.DataObject) -> None:
+    kept = resolve_overlaps(entities, policy)
+    for one in kept:
+        likelier = replace(one, confidence=data.draw(st.floats(one.confidence, 1.0)))
+        others = list(entities)
+        others.remove(one)
+        assert likelier in resolve_overlaps([*others, likelier], policy)
 
 
 @pytest.mark.parametrize("policy", ["flat", "nested"])
-def test_thousands_that_all_overlap_are_not_all_compared(policy: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from el4ner.text import overlaps
-
-    compared = 0
-    inner = overlaps._conflict
-
-    def counted(*args: Any) -> bool:
-        nonlocal compared
-        compared += 1
-        return inner(*args)
-
-    monkeypatch.setattr(overlaps, "_conflict", counted)
+def test_thousands_that_all_overlap_are_not_all_compared(policy: Any, count_calls: Callable[..., list[int]]) -> None:
+    compared, weighed = count_calls("_likeliest"), count_calls("weight")
     entities = [entity(at, 20_000 - at, 0.5, "ab"[at % 2]) for at in range(4_000)]
     kept = resolve_overlaps(entities, policy)
-    assert (kept[0].start, kept[0].end) == (0, 20_000)
-    assert compared <= 100 * len(entities)
+    assert [(each.start, each.end) for each in kept] == [(0, 20_000)]
+    assert compared[0] <= 2 * 12 * len(entities)
+    assert weighed[0] <= 64 * len(entities)
+
+
+def test_many_names_in_names_are_searched_within_bounds(count_calls: Callable[..., list[int]]) -> None:
+    """Types on every level: what may lie inside depends on which of them hold it."""
+    weighed = count_calls("weight")
+    kinds = "abcdefghijklm"
+    entities = [
+        entity(level, 400 - level - 7 * number, 0.5, kinds[(level * 5 + number) % 13], "lexicon")
+        for level in range(40)
+        for number in range(20)
+    ]
+    kept = resolve_overlaps(entities, "nested")
+    assert kept == resolve_overlaps(entities[::-1], "nested")
+    assert weighed[0] <= 64 * len(entities)
+
+
+@pytest.fixture
+def count_calls(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
+    """How often a function of the module is called from now on."""
+
+    def counting(name: str) -> list[int]:
+        calls = [0]
+        inner = getattr(overlaps, name)
+
+        def counted(*args: Any) -> Any:
+            calls[0] += 1
+            return inner(*args)
+
+        monkeypatch.setattr(overlaps, name, counted)
+        return calls
+
+    return counting
