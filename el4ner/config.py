@@ -184,6 +184,10 @@ class RetrievalSettings(Section):
     query_spans: Literal["auto", "chunks", "models"] = "auto"
     """Who proposes the input's spans: every model zero-shot (the paper), or the cheap chunker.
     ``auto``: ``models`` in paper mode, ``chunks`` in scored mode."""
+    pool_spans: Literal["labelled", "models"] = "labelled"
+    """By which spans the pool's sentences are found: their labelled ones, or those that every member proposes in them
+    zero-shot, as in the input. The members are asked about each pool once, which takes as long as a stream of that many
+    sentences."""
     seed: int = 0
     """For ``random``: the same sentence always gets the same demonstrations."""
 

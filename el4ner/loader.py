@@ -6,9 +6,9 @@ Takes seconds, and minutes where weights have to be converted or a pool's eviden
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from el4ner.config import Settings
 from el4ner.engines.base import Engine
@@ -18,15 +18,20 @@ from el4ner.evidence.calibration import FOLDER
 from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
-from el4ner.participation import STAGES, StageName, engines_for
+from el4ner.participation import STAGES, StageName, asks_models_for_pool_spans, engines_for
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, load_pools
-from el4ner.retrieval import RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
+from el4ner.prompts import PromptSet
+from el4ner.retrieval import PoolSurfaces, RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
+from el4ner.stages import StageContext
 from el4ner.stages.pool_evidence import make_evidence, make_sources, shows_demonstrations
+from el4ner.stages.pool_proposals import MissingMembers, ProposedSurfaces
 
 __all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
 
 Demonstrations = Literal["all", "shown"]
+INDEX_FOLDER: Final = "index"
+"""In the cache folder: where pools' vectors are, and what members propose in their sentences."""
 
 
 def load_pipeline(
@@ -101,7 +106,9 @@ def load_members(
     pools, embedder = load_pools(settings.pools), _embedder(settings, folder, progress)
     with _engines(settings, engines_for(settings, stages, members), folder, progress) as engines:
         retrieves = "extract" in stages
-        retrievers = _retrievers(settings, pools, embedder, folder, cache, progress, retrieves=retrieves)
+        hosted = [name for name in settings.ensemble.members if name in members]
+        surfaces = _surfaces(settings, engines, hosted, pools, folder, progress)
+        retrievers = _retrievers(settings, pools, embedder, surfaces, folder, cache, progress, retrieves=retrieves)
         sources = {}
         if "classify" in stages:
             sources = make_sources(
@@ -127,7 +134,8 @@ def pipeline_from(
     ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where ``settings.needs_embedder``
     is False."""
     retrieves = "extract" in stages and (demonstrations == "all" or shows_demonstrations(settings, engines.values()))
-    retrievers = _retrievers(settings, pools, embedder, cache_dir, cache, progress, retrieves=retrieves)
+    surfaces = _surfaces(settings, engines, settings.ensemble.members, pools, cache_dir, progress)
+    retrievers = _retrievers(settings, pools, embedder, surfaces, cache_dir, cache, progress, retrieves=retrieves)
     evidence = {}
     if "classify" in stages:
         evidence = make_evidence(
@@ -170,6 +178,7 @@ def _retrievers(
     settings: Settings,
     pools: Mapping[str, Pool],
     embedder: SentenceTransformerEmbedder | None,
+    surfaces: Mapping[str, PoolSurfaces],
     folder: Path,
     cache: RetrievalCache | None,
     progress: Progress,
@@ -187,10 +196,33 @@ def _retrievers(
             k=retrieval.k,
             seed=retrieval.seed,
             embedder=embedder,
-            index_dir=folder / "index",
+            index_dir=folder / INDEX_FOLDER,
+            surfaces=surfaces.get(name),
             cache=cache,
             progress=progress,
             at_first_use=not retrieves,
         )
+        for name, pool in pools.items()
+    }
+
+
+def _surfaces(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    hosted: Sequence[str],
+    pools: Mapping[str, Pool],
+    folder: Path,
+    progress: Progress,
+) -> Mapping[str, PoolSurfaces]:
+    """By which spans each pool's sentences are found, where that is not by the labelled ones: what the members propose
+    that this process hosts, as in the input."""
+    if not asks_models_for_pool_spans(settings):
+        return {}
+    if not engines.keys() >= set(hosted):  # they are loaded where extraction runs
+        return {name: MissingMembers() for name in pools}
+    members = [engines[name] for name in hosted]
+    prompts = PromptSet(settings.method.prompt_version)
+    return {
+        name: ProposedSurfaces(StageContext(pool, prompts, settings.method), members, folder / INDEX_FOLDER, progress)
         for name, pool in pools.items()
     }

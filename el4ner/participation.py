@@ -8,7 +8,16 @@ from typing import Final, Literal
 from el4ner.config import Settings
 from el4ner.types import Mode
 
-__all__ = ["SPLITTABLE", "STAGES", "StageName", "asks_models_for_query_spans", "engines_for", "is_split", "members_of"]
+__all__ = [
+    "SPLITTABLE",
+    "STAGES",
+    "StageName",
+    "asks_models_for_pool_spans",
+    "asks_models_for_query_spans",
+    "engines_for",
+    "is_split",
+    "members_of",
+]
 
 StageName = Literal["extract", "classify", "validate"]
 STAGES: Final[tuple[StageName, ...]] = ("extract", "classify", "validate")
@@ -26,6 +35,11 @@ def asks_models_for_query_spans(settings: Settings) -> bool:
     return retrieval.query_spans == "models"
 
 
+def asks_models_for_pool_spans(settings: Settings) -> bool:
+    """Whether the members propose the spans that the pool's sentences are found by."""
+    return settings.retrieval.kind == "span" and settings.retrieval.pool_spans == "models"
+
+
 def members_of(settings: Settings, stage: StageName) -> tuple[str, ...]:
     """The members whose engines the stage needs, in the ensemble's order."""
     method, members = settings.method, settings.ensemble.members
@@ -33,7 +47,7 @@ def members_of(settings: Settings, stage: StageName) -> tuple[str, ...]:
         return () if method.validation_kind == "off" else (settings.verifier,)
     if stage == "classify" or method.mode is Mode.PAPER or "models" in method.proposals:
         return members
-    return members if asks_models_for_query_spans(settings) else ()
+    return members if asks_models_for_query_spans(settings) or asks_models_for_pool_spans(settings) else ()
 
 
 def engines_for(settings: Settings, stages: Collection[StageName], members: Collection[str] | None) -> tuple[str, ...]:

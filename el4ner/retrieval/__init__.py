@@ -2,7 +2,15 @@
 
 from el4ner.retrieval.cache import RetrievalCache
 from el4ner.retrieval.embedder import Embedder, SentenceTransformerEmbedder
-from el4ner.retrieval.index import PoolIndex
+from el4ner.retrieval.index import PoolIndex, PoolSurfaces
 from el4ner.retrieval.retriever import Retriever, make_retriever
 
-__all__ = ["Embedder", "PoolIndex", "RetrievalCache", "Retriever", "SentenceTransformerEmbedder", "make_retriever"]
+__all__ = [
+    "Embedder",
+    "PoolIndex",
+    "PoolSurfaces",
+    "RetrievalCache",
+    "Retriever",
+    "SentenceTransformerEmbedder",
+    "make_retriever",
+]

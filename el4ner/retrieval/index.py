@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from el4ner.models.files import written_atomically
 from el4ner.pools.pool import Pool
 from el4ner.retrieval.embedder import Embedder, Vectors
 
-__all__ = ["PoolIndex"]
+__all__ = ["LabelledSurfaces", "PoolIndex", "PoolSurfaces"]
 
 _FORMAT = "3"
 _QUERIES = 64
@@ -25,13 +27,37 @@ _QUERIES = 64
 log = logging.getLogger(__name__)
 
 
+class PoolSurfaces(Protocol):
+    """The spans by which a pool's sentences are found (``retrieval.pool_spans``)."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Of everything but the pool that decides them; empty for the labelled ones."""
+
+    def by_sentence(self) -> Sequence[Sequence[str]]:
+        """For each sentence of the pool, in order, its surfaces, each once. May take long."""
+
+
+class LabelledSurfaces(PoolSurfaces):
+    """The labelled entities."""
+
+    fingerprint = ""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @override
+    def by_sentence(self) -> Sequence[Sequence[str]]:
+        return [list(dict.fromkeys(span.text for span, _ in sentence.spans)) for sentence in self._pool.sentences]
+
+
 @dataclass(frozen=True)
 class PoolIndex:
     """Vectors of a pool.
 
-    ``surfaces``: (U, D), the different surfaces of the pool's entities, each once.
-    ``spans``: (S,), the pool sentences' entity spans, sentence by sentence: rows of ``surfaces``, in a sentence each
-    once. An entity-free sentence has none, so span similarity never finds it (as in the paper; standing with its chunks
+    ``surfaces``: (U, D), the different surfaces of the pool's spans, each once.
+    ``spans``: (S,), the pool sentences' spans, sentence by sentence: rows of ``surfaces``, in a sentence each once.
+    With labelled spans an entity-free sentence has none, so span similarity never finds it (standing with its chunks
     instead, such sentences crowded out the others in pools that are poor in entities, and cost half of the recall
     there).
     ``first_span``: (N + 1,), sentence n has the spans ``first_span[n]:first_span[n + 1]``.
@@ -44,14 +70,21 @@ class PoolIndex:
     sentences: Vectors
 
     @classmethod
-    def build(cls, pool: Pool, embedder: Embedder, *, progress: Callable[[int], None] | None = None) -> PoolIndex:
-        """Embed every span and sentence of ``pool``; ``progress`` is told how many texts are done."""
+    def build(
+        cls,
+        pool: Pool,
+        embedder: Embedder,
+        *,
+        surfaces: Sequence[Sequence[str]] | None = None,
+        progress: Callable[[int], None] | None = None,
+    ) -> PoolIndex:
+        """Embed every span and sentence of ``pool``; ``progress`` is told how many texts are done. ``surfaces``: of
+        each sentence; None takes the labelled ones."""
         rows: dict[str, int] = {}
         spans: list[int] = []
         first = [0]
-        for sentence in pool.sentences:
-            surfaces = dict.fromkeys(span.text for span, _ in sentence.spans)
-            spans += [rows.setdefault(text, len(rows)) for text in surfaces]
+        for in_sentence in LabelledSurfaces(pool).by_sentence() if surfaces is None else surfaces:
+            spans += [rows.setdefault(text, len(rows)) for text in in_sentence]
             first.append(len(spans))
         return cls(
             surfaces=embedder.embed(list(rows), progress=progress),
@@ -62,10 +95,18 @@ class PoolIndex:
 
     @classmethod
     def open(
-        cls, pool: Pool, embedder: Embedder, folder: Path, *, progress: Callable[[int], None] | None = None
+        cls,
+        pool: Pool,
+        embedder: Embedder,
+        folder: Path,
+        *,
+        surfaces: PoolSurfaces | None = None,
+        progress: Callable[[int], None] | None = None,
     ) -> PoolIndex:
-        """The index from its file in ``folder``, or built and written there. A damaged file is built anew."""
-        path = cls.path(pool, embedder, folder)
+        """The index from its file in ``folder``, or built and written there. A damaged file is built anew.
+        ``surfaces`` None: the labelled ones."""
+        surfaces = surfaces or LabelledSurfaces(pool)
+        path = cls.path(pool, embedder, folder, surfaces.fingerprint)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 index = cls(stored["surfaces"], stored["spans"], stored["first_span"], stored["sentences"])
@@ -76,7 +117,7 @@ class PoolIndex:
             pass
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
             log.warning("pool index is damaged and is built anew", extra={"path": str(path), "error": str(error)})
-        index = cls.build(pool, embedder, progress=progress)
+        index = cls.build(pool, embedder, surfaces=surfaces.by_sentence(), progress=progress)
         with written_atomically(path) as out:
             np.savez(
                 out,
@@ -88,9 +129,11 @@ class PoolIndex:
         return index
 
     @staticmethod
-    def path(pool: Pool, embedder: Embedder, folder: Path) -> Path:
-        """The file of this pool under this embedder: it changes whenever either does."""
-        key = hashlib.sha256(f"{_FORMAT} {pool.fingerprint} {embedder.fingerprint}".encode()).hexdigest()[:16]
+    def path(pool: Pool, embedder: Embedder, folder: Path, surfaces: str = "") -> Path:
+        """The file of this pool under this embedder, by the surfaces with this fingerprint: it changes whenever one of
+        them does."""
+        content = " ".join(filter(None, (_FORMAT, pool.fingerprint, embedder.fingerprint, surfaces)))
+        key = hashlib.sha256(content.encode()).hexdigest()[:16]
         return folder / f"{pool.fingerprint}-{key}.npz"
 
     def _is_whole(self, pool: Pool) -> bool:

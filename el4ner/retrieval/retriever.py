@@ -15,7 +15,7 @@ from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pools.pool import Pool
 from el4ner.retrieval.cache import RetrievalCache
 from el4ner.retrieval.embedder import Embedder
-from el4ner.retrieval.index import PoolIndex
+from el4ner.retrieval.index import LabelledSurfaces, PoolIndex, PoolSurfaces
 from el4ner.text.chunks import span_weight
 
 __all__ = ["CachedRetriever", "Retriever", "make_retriever"]
@@ -26,7 +26,8 @@ class Retriever(Protocol):
 
     @property
     def fingerprint(self) -> str:
-        """Of everything but the pool that decides the result: kind, k, embedder, weights."""
+        """Of everything but the pool that decides the result: kind, k, embedder, weights, who proposes the pool's
+        spans."""
 
     def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
         """Demonstrations for each sentence. ``query_spans[i]`` are the surfaces proposed in sentence i.
@@ -45,6 +46,7 @@ class _Similarity:
         k: int,
         pool: Pool,
         embedder: Embedder,
+        surfaces: PoolSurfaces,
         open_index: Callable[[], PoolIndex],
     ) -> None:
         self._kind = kind
@@ -52,7 +54,7 @@ class _Similarity:
         self._pool = pool
         self._embedder = embedder
         self._open_index = open_index
-        self.fingerprint = f"{kind}-{k}-{embedder.fingerprint}"
+        self.fingerprint = "-".join(filter(None, (kind, str(k), embedder.fingerprint, surfaces.fingerprint)))
 
     @cached_property
     def index(self) -> PoolIndex:
@@ -163,15 +165,16 @@ class CachedRetriever:
 class _Told:
     """Tells a progress of embedded texts, from the first on: an index that is read from its file needs no word."""
 
-    def __init__(self, pool: Pool, progress: Progress) -> None:
+    def __init__(self, pool: Pool, surfaces: PoolSurfaces, progress: Progress) -> None:
         self._pool = pool
+        self._surfaces = surfaces
         self._progress = progress
         self._begun = False
 
     def __call__(self, texts: int) -> None:
         if not self._begun:
             self._begun = True
-            surfaces = {span.text for sentence in self._pool.sentences for span, _ in sentence.spans}
+            surfaces = {text for in_sentence in self._surfaces.by_sentence() for text in in_sentence}
             total = len(surfaces) + len({sentence.text for sentence in self._pool.sentences})
             self._progress.start(f"embedding pool {self._pool.name}", total)
         self._progress.advance(texts)
@@ -185,12 +188,14 @@ def make_retriever(
     seed: int = 0,
     embedder: Embedder | None = None,
     index_dir: Path | None = None,
+    surfaces: PoolSurfaces | None = None,
     cache: RetrievalCache | None = None,
     progress: Progress = NO_PROGRESS,
     at_first_use: bool = False,
 ) -> Retriever:
-    """The retriever of one pool. ``span`` and ``sentence`` need ``embedder`` and ``index_dir``; ``progress`` is told
-    how far the index is, where it has to be made: now, or ``at_first_use``."""
+    """The retriever of one pool. ``span`` and ``sentence`` need ``embedder`` and ``index_dir``; ``span`` finds the
+    pool's sentences by ``surfaces`` (None: the labelled ones). ``progress`` is told how far the index is, where it has
+    to be made: now, or ``at_first_use``."""
     if kind == "none":
         return _None()
     if kind == "random":
@@ -198,12 +203,15 @@ def make_retriever(
     if embedder is None or index_dir is None:
         raise ValueError(f"{kind} retrieval needs an embedder and a folder for its index")
 
+    found_by = surfaces if kind == "span" and surfaces is not None else LabelledSurfaces(pool)
+
     def open_index() -> PoolIndex:
-        index = PoolIndex.open(pool, embedder, index_dir, progress=_Told(pool, progress))
+        told = _Told(pool, found_by, progress)
+        index = PoolIndex.open(pool, embedder, index_dir, surfaces=found_by, progress=told)
         progress.done()
         return index
 
-    retriever = _Similarity(kind, k, pool, embedder, open_index)
+    retriever = _Similarity(kind, k, pool, embedder, found_by, open_index)
     if not at_first_use:
         assert retriever.index is not None
     return CachedRetriever(retriever, pool, cache, k=k) if cache is not None else retriever

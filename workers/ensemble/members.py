@@ -13,7 +13,7 @@ from typing import Any
 
 from el4ner.errors import ConfigError
 from el4ner.nearest import choices, nearest_hint
-from el4ner.participation import STAGES, StageName, is_split
+from el4ner.participation import STAGES, StageName, asks_models_for_pool_spans, is_split
 from el4ner.serialize import answers_to_json
 from el4ner.types import Mode
 from workers.config import StreamSettings
@@ -65,6 +65,12 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
             raise ConfigError(
                 "method.adaptive asks a member about what those before it left open: with members in different "
                 "processes (worker.members) it has to be false"
+            )
+        if asks_models_for_pool_spans(settings):
+            raise ConfigError(
+                'retrieval.pool_spans = "models": each process would find the sentences of the pool by the spans of '
+                "its own members, and no calibration holds for all of them: with members in different processes "
+                '(worker.members) and method.mode = "scored" it has to be "labelled"'
             )
         if method.encoder == "embedder" and method.evidence and "in_context" not in method.evidence:
             raise ConfigError(

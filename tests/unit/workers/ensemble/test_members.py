@@ -119,6 +119,8 @@ def test_extraction_without_models_is_no_members_business() -> None:
         (["instant-a"], ["classify"], {"method": {"adaptive": True}}, r"method\.adaptive"),
         (None, ["combine"], {"method": {"adaptive": True}}, r"method\.adaptive"),
         (["instant-a"], ["classify"], {"method": {"encoder": "embedder"}}, "asks no member"),
+        (["instant-a"], ["extract"], {"retrieval": {"kind": "span", "pool_spans": "models"}}, r"retrieval\.pool_spans"),
+        (None, ["combine"], {"retrieval": {"kind": "span", "pool_spans": "models"}}, r"retrieval\.pool_spans"),
         (
             None,
             ["combine"],
@@ -132,6 +134,12 @@ def test_what_members_cannot_do_apart_is_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         check(stream(members, **sections), stages)
+
+
+def test_in_paper_mode_members_apart_propose_the_pools_spans_too() -> None:
+    settings = stream(["instant-a"], method={"mode": "paper"}, retrieval={"kind": "span", "pool_spans": "models"})
+    check(settings, ["extract"])
+    assert split_stages(settings, ["extract"]) == ("extract",)
 
 
 def test_the_verifiers_process_validates() -> None:
