@@ -18,6 +18,7 @@ from el4ner.config import MethodSettings, Settings
 from el4ner.engines.base import Engine, Interruptible
 from el4ner.errors import DocumentError
 from el4ner.evidence import Calibration, Evidence
+from el4ner.evidence.stream_mix import StreamMix
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import StageName, asks_models_for_query_spans
@@ -294,6 +295,12 @@ class Pipeline(BasePipeline):
     def evidence(self, pool: str) -> Evidence | None:
         """What scored mode classifies documents of ``pool`` by; None: by the mean of the answers in context."""
         return self._contexts[pool].evidence
+
+    @property
+    def mixes(self) -> Mapping[str, StreamMix]:
+        """Of what was classified so far, by the name of the pool; of pools that have evidence. From any thread."""
+        evidence = {name: context.evidence for name, context in self._contexts.items()}
+        return {name: made.mix for name, made in evidence.items() if made is not None and made.mix is not None}
 
     def verify_pool(
         self, pool: str, *, limit: int, clock: Callable[[], float], progress: Progress = NO_PROGRESS

@@ -57,8 +57,12 @@ class Combination:
 
     def decide(self, evidence: Floats) -> Decisions:
         """The choice for every span."""
-        chosen = decide(self.log_probabilities(evidence), self.threshold)
-        entity = chosen.chosen < evidence.shape[2] - 1
+        return self.decide_by(self.log_probabilities(evidence))
+
+    def decide_by(self, log_probabilities: Floats) -> Decisions:
+        """As :meth:`decide`, by what :meth:`log_probabilities` gave, corrected or not."""
+        chosen = decide(log_probabilities, self.threshold)
+        entity = chosen.chosen < log_probabilities.shape[1] - 1
         return replace(chosen, confidence=np.where(entity, self.confidence(chosen.confidence), chosen.confidence))
 
     def confidence(self, probability: Floats) -> Floats:

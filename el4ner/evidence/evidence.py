@@ -11,6 +11,7 @@ from el4ner.evidence.calibration import Calibration, Step
 from el4ner.evidence.combination import Combination, Decisions
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.sources import SentenceQuestion, Source
+from el4ner.evidence.stream_mix import StreamMix
 from el4ner.types import NONE_TYPE, Usage
 
 __all__ = ["Evidence", "Judgement", "judge_said"]
@@ -25,7 +26,9 @@ class Judgement:
     votes: Mapping[str, str] = field(default_factory=dict)
 
 
-def judge_said(said: Floats, combination: Combination, voters: Sequence[str], labels: Sequence[str]) -> list[Judgement]:
+def judge_said(
+    said: Floats, combination: Combination, voters: Sequence[str], labels: Sequence[str], mix: StreamMix | None = None
+) -> list[Judgement]:
     """Judgements of spans that every source has spoken about.
 
     Args:
@@ -33,10 +36,12 @@ def judge_said(said: Floats, combination: Combination, voters: Sequence[str], la
         combination: weighs the features.
         voters: whose vote each feature belongs to.
         labels: the pool's types, and none.
+        mix: of the stream that the spans are from; None: nobody follows it.
     """
     if not len(said):
         return []
-    decisions = combination.decide(said)
+    likely = combination.log_probabilities(said)
+    decisions = combination.decide_by(likely if mix is None else mix.corrected(likely))
     return [_judgement(decisions, row, of_span, voters, labels) for row, of_span in enumerate(said)]
 
 
@@ -57,10 +62,17 @@ class Evidence:
         calibration: how to weigh them.
         types: the pool's, in its order.
         adaptive: settle clear spans before all sources are asked; False asks every source about every span.
+        mix: of the stream whose spans are judged; None: nobody follows it.
     """
 
     def __init__(
-        self, sources: Sequence[Source], calibration: Calibration, types: Sequence[str], *, adaptive: bool = True
+        self,
+        sources: Sequence[Source],
+        calibration: Calibration,
+        types: Sequence[str],
+        *,
+        adaptive: bool = True,
+        mix: StreamMix | None = None,
     ) -> None:
         by_name = {source.name: source for source in sources}
         self._steps: list[tuple[Source, Step]] = [(by_name[step.source], step) for step in calibration.steps]
@@ -68,7 +80,9 @@ class Evidence:
         self._labels = [*types, NONE_TYPE]
         self._adaptive = adaptive
         self.calibration = calibration
-        self.fingerprint = f"{calibration.fingerprint}-{'adaptive' if adaptive else 'full'}"
+        self.mix = mix
+        fingerprint = f"{calibration.fingerprint}-{'adaptive' if adaptive else 'full'}"
+        self.fingerprint = fingerprint if mix is None else mix.marked(fingerprint)
 
     @property
     def sources(self) -> tuple[Source, ...]:
@@ -93,19 +107,22 @@ class Evidence:
                 continue  # nothing is decided before every source has spoken
             together = np.stack([np.concatenate(said[place]) for place in open_spans])
             if last:
-                for (q, s), judgement in zip(
-                    open_spans, judge_said(together, step.combination, self._voters, self._labels), strict=True
-                ):
+                last_ones = judge_said(together, step.combination, self._voters, self._labels, self.mix)
+                for (q, s), judgement in zip(open_spans, last_ones, strict=True):
                     judgements[q][s] = judgement
                 break
-            decisions = step.combination.decide(together)
-            going_on = []
+            likely = step.combination.log_probabilities(together)
+            decisions = step.combination.decide_by(likely if self.mix is None else self.mix.reweighted(likely))
+            going_on, settled = [], []
             for row, (q, s) in enumerate(open_spans):
                 if step.margin is not None and decisions.margin[row] >= step.margin:
+                    settled.append(row)
                     judgements[q][s] = _judgement(decisions, row, together[row], self._voters, self._labels)
                 else:
                     going_on.append((q, s))
             open_spans = going_on
+            if self.mix is not None:
+                self.mix.observe(likely[settled])
         return [[judgement for judgement in each if judgement is not None] for each in judgements], usage
 
     def _ask(

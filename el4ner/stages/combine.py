@@ -24,6 +24,7 @@ from el4ner.evidence import judge_said
 from el4ner.evidence.calibration import FOLDER
 from el4ner.evidence.encoders import EMBEDDER
 from el4ner.evidence.judges import Floats
+from el4ner.evidence.stream_mix import StreamMix
 from el4ner.evidence.weighing import Weighed, Weighing, covers
 from el4ner.models.prepare import default_cache_dir
 from el4ner.nearest import choices, nearest_hint
@@ -32,7 +33,7 @@ from el4ner.prompts import PromptSet
 from el4ner.stages.context import StageContext
 from el4ner.stages.deciding import by_majority, by_mean, judged
 from el4ner.stages.extract import CHUNKS, LEXICON, check_spans
-from el4ner.stages.pool_evidence import goes_by_mean, pool_spans
+from el4ner.stages.pool_evidence import goes_by_mean, pool_spans, stream_mix
 from el4ner.types import (
     DocumentAnswers,
     DocumentCandidates,
@@ -79,6 +80,7 @@ class Combiner:
         self._contexts = {name: StageContext(pool, prompts, settings.method) for name, pool in pools.items()}
         self._folder = folder
         self._weighings: dict[str, Weighing] = {}
+        self._mixes: dict[str, StreamMix] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings, *, cache_dir: Path | None = None) -> Combiner:
@@ -133,7 +135,8 @@ class Combiner:
             if weighed is None:
                 typed = said.by_mean()
             else:
-                typed, evidence = said.by_weights(weighed), weighed.fingerprint
+                mix = self._mixes[context.pool.name]
+                typed, evidence = said.by_weights(weighed, mix), mix.marked(weighed.fingerprint)
                 heard = [said.voter(name) for name in weighed.sources]
         manifest = _manifest(ordered, expected, heard, evidence)
         sentences = tuple(
@@ -141,6 +144,11 @@ class Combiner:
             for item, spans in zip(first.sentences, typed, strict=True)
         )
         return DocumentTypes(first.document, manifest, sentences, _usage(ordered))
+
+    @property
+    def mixes(self) -> Mapping[str, StreamMix]:
+        """Of what was decided so far, by the pool's name. From any thread."""
+        return self._mixes.copy()
 
     def _context_of(self, manifest: Manifest) -> StageContext:
         context = self._contexts.get(manifest.pool)
@@ -183,6 +191,7 @@ class Combiner:
             spans = pool_spans(self._contexts[pool.name])
             weighing = Weighing(pool.name, spans, self._folder, even=method.weights == "even")
             self._weighings[pool.name] = weighing
+            self._mixes[pool.name] = stream_mix(pool, spans, self._settings.method)
         weighed = weighing.of(said.speakers, expected)
         # Where no member that answered shows hidden states and nothing is calibrated for them, the mean decides.
         if weighed is None and not by_mean:
@@ -227,11 +236,11 @@ class _Said:
             for candidates, of_sentence in zip(self._candidates, self._by_sentence(numbers), strict=True)
         ]
 
-    def by_weights(self, weighed: Weighed) -> list[tuple[TypedSpan, ...]]:
+    def by_weights(self, weighed: Weighed, mix: StreamMix) -> list[tuple[TypedSpan, ...]]:
         """As :func:`~el4ner.evidence.judge_said` decides."""
         numbers = np.concatenate([self._columns[name] for name in weighed.sources], axis=1)
         voters = [self.voter(name) for name in weighed.sources for _ in range(self._columns[name].shape[1])]
-        judgements = iter(judge_said(numbers, weighed.combination, voters, self._labels))
+        judgements = iter(judge_said(numbers, weighed.combination, voters, self._labels, mix))
         return [judged(candidates, list(islice(judgements, len(candidates)))) for candidates in self._candidates]
 
     def _numbers(self, part: DocumentAnswers) -> Floats:

@@ -10,8 +10,10 @@ from el4ner.config import MethodSettings, Settings
 from el4ner.engines.base import Engine, Prompt, StateEngine
 from el4ner.evidence import Calibration, Evidence, InContextSource, Source, StateSource, even_calibration
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
+from el4ner.evidence.priors import pool_mix
 from el4ner.evidence.sources import Ask, StateKind
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
+from el4ner.evidence.stream_mix import StreamMix
 from el4ner.models.locking import exclusive
 from el4ner.models.progress import Progress
 from el4ner.pools import Pool
@@ -22,7 +24,7 @@ from el4ner.stages.extract import cheap_proposals
 from el4ner.stages.in_context import type_scores
 from el4ner.types import Mode
 
-__all__ = ["goes_by_mean", "make_evidence", "make_sources", "pool_spans", "shows_demonstrations"]
+__all__ = ["goes_by_mean", "make_evidence", "make_sources", "pool_spans", "shows_demonstrations", "stream_mix"]
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +69,8 @@ def make_evidence(
                 calibration = Calibration.open(
                     folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh
                 )
-        by_pool[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive)
+        mix = stream_mix(pool, spans, method)
+        by_pool[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive, mix=mix)
     return by_pool
 
 
@@ -154,6 +157,13 @@ def _speaks_in_context(method: MethodSettings, engine: Engine) -> bool:
 def pool_spans(context: StageContext) -> PoolSpans:
     """The spans that a pool's evidence is made from: whoever judges the pool's own sentences has to take the same."""
     return PoolSpans.of(context.pool, cheap_proposals(context), max_chars=context.settings.max_sentence_chars)
+
+
+def stream_mix(pool: Pool, spans: PoolSpans, method: MethodSettings) -> StreamMix:
+    """Of a stream that begins now: its candidates are to be like the pool's."""
+    shares = pool_mix(spans.labels[spans.proposed], len(pool.types) + 1)
+    corrects = method.priors == "stream"
+    return StreamMix(pool.name, list(pool.types), shares, corrects=corrects, threshold=method.drift_threshold)
 
 
 def _encoders(
