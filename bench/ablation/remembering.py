@@ -1,0 +1,211 @@
+"""Engines that are asked a question once, however many rows ask it: written answers in a file, states in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import astuple, replace
+from pathlib import Path
+
+import numpy as np
+from typing_extensions import override
+
+from el4ner.engines.base import (
+    LAYERS,
+    Engine,
+    GenerateRequest,
+    GenerateResult,
+    Prompt,
+    ScoreRequest,
+    ScoreResult,
+    StateEngine,
+    StateRequest,
+    StateResult,
+    States,
+)
+from el4ner.types import Usage
+
+__all__ = ["Answers", "RememberingEngine", "RememberingStates"]
+
+
+class Answers:
+    """A file of answers: (text, finished, usage, seconds) by what was asked of whom. A killed run loses only the call
+    that was under way. One process writes to it at a time; the others wait."""
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = sqlite3.connect(path, timeout=60)
+        self._file.execute(
+            "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, text TEXT, finished INTEGER, "
+            "prompt_tokens INTEGER, cached_tokens INTEGER, new_tokens INTEGER, seconds REAL)"
+        )
+
+    def get(self, key: str) -> tuple[GenerateResult, float] | None:
+        """The answer and the seconds that it took, if it is known."""
+        found = self._file.execute(
+            "SELECT text, finished, prompt_tokens, cached_tokens, new_tokens, seconds FROM answers WHERE key = ?",
+            (key,),
+        ).fetchone()
+        if found is None:
+            return None
+        text, finished, prompt_tokens, cached_tokens, new_tokens, seconds = found
+        return GenerateResult(text, bool(finished), Usage(prompt_tokens, cached_tokens, new_tokens)), seconds
+
+    def put(self, answers: Sequence[tuple[str, GenerateResult, float]]) -> None:
+        """Kept when this returns."""
+        with self._file:
+            self._file.executemany(
+                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        key,
+                        result.text,
+                        int(result.finished),
+                        result.usage.prompt_tokens,
+                        result.usage.cached_tokens,
+                        result.usage.new_tokens,
+                        seconds,
+                    )
+                    for key, result, seconds in answers
+                ],
+            )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class RememberingEngine(Engine):
+    """``inner``, asked only what ``answers`` does not have.
+
+    ``seconds`` is what all answers given so far took when they were written, also those that are from the file: what a
+    caller would have waited if nothing were remembered. The seconds of a call are shared out evenly over its questions.
+    """
+
+    def __init__(self, inner: Engine, answers: Answers) -> None:
+        self._inner = inner
+        self._answers = answers
+        self.seconds = 0.0
+        self.asked = 0
+
+    @property
+    @override
+    def name(self) -> str:
+        return self._inner.name
+
+    @property
+    @override
+    def fingerprint(self) -> str:
+        return self._inner.fingerprint
+
+    @property
+    @override
+    def context_length(self) -> int:
+        return self._inner.context_length
+
+    @override
+    def count_tokens(self, prompt: Prompt) -> int:
+        return self._inner.count_tokens(prompt)
+
+    @override
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        keys = [hashlib.sha256(repr((self.fingerprint, astuple(request))).encode()).hexdigest() for request in requests]
+        known = {key: found for key in dict.fromkeys(keys) if (found := self._answers.get(key)) is not None}
+        missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in known}
+        if missing:
+            began = time.perf_counter()
+            results = self._inner.generate(list(missing.values()))
+            each = (time.perf_counter() - began) / len(missing)
+            written = [(key, result, each) for key, result in zip(missing, results, strict=True)]
+            self._answers.put(written)
+            known.update((key, (result, seconds)) for key, result, seconds in written)
+            self.asked += len(missing)
+        self.seconds += sum(known[key][1] for key in keys)
+        return [known[key][0] for key in keys]
+
+    @override
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        return self._inner.score(requests)
+
+    @override
+    def close(self) -> None:
+        self._inner.close()
+
+
+class RememberingStates:
+    """A :class:`~el4ner.engines.base.StateEngine` around another one, which reads each tail behind its prompt once, for
+    rows that ask several ensembles about the same sentences. Kept in memory.
+
+    ``saved`` is the processor's seconds that remembered answers took when they were read: what a row's clock adds. The
+    seconds of a call are shared out evenly over its tails.
+    """
+
+    def __init__(self, inner: StateEngine) -> None:
+        self._inner = inner
+        self._known: dict[tuple[Prompt, str, tuple[int, ...]], tuple[States, float]] = {}
+        self.saved = 0.0
+
+    @property
+    def name(self) -> str:
+        """The engine's."""
+        return self._inner.name
+
+    @property
+    def fingerprint(self) -> str:
+        """The engine's: the states are the same."""
+        return self._inner.fingerprint
+
+    @property
+    def context_length(self) -> int:
+        """The engine's."""
+        return self._inner.context_length
+
+    @property
+    def hidden_size(self) -> int:
+        """The engine's."""
+        return self._inner.hidden_size
+
+    def count_tokens(self, prompt: Prompt) -> int:
+        """The engine's."""
+        return self._inner.count_tokens(prompt)
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
+        """The engine's."""
+        return self._inner.generate(requests)
+
+    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
+        """The engine's."""
+        return self._inner.score(requests)
+
+    def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
+        """The engine is asked for what it has not read yet, in one call."""
+        keys = [
+            [(request.prompt, tail, ends) for tail, ends in zip(request.tails, request.ends, strict=True)]
+            for request in requests
+        ]
+        self.saved += sum(self._known[key][1] for own in keys for key in own if key in self._known)
+        missing = [
+            replace(request, tails=tuple(key[1] for key in new), marks=tuple(key[2] for key in new))
+            for request, own in zip(requests, keys, strict=True)
+            if (new := [key for key in dict.fromkeys(own) if key not in self._known])
+        ]
+        if missing:
+            began = time.process_time()
+            results = self._inner.states(missing)
+            each = (time.process_time() - began) / sum(len(request.tails) for request in missing)
+            for request, result in zip(missing, results, strict=True):
+                row = 0
+                for tail, ends in zip(request.tails, request.ends, strict=True):
+                    self._known[request.prompt, tail, ends] = (result.states[row : row + len(ends)], each)
+                    row += len(ends)
+        empty = np.zeros((0, LAYERS, self.hidden_size), np.float32)
+        return [
+            StateResult(np.concatenate([self._known[key][0] for key in own]) if own else empty, Usage()) for own in keys
+        ]
+
+    def close(self) -> None:
+        """Closes the engine and forgets."""
+        self._known.clear()
+        self._inner.close()

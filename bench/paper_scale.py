@@ -1,0 +1,227 @@
+"""The paper's claim at our sizes: union, vote and self-validation, each on and off, against the best member alone.
+
+    python bench/paper_scale.py --data FOLDER [--data FOLDER …] [--split test] [--limit 60] [--chunk 15] [--seed 0]
+                                [--members NAME,NAME,NAME] [--answers FILE] [--json OUT] [--markdown OUT]
+
+Everything is in paper mode. The members are Gemma 3 270M and Qwen2.5-Coder 0.5B and 1.5B (`bench/third_member.py`
+makes the last two); the last one named is the verifier, and the *best* member of the rows with a part switched off.
+
+It takes hours on two cores: about a minute a sentence. So every answer is kept in a file (`--answers`), and a question
+that comes up in several rows is asked once. A killed run goes on where it was, and a run without anything left to ask
+only counts. Sentences go through **all** rows in chunks, of each data set by turns, and the table is written anew after
+each chunk, so that what is there is comparable at any time. Sentences are drawn by the seed; fewer of them are the
+first of more.
+
+`seconds` is what a row's answers took when they were written, in batches of a chunk: the machine may have been shared.
+p compares with the member alone that did best on the same sentences, chosen after the fact, which favours that member.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from workers.cli.settings import prepare_process
+
+prepare_process()  # as the command line does
+
+from ablation.paper_rows import PaperRow, PaperRows, paper_rows  # noqa: E402
+from ablation.remembering import Answers, RememberingEngine  # noqa: E402
+from third_member import MEMBERS, third_member  # noqa: E402
+
+from el4ner.config import PoolsSettings, Settings, load_settings  # noqa: E402
+from el4ner.engines.base import Engine  # noqa: E402
+from el4ner.engines.registry import load_engine  # noqa: E402
+from el4ner.errors import El4nerError  # noqa: E402
+from el4ner.evaluation import Dataset, EvaluationResult, SentenceRecord, compare_with, load_dataset  # noqa: E402
+from el4ner.evaluation.summary import summarise  # noqa: E402
+from el4ner.loader import pipeline_from  # noqa: E402
+from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
+from el4ner.models.progress import Progress  # noqa: E402
+from el4ner.pipeline import Pipeline  # noqa: E402
+from el4ner.retrieval import SentenceTransformerEmbedder  # noqa: E402
+from workers.cli.output import tell  # noqa: E402
+from workers.cli.progress import TerminalProgress  # noqa: E402
+
+PACKAGED: Final = {"smollm2-135m": "packaged:smollm2-135m-instruct", "gemma3-270m": "packaged:gemma3-270m"}
+PREFIX_CACHE_MB: Final = 768
+"""For each member: few-shot prompts of a chunk stay, so that a row's validation finds what another row's has read."""
+DEFAULT_MEMBERS: Final = "gemma3-270m,qwen2.5-coder-0.5b,qwen2.5-coder-1.5b"
+
+
+@dataclass
+class Measured:
+    """What is done of one data set: each row's records, over the same sentences."""
+
+    dataset: Dataset
+    rows: PaperRows
+    records: dict[str, list[SentenceRecord]] = field(default_factory=dict)
+
+    @property
+    def count(self) -> int:
+        """Sentences that have been through all rows."""
+        return min((len(records) for records in self.records.values()), default=0)
+
+
+def settings_for(members: Sequence[str], cache: Path, progress: Progress) -> Settings:
+    """Paper mode with these members, the last one the verifier; what is missing of them is made.
+
+    Raises:
+        ModelError, ConfigError: a member cannot be had.
+    """
+    models = {}
+    for name in members:
+        if name not in PACKAGED and name not in MEMBERS:
+            raise El4nerError(f"--members {name}: there are {', '.join([*PACKAGED, *MEMBERS])}")
+        source = PACKAGED.get(name) or str(third_member(MEMBERS[name], cache, progress).absolute())
+        models[name] = {"source": source, "prefix_cache_mb": PREFIX_CACHE_MB}
+    overrides = {
+        "ensemble": {"members": list(members), "verifier": members[-1]},
+        "models": models,
+        "method": {"mode": "paper", "repeats": "off"},
+    }
+    return load_settings(Settings, None, environ={}, overrides=overrides)
+
+
+def drawn(dataset: Dataset, seed: int) -> Dataset:
+    """The sentences in an order of chance: the first of them are a sample, too."""
+    sentences = list(dataset.sentences)
+    random.Random(seed).shuffle(sentences)
+    return replace(dataset, sentences=tuple(sentences))
+
+
+def figures(measured: Measured, rows: Sequence[PaperRow]) -> dict[str, Any]:
+    """The table of one data set, over the sentences that all rows have."""
+    count = measured.count
+    results = {row.key: _summary(measured.records[row.key][:count], measured.dataset) for row in rows}
+    alone = [row.key for row in rows if not row.is_ensemble]
+    best = max(alone, key=lambda key: results[key].scores.strict.f1)
+    return {
+        "sentences": count,
+        "best_alone": best,
+        "rows": {row.key: _figures(row, results[row.key], results[best], best) for row in rows},
+    }
+
+
+def _summary(records: Sequence[SentenceRecord], dataset: Dataset) -> EvaluationResult:
+    return summarise(records, pool=dataset.pool, settings={}, fingerprints={})
+
+
+def _figures(row: PaperRow, result: EvaluationResult, best: EvaluationResult, name: str) -> dict[str, Any]:
+    compared = compare_with(result, best.records, name=name).comparison
+    assert compared is not None
+    known = result.as_json()
+    keys = ("f1", "f1_ci", "precision", "recall", "span_f1", "candidate_recall", "seconds_per_sentence")
+    return {
+        "label": row.label,
+        **{key: known[key] for key in keys},
+        "difference": compared.difference,
+        "difference_ci": compared.difference_ci,
+        "p_value": compared.p_value,
+    }
+
+
+def markdown(tables: Mapping[str, Mapping[str, Any]]) -> str:
+    """A table for each data set."""
+    parts = []
+    for name, table in tables.items():
+        parts += [
+            f"**{name}**, {table['sentences']} sentences; differences are to {table['best_alone']}, the best alone",
+            "",
+            "| row | F1 (95 %) | difference | p | precision | recall | candidate recall | seconds a sentence |",
+            "|---|---:|---:|---:|---:|---:|---:|---:|",
+        ]
+        for key, row in table["rows"].items():
+            low, high = row["f1_ci"]
+            own = [f"{row['difference'] * 100:+.1f}", f"{row['p_value']:.3f}"] if key != table["best_alone"] else "––"
+            cells = [
+                f"{row['f1'] * 100:.1f} ({low * 100:.1f}–{high * 100:.1f})",
+                *own,
+                *(f"{row[figure] * 100:.1f}" for figure in ("precision", "recall", "candidate_recall")),
+                f"{row['seconds_per_sentence']:.1f}",
+            ]
+            parts.append(f"| {row['label']} | " + " | ".join(cells) + " |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, action="append", required=True, help="a data set's folder; repeatable")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--limit", type=int, default=60, help="sentences of each data set")
+    parser.add_argument("--chunk", type=int, default=15, help="sentences that go through all rows together")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--members", default=DEFAULT_MEMBERS, metavar="NAME,NAME", help="the last one verifies")
+    parser.add_argument("--answers", type=Path, help="where answers are kept (default: in the cache folder)")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--markdown", type=Path)
+    return parser
+
+
+def run(options: argparse.Namespace, engines: Mapping[str, RememberingEngine], settings: Settings) -> None:
+    """Chunk by chunk, the data sets by turns."""
+    cache = default_cache_dir()
+    rows = paper_rows(settings.ensemble.members)
+    with TerminalProgress() as progress:
+        embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, cache, progress))
+        measured = {}
+        for folder in options.data:
+            # The whole split in an order of chance, so that a larger --limit goes on where a smaller one ended.
+            dataset = drawn(load_dataset(folder, split=options.split), options.seed)
+            pools = PoolsSettings(default=dataset.pool.name, paths={dataset.pool.name: str(folder)})
+
+            def make(
+                changed: Settings, members: Mapping[str, Engine], dataset: Dataset = dataset, pools: Any = pools
+            ) -> Pipeline:
+                hosting = changed.model_copy(update={"pools": pools})
+                return pipeline_from(hosting, members, {dataset.pool.name: dataset.pool}, embedder, cache_dir=cache)
+
+            measured[dataset.pool.name] = Measured(dataset, PaperRows(settings, engines, dataset, make))
+    for start in range(0, options.limit, options.chunk):
+        for name, one in measured.items():
+            sentences = one.dataset.sentences[start : min(start + options.chunk, options.limit)]
+            if not sentences:
+                continue
+            began, asked = time.perf_counter(), sum(engine.asked for engine in engines.values())
+            for row in rows:
+                one.records.setdefault(row.key, []).extend(one.rows.measured(row, sentences))
+                new = sum(engine.asked for engine in engines.values()) - asked
+                tell(f"{name} {start}: {row.key}: {time.perf_counter() - began:.0f} s so far, {new} new answers")
+            tables = {name: figures(done, rows) for name, done in measured.items() if done.count}
+            if options.json is not None:
+                options.json.write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
+            if options.markdown is not None:
+                options.markdown.write_text(markdown(tables), encoding="utf-8")
+    print(markdown(tables))
+
+
+def main() -> None:
+    options = arguments().parse_args()
+    cache = default_cache_dir()
+    answers = Answers(options.answers or cache / "paper-scale" / "answers.sqlite")
+    engines: dict[str, RememberingEngine] = {}
+    try:
+        with TerminalProgress() as progress:
+            settings = settings_for(options.members.split(","), cache, progress)
+            for name in settings.ensemble.members:
+                loaded = load_engine(name, settings.models[name], cache_dir=cache, progress=progress)
+                engines[name] = RememberingEngine(loaded, answers)
+        run(options, engines, settings)
+    except El4nerError as error:
+        sys.exit(f"error: {error}")
+    finally:
+        for engine in engines.values():
+            engine.close()
+        answers.close()
+
+
+if __name__ == "__main__":
+    main()
