@@ -151,6 +151,12 @@ class BasePipeline:
         """By stage: how many sentences were answered from memory, and how many were not (``method.repeats``)."""
         return {stage.name: stage.counts for stage in self._stages}
 
+    @property
+    def mixes(self) -> Mapping[str, StreamMix]:
+        """Of what was classified so far, by the name of the pool; of pools that have evidence. From any thread."""
+        evidence = {name: context.evidence for name, context in self._contexts.items()}
+        return {name: made.mix for name, made in evidence.items() if made is not None and made.mix is not None}
+
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""
         return [
@@ -295,12 +301,6 @@ class Pipeline(BasePipeline):
     def evidence(self, pool: str) -> Evidence | None:
         """What scored mode classifies documents of ``pool`` by; None: by the mean of the answers in context."""
         return self._contexts[pool].evidence
-
-    @property
-    def mixes(self) -> Mapping[str, StreamMix]:
-        """Of what was classified so far, by the name of the pool; of pools that have evidence. From any thread."""
-        evidence = {name: context.evidence for name, context in self._contexts.items()}
-        return {name: made.mix for name, made in evidence.items() if made is not None and made.mix is not None}
 
     def verify_pool(
         self, pool: str, *, limit: int, clock: Callable[[], float], progress: Progress = NO_PROGRESS

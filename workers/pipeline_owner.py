@@ -8,9 +8,9 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from typing_extensions import override
 
@@ -21,6 +21,11 @@ from workers.ensemble import members
 from workers.redis_cache import RedisRetrievalCache
 from workers.stages.stage_worker import Owner
 from workers.telemetry.metrics import Metrics
+from workers.telemetry.mixes import observe_mixes
+
+if TYPE_CHECKING:
+    # At run time it takes numpy along, which the aggregator's process can do without.
+    from el4ner.evidence.stream_mix import StreamMix
 
 __all__ = ["OwnedPipeline", "owned_pipeline"]
 
@@ -33,6 +38,7 @@ class OwnedPipeline:
 
     owner: Owner
     cache: RedisRetrievalCache | None
+    _mixes: dict[str, StreamMix] = field(default_factory=dict)
 
     async def load(self, stop: asyncio.Event) -> bool:
         """Wait until the pipeline is loaded. False: ``stop`` came first, and nobody needs it.
@@ -41,8 +47,8 @@ class OwnedPipeline:
             El4nerError: it cannot be loaded.
         """
         began = time.monotonic()
-        # The first call's result is that of loading.
-        loading = asyncio.wrap_future(self.owner.submit_within(0, lambda _: None))
+        # The first call fails where loading does.
+        loading = asyncio.wrap_future(self.owner.submit_within(0, lambda pipeline: pipeline.mixes))
         stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         ends: list[asyncio.Future[Any]] = [loading, stopping]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -50,13 +56,14 @@ class OwnedPipeline:
         if not loading.done():
             loading.cancel()
             return False
-        loading.result()
+        self._mixes.update(loading.result())
         log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - began, 2)})
         return True
 
     def observe(self, metrics: Metrics) -> None:
-        """Have the engine's queue and the cache's counters read when somebody scrapes."""
+        """Have the engine's queue, the streams' mixes and the cache's counters read when somebody scrapes."""
         metrics.observe("el4ner_engine_waiting_calls", lambda: self.owner.waiting)
+        observe_mixes(metrics, lambda: self._mixes)
         if self.cache is not None:
             counters = self.cache.counters
             metrics.observe("el4ner_cache_lookups_total", lambda: {("hit",): counters.hits, ("miss",): counters.misses})

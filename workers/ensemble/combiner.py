@@ -37,6 +37,7 @@ from workers.roles import COMBINE
 from workers.stages.answer_delivery import AnswerDelivery
 from workers.stages.stage import StageAnswer
 from workers.stages.stage_telemetry import StageTelemetry
+from workers.telemetry.mixes import observe_mixes
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic
 
@@ -88,6 +89,7 @@ class CombineWorker(JoinAgent):
         )
         self._reported_early = 0
         telemetry.metrics.observe("el4ner_partial_answers", self.partial_answers)
+        observe_mixes(telemetry.metrics, lambda: combiner.mixes)
         app.task(self._write_all)
 
     def partial_answers(self) -> dict[tuple[str, ...], float]:

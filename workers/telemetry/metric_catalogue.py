@@ -239,6 +239,24 @@ CATALOGUE: Final = (
         unit="seconds",
         buckets=_SECONDS,
     ),
+    MetricSpec(
+        "el4ner_mix_divergence_bits",
+        "gauge",
+        "How far the stream's mix of types is from the pool's, over the latest candidates: Jensen-Shannon, 0 to 1.",
+        "Above method.drift_threshold: confidence is off, and rare types of the pool are missed. See Drift.",
+        labels=("pool",),
+        unit="bits",
+        observed=True,
+    ),
+    MetricSpec(
+        "el4ner_mix_ratio",
+        "gauge",
+        "The share of a type among the stream's entities, as estimated from the latest candidates.",
+        "Says which types make the divergence.",
+        labels=("pool", "type"),
+        unit="ratio",
+        observed=True,
+    ),
     # --- the join ----------------------------------------------------------------------------------------------------
     MetricSpec(
         "el4ner_join_open_documents",

@@ -26,7 +26,7 @@ from el4ner.participation import STAGES
 from workers.roles import AGGREGATE
 from workers.telemetry.metric_catalogue import CATALOGUE, MetricSpec
 
-__all__ = ["OTHER", "Metrics", "Observed", "Outcome", "Status", "TransactionOutcome"]
+__all__ = ["MAX_LABEL_CHARS", "OTHER", "Metrics", "Observed", "Outcome", "Status", "TransactionOutcome"]
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ Observed = float | Mapping[tuple[str, ...], float]
 OTHER: Final = "other"
 """The label value that stands for all those that there is no room for."""
 
-_MAX_LABEL_CHARS: Final = 64
+MAX_LABEL_CHARS: Final = 64
 _PLAIN_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _OPENMETRICS: Final = re.compile(r"\s*application/openmetrics-text\s*(;|$)")
 
@@ -55,7 +55,7 @@ class _Bounded:
     def __call__(self, value: str) -> str:
         if value in self._known:
             return value
-        if len(self._known) >= self._limit or not 0 < len(value) <= _MAX_LABEL_CHARS:
+        if len(self._known) >= self._limit or not 0 < len(value) <= MAX_LABEL_CHARS:
             return OTHER
         self._known.add(value)
         return value
