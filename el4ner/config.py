@@ -43,6 +43,9 @@ NON_SETTING_VARIABLES: Final = frozenset({"EL4NER_CONFIG", "EL4NER_CACHE_DIR"})
 STREAM_SECTIONS: Final = frozenset({"kafka", "redis", "worker"})
 """Sections of the same file that :mod:`workers.config` reads; the method alone passes them over."""
 
+SHOW_STATES: Final = frozenset({"transformers", "exllamav2", "exllamav3"})
+"""Engines that show a model's hidden states."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
@@ -140,6 +143,9 @@ class EnsembleSettings(Section):
     members: Annotated[tuple[str, ...], Field(min_length=1)]
     verifier: str | None = None
     """The member that validates; None takes the last one."""
+    proposer: str | None = None
+    """The member whose states of words say where entities begin and end (``method.proposals``); None takes the last one
+    that shows its states."""
 
     @model_validator(mode="after")
     def _members_differ(self) -> EnsembleSettings:
@@ -197,11 +203,17 @@ class MethodSettings(Section):
 
     mode: Mode = Mode.SCORED
     overlaps: Literal["flat", "nested"] = "flat"
-    proposals: Annotated[tuple[Literal["chunks", "lexicon", "models"], ...], Field(min_length=1)] = (
+    one_sense: bool = False
+    """Mentions of one surface in a document have one type, that with the most votes by log-odds. Measured on dev splits,
+    whose documents are sentences: no difference."""
+    proposals: Annotated[tuple[Literal["boundaries", "chunks", "lexicon", "models"], ...], Field(min_length=1)] = (
+        "boundaries",
         "chunks",
         "lexicon",
     )
-    """Who proposes spans in scored mode: the chunker, the pool's own surfaces, the models. In paper mode the models."""
+    """Who proposes spans in scored mode: the chunker, the pool's own surfaces, the models by what they write; and
+    ``boundaries``: one member by its states of a sentence's words, which also drops what others propose and hardly is
+    an entity. In paper mode the models."""
     evidence: tuple[Literal["neighbours", "prototypes", "in_context"], ...] = ("neighbours", "prototypes")
     """What scored mode classifies by: the pool's spans that are most similar, their types' means (both by hidden states
     of the members), and the members' answers in context. A member that shows no states is asked in context instead."""
@@ -265,9 +277,16 @@ class Settings(Section):
             if name not in self.models:
                 hint = no_such("model", name, sorted(self.models))
                 raise ValueError(f"ensemble.members: there is no [models.{name}] for the member {name!r}: {hint}")
-        verifier, members = self.ensemble.verifier, self.ensemble.members
-        if verifier is not None and verifier not in members:
-            raise ValueError(f"ensemble.verifier: {no_such('member', verifier, members)} (ensemble.members)")
+        members = self.ensemble.members
+        for role, chosen in (("verifier", self.ensemble.verifier), ("proposer", self.ensemble.proposer)):
+            if chosen is not None and chosen not in members:
+                raise ValueError(f"ensemble.{role}: {no_such('member', chosen, members)} (ensemble.members)")
+        proposer = self.ensemble.proposer
+        if proposer is not None and self.models[proposer].engine not in SHOW_STATES:
+            raise ValueError(
+                f"ensemble.proposer: {proposer!r} runs on engine {self.models[proposer].engine!r}, which shows no "
+                f"hidden states; those that do: {', '.join(sorted(SHOW_STATES))}"
+            )
         return self
 
     @property
@@ -279,6 +298,15 @@ class Settings(Section):
     def verifier(self) -> str:
         """The name of the member that validates."""
         return self.ensemble.verifier or self.ensemble.members[-1]
+
+    @property
+    def proposer(self) -> str | None:
+        """The name of the member that proposes spans by its states of words; None: none does."""
+        method = self.method
+        if method.mode is Mode.PAPER or method.encoder == "embedder" or "boundaries" not in method.proposals:
+            return None
+        showing = [name for name in self.ensemble.members if self.models[name].engine in SHOW_STATES]
+        return self.ensemble.proposer or (showing[-1] if showing else None)
 
 
 S = TypeVar("S", bound=Settings)

@@ -22,9 +22,10 @@ from el4ner.participation import STAGES, StageName, asks_models_for_pool_spans, 
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
+from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.retrieval import PoolSurfaces, RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages import StageContext
-from el4ner.stages.pool_evidence import make_evidence, make_sources, shows_demonstrations
+from el4ner.stages.pool_evidence import make_evidence, make_proposers, make_sources, shows_demonstrations
 from el4ner.stages.pool_proposals import MissingMembers, ProposedSurfaces
 
 __all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
@@ -104,17 +105,34 @@ def load_members(
     """As :func:`load_pipeline`, for the members of the ensemble that this process hosts: the others are elsewhere."""
     folder = cache_dir or default_cache_dir()
     pools, embedder = load_pools(settings.pools), _embedder(settings, folder, progress)
+    early: Mapping[str, BoundaryProposer] = {}
+    if settings.proposer is not None and settings.proposer not in members and "classify" in stages:
+        # What it proposes in the pools is what this process's members compare with. It is read once, then a file; so
+        # it is loaded for that alone, before the members need the memory.
+        with _engines(settings, [settings.proposer], folder, progress) as visitors:
+            early = _proposers(settings, stages, visitors, pools, folder, progress)
+            for engine in visitors.values():
+                engine.close()
     with _engines(settings, engines_for(settings, stages, members), folder, progress) as engines:
         retrieves = "extract" in stages
         hosted = [name for name in settings.ensemble.members if name in members]
         surfaces = _surfaces(settings, engines, hosted, pools, folder, progress)
         retrievers = _retrievers(settings, pools, embedder, surfaces, folder, cache, progress, retrieves=retrieves)
         sources = {}
+        proposers = early or _proposers(settings, stages, engines, pools, folder, progress)
         if "classify" in stages:
             sources = make_sources(
-                settings, engines, pools, retrievers, embedder=embedder, folder=folder / FOLDER, progress=progress
+                settings,
+                engines,
+                pools,
+                retrievers,
+                embedder=embedder,
+                folder=folder / FOLDER,
+                progress=progress,
+                proposers=proposers,
             )
-        return MembersPipeline(settings, engines, pools, retrievers, sources, retrieves=retrieves)
+        hosted_proposers = {} if early else proposers
+        return MembersPipeline(settings, engines, pools, retrievers, sources, hosted_proposers, retrieves=retrieves)
 
 
 def pipeline_from(
@@ -137,6 +155,7 @@ def pipeline_from(
     surfaces = _surfaces(settings, engines, settings.ensemble.members, pools, cache_dir, progress)
     retrievers = _retrievers(settings, pools, embedder, surfaces, cache_dir, cache, progress, retrieves=retrieves)
     evidence = {}
+    proposers = _proposers(settings, stages, engines, pools, cache_dir, progress)
     if "classify" in stages:
         evidence = make_evidence(
             settings,
@@ -146,9 +165,10 @@ def pipeline_from(
             embedder=embedder,
             folder=cache_dir / FOLDER,
             progress=progress,
+            proposers=proposers,
             fresh=calibrate_anew,
         )
-    return Pipeline(settings, engines, pools, retrievers, evidence, retrieves=retrieves)
+    return Pipeline(settings, engines, pools, retrievers, evidence, proposers, retrieves=retrieves)
 
 
 def _embedder(settings: Settings, folder: Path, progress: Progress) -> SentenceTransformerEmbedder | None:
@@ -172,6 +192,20 @@ def _engines(
         for engine in engines.values():
             engine.close()
         raise
+
+
+def _proposers(
+    settings: Settings,
+    stages: Collection[StageName],
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    cache_dir: Path,
+    progress: Progress,
+) -> Mapping[str, BoundaryProposer]:
+    """Those that the stages need: to propose, or to know what would be proposed in the pool."""
+    if not {"extract", "classify"}.intersection(stages):
+        return {}
+    return make_proposers(settings, engines, pools, folder=cache_dir / FOLDER, progress=progress)
 
 
 def _retrievers(

@@ -11,6 +11,7 @@ from el4ner.evidence import Source
 from el4ner.evidence.sources import described
 from el4ner.pipeline import BasePipeline
 from el4ner.pools import Pool
+from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.repeats import AnswersCarry, memories
 from el4ner.retrieval import Retriever
 from el4ner.stages import StageContext
@@ -35,7 +36,7 @@ class MembersPipeline(BasePipeline):
     answer; :class:`el4ner.stages.combine.Combiner` makes the ensemble's results of all parts.
 
     Args:
-        settings, engines, pools, retrievers, retrieves: as :class:`BasePipeline` has them.
+        settings, engines, pools, retrievers, proposers, retrieves: as :class:`BasePipeline` has them.
         sources: what the members answer by in scored mode, by the pool's name.
     """
 
@@ -46,6 +47,7 @@ class MembersPipeline(BasePipeline):
         pools: Mapping[str, Pool],
         retrievers: Mapping[str, Retriever],
         sources: Mapping[str, Sequence[Source]],
+        proposers: Mapping[str, BoundaryProposer] | None = None,
         *,
         retrieves: bool = True,
     ) -> None:
@@ -53,7 +55,7 @@ class MembersPipeline(BasePipeline):
         if method.repeats == "templates":
             # Each member would take over its own answers from other lines than the others do.
             method = method.model_copy(update={"repeats": "exact"})
-        super().__init__(settings, engines, pools, retrievers, {}, repeats=method, retrieves=retrieves)
+        super().__init__(settings, engines, pools, retrievers, {}, proposers or {}, repeats=method, retrieves=retrieves)
         self._sources = sources
         self._answer = DocumentStage(
             "classify",

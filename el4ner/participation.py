@@ -47,7 +47,9 @@ def members_of(settings: Settings, stage: StageName) -> tuple[str, ...]:
         return () if method.validation_kind == "off" else (settings.verifier,)
     if stage == "classify" or method.mode is Mode.PAPER or "models" in method.proposals:
         return members
-    return members if asks_models_for_query_spans(settings) or asks_models_for_pool_spans(settings) else ()
+    if asks_models_for_query_spans(settings) or asks_models_for_pool_spans(settings):
+        return members
+    return () if settings.proposer is None else (settings.proposer,)
 
 
 def engines_for(settings: Settings, stages: Collection[StageName], members: Collection[str] | None) -> tuple[str, ...]:
@@ -57,5 +59,7 @@ def engines_for(settings: Settings, stages: Collection[StageName], members: Coll
 
 
 def is_split(settings: Settings, stage: StageName, members: Collection[str]) -> bool:
-    """Whether a process with these members alone can only say its part of the stage's answer."""
-    return stage in SPLITTABLE and not set(members_of(settings, stage)) <= set(members)
+    """Whether a process with these members alone can only say its part of the stage's answer. What one member alone is
+    asked for has no parts."""
+    needed = members_of(settings, stage)
+    return stage in SPLITTABLE and len(needed) > 1 and not set(needed) <= set(members)

@@ -10,7 +10,7 @@ raises :class:`~el4ner.errors.EngineError` for the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -24,12 +24,14 @@ from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import StageName, asks_models_for_query_spans
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
+from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.repeats import ClassifyCarry, ExtractCarry, RepeatCounts, ValidateCarry, memories
 from el4ner.retrieval import Retriever
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
 from el4ner.stages.admission import check_text, of_the_same_pool, segmented
 from el4ner.stages.document_stage import DocumentStage, or_error
 from el4ner.stages.extract import check_spans, propose
+from el4ner.stages.one_sense import with_one_sense
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (
     SegmentedDocument,
@@ -71,6 +73,7 @@ class BasePipeline:
         pools: the hosted pools by name.
         retrievers: a retriever for each pool, by the pool's name.
         evidence: of the pools that have any, by the pool's name.
+        proposers: who proposes spans by the states of words, by the pool's name.
         repeats: how much the stages remember of their answers: ``repeats`` and ``repeat_cache_sentences``.
         retrieves: False: extraction retrieves no demonstrations, since nobody will read them.
     """
@@ -82,6 +85,7 @@ class BasePipeline:
         pools: Mapping[str, Pool],
         retrievers: Mapping[str, Retriever],
         evidence: Mapping[str, Evidence],
+        proposers: Mapping[str, BoundaryProposer],
         *,
         repeats: MethodSettings,
         retrieves: bool,
@@ -93,7 +97,7 @@ class BasePipeline:
         self._retrieves = retrieves
         self._prompts = PromptSet(settings.method.prompt_version)
         self._contexts = {
-            name: StageContext(pool, self._prompts, settings.method, evidence.get(name))
+            name: StageContext(pool, self._prompts, settings.method, evidence.get(name), proposers.get(name))
             for name, pool in self.pools.items()
         }
         self._progressed: Callable[[], None] = lambda: None
@@ -170,20 +174,26 @@ class BasePipeline:
 
     def manifest(self, stage: StageName, pool: str) -> Manifest:
         """Who would produce a result of ``stage`` for a document of ``pool``."""
-        names = list(self.engines)
+        context = self._contexts[pool]
+        names, proposer = list(self.engines), context.proposer
         if stage == "validate":
             names = [self.settings.verifier] if self._validates else []
         elif stage == "extract" and self.settings.method.mode is Mode.SCORED:
-            names = names if "models" in self.settings.method.proposals else []
-        evidence = self._contexts[pool].evidence if stage == "classify" else None
+            reader = proposer.reader.name if proposer is not None else None
+            names = names if "models" in self.settings.method.proposals else [name for name in names if name == reader]
+        evidence = None
+        if stage == "classify":
+            evidence = context.evidence.fingerprint if context.evidence is not None else None
+        elif stage == "extract" and proposer is not None:
+            evidence = proposer.fingerprint
         return Manifest(
             mode=self.settings.method.mode,
             members={name: self.engines[name].fingerprint for name in names},
-            prompt_version=self._prompts.version + ("+constrained" if self.settings.method.constrain else ""),
+            prompt_version=self._prompts.version + "".join(f"+{option}" for option in self._options(stage)),
             pool=pool,
             pool_fingerprint=self.pools[pool].fingerprint,
             retriever=self._retrievers[pool].fingerprint,
-            evidence=evidence.fingerprint if evidence is not None else None,
+            evidence=evidence,
         )
 
     # --- what the stages ask ------------------------------------------------------------------------------------
@@ -217,6 +227,13 @@ class BasePipeline:
         self, sentences: list[SentenceTypes], context: StageContext
     ) -> tuple[list[SentenceEntities], Usage]:
         return validate(sentences, self.engines[self.settings.verifier] if self._validates else None, context)
+
+    def _options(self, stage: StageName) -> Iterator[str]:
+        """What makes a stage's results others than its prompts alone would."""
+        if self.settings.method.constrain:
+            yield "constrained"
+        if self.settings.method.one_sense and stage == "classify":
+            yield "one-sense"
 
     # --- helpers ------------------------------------------------------------------------------------------------
 
@@ -261,7 +278,7 @@ class Pipeline(BasePipeline):
     """The whole ensemble.
 
     Args:
-        settings, engines, pools, retrievers, retrieves: as :class:`BasePipeline` has them.
+        settings, engines, pools, retrievers, proposers, retrieves: as :class:`BasePipeline` has them.
         evidence: what the scored mode classifies by, by the pool's name. A pool without any goes by the mean of the
             members' answers in context.
     """
@@ -273,11 +290,21 @@ class Pipeline(BasePipeline):
         pools: Mapping[str, Pool],
         retrievers: Mapping[str, Retriever],
         evidence: Mapping[str, Evidence] | None = None,
+        proposers: Mapping[str, BoundaryProposer] | None = None,
         *,
         retrieves: bool = True,
     ) -> None:
         method = settings.method
-        super().__init__(settings, engines, pools, retrievers, evidence or {}, repeats=method, retrieves=retrieves)
+        super().__init__(
+            settings,
+            engines,
+            pools,
+            retrievers,
+            evidence or {},
+            proposers or {},
+            repeats=method,
+            retrieves=retrieves,
+        )
         self._classify = DocumentStage(
             "classify",
             memories(ClassifyCarry(), method, self._kinds),
@@ -285,7 +312,7 @@ class Pipeline(BasePipeline):
             sentences=candidates_apart,
             ask=self._ask_for_types,
             placed=types_in,
-            result=DocumentTypes,
+            result=self._typed_document,
         )
         self._stages = (self._extract, self._classify, self._validate)
 
@@ -321,3 +348,10 @@ class Pipeline(BasePipeline):
         self, sentences: list[SentenceCandidates], context: StageContext
     ) -> tuple[list[SentenceTypes], Usage]:
         return classify(sentences, list(self.engines.values()), context)
+
+    def _typed_document(
+        self, document: Document, manifest: Manifest, sentences: tuple[SentenceTypes, ...], usage: Usage
+    ) -> DocumentTypes:
+        if self.settings.method.one_sense:
+            sentences = with_one_sense(sentences, len(self._contexts[manifest.pool].labels))
+        return DocumentTypes(document, manifest, sentences, usage)

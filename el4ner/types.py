@@ -108,10 +108,16 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class SpanCandidate:
-    """A span that somebody proposed as an entity, and who: engine members by name, or ``chunks``."""
+    """A span that somebody proposed as an entity, and who: engine members by name, ``boundaries``, ``chunks``,
+    ``lexicon``.
+
+    ``boundary``: how likely it is an entity by the states of its words (:mod:`el4ner.proposing`); None where nobody
+    read these.
+    """
 
     span: Span
     proposed_by: tuple[str, ...]
+    boundary: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,11 @@ it to a stream of sentences.
 
 from el4ner.evidence.calibration import Calibration, calibrate, even_calibration
 from el4ner.evidence.evidence import Evidence, judge_said
-from el4ner.evidence.sources import InContextSource, SentenceQuestion, Source, StateSource
+from el4ner.evidence.sources import BOUNDARIES, BoundarySource, InContextSource, SentenceQuestion, Source, StateSource
 
 __all__ = [
+    "BOUNDARIES",
+    "BoundarySource",
     "Calibration",
     "Evidence",
     "InContextSource",

@@ -1,7 +1,8 @@
 """The weights of an ensemble's judges for one pool, estimated by leave-one-out from the pool alone; a file.
 
-The sources are put in an order: the best alone first, those that ask in context (they cost most) last. After each one a
-span whose decision is clear enough is settled, so that the others are asked about the rest only.
+The sources are put in an order: what extraction found already, then the best alone first, those that ask in context
+(they cost most) last. After each one a span whose decision is clear enough is settled, so that the others are asked
+about the rest only.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import orjson
 from el4ner.evidence.combination import Combination, Decisions, fit
 from el4ner.evidence.judges import Floats, Ints
 from el4ner.evidence.leave_one_out import Figures, Sample, with_threshold
-from el4ner.evidence.sources import Described, InContextSource, Source, described
+from el4ner.evidence.sources import BOUNDARIES, Described, InContextSource, Source, described
 from el4ner.evidence.span_memory import PoolSpans, drawn
 from el4ner.models.files import write_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -29,7 +30,7 @@ __all__ = ["FOLDER", "Calibration", "Step", "calibrate", "calibration_file", "ca
 FOLDER: Final = "evidence"
 """Of span memories and calibrations, inside the cache folder."""
 
-_FORMAT: Final = 5
+_FORMAT: Final = 6
 IN_CONTEXT_SENTENCES: Final = 200
 """Pool sentences that are asked about where a source asks in context: one costs as much as a sentence of the stream."""
 ENOUGH_SENTENCES: Final = 10
@@ -110,7 +111,7 @@ class Calibration:
         fresh: bool = False,
     ) -> Calibration:
         """From its file in ``folder``, or estimated now and written there. A damaged file is made anew."""
-        key = calibration_key(sources, spans)
+        key = calibration_key(sources)
         path = calibration_file(folder, key)
         if not fresh:
             try:
@@ -138,12 +139,11 @@ def calibration_file(folder: Path, key: str) -> Path:
     return folder / f"calibration-{key}.json"
 
 
-def calibration_key(sources: Sequence[Described], spans: PoolSpans) -> str:
-    """Changes with the pool, its proposals, the models, the prompts or the kinds of evidence; not with the order of the
-    sources."""
+def calibration_key(sources: Sequence[Described]) -> str:
+    """Changes with the models, the prompts, the kinds of evidence, and with the pool and its proposals, which every
+    source's fingerprint names; not with the order of the sources. So who hears sources of other processes knows it."""
     parts = sorted([source.name, source.fingerprint, list(source.features)] for source in sources)
-    proposed = hashlib.sha256(spans.proposed.tobytes()).hexdigest()
-    return hashlib.sha256(orjson.dumps([_FORMAT, spans.fingerprint, proposed, parts])).hexdigest()[:24]
+    return hashlib.sha256(orjson.dumps([_FORMAT, parts])).hexdigest()[:24]
 
 
 def calibrate(
@@ -175,7 +175,10 @@ def calibrate(
         progress.advance(1)
     progress.done()
     alone = {name: with_threshold(fit(floats, sample.labels), floats, sample) for name, floats in evidence.items()}
-    ordered = sorted(sources, key=lambda s: (isinstance(s, InContextSource), -alone[s.name][1].f1, s.name))
+    ordered = sorted(
+        sources,
+        key=lambda s: (isinstance(s, InContextSource), s.voter != BOUNDARIES, -alone[s.name][1].f1, s.name),
+    )
     together = [evidence[ordered[0].name]]
     weighed = [alone[ordered[0].name]]
     for source in ordered[1:]:
@@ -186,16 +189,18 @@ def calibrate(
         for source, (combination, figures) in zip(ordered, weighed, strict=True)
     ]
     settled, figures = _with_margins(steps, together, sample)
-    return Calibration(calibration_key(sources, spans), settled, figures, len(sentences), len(sample.labels))
+    return Calibration(calibration_key(sources), settled, figures, len(sentences), len(sample.labels))
 
 
-def even_calibration(sources: Sequence[Described], spans: PoolSpans) -> Calibration:
-    """Every kind of evidence counts the same, and every source is asked about every span: nothing is estimated."""
+def even_calibration(sources: Sequence[Described], spans: PoolSpans | None = None) -> Calibration:
+    """Every kind of evidence counts the same, and every source is asked about every span: nothing is estimated.
+    ``spans``: of the pool, where they are at hand, to be counted."""
     steps = []
     for number, source in enumerate(sources, start=1):
         features = sum(len(earlier.features) for earlier in sources[:number])
         steps.append(Step(source.name, Combination.even(features), NEVER if number < len(sources) else None, None))
-    return Calibration(calibration_key(sources, spans), tuple(steps), None, len(spans.texts), len(spans.labels))
+    sentences, labels = (len(spans.texts), len(spans.labels)) if spans is not None else (0, 0)
+    return Calibration(calibration_key(sources), tuple(steps), None, sentences, labels)
 
 
 def _sentences(sources: Sequence[Source], spans: PoolSpans) -> list[int]:

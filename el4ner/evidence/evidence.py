@@ -10,7 +10,7 @@ import numpy as np
 from el4ner.evidence.calibration import Calibration, Step
 from el4ner.evidence.combination import Combination, Decisions
 from el4ner.evidence.judges import Floats
-from el4ner.evidence.sources import SentenceQuestion, Source
+from el4ner.evidence.sources import BOUNDARIES, SentenceQuestion, Source
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.types import NONE_TYPE, Usage
 
@@ -49,7 +49,8 @@ def _judgement(decisions: Decisions, row: int, said: Floats, voters: Sequence[st
     """A vote is the member's own choice: by the mean of what it said, whatever the ensemble's weights are."""
     by_voter: dict[str, list[int]] = {}
     for feature, voter in enumerate(voters[: len(said)]):  # the first ones were asked
-        by_voter.setdefault(voter, []).append(feature)
+        if voter != BOUNDARIES:  # which says nothing about types
+            by_voter.setdefault(voter, []).append(feature)
     votes = {voter: labels[int(said[features].mean(axis=0).argmax())] for voter, features in by_voter.items()}
     return Judgement(labels[int(decisions.chosen[row])], min(1.0, float(decisions.confidence[row])), votes)
 
@@ -134,7 +135,10 @@ class Evidence:
             by_question.setdefault(q, []).append(s)
         asked = [
             SentenceQuestion(
-                questions[q].text, tuple(questions[q].spans[s] for s in places_of), questions[q].demonstrations
+                questions[q].text,
+                tuple(questions[q].spans[s] for s in places_of),
+                questions[q].demonstrations,
+                tuple(questions[q].boundaries[s] for s in places_of) if questions[q].boundaries else (),
             )
             for q, places_of in by_question.items()
         ]

@@ -1,4 +1,5 @@
-"""Who says something about a span's type: a member by its states, or a member by its answers in context."""
+"""Who says something about a span's type: a member by its states or by its answers in context, and what extraction
+found of the span's boundaries."""
 
 from __future__ import annotations
 
@@ -7,15 +8,28 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol
 
 import numpy as np
+import numpy.typing as npt
 
 from el4ner.evidence.encoders import SpanEncoder
 from el4ner.evidence.judges import Floats, Ints, Prototypes, log_softmax, neighbours
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.types import Span, Speaker, Usage
 
-__all__ = ["Described", "InContextSource", "SentenceQuestion", "Source", "StateKind", "StateSource", "described"]
+__all__ = [
+    "BOUNDARIES",
+    "BoundarySource",
+    "Described",
+    "InContextSource",
+    "SentenceQuestion",
+    "Source",
+    "StateKind",
+    "StateSource",
+    "described",
+]
 
 StateKind = Literal["neighbours", "prototypes"]
+BOUNDARIES: Final = "boundaries"
+"""The name of the source that is no member, and of the proposer whose answers it passes on."""
 LAYER_NAMES: Final = ("middle", "last")
 FOLDS: Final = 10
 """Prototypes are estimated without a tenth of the sentences to judge that tenth: leaving out one sentence at a time
@@ -24,11 +38,16 @@ would mean as many inversions as there are sentences."""
 
 @dataclass(frozen=True, slots=True)
 class SentenceQuestion:
-    """A sentence with the spans that are asked about (offsets are the sentence's), and its demonstrations."""
+    """A sentence with the spans that are asked about (offsets are the sentence's), and its demonstrations.
+
+    ``boundaries``: how likely each span is an entity, as :class:`~el4ner.types.SpanCandidate` has it; empty: nobody
+    says so of any.
+    """
 
     text: str
     spans: tuple[Span, ...]
     demonstrations: tuple[int, ...] = ()
+    boundaries: tuple[float | None, ...] = ()
 
 
 class Described(Protocol):
@@ -130,6 +149,44 @@ class StateSource:
                 rule = Prototypes.of(vectors[~inside], self._labels[~inside], self._kinds)
                 likelihoods[inside] = rule.of_spans(vectors[inside])
         return likelihoods
+
+
+class BoundarySource:
+    """Whether a span is an entity at all, as extraction found by the states of its words: the same for every type.
+
+    Args:
+        fingerprint: of what found it.
+        left_out: for each of the pool's spans the probability without its own sentence; NaN: none is known.
+    """
+
+    features = ("span",)
+
+    def __init__(self, fingerprint: str, left_out: npt.NDArray[np.float64], kinds: int) -> None:
+        self.name = self.voter = BOUNDARIES
+        self.fingerprint = f"boundaries {fingerprint}"
+        self._left_out = left_out
+        self._kinds = kinds
+
+    def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
+        """No model is asked: the candidates bring it along. Of a span without, nothing is said."""
+        answers = []
+        for question in questions:
+            known = question.boundaries or (None,) * len(question.spans)
+            numbers = np.array([np.nan if value is None else value for value in known], dtype=np.float64)
+            answers.append(self._said(numbers))
+        return answers, Usage()
+
+    def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
+        """What was found when the pool was read."""
+        del spans, sentences
+        return self._said(self._left_out[rows])
+
+    def _said(self, probabilities: npt.NDArray[np.float64]) -> Floats:
+        """``[spans]`` → log-probabilities ``[spans, 1, types + none]``."""
+        likely = np.where(np.isnan(probabilities), 0.5, probabilities)
+        said = np.repeat(np.log(likely)[:, None], self._kinds, axis=1)
+        said[:, -1] = np.log1p(-likely)
+        return said[:, None, :].astype(np.float32)
 
 
 Ask = Callable[[Sequence[SentenceQuestion]], tuple[list[Floats], Usage]]

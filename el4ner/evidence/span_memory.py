@@ -106,11 +106,12 @@ class PoolSpans:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Of texts, spans and labels."""
+        """Of texts, spans, labels, and which of the spans are proposed."""
         digest = hashlib.sha256()
         for text, spans in zip(self.texts, self.spans, strict=True):
             digest.update(repr((text, [(span.start, span.end) for span in spans])).encode("utf-8", "surrogatepass"))
         digest.update(self.labels.tobytes())
+        digest.update(self.proposed.tobytes())
         return digest.hexdigest()[:16]
 
 

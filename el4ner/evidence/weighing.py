@@ -20,7 +20,7 @@ from el4ner.errors import ConfigError
 from el4ner.evidence.calibration import Calibration, calibration_file, calibration_key, even_calibration
 from el4ner.evidence.combination import Combination
 from el4ner.evidence.encoders import EMBEDDER
-from el4ner.evidence.span_memory import PoolSpans
+from el4ner.evidence.sources import BOUNDARIES
 from el4ner.types import Speaker
 
 __all__ = ["Weighed", "Weighing", "covers"]
@@ -43,14 +43,12 @@ class Weighing:
 
     Args:
         pool: its name, for errors.
-        spans: as the evidence was made from.
         folder: where calibrations are.
         even: all kinds of evidence count the same, and no calibration is needed.
     """
 
-    def __init__(self, pool: str, spans: PoolSpans, folder: Path, *, even: bool) -> None:
+    def __init__(self, pool: str, folder: Path, *, even: bool) -> None:
         self._pool = pool
-        self._spans = spans
         self._folder = folder
         self._even = even
         self._known: dict[tuple[tuple[Speaker, ...], tuple[str, ...]], Weighed | None] = {}
@@ -64,7 +62,7 @@ class Weighing:
         """
         key = (tuple(speakers), tuple(expected))
         if key not in self._known:
-            even = _whole(even_calibration(speakers, self._spans)) if self._even else None
+            even = _whole(even_calibration(speakers)) if self._even else None
             self._known[key] = even or self._found(speakers, expected)
         return self._known[key]
 
@@ -78,7 +76,7 @@ class Weighing:
         )
 
     def _found(self, speakers: Sequence[Speaker], expected: Sequence[str]) -> Weighed | None:
-        exact, _ = self._read(calibration_file(self._folder, calibration_key(speakers, self._spans)))
+        exact, _ = self._read(calibration_file(self._folder, calibration_key(speakers)))
         if exact is not None and covers(speakers, expected):
             return _whole(exact)
         best: tuple[int, Calibration, Sequence[Speaker], set[str]] | None = None
@@ -86,8 +84,8 @@ class Weighing:
             calibration, sources = self._read(path)
             if calibration is None or sources is None or not covers(sources, expected):
                 continue
-            if calibration.key != calibration_key(sources, self._spans):
-                continue  # of another pool
+            if calibration.key != calibration_key(sources):
+                continue  # of another release
             heard = _heard(sources, speakers)
             if heard and (best is None or len(heard) > best[0]):
                 best = (len(heard), calibration, sources, heard)
@@ -109,7 +107,7 @@ class Weighing:
 
 def covers(speakers: Collection[Speaker], expected: Collection[str]) -> bool:
     """Whether these are the sources of that whole ensemble."""
-    return {speaker.voter for speaker in speakers} - {EMBEDDER} == set(expected)
+    return {speaker.voter for speaker in speakers} - {EMBEDDER, BOUNDARIES} == set(expected)
 
 
 def _heard(sources: Sequence[Speaker], speakers: Collection[Speaker]) -> set[str]:

@@ -6,9 +6,9 @@ that what comes out is a piece of the new text. A span that cannot be told so ma
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -29,15 +29,27 @@ from el4ner.types import (
     Verdict,
 )
 
-__all__ = ["AnswersCarry", "ClassifyCarry", "ExtractCarry", "ExtractedAnchors", "KeptAnswers", "ValidateCarry"]
+__all__ = [
+    "AgreedTypes",
+    "AnswersCarry",
+    "ClassifyCarry",
+    "ExtractCarry",
+    "ExtractedAnchors",
+    "KeptAnswers",
+    "ValidateCarry",
+]
+
+CLEAR: Final = 0.75
+"""The share of all confidence that a place's type has where lines agree on it well enough."""
 
 
 class ExtractedAnchors(NamedTuple):
-    """What extraction found in a sentence: anchors, and for each who proposed it."""
+    """What extraction found in a sentence: anchors, and for each who proposed it and how likely that is."""
 
     demonstrations: tuple[int, ...]
     anchors: tuple[Anchor, ...]
     proposed_by: tuple[tuple[str, ...], ...]
+    boundaries: tuple[float | None, ...]
     dropped: int
 
 
@@ -59,14 +71,15 @@ class ExtractCarry(Carry[Sentence, SentenceCandidates, ExtractedAnchors]):
         if anchors is None:
             return None
         proposed_by = tuple(candidate.proposed_by for candidate in answer.candidates)
-        return ExtractedAnchors(answer.demonstrations, anchors, proposed_by, answer.dropped)
+        boundaries = tuple(candidate.boundary for candidate in answer.candidates)
+        return ExtractedAnchors(answer.demonstrations, anchors, proposed_by, boundaries, answer.dropped)
 
     @override
     def recall(self, item: Sentence, kept: ExtractedAnchors, view: Template) -> SentenceCandidates:
         # Pieces keep their order, so the candidates stay sorted.
         candidates = tuple(
-            SpanCandidate(view.locate(anchor), names)
-            for anchor, names in zip(kept.anchors, kept.proposed_by, strict=True)
+            SpanCandidate(view.locate(anchor), names, boundary)
+            for anchor, names, boundary in zip(kept.anchors, kept.proposed_by, kept.boundaries, strict=True)
         )
         return SentenceCandidates(item, kept.demonstrations, candidates, kept.dropped)
 
@@ -83,34 +96,64 @@ class _CandidatesCarry(Carry[SentenceCandidates, Answer, Kept]):
         anchors = _anchors(view, (candidate.span for candidate in item.candidates))
         if anchors is None:
             return None
-        return view.key, item.demonstrations, anchors, tuple(candidate.proposed_by for candidate in item.candidates)
+        said = tuple((candidate.proposed_by, candidate.boundary) for candidate in item.candidates)
+        return view.key, item.demonstrations, anchors, said
 
 
-class ClassifyCarry(_CandidatesCarry[SentenceTypes, tuple[TypedSpan, ...]]):
+class _Said(NamedTuple):
+    """What several lines say of the span in one place: for each type, the confidences in sum, and a line that chose it
+    as it said it."""
+
+    sums: Mapping[str, float]
+    choices: Mapping[str, TypedSpan]
+
+
+class AgreedTypes(NamedTuple):
+    """What the lines of a template say of each of its spans, and what that comes to."""
+
+    lines: int
+    said: tuple[_Said, ...]
+    agreed: tuple[TypedSpan, ...]
+
+
+class ClassifyCarry(_CandidatesCarry[SentenceTypes, AgreedTypes]):
     """Each candidate is typed in its own place.
 
-    One line may be an odd one (a user called ``mysql``), so several are asked about before a template's types stand.
+    One line may be an odd one (a user called ``mysql``), so several are asked about before a template's types stand:
+    a place gets the type with the most confidence in all of them.
     """
 
     lines = 3
+    most = 6
 
     @override
-    def keep(self, answer: SentenceTypes, view: Template) -> tuple[TypedSpan, ...] | None:
+    def keep(self, answer: SentenceTypes, view: Template) -> AgreedTypes | None:
         del view
-        return tuple(replace(typed, candidate=_NOBODY) for typed in answer.typed)
+        typed = tuple(replace(typed, candidate=_NOBODY) for typed in answer.typed)
+        return AgreedTypes(1, tuple(_Said({t.type: t.confidence}, {t.type: t}) for t in typed), typed)
 
     @override
-    def settle(self, kept: Sequence[tuple[TypedSpan, ...]]) -> tuple[TypedSpan, ...]:
-        """Each span gets the type with the most confidence in all lines."""
-        if len(kept) == 1:
-            return kept[0]
-        return tuple(_agreed(in_each_line) for in_each_line in zip(*kept, strict=True))
+    def add(self, kept: AgreedTypes | None, new: AgreedTypes) -> AgreedTypes:
+        if kept is None:
+            return new
+        lines = kept.lines + new.lines
+        said = tuple(_together(*both) for both in zip(kept.said, new.said, strict=True))
+        return AgreedTypes(lines, said, tuple(_agreed(in_place, lines) for in_place in said))
 
     @override
-    def recall(self, item: SentenceCandidates, kept: tuple[TypedSpan, ...], view: Template) -> SentenceTypes:
+    def is_disputed(self, kept: AgreedTypes) -> bool:
+        return any(max(said.sums.values()) < CLEAR * sum(said.sums.values()) for said in kept.said)
+
+    @override
+    def differs(self, kept: AgreedTypes, new: AgreedTypes) -> bool:
+        return [typed.type for typed in kept.agreed] != [typed.type for typed in new.agreed]
+
+    @override
+    def recall(self, item: SentenceCandidates, kept: AgreedTypes, view: Template) -> SentenceTypes:
         del view
-        typed = (replace(span, candidate=candidate) for span, candidate in zip(kept, item.candidates, strict=True))
-        return SentenceTypes(item.sentence, item.demonstrations, tuple(typed))
+        pairs = zip(kept.agreed, item.candidates, strict=True)
+        typed = tuple(replace(span, candidate=candidate) for span, candidate in pairs)
+        return SentenceTypes(item.sentence, item.demonstrations, typed)
 
 
 class KeptAnswers(NamedTuple):
@@ -165,15 +208,16 @@ _NOBODY = SpanCandidate(Span(0, 0, ""), ())
 """In the place of a candidate that is not kept: the item that asks has its own."""
 
 
-def _agreed(answers: Sequence[TypedSpan]) -> TypedSpan:
-    """The type that has the most confidence in sum (of equals the first), as one that chose it said it; the confidence
-    is its mean over all lines, those that chose otherwise counting 0."""
-    sums: dict[str, float] = {}
-    for answer in answers:
-        sums[answer.type] = sums.get(answer.type, 0.0) + answer.confidence
-    best = max(sums, key=lambda label: sums[label])
-    chosen = next(answer for answer in answers if answer.type == best)
-    return replace(chosen, confidence=sums[best] / len(answers))
+def _together(one: _Said, other: _Said) -> _Said:
+    sums = {label: one.sums.get(label, 0.0) + other.sums.get(label, 0.0) for label in {**one.sums, **other.sums}}
+    return _Said(sums, {**other.choices, **one.choices})
+
+
+def _agreed(said: _Said, lines: int) -> TypedSpan:
+    """The type that has the most confidence in sum (of equals the first); its confidence is the mean over all lines,
+    those that chose otherwise counting 0."""
+    best = max(said.sums, key=lambda label: said.sums[label])
+    return replace(said.choices[best], confidence=min(1.0, said.sums[best] / lines))
 
 
 def _entities(item: SentenceTypes) -> list[TypedSpan]:

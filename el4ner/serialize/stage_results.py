@@ -292,7 +292,14 @@ def _sentences(document: Document, data: Json) -> Iterator[tuple[Sentence, Json,
 
 def _candidate_to_json(candidate: SpanCandidate) -> dict[str, Any]:
     span = candidate.span
-    return {"start": span.start, "end": span.end, "text": span.text, "proposed_by": list(candidate.proposed_by)}
+    boundary = {} if candidate.boundary is None else {"boundary": candidate.boundary}
+    return {
+        "start": span.start,
+        "end": span.end,
+        "text": span.text,
+        "proposed_by": list(candidate.proposed_by),
+        **boundary,
+    }
 
 
 def _candidates(document: Document, item: Json, at: str) -> tuple[SpanCandidate, ...]:
@@ -304,7 +311,8 @@ def _candidates(document: Document, item: Json, at: str) -> tuple[SpanCandidate,
 
 def _candidate(text: str, data: Json, at: str) -> SpanCandidate:
     check_offsets(text, data["start"], data["end"], data["text"], at)
-    return SpanCandidate(Span(data["start"], data["end"], data["text"]), tuple(data["proposed_by"]))
+    span = Span(data["start"], data["end"], data["text"])
+    return SpanCandidate(span, tuple(data["proposed_by"]), data.get("boundary"))
 
 
 def _typed_to_json(typed: TypedSpan) -> dict[str, Any]:

@@ -88,7 +88,10 @@ def scored(
 def question(item: SentenceCandidates) -> SentenceQuestion:
     """The sentence with its candidates."""
     return SentenceQuestion(
-        item.sentence.text, tuple(candidate.span for candidate in item.candidates), item.demonstrations
+        item.sentence.text,
+        tuple(candidate.span for candidate in item.candidates),
+        item.demonstrations,
+        tuple(candidate.boundary for candidate in item.candidates),
     )
 
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from el4ner.config import Settings
 from el4ner.errors import ConfigError, DocumentError, MessageError
-from el4ner.evidence import judge_said
+from el4ner.evidence import BOUNDARIES, judge_said
 from el4ner.evidence.calibration import FOLDER
 from el4ner.evidence.encoders import EMBEDDER
 from el4ner.evidence.judges import Floats
@@ -33,7 +33,9 @@ from el4ner.prompts import PromptSet
 from el4ner.stages.context import StageContext
 from el4ner.stages.deciding import by_majority, by_mean, judged
 from el4ner.stages.extract import CHUNKS, LEXICON, check_spans
+from el4ner.stages.one_sense import with_one_sense
 from el4ner.stages.pool_evidence import goes_by_mean, pool_spans, stream_mix
+from el4ner.stages.views import merged
 from el4ner.types import (
     DocumentAnswers,
     DocumentCandidates,
@@ -143,6 +145,8 @@ class Combiner:
             SentenceTypes(item.sentence, item.demonstrations, spans)
             for item, spans in zip(first.sentences, typed, strict=True)
         )
+        if self._settings.method.one_sense:
+            sentences = with_one_sense(sentences, len(context.labels))
         return DocumentTypes(first.document, manifest, sentences, _usage(ordered))
 
     @property
@@ -168,14 +172,25 @@ class Combiner:
 
     @staticmethod
     def _union(parts: Sequence[SentenceCandidates], expected: Sequence[str]) -> SentenceCandidates:
-        proposers: dict[Span, dict[str, None]] = {}
+        union: dict[Span, SpanCandidate] = {}
         for part in parts:
             for candidate in part.candidates:
-                proposers.setdefault(candidate.span, {}).update(dict.fromkeys(candidate.proposed_by))
-        place = {name: number for number, name in enumerate((CHUNKS, LEXICON, *expected))}
+                known = union.get(candidate.span)
+                union[candidate.span] = candidate if known is None else merged(known, candidate)
+        # Who reads boundaries leaves out what hardly is an entity; the others propose it all the same.
+        if any(candidate.boundary is not None for candidate in union.values()):
+            union = {
+                span: candidate
+                for span, candidate in union.items()
+                if candidate.boundary is not None or not {CHUNKS, LEXICON}.issuperset(candidate.proposed_by)
+            }
+        place = {name: number for number, name in enumerate((BOUNDARIES, CHUNKS, LEXICON, *expected))}
         candidates = tuple(
-            SpanCandidate(span, tuple(sorted(names, key=lambda name: place.get(name, len(place)))))
-            for span, names in sorted(proposers.items())
+            replace(
+                candidate,
+                proposed_by=tuple(sorted(candidate.proposed_by, key=lambda name: place.get(name, len(place)))),
+            )
+            for _, candidate in sorted(union.items())
         )
         dropped = sum(part.dropped for part in parts)
         return SentenceCandidates(parts[0].sentence, parts[0].demonstrations, candidates, dropped)
@@ -189,7 +204,7 @@ class Combiner:
         weighing = self._weighings.get(pool.name)
         if weighing is None:
             spans = pool_spans(self._contexts[pool.name])
-            weighing = Weighing(pool.name, spans, self._folder, even=method.weights == "even")
+            weighing = Weighing(pool.name, self._folder, even=method.weights == "even")
             self._weighings[pool.name] = weighing
             self._mixes[pool.name] = stream_mix(pool, spans, self._settings.method)
         weighed = weighing.of(said.speakers, expected)
@@ -283,6 +298,8 @@ def _manifest(
             members.setdefault(name, fingerprint)
     missing = tuple(name for name in expected if name not in heard)
     answered = {name: members[name] for name in expected if name in members and name not in missing}
+    if evidence is None:  # of extraction, by who reads boundaries
+        evidence = next((part.manifest.evidence for _, part in parts if part.manifest.evidence is not None), None)
     return replace(parts[0][1].manifest, members=answered, evidence=evidence, missing_members=missing)
 
 

@@ -12,6 +12,7 @@ from el4ner.errors import DocumentError
 from el4ner.evidence import Evidence
 from el4ner.pools.pool import Pool
 from el4ner.prompts import PromptSet
+from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.text.atoms import AtomGate
 from el4ner.text.chunks import chunks
 from el4ner.text.white_space import as_read
@@ -39,6 +40,8 @@ class StageContext:
     settings: MethodSettings
     evidence: Evidence | None = None
     """What the scored mode classifies by; None: by the mean of the members' answers in context."""
+    proposer: BoundaryProposer | None = None
+    """Who proposes spans by the states of words; None: nobody does."""
     _shown: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False)
     _rendered: dict[tuple[str, tuple[int, ...], str], Prompt] = field(default_factory=dict, compare=False)
 

@@ -1,7 +1,8 @@
 """Stage 2: span extraction. Every member lists spans; the result is the union (arXiv 2505.23038, section 3.2).
 
-``scored`` mode departs from the paper: a chunker proposes as well, or alone (``method.proposals``), so every proposal
-is a substring of the input and costs nothing; the classifier's ``none`` does the rest.
+``scored`` mode departs from the paper (``method.proposals``): a chunker and the pool's own surfaces propose, and one
+member by its hidden states of the words (:mod:`el4ner.proposing`), which also leaves out what of the others' proposals
+hardly is an entity. So every proposal is a substring of the input, and the classifier's ``none`` does the rest.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ from el4ner.config import MethodSettings
 from el4ner.engines import checks
 from el4ner.engines.base import Engine, GenerateRequest
 from el4ner.errors import DocumentError
+from el4ner.evidence import BOUNDARIES
 from el4ner.pools.pool import Pool, PoolSentence
+from el4ner.proposing.boundary_proposer import Proposed
 from el4ner.stages.answers import parse_spans
 from el4ner.stages.context import STOP, StageContext
 from el4ner.text.atoms import AtomGate
@@ -32,6 +35,7 @@ __all__ = [
     "cheap_proposals",
     "check_spans",
     "extract",
+    "pool_proposals",
     "propose",
     "without_parts_of_atoms",
 ]
@@ -57,13 +61,17 @@ def extract(
     dropped = [0] * len(batch)
     usage = Usage()
     proposers = proposers_of(context)
-    for item, proposed in zip(batch, proposals, strict=True):
-        if CHUNKS in proposers:
-            for chunk in chunks(item.sentence.text, context.pool.text_kind):
-                proposed[chunk.span] = [CHUNKS]
-        if LEXICON in proposers:
-            for span in context.pool.lexicon.find(item.sentence.text):
-                proposed.setdefault(span, []).append(LEXICON)
+    cheap = [_cheap(item.sentence.text, context) for item in batch]
+    boundaries: list[dict[Span, float]] = [{} for _ in batch]
+    if context.proposer is not None:
+        boundaries, usage = context.proposer.propose([item.sentence.text for item in batch], cheap)
+    for said, likely, proposed in zip(cheap, boundaries, proposals, strict=True):
+        for span in likely:
+            proposed[span] = [BOUNDARIES]
+        for name, spans in ((CHUNKS, said.chunked), (LEXICON, said.in_lexicon)):
+            for span in spans:
+                if context.proposer is None or span in likely:
+                    proposed.setdefault(span, []).append(name)
     if "models" in proposers:
         for engine in engines:
             answers, used = _generate(batch, engine, context)
@@ -81,17 +89,31 @@ def extract(
         SentenceCandidates(
             sentence=item.sentence,
             demonstrations=item.demonstrations,
-            candidates=_candidates(item.sentence.text, proposed, context.pool),
+            candidates=_candidates(item.sentence.text, proposed, likely, context.pool),
             dropped=missed,
         )
-        for item, proposed, missed in zip(batch, proposals, dropped, strict=True)
+        for item, proposed, likely, missed in zip(batch, proposals, boundaries, dropped, strict=True)
     ], usage
 
 
-def _candidates(text: str, proposed: Mapping[Span, list[str]], pool: Pool) -> tuple[SpanCandidate, ...]:
+def _cheap(text: str, context: StageContext) -> Proposed:
+    """What the proposers that are no model say of a sentence of the stream."""
+    proposers = proposers_of(context)
+    return Proposed(
+        [chunk.span for chunk in chunks(text, context.pool.text_kind)] if CHUNKS in proposers else [],
+        context.pool.lexicon.find(text) if LEXICON in proposers else [],
+    )
+
+
+def _candidates(
+    text: str, proposed: Mapping[Span, list[str]], likely: Mapping[Span, float], pool: Pool
+) -> tuple[SpanCandidate, ...]:
     """What everybody proposed and is considered. The chunker's are the first to go."""
     named = {span for span, names in proposed.items() if names != [CHUNKS]}
-    return tuple(SpanCandidate(span, tuple(proposed[span])) for span in _considered(text, proposed, pool, first=named))
+    return tuple(
+        SpanCandidate(span, tuple(proposed[span]), likely.get(span))
+        for span in _considered(text, proposed, pool, first=named)
+    )
 
 
 def _considered(text: str, proposed: Iterable[Span], pool: Pool, *, first: Collection[Span]) -> list[Span]:
@@ -133,11 +155,16 @@ def check_spans(count: int, method: MethodSettings) -> None:
 
 
 def proposers_of(context: StageContext) -> tuple[str, ...]:
-    """Who proposes spans: in paper mode the models alone, whatever ``method.proposals`` says."""
-    return ("models",) if context.settings.mode is Mode.PAPER else context.settings.proposals
+    """Who proposes spans: in paper mode the models alone, whatever ``method.proposals`` says. Where nobody would, since
+    no member shows its states (or the pool is too small), the chunker does."""
+    if context.settings.mode is Mode.PAPER:
+        return ("models",)
+    if context.proposer is None and set(context.settings.proposals) == {BOUNDARIES}:
+        return (CHUNKS,)
+    return context.settings.proposals
 
 
-def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span]]:
+def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], Proposed]:
     """What the proposers that are no model find in a sentence of the pool itself, as if it were not in the pool: a
     surface that only this sentence has (or a copy of it) is not in the lexicon. Offsets are the sentence's.
 
@@ -150,11 +177,11 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
         )
     seen = Counter(surface for in_sentence in surfaces.values() for surface in in_sentence)
 
-    def of(sentence: PoolSentence) -> list[Span]:
-        proposed: set[Span] = set()
+    def of(sentence: PoolSentence) -> Proposed:
+        chunked: set[Span] = set()
         labelled: set[Span] = set()
         if CHUNKS in proposers:
-            proposed.update(chunk.span for chunk in chunks(sentence.text, context.pool.text_kind))
+            chunked.update(chunk.span for chunk in chunks(sentence.text, context.pool.text_kind))
         if LEXICON in proposers:
             here = surfaces[sentence.text]
             # Found as it is written, or by a surface in lower case, which is found in any.
@@ -163,7 +190,23 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span
                 for span in context.pool.lexicon.find(sentence.text)
                 if any(seen[form] > (form in here) for form in _forms(span.text))
             )
-        return _considered(sentence.text, proposed | labelled, context.pool, first=labelled)
+        return Proposed(chunked, labelled)
+
+    return of
+
+
+def pool_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span]]:
+    """The candidates of a sentence of the pool itself, as if it were not in the pool. Offsets are the sentence's."""
+    cheap = cheap_proposals(context)
+
+    def of(sentence: PoolSentence) -> list[Span]:
+        chunked, labelled = cheap(sentence)
+        proposed = {*chunked, *labelled}
+        if context.proposer is not None:
+            places = context.proposer.left_out.get(sentence.text, {})
+            proposed = {Span(start, end, sentence.text[start:end]) for start, end in places}
+            labelled = proposed.difference(chunked).union(proposed.intersection(labelled))
+        return _considered(sentence.text, proposed, context.pool, first=labelled)
 
     return of
 

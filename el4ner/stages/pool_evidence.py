@@ -6,25 +6,46 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from el4ner.config import MethodSettings, Settings
 from el4ner.engines.base import Engine, Prompt, StateEngine
-from el4ner.evidence import Calibration, Evidence, InContextSource, Source, StateSource, even_calibration
+from el4ner.evidence import (
+    BoundarySource,
+    Calibration,
+    Evidence,
+    InContextSource,
+    Source,
+    StateSource,
+    even_calibration,
+)
+from el4ner.evidence.calibration import ENOUGH_SENTENCES
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
 from el4ner.evidence.priors import pool_mix
 from el4ner.evidence.sources import Ask, StateKind
-from el4ner.evidence.span_memory import PoolSpans, SpanMemory
+from el4ner.evidence.span_memory import PoolSpans, SpanMemory, chosen_sentences
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.models.locking import exclusive
 from el4ner.models.progress import Progress
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
+from el4ner.proposing.boundary_proposer import BoundaryProposer, KnownSentence
+from el4ner.proposing.word_reader import WordReader
 from el4ner.retrieval import Retriever, SentenceTransformerEmbedder
 from el4ner.stages.context import StageContext
-from el4ner.stages.extract import cheap_proposals
+from el4ner.stages.extract import cheap_proposals, pool_proposals
 from el4ner.stages.in_context import type_scores
 from el4ner.types import Mode
 
-__all__ = ["goes_by_mean", "make_evidence", "make_sources", "pool_spans", "shows_demonstrations", "stream_mix"]
+__all__ = [
+    "goes_by_mean",
+    "make_evidence",
+    "make_proposers",
+    "make_sources",
+    "pool_spans",
+    "shows_demonstrations",
+    "stream_mix",
+]
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +59,7 @@ def make_evidence(
     embedder: SentenceTransformerEmbedder | None,
     folder: Path,
     progress: Progress,
+    proposers: Mapping[str, BoundaryProposer],
     fresh: bool = False,
 ) -> dict[str, Evidence]:
     """The evidence of every pool, by name: none in paper mode, and none where no encoder shows states and nothing asks
@@ -56,7 +78,7 @@ def make_evidence(
     prompts = PromptSet(method.prompt_version)
     by_pool = {}
     for name, pool in pools.items():
-        context = StageContext(pool, prompts, method)
+        context = StageContext(pool, prompts, method, proposer=proposers.get(name))
         spans = pool_spans(context)
         kinds = len(pool.types) + 1
         # Workers that start together would all read the same pool: the first one does, the others find its files.
@@ -83,6 +105,7 @@ def make_sources(
     embedder: SentenceTransformerEmbedder | None,
     folder: Path,
     progress: Progress,
+    proposers: Mapping[str, BoundaryProposer],
 ) -> dict[str, list[Source]]:
     """The sources of every pool, by name, for members that answer in a process of their own: as :func:`make_evidence`
     has them, without weights. Where types go by the mean of the answers in context, members answer in context. There
@@ -93,7 +116,7 @@ def make_sources(
     prompts = PromptSet(method.prompt_version)
     by_pool = {}
     for name, pool in pools.items():
-        context = StageContext(pool, prompts, method)
+        context = StageContext(pool, prompts, method, proposer=proposers.get(name))
         with exclusive(folder / f"{pool.fingerprint}.lock"):
             spans = pool_spans(context)
             by_pool[name] = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
@@ -122,18 +145,21 @@ def _sources(
     folder: Path,
     progress: Progress,
 ) -> list[Source]:
-    """Sources by hidden states first, then those that answer in context, both in the ensemble's order."""
+    """What extraction found first, then sources by hidden states, then those that answer in context, both in the
+    ensemble's order."""
     method, pool = settings.method, context.pool
     by_states = _state_kinds(method)
     members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
     sources: list[Source] = []
+    if context.proposer is not None:
+        sources.append(_boundary_source(context.proposer, spans, len(pool.types) + 1))
     for encoder in _encoders(settings, members, embedder, context) if by_states else ():
         label = f"reading the spans of pool {pool.name} with {encoder.name}"
         memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
         sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states))
     for name, engine in engines.items():
         if _speaks_in_context(method, engine):
-            fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint}"
+            fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint} {spans.fingerprint}"
             sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
     return sources
 
@@ -156,7 +182,60 @@ def _speaks_in_context(method: MethodSettings, engine: Engine) -> bool:
 
 def pool_spans(context: StageContext) -> PoolSpans:
     """The spans that a pool's evidence is made from: whoever judges the pool's own sentences has to take the same."""
-    return PoolSpans.of(context.pool, cheap_proposals(context), max_chars=context.settings.max_sentence_chars)
+    return PoolSpans.of(context.pool, pool_proposals(context), max_chars=context.settings.max_sentence_chars)
+
+
+def _boundary_source(proposer: BoundaryProposer, spans: PoolSpans, kinds: int) -> BoundarySource:
+    left_out = [
+        proposer.left_out.get(text, {}).get((span.start, span.end), np.nan)
+        for text, in_sentence in zip(spans.texts, spans.spans, strict=True)
+        for span in in_sentence
+    ]
+    return BoundarySource(f"{proposer.fingerprint} {spans.fingerprint}", np.asarray(left_out), kinds)
+
+
+def make_proposers(
+    settings: Settings, engines: Mapping[str, Engine], pools: Mapping[str, Pool], *, folder: Path, progress: Progress
+) -> dict[str, BoundaryProposer]:
+    """Who proposes spans by the states of words, by the pool's name: none where no member shows them, of a pool that
+    says too little, and for log lines, whose parts are told by their forms.
+
+    Reads each pool's words, where ``folder`` has not what was solved of them.
+    """
+    engine = engines.get(settings.proposer or "")
+    if not isinstance(engine, StateEngine):
+        return {}
+    method = settings.method
+    prompts = PromptSet(method.prompt_version)
+    proposers = {}
+    for name, pool in pools.items():
+        context = StageContext(pool, prompts, method)
+        sentences = _known_sentences(context)
+        if pool.text_kind == "log" or len(sentences) < ENOUGH_SENTENCES:
+            continue
+        if not any(sentence.entities for sentence in sentences):
+            continue
+        reader = WordReader(engine, _prompt(engine, context), _again(context), version=_shown(context))
+        label = f"reading the words of pool {name} with {engine.name}"
+        with exclusive(folder / f"{pool.fingerprint}.lock"):
+            proposers[name] = BoundaryProposer.open(sentences, reader, folder, label=label, progress=progress)
+    return proposers
+
+
+def _known_sentences(context: StageContext) -> list[KnownSentence]:
+    """The sentences that evidence is made from, each text once."""
+    cheap = cheap_proposals(context)
+    known: dict[str, KnownSentence] = {}
+    for index in chosen_sentences(context.pool):
+        sentence = context.pool.sentences[index]
+        if len(sentence.text) <= context.settings.max_sentence_chars and sentence.text not in known:
+            places = tuple((span.start, span.end) for span, _ in sentence.spans)
+            known[sentence.text] = KnownSentence(sentence.text, places, cheap(sentence))
+    return list(known.values())
+
+
+def _again(context: StageContext) -> Callable[[str], str]:
+    return lambda text: context.prompts.block("scored", "user", demonstrations=(), sentence=text)
 
 
 def stream_mix(pool: Pool, spans: PoolSpans, method: MethodSettings) -> StreamMix:

@@ -36,6 +36,7 @@ __all__ = [
     "candidates_apart",
     "candidates_in",
     "entities_in",
+    "merged",
     "original_candidates",
     "sentence_apart",
     "sentences_apart",
@@ -77,16 +78,14 @@ def sentence_apart(item: SentenceCandidates, view: CleanText) -> SentenceCandida
     """A sentence and its candidates in the clean text, apart. They stay in the original text where one of them is not
     in the clean text (another version may have proposed it), since each has to be answered for."""
     sentence, spans = _apart(item.sentence, [candidate.span for candidate in item.candidates], view)
-    candidates = tuple(
-        SpanCandidate(span, candidate.proposed_by) for span, candidate in zip(spans, item.candidates, strict=True)
-    )
+    candidates = tuple(replace(candidate, span=span) for span, candidate in zip(spans, item.candidates, strict=True))
     return SentenceCandidates(sentence, item.demonstrations, candidates, item.dropped)
 
 
 def _typed_apart(item: SentenceTypes, view: CleanText) -> SentenceTypes:
     sentence, spans = _apart(item.sentence, [typed.candidate.span for typed in item.typed], view)
     typed = tuple(
-        replace(typed, candidate=SpanCandidate(span, typed.candidate.proposed_by))
+        replace(typed, candidate=replace(typed.candidate, span=span))
         for span, typed in zip(spans, item.typed, strict=True)
     )
     return SentenceTypes(sentence, item.demonstrations, typed)
@@ -131,10 +130,7 @@ def candidates_in(item: SegmentedDocument, answers: Sequence[SentenceCandidates]
         SentenceCandidates(
             sentence,
             answer.demonstrations,
-            tuple(
-                SpanCandidate(_moved(candidate.span, sentence.start), candidate.proposed_by)
-                for candidate in answer.candidates
-            ),
+            tuple(replace(candidate, span=_moved(candidate.span, sentence.start)) for candidate in answer.candidates),
             answer.dropped,
         )
         for sentence, answer in zip(item.sentences, answers, strict=True)
@@ -148,20 +144,28 @@ def original_candidates(sentence: SentenceCandidates, view: CleanText) -> Senten
     between separators: no span holds one."""
     if view.is_original:
         return sentence
-    proposed: dict[Span, dict[str, None]] = {}
+    proposed: dict[Span, SpanCandidate] = {}
     for candidate in sentence.candidates:
         stretches = view.stretches(candidate.span.start, candidate.span.end)
         for start, end in stretches:
             span = Span(start, end, view.original[start:end])
             if len(stretches) > 1 and span.text.lower() in function_words():
                 continue
-            proposed.setdefault(span, {}).update(dict.fromkeys(candidate.proposed_by))
+            known = proposed.get(span)
+            proposed[span] = replace(candidate, span=span) if known is None else merged(known, candidate)
     start, end = view.outside(sentence.sentence.start, sentence.sentence.end)
     return replace(
         sentence,
         sentence=Sentence(start, end, view.original[start:end]),
-        candidates=tuple(SpanCandidate(span, tuple(names)) for span, names in sorted(proposed.items())),
+        candidates=tuple(candidate for _, candidate in sorted(proposed.items())),
     )
+
+
+def merged(candidate: SpanCandidate, again: SpanCandidate) -> SpanCandidate:
+    """The same span, by whoever proposed it; the larger probability counts."""
+    proposed_by = tuple(dict.fromkeys((*candidate.proposed_by, *again.proposed_by)))
+    known = [value for value in (candidate.boundary, again.boundary) if value is not None]
+    return SpanCandidate(candidate.span, proposed_by, max(known, default=None))
 
 
 def types_in(item: DocumentCandidates, answers: Sequence[SentenceTypes]) -> list[SentenceTypes]:

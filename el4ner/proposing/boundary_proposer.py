@@ -1,0 +1,209 @@
+"""Spans of a sentence that are likely to be entities, by a member's states and by what the cheap proposers say."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import zipfile
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+import orjson
+
+from el4ner.evidence.judges import Floats
+from el4ner.models.files import written_atomically
+from el4ner.models.progress import NO_PROGRESS, Progress
+from el4ner.proposing.boundary_probe import BoundaryProbe, questions_of
+from el4ner.proposing.span_rule import SpanRule, features_of
+from el4ner.proposing.word_reader import WordReader, Words
+from el4ner.text.white_space import may_be_a_name
+from el4ner.types import Span, Usage
+
+__all__ = ["FLOOR", "BoundaryProposer", "KnownSentence", "Proposed"]
+
+FLOOR: Final = 0.006
+"""The least probability of a proposal. Chosen on development splits: about as many candidates as the chunker and the
+lexicon gave alone, of which it drops half."""
+_FORMAT: Final = 1
+_BATCH: Final = 16
+_DIGITS: Final = 5
+log = logging.getLogger(__name__)
+
+Place = tuple[int, int]
+
+
+class Proposed(NamedTuple):
+    """What the cheap proposers say of a text."""
+
+    chunked: Collection[Span]
+    in_lexicon: Collection[Span]
+
+
+class KnownSentence(NamedTuple):
+    """A pool sentence: its text, where entities are, and what the cheap proposers say of it as if it were new."""
+
+    text: str
+    entities: tuple[Place, ...]
+    proposed: Proposed
+
+
+@dataclass(frozen=True, eq=False)
+class BoundaryProposer:
+    """``left_out`` maps each pool sentence's text to what is proposed in it by a probe that never saw it, with
+    probabilities."""
+
+    reader: WordReader
+    probe: BoundaryProbe
+    rule: SpanRule
+    left_out: Mapping[str, Mapping[Place, float]]
+    fingerprint: str
+
+    def propose(self, texts: Sequence[str], proposed: Sequence[Proposed]) -> tuple[list[dict[Span, float]], Usage]:
+        """For each text its proposals, and how likely each is an entity: those of :data:`FLOOR` or more. No more than
+        there are words: the likeliest."""
+        read, usage = self.reader.read(texts)
+        found = []
+        for text, (words, states), cheap in zip(texts, read, proposed, strict=True):
+            likely = _probabilities(words, self.probe.log_odds(states), cheap, self.rule)
+            found.append({Span(*place, text[slice(*place)]): share for place, share in _chosen(text, words, likely)})
+        return found, usage
+
+    @classmethod
+    def open(
+        cls,
+        sentences: Sequence[KnownSentence],
+        reader: WordReader,
+        folder: Path,
+        *,
+        label: str,
+        progress: Progress = NO_PROGRESS,
+    ) -> BoundaryProposer:
+        """From its file in ``folder``, or read and solved now and written there. A damaged file is made anew.
+
+        ``sentences``: of different texts, with at least one word and one entity in all.
+        """
+        content = [[sentence.text, sentence.entities, *map(_places, sentence.proposed)] for sentence in sentences]
+        key = hashlib.sha256(orjson.dumps([_FORMAT, reader.fingerprint, FLOOR, content])).hexdigest()[:24]
+        path = folder / f"boundaries-{key}.npz"
+        try:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                arrays = {name: np.asarray(stored[name]) for name in _ARRAYS}
+        except FileNotFoundError:
+            arrays = {}
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+            log.warning("the boundaries of a pool are damaged and are read anew", extra={"path": str(path)})
+            log.debug("damaged boundaries: %s", error)
+            arrays = {}
+        if not arrays:
+            arrays = _solved(sentences, _read(sentences, reader, label, progress))
+            with written_atomically(path) as out:
+                np.savez(out, allow_pickle=False, **arrays)
+        left_out: dict[str, dict[Place, float]] = {sentence.text: {} for sentence in sentences}
+        rows = zip(*(arrays[name].tolist() for name in ("sentence", "start", "end", "probability")), strict=True)
+        for sentence, start, end, probability in rows:
+            left_out[sentences[sentence].text][start, end] = probability
+        probe = BoundaryProbe(arrays["centre"], arrays["scale"], arrays["weights"], arrays["offsets"])
+        rule = SpanRule(tuple(arrays["rule"][:-1].tolist()), float(arrays["rule"][-1]))
+        return cls(reader, probe, rule, left_out, key)
+
+
+_ARRAYS: Final = (
+    *("centre", "scale", "weights", "offsets", "rule"),
+    *("sentence", "start", "end", "probability"),
+)
+
+
+def _read(sentences: Sequence[KnownSentence], reader: WordReader, label: str, progress: Progress) -> list[Words]:
+    progress.start(label, len(sentences))
+    # Sentences of similar length together, so that passes are filled evenly.
+    order = sorted(range(len(sentences)), key=lambda index: len(sentences[index].text))
+    read: dict[int, Words] = {}
+    for first in range(0, len(order), _BATCH):
+        batch = order[first : first + _BATCH]
+        read.update(zip(batch, reader.read([sentences[index].text for index in batch])[0], strict=True))
+        progress.advance(len(batch))
+    progress.done()
+    return [read[index] for index in range(len(sentences))]
+
+
+def _solved(sentences: Sequence[KnownSentence], read: Sequence[Words]) -> dict[str, Floats]:
+    """The arrays of the file."""
+    answers = [questions_of(words, sentence.entities) for sentence, (words, _) in zip(sentences, read, strict=True)]
+    with_words = [index for index, (words, _) in enumerate(read) if words]
+    probe, odds = BoundaryProbe.of([read[index][1] for index in with_words], [answers[index] for index in with_words])
+    features, right = [], []
+    for index, log_odds in zip(with_words, odds, strict=True):
+        words, sentence = read[index][0], sentences[index]
+        spans = features_of(log_odds, *_by_words(words, sentence.proposed))
+        entities = set(sentence.entities)
+        features.append(spans.features)
+        right += [
+            (words[first][0], words[last][1]) in entities
+            for first, last in zip(spans.first.tolist(), spans.last.tolist(), strict=True)
+        ]
+    rule = SpanRule.of(np.concatenate(features), np.asarray(right, dtype=np.bool_))
+    rows: list[tuple[int, int, int, float]] = []
+    for index, log_odds in zip(with_words, odds, strict=True):
+        words, sentence = read[index][0], sentences[index]
+        likely = _probabilities(words, log_odds, sentence.proposed, rule)
+        rows += [(index, *place, share) for place, share in sorted(_chosen(sentence.text, words, likely))]
+    numbers = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
+    return {
+        "centre": probe.centre,
+        "scale": probe.scale,
+        "weights": probe.weights,
+        "offsets": probe.offsets,
+        "rule": np.asarray([*rule.weights, rule.offset]),
+        "sentence": numbers[:, 0].astype(np.int64),
+        "start": numbers[:, 1].astype(np.int64),
+        "end": numbers[:, 2].astype(np.int64),
+        "probability": numbers[:, 3],
+    }
+
+
+def _probabilities(words: Sequence[Place], log_odds: Floats, proposed: Proposed, rule: SpanRule) -> dict[Place, float]:
+    """Of all that may be a span. What a cheap proposer says stands for the words that it touches."""
+    if not words:
+        return {}
+    chunked, in_lexicon = _by_words(words, proposed)
+    spans = features_of(log_odds, chunked, in_lexicon)
+    odds = np.clip(rule.log_odds(spans.features).astype(np.float64), -30, 30)
+    shares = np.round(1 / (1 + np.exp(-odds)), _DIGITS).clip(10.0**-_DIGITS, 1 - 10.0**-_DIGITS).tolist()
+    pairs = list(zip(spans.first.tolist(), spans.last.tolist(), strict=True))
+    likely = {(words[first][0], words[last][1]): share for (first, last), share in zip(pairs, shares, strict=True)}
+    by_words = dict(zip(pairs, shares, strict=True))
+    for span in (*proposed.chunked, *proposed.in_lexicon):
+        likely[span.start, span.end] = by_words[_touched(words, span)]
+    return likely
+
+
+def _chosen(text: str, words: Sequence[Place], likely: Mapping[Place, float]) -> list[tuple[Place, float]]:
+    """The likeliest, no more than there are words, that are one name by their white space."""
+    ordered = sorted(likely.items(), key=lambda item: (-item[1], item[0]))
+    kept: list[tuple[Place, float]] = []
+    for place, share in ordered:
+        if share < FLOOR or len(kept) >= len(words):
+            break
+        if may_be_a_name(text[slice(*place)]):
+            kept.append((place, share))
+    return kept
+
+
+def _by_words(words: Sequence[Place], proposed: Proposed) -> tuple[set[Place], set[Place]]:
+    chunked, in_lexicon = ({_touched(words, span) for span in spans} for spans in proposed)
+    return chunked, in_lexicon
+
+
+def _touched(words: Sequence[Place], span: Span) -> Place:
+    """The first and the last word that a span touches."""
+    first = bisect_right(words, span.start, key=lambda word: word[1])
+    last = bisect_left(words, span.end, key=lambda word: word[0]) - 1
+    return min(first, len(words) - 1), max(min(first, len(words) - 1), last)
+
+
+def _places(spans: Collection[Span]) -> list[Place]:
+    return sorted((span.start, span.end) for span in spans)
