@@ -162,6 +162,7 @@ KINDS: dict[str, tuple[dict[str, Make], dict[str, Any], Any]] = {
     "the mean of answers in context": ({"a": answers, "b": answers, "c": answers}, {}, None),
     "no kind of evidence": ({"a": shows, "b": answers}, {"evidence": []}, None),
     "states": ({"a": shows, "b": shows, "c": shows}, {}, None),
+    "states, one sense a document": ({"a": shows, "b": shows}, {"one_sense": True}, None),
     "states, even": ({"a": shows, "b": shows}, {"weights": "even"}, None),
     "states, and a member without": ({"a": answers, "b": shows, "c": shows}, {}, None),
     "states and answers in context": (
