@@ -1,7 +1,7 @@
 """An engine that reads each text once, for evaluations with many pools of the same types.
 
-Such pools' prompts are the same, so the hidden states of a sentence's spans are too: of a span that another pool made
-the engine read, the states are known.
+Such pools' prompts are the same, so the hidden states of a sentence's words and spans are too: of those that another
+pool made the engine read, the states are known.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from el4ner.types import Usage
 
 __all__ = ["RememberedStates", "remembering"]
 
+Asked = tuple[str, tuple[int, ...]]
+"""A tail, and the ends in it whose states are wanted."""
 MOST_BYTES: Final = 1 << 30
 """Of states that are kept, for each engine. Those that were not asked for longest are forgotten first."""
 
@@ -54,7 +56,7 @@ class RememberedStates:
         self._engine = engine
         self._most_bytes = most_bytes
         self._bytes = 0
-        self._known: OrderedDict[Prompt, dict[str, States]] = OrderedDict()
+        self._known: OrderedDict[Prompt, dict[Asked, States]] = OrderedDict()
 
     @property
     def name(self) -> str:
@@ -89,23 +91,22 @@ class RememberedStates:
         return self._engine.score(requests)
 
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
-        """The engine is asked for the tails that it has not read behind their prompt, in one call."""
-        unknown = [
-            replace(request, tails=new)
-            for request in requests
-            if (new := tuple(tail for tail in request.tails if tail not in self._known.get(request.prompt, {})))
-        ]
+        """The engine is asked for the tails that it has not read behind their prompt (or not at these places), in one
+        call."""
+        unknown = [new for request in requests if (new := self._unknown(request)).tails]
         used: dict[int, Usage] = {}
-        read: dict[Prompt, dict[str, States]] = {}
+        read: dict[Prompt, dict[Asked, States]] = {}
         for request, result in zip(unknown, checks.states(self._engine, unknown) if unknown else [], strict=True):
-            read.setdefault(request.prompt, {}).update(zip(request.tails, result.states, strict=True))
+            of_tails = np.split(result.states, np.cumsum([len(ends) for ends in request.ends])[:-1])
+            asked = zip(request.tails, request.ends, strict=True)
+            read.setdefault(request.prompt, {}).update(zip(asked, of_tails, strict=True))
             used[id(request.prompt)] = used.get(id(request.prompt), Usage()) + result.usage
         results = []
         for request in requests:
             known = {**self._known.get(request.prompt, {}), **read.get(request.prompt, {})}
-            states = np.asarray([known[tail] for tail in request.tails], dtype=np.float32)
-            shape = (len(request.tails), LAYERS, self.hidden_size)
-            results.append(StateResult(states.reshape(shape), used.pop(id(request.prompt), Usage())))
+            of_tails = [known[asked] for asked in zip(request.tails, request.ends, strict=True)]
+            states = np.concatenate([np.zeros((0, LAYERS, self.hidden_size), np.float32), *of_tails])
+            results.append(StateResult(states, used.pop(id(request.prompt), Usage())))
         for prompt in dict.fromkeys(request.prompt for request in requests):
             self._keep(prompt, read.get(prompt, {}))
         return results
@@ -116,7 +117,19 @@ class RememberedStates:
         self._bytes = 0
         self._engine.close()
 
-    def _keep(self, prompt: Prompt, read: dict[str, States]) -> None:
+    def _unknown(self, request: StateRequest) -> StateRequest:
+        """The part of it that was never read."""
+        known = self._known.get(request.prompt, {})
+        new = [
+            number for number, asked in enumerate(zip(request.tails, request.ends, strict=True)) if asked not in known
+        ]
+        return replace(
+            request,
+            tails=tuple(request.tails[number] for number in new),
+            marks=tuple(request.marks[number] for number in new) if request.marks else (),
+        )
+
+    def _keep(self, prompt: Prompt, read: dict[Asked, States]) -> None:
         self._known.setdefault(prompt, {}).update(read)
         self._known.move_to_end(prompt)
         self._bytes += sum(states.nbytes for states in read.values())

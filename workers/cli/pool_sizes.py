@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import textwrap
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,13 @@ from workers.cli.settings import work_offline_if_local
 
 if TYPE_CHECKING:
     from el4ner.config import Settings
+    from el4ner.engines.base import Engine
     from el4ner.evaluation import Dataset, EvaluationResult
     from el4ner.evaluation.learning_curve import LearningCurve
     from el4ner.evaluation.pool_subsets import PoolSubset
+    from el4ner.retrieval import SentenceTransformerEmbedder
 
-__all__ = ["FOLDER", "measure", "refuse_for_one_run", "show"]
+__all__ = ["FOLDER", "measure", "measure_with", "refuse_for_one_run", "show"]
 
 FOLDER = "learning-curves"
 """Inside the cache folder: records and evidence of parts of pools. Its records' seconds are of sentences that were
@@ -38,14 +41,10 @@ def measure(
 ) -> LearningCurve:
     """One pipeline for each subset. They share the models, and what the models have read."""
     work_offline_if_local(settings)
-    from el4ner.evaluation import evaluate
-    from el4ner.evaluation.learning_curve import learning_curve
     from el4ner.evaluation.remembered_states import remembering
-    from el4ner.evaluation.store import FOLDER as RECORDS
-    from el4ner.loader import load_models, pipeline_from
+    from el4ner.loader import load_models
     from el4ner.models.prepare import default_cache_dir
 
-    folder = default_cache_dir() / FOLDER
     with (
         TerminalProgress() as progress,
         load_models(settings, cache_dir=default_cache_dir(), progress=progress) as (
@@ -53,31 +52,48 @@ def measure(
             embedder,
         ),
     ):
-        engines = {name: remembering(engine) for name, engine in engines.items()}
+        remembered = {name: remembering(engine) for name, engine in engines.items()}
+        return measure_with(settings, remembered, embedder, dataset, subsets, batch, progress, fresh=fresh)
 
-        def run(part: Dataset) -> EvaluationResult:
-            pipeline = pipeline_from(
-                settings,
-                engines,
-                {part.pool.name: part.pool},
-                embedder,
-                demonstrations="shown",
-                cache_dir=folder,
-                progress=progress,
+
+def measure_with(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    embedder: SentenceTransformerEmbedder | None,
+    dataset: Dataset,
+    subsets: list[PoolSubset],
+    batch: int,
+    progress: TerminalProgress,
+    *,
+    fresh: bool,
+) -> LearningCurve:
+    """As :func:`measure`, with models that are there already."""
+    from el4ner.evaluation import evaluate
+    from el4ner.evaluation.learning_curve import learning_curve
+    from el4ner.evaluation.store import FOLDER as RECORDS
+    from el4ner.loader import pipeline_from
+    from el4ner.models.prepare import default_cache_dir
+
+    folder = default_cache_dir() / FOLDER
+
+    def run(part: Dataset) -> EvaluationResult:
+        pools = {part.pool.name: part.pool}
+        pipeline = pipeline_from(
+            settings, engines, pools, embedder, demonstrations="shown", cache_dir=folder, progress=progress
+        )
+        label = f"{part.name} {part.split}, {len(part.pool.sentences)} labelled sentences"
+        with Counter(label, len(part.sentences)) as counter:
+            return evaluate(
+                part,
+                pipeline,
+                clock=time.perf_counter,
+                batch_size=batch,
+                progress=counter.advance,
+                cache=folder / RECORDS,
+                fresh=fresh,
             )
-            label = f"{part.name} {part.split}, {len(part.pool.sentences)} labelled sentences"
-            with Counter(label, len(part.sentences)) as counter:
-                return evaluate(
-                    part,
-                    pipeline,
-                    clock=time.perf_counter,
-                    batch_size=batch,
-                    progress=counter.advance,
-                    cache=folder / RECORDS,
-                    fresh=fresh,
-                )
 
-        return learning_curve(dataset, subsets, run)
+    return learning_curve(dataset, subsets, run)
 
 
 def show(curve: LearningCurve) -> None:

@@ -152,6 +152,8 @@ def test_states_are_read_once_and_are_the_engines() -> None:
         [StateRequest(TWO, ("x",)), StateRequest(ONE, ("y", "z"))],
         [StateRequest(ONE, ("z", "x")), StateRequest(TWO, ("x",))],
         [StateRequest(ONE, ("new", "newer")), StateRequest(ONE, ("newer", "x"))],
+        [StateRequest(ONE, ("one two", "x"), ((3, 7), ())), StateRequest(ONE, ("one two",), ((3,),))],
+        [StateRequest(ONE, ("one two", "one two", "x"), ((3, 7), (3,), (1,)))],
         [StateRequest(ONE, ())],
         [],
     ):
