@@ -16,6 +16,7 @@ readings of the same thing may be apart, relative to their length.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -86,8 +87,21 @@ TAILS = (
 """Some begin alike, one is the beginning of another; all of them are more than a small pass reads."""
 
 
-def state_request(sentence: str, tails: Sequence[str] = TAILS) -> StateRequest:
-    return StateRequest(prompt(sentence, "Names:"), tuple(tails))
+READ_AGAIN = (
+    *(f"\nText: {sentence}" for sentence in SENTENCES),
+    "\nText: Zoe\u0301 \u1112\u1161\u11ab \u6771\u4eac \U0001f469\u200d\U0001f680 \u05e9\u05dc <eos> is \ufb01ne.",
+)
+"""Sentences as they are read a second time: their words' ends are marked. Composed and combining characters, an emoji
+of several code points, a control token's name."""
+
+
+def state_request(sentence: str, tails: Sequence[str] = TAILS, marks: Sequence[Sequence[int]] = ()) -> StateRequest:
+    return StateRequest(prompt(sentence, "Names:"), tuple(tails), tuple(map(tuple, marks)))
+
+
+def word_ends(text: str) -> tuple[int, ...]:
+    """Where words end that a space follows, and the text: no token of any tokenizer goes on there."""
+    return tuple(match.end() for match in re.finditer(r"\S+(?= |$)", text))
 
 
 def logprobs(result: ScoreResult) -> list[float]:
@@ -402,6 +416,77 @@ class StateConformance:
             assert results[1].usage.cached_tokens >= engine.count_tokens(request.prompt) - 1
             (scored,) = engine.score([ScoreRequest(request.prompt, (ScoreItem(" x", (" y",)),))])
             assert scored.usage.cached_tokens >= engine.count_tokens(request.prompt) - 1
+
+    def test_a_mark_shows_the_states_of_the_tail_that_is_cut_there(self, engine: StateEngine) -> None:
+        for tail in READ_AGAIN:
+            ends = word_ends(tail)
+            marked, cut = engine.states(
+                [
+                    state_request(SENTENCES[0], (tail,), (ends,)),
+                    state_request(SENTENCES[0], [tail[:end] for end in ends]),
+                ]
+            )
+            assert len(marked.states) == len(ends)
+            self.assert_close(marked.states, cut.states)
+
+    def test_the_mark_at_a_tails_end_is_the_tails_end(self, engine: StateEngine) -> None:
+        marks = [
+            [(len(tail),) for tail in TAILS],
+            [() for _ in TAILS],
+            [(1, len(tail)) for tail in TAILS],
+        ]
+        (plain,) = engine.states([state_request(SENTENCES[0])])
+        ends, unmarked, both = engine.states([state_request(SENTENCES[0], TAILS, one) for one in marks])
+        assert len(both.states) == 2 * len(TAILS)
+        for states in (ends.states, unmarked.states, both.states[1::2]):
+            self.assert_close(states, plain.states)
+
+    def test_states_at_marks_come_tail_after_tail(self, engine: StateEngine) -> None:
+        tails = (*READ_AGAIN, TAILS[0], READ_AGAIN[0])
+        marks = (*map(word_ends, READ_AGAIN), (), word_ends(READ_AGAIN[0])[1::2])
+        together, backward = engine.states(
+            [state_request(SENTENCES[0], tails, marks), state_request(SENTENCES[0], tails[::-1], marks[::-1])]
+        )
+        alone = [
+            engine.states([state_request(SENTENCES[0], (tail,), (ends,))])[0].states
+            for tail, ends in zip(tails, marks, strict=True)
+        ]
+        self.assert_close(together.states, np.concatenate(alone))
+        self.assert_close(backward.states, np.concatenate(alone[::-1]))
+
+    def test_marks_in_a_long_tail(self, engine: StateEngine) -> None:
+        """More than a small pass reads, and more than a row behind a prompt has."""
+        tail = "\nText:" + " Ada met Bob in Lima;" * 32
+        ends = word_ends(tail)
+        some = ends[:: len(ends) // 6]
+        marked, cut = engine.states(
+            [
+                state_request(SENTENCES[0], (tail, TAILS[0]), (ends, ())),
+                state_request(SENTENCES[0], [*(tail[:end] for end in some), TAILS[0]]),
+            ]
+        )
+        assert len(marked.states) == len(ends) + 1
+        self.assert_close(marked.states[[*map(ends.index, some), -1]], cut.states)
+
+    def test_every_code_point_may_be_marked(self, engine: StateEngine) -> None:
+        """Also those inside of a token: its state is that of its end then."""
+        for tail in (*READ_AGAIN, f"\n{ODD_TEXT}", ODD_TEXT[::-1], "  ", "\U0001f35c"):
+            plain, marked = engine.states(
+                [
+                    state_request(SENTENCES[0], (tail,)),
+                    state_request(SENTENCES[0], (tail,), (range(1, len(tail) + 1),)),
+                ]
+            )
+            assert marked.states.shape == (len(tail), LAYERS, engine.hidden_size)
+            assert np.isfinite(marked.states).all()
+            self.assert_close(marked.states[-1:], plain.states)
+
+    def test_marks_have_nothing_read_twice(self, engine: StateEngine) -> None:
+        tail = READ_AGAIN[0]
+        plain, marked = engine.states(
+            [state_request(SENTENCES[3], (tail,)), state_request(SENTENCES[3], (tail,), (word_ends(tail),))]
+        )
+        assert marked.usage.prompt_tokens == plain.usage.prompt_tokens
 
     def test_a_tail_without_text_is_an_error(self, engine: StateEngine) -> None:
         with pytest.raises(EngineError, match="tail"):

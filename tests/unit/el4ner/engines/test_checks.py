@@ -98,3 +98,11 @@ def test_texts_and_states_of_another_form_are_garbage() -> None:
     for broken in (np.zeros((2, LAYERS, 3)), np.full((1, LAYERS, 3), np.nan)):
         with pytest.raises(EngineError, match="gave states"):
             checks.states(Showing([StateResult(broken, Usage())]), [StateRequest(PROMPT, ("- Ada",))])
+
+
+def test_there_is_a_state_for_every_mark() -> None:
+    request = StateRequest(PROMPT, ("- Ada", "- Bob"), ((3, 5), ()))
+    good = StateResult(np.zeros((3, LAYERS, 3), dtype=np.float32), Usage())
+    assert checks.states(Showing([good]), [request]) == [good]
+    with pytest.raises(EngineError, match=r"gave states of the shape \(2, 2, 3\) instead of \(3, 2, 3\)"):
+        checks.states(Showing([StateResult(np.zeros((2, LAYERS, 3), dtype=np.float32), Usage())]), [request])

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import pytest
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from el4ner.engines.base import Prompt
 from el4ner.engines.rendering import Renderer
@@ -86,3 +88,74 @@ def test_an_answer_ends_with_the_templates_control_token_or_the_end_of_text() ->
 def test_generated_control_tokens_are_not_shown() -> None:
     renderer = Renderer(byte_tokenizer())
     assert renderer.decode([*renderer.encode(" a"), CONTROL.index("<|im_end|>"), *renderer.encode("b")]) == " ab"
+
+
+def starts(renderer: Renderer, text: str) -> list[tuple[str, int]]:
+    """Each token with where it begins."""
+    tokens, begins = renderer.encode_with_starts(text)
+    assert tokens == renderer.encode(text)
+    backend = renderer._backend
+    return [(backend.id_to_token(token), start) for token, start in zip(tokens, begins, strict=True)]
+
+
+def byte_fallback_tokenizer(*steps: normalizers.Normalizer) -> PreTrainedTokenizerFast:
+    """As SentencePiece's: a mark for every space and one before the text, characters that it does not know as bytes."""
+    pieces = [f"<0x{number:02X}>" for number in range(256)] + [*"abcdefi▁", "ab", "▁c", "<unk>"]
+    backend = Tokenizer(
+        models.BPE(
+            vocab={piece: number for number, piece in enumerate(pieces)},
+            merges=[("a", "b"), ("▁", "c")],
+            unk_token="<unk>",
+            byte_fallback=True,
+        )
+    )
+    backend.normalizer = normalizers.Sequence([*steps, normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return PreTrainedTokenizerFast(tokenizer_object=backend)
+
+
+def test_tokens_that_share_a_character_begin_with_it() -> None:
+    renderer = Renderer(byte_tokenizer())
+    assert [start for _, start in starts(renderer, "é in東\U0001f35c")] == [0, 0, 1, 2, 4, 4, 4, 5, 5, 5, 5]
+
+
+def test_white_space_belongs_to_its_token_even_where_offsets_leave_it_out() -> None:
+    tokenizer = byte_tokenizer()
+    text = " a  pin \n on  "
+    expected = starts(Renderer(tokenizer), text)
+    tokenizer.backend_tokenizer.post_processor = processors.ByteLevel(add_prefix_space=False, trim_offsets=True)
+    assert starts(Renderer(tokenizer), text) == expected
+    assert expected[2:5] == [("Ġ", 2), ("Ġp", 3), ("in", 5)]
+
+
+def test_places_are_those_of_the_text_behind_the_anchor() -> None:
+    renderer = Renderer(byte_fallback_tokenizer())
+    assert renderer._anchor
+    assert starts(renderer, "ab é c") == [("ab", 0), ("▁", 2), ("<0xC3>", 3), ("<0xA9>", 3), ("▁c", 4)]
+
+
+def test_places_are_those_of_the_text_before_it_is_normalized() -> None:
+    renderer = Renderer(byte_fallback_tokenizer(normalizers.NFKC()))
+    assert starts(renderer, "\ufb01e\u0301 a") == [
+        ("f", 0),
+        ("i", 0),
+        ("<0xC3>", 1),  # e and its accent as one character
+        ("<0xA9>", 1),
+        ("▁", 3),
+        ("a", 4),
+    ]
+    dropping = Renderer(byte_fallback_tokenizer(normalizers.NFD(), normalizers.StripAccents()))
+    assert starts(dropping, "\u0301be\u0301 c") == [("b", 0), ("e", 2), ("▁c", 4)]
+
+
+def test_a_control_tokens_name_does_not_move_places() -> None:
+    """Where it is part of the ordinary vocabulary, it is encoded in two pieces."""
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    merges = [("<", "e"), ("<e", "o"), ("<eo", "s"), ("<eos", ">")]
+    pieces = [*letters, *map("".join, merges)]
+    backend = Tokenizer(models.BPE(vocab={piece: number for number, piece in enumerate(pieces)}, merges=merges))
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    backend.add_special_tokens([AddedToken("<eos>", special=True, normalized=False)])
+    renderer = Renderer(PreTrainedTokenizerFast(tokenizer_object=backend))
+    text = "é<eos>\0<eos>東"
+    assert starts(renderer, text)[:3] == [("Ã", 0), ("©", 0), ("<", 1)]
+    assert [start for _, start in starts(renderer, text)] == [0, *range(len(text)), len(text) - 1, len(text) - 1]
