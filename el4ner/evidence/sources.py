@@ -93,21 +93,32 @@ def described(source: Source) -> Speaker:
 
 
 class StateSource:
-    """A span encoder with its memory of the pool."""
+    """A span encoder with its memory of the pool.
+
+    It answers two questions apart: which type a span has if it is an entity, by the pool's entities alone; and whether
+    it is one, by all spans that the pool shows. What is no entity is mostly a piece of one, or one with a word too
+    many, and so looks like that type: asked together it would take votes from the type that it shows.
+    """
 
     def __init__(
         self, encoder: SpanEncoder, memory: SpanMemory, spans: PoolSpans, kinds: int, using: Sequence[StateKind]
     ) -> None:
         self._encoder = encoder
         self._memory = memory
-        self._labels = spans.labels
         self._kinds = kinds
         self._using = tuple(using)
+        self._owners = spans.sentences
+        self._entities = np.flatnonzero(spans.labels < kinds - 1)
+        self._labels = spans.labels
         self.name = self.voter = encoder.name
         self.fingerprint = f"states {spans.fingerprint} {encoder.fingerprint}"
-        self.features = tuple(f"{kind} {layer}" for kind in self._using for layer in LAYER_NAMES)
+        self.features = tuple(
+            f"{kind} {layer}{question}" for kind in self._using for layer in LAYER_NAMES for question in ("", " entity")
+        )
         self._prototypes = (
-            [Prototypes.of(layer, self._labels, kinds) for layer in memory.vectors] if "prototypes" in using else []
+            [self._rules(layer, np.ones(len(self._owners), dtype=np.bool_)) for layer in memory.vectors]
+            if "prototypes" in using
+            else []
         )
 
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
@@ -121,34 +132,68 @@ class StateSource:
         for kind in self._using:
             for layer, vectors in enumerate(queries):
                 if kind == "neighbours":
-                    features.append(neighbours(vectors, self._memory.vectors[layer], self._labels, self._kinds))
+                    features += self._by_neighbours(vectors, layer, None)
                 else:
-                    features.append(self._prototypes[layer].of_spans(vectors))
+                    features += _both(*(rule.of_spans(vectors) for rule in self._prototypes[layer]))
         return list(np.split(np.stack(features, axis=1), np.cumsum(counts)[:-1])), usage
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
         """Nothing is read again: the memory has the states."""
-        del sentences
-        owners = spans.sentences
+        del spans, sentences
         features = []
         for kind in self._using:
-            for vectors in self._memory.vectors:
+            for layer, vectors in enumerate(self._memory.vectors):
                 if kind == "neighbours":
-                    apart = (owners[rows], owners)
-                    features.append(neighbours(vectors[rows], vectors, self._labels, self._kinds, apart=apart))
+                    features += self._by_neighbours(vectors[rows], layer, self._owners[rows])
                 else:
-                    features.append(self._cross_fitted(vectors, owners)[rows])
+                    features += [said[rows] for said in self._cross_fitted(vectors)]
         return np.stack(features, axis=1)
 
-    def _cross_fitted(self, vectors: Floats, owners: Ints) -> Floats:
-        fold = np.unique(owners, return_inverse=True)[1] % FOLDS
-        likelihoods = np.zeros((len(vectors), self._kinds), dtype=np.float32)
+    def _by_neighbours(self, queries: Floats, layer: int, owners: Ints | None) -> list[Floats]:
+        """``owners``: the sentences of the queries, whose spans have no vote; None: they are not the pool's."""
+        known, of = self._memory.vectors[layer], self._entities
+        apart, apart_entities = None, None
+        if owners is not None:
+            apart, apart_entities = (owners, self._owners), (owners, self._owners[of])
+        return _both(
+            neighbours(queries, known[of], self._labels[of], self._kinds - 1, apart=apart_entities),
+            neighbours(queries, known, self._labels, self._kinds, apart=apart),
+        )
+
+    def _rules(self, vectors: Floats, among: npt.NDArray[np.bool_]) -> tuple[Prototypes, Prototypes]:
+        """By the entities, and by all spans, of those ``among`` which it is made."""
+        entities = self._entities[among[self._entities]]
+        return (
+            Prototypes.of(vectors[entities], self._labels[entities], self._kinds - 1),
+            Prototypes.of(vectors[among], self._labels[among], self._kinds),
+        )
+
+    def _cross_fitted(self, vectors: Floats) -> list[Floats]:
+        fold = np.unique(self._owners, return_inverse=True)[1] % FOLDS
+        said = [np.zeros((len(vectors), self._kinds), dtype=np.float32) for _ in range(2)]
         for number in range(FOLDS):
             inside = fold == number
             if inside.any():
-                rule = Prototypes.of(vectors[~inside], self._labels[~inside], self._kinds)
-                likelihoods[inside] = rule.of_spans(vectors[inside])
-        return likelihoods
+                rules = self._rules(vectors, ~inside)
+                for whole, part in zip(said, _both(*(rule.of_spans(vectors[inside]) for rule in rules)), strict=True):
+                    whole[inside] = part
+        return said
+
+
+def _both(types: Floats, kinds: Floats) -> list[Floats]:
+    """Two features ``[spans, types + none]``: of the type, which says nothing about none; and of being an entity, which
+    says the same of every type.
+
+    Args:
+        types: log-probabilities ``[spans, types]`` of an entity's type.
+        kinds: ``[spans, types + none]``.
+    """
+    none = kinds[:, -1:]
+    entity = np.log(np.maximum(-np.expm1(none), 1e-6))
+    return [
+        np.concatenate([types, np.zeros_like(none)], axis=1),
+        np.concatenate([np.repeat(entity, kinds.shape[1] - 1, axis=1), none], axis=1),
+    ]
 
 
 class BoundarySource:

@@ -18,14 +18,14 @@ from el4ner.evidence.judges import Floats
 from el4ner.models.files import written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.proposing.boundary_probe import BoundaryProbe, questions_of
-from el4ner.proposing.span_rule import SpanRule, features_of
+from el4ner.proposing.span_rule import SpanRule, features_of, worth_asking
 from el4ner.proposing.word_reader import WordReader, Words
 from el4ner.text.white_space import may_be_a_name
 from el4ner.types import Span, Usage
 
 __all__ = ["FLOOR", "BoundaryProposer", "KnownSentence", "Proposed"]
 
-FLOOR: Final = 0.006
+FLOOR: Final = 0.007
 """The least probability of a proposal. Chosen on development splits: about as many candidates as the chunker and the
 lexicon gave alone, of which it drops half."""
 _FORMAT: Final = 1
@@ -140,18 +140,19 @@ def _solved(sentences: Sequence[KnownSentence], read: Sequence[Words]) -> dict[s
         words, sentence = read[index][0], sentences[index]
         spans = features_of(log_odds, *_by_words(words, sentence.proposed))
         entities = set(sentence.entities)
-        features.append(spans.features)
+        rows = worth_asking(spans.features, len(words))
+        features.append(spans.features[rows])
         right += [
             (words[first][0], words[last][1]) in entities
-            for first, last in zip(spans.first.tolist(), spans.last.tolist(), strict=True)
+            for first, last in zip(spans.first[rows].tolist(), spans.last[rows].tolist(), strict=True)
         ]
     rule = SpanRule.of(np.concatenate(features), np.asarray(right, dtype=np.bool_))
-    rows: list[tuple[int, int, int, float]] = []
+    found: list[tuple[int, int, int, float]] = []
     for index, log_odds in zip(with_words, odds, strict=True):
         words, sentence = read[index][0], sentences[index]
         likely = _probabilities(words, log_odds, sentence.proposed, rule)
-        rows += [(index, *place, share) for place, share in sorted(_chosen(sentence.text, words, likely))]
-    numbers = np.asarray(rows, dtype=np.float64).reshape(-1, 4)
+        found += [(index, *place, share) for place, share in sorted(_chosen(sentence.text, words, likely))]
+    numbers = np.asarray(found, dtype=np.float64).reshape(-1, 4)
     return {
         "centre": probe.centre,
         "scale": probe.scale,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from el4ner.evidence.judges import Floats, Ints
 from el4ner.proposing.boundary_probe import BEGIN, END, INSIDE
 
-__all__ = ["FEATURES", "MAX_WORDS", "SpanRule", "Spans", "features_of"]
+__all__ = ["FEATURES", "MAX_WORDS", "SpanRule", "Spans", "features_of", "worth_asking"]
 
 MAX_WORDS: Final = 15
 """Of a span that nobody else proposes."""
@@ -73,6 +73,14 @@ def features_of(
         np.sqrt(length),
     ]
     return Spans(first, last, np.stack(columns, axis=1).astype(np.float32))
+
+
+def worth_asking(features: Floats, words: int) -> Ints:
+    """Rows of the spans of a sentence that a rule is made from: the ``words`` likeliest by begin, end and inside, and
+    those that the chunker or the lexicon proposes. The many that are no entity by far would decide it otherwise."""
+    rough = features[:, :3].sum(axis=1)
+    likeliest = np.argsort(-rough, kind="stable")[:words]
+    return np.union1d(likeliest, np.flatnonzero(features[:, 4:6].any(axis=1)))
 
 
 @dataclass(frozen=True, slots=True)
