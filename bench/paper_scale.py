@@ -1,10 +1,12 @@
 """The paper's claim at our sizes: union, vote and self-validation, each on and off, against the best member alone.
 
     python bench/paper_scale.py --data FOLDER [--data FOLDER …] [--split test] [--limit 60] [--chunk 15] [--seed 0]
-                                [--members NAME,NAME,NAME] [--answers FILE] [--json OUT] [--markdown OUT]
+                                [--members NAME,NAME,NAME] [--rows parts|pool-spans] [--pool N] [--answers FILE]
+                                [--json OUT] [--markdown OUT]
 
 Everything is in paper mode. The members are Gemma 3 270M and Qwen2.5-Coder 0.5B and 1.5B (`bench/third_member.py`
 makes the last two); the last one named is the verifier, and the *best* member of the rows with a part switched off.
+`--rows pool-spans` compares `retrieval.pool_spans` instead: labelled, and by the models.
 
 It takes hours on two cores: about a minute a sentence. So every answer is kept in a file (`--answers`), and a question
 that comes up in several rows is asked once. A killed run goes on where it was, and a run without anything left to ask
@@ -12,8 +14,9 @@ only counts. Sentences go through **all** rows in chunks, of each data set by tu
 each chunk, so that what is there is comparable at any time. Sentences are drawn by the seed; fewer of them are the
 first of more.
 
-`seconds` is what a row's answers took when they were written, in batches of a chunk: the machine may have been shared.
-p compares with the member alone that did best on the same sentences, chosen after the fact, which favours that member.
+p compares with the member alone that did best on the same sentences, chosen after the fact, which favours that member
+(with `--rows pool-spans`: with the first row). `seconds` (in `--json`) is what a row's answers took when they were
+written, in batches of a chunk: the machine may have been shared.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from workers.cli.settings import prepare_process
 
 prepare_process()  # as the command line does
 
-from ablation.paper_rows import PaperRow, PaperRows, paper_rows  # noqa: E402
+from ablation.paper_rows import PaperRow, PaperRows, paper_rows, pool_span_rows  # noqa: E402
 from ablation.remembering import Answers, RememberingEngine  # noqa: E402
 from third_member import MEMBERS, third_member  # noqa: E402
 
@@ -42,6 +45,7 @@ from el4ner.engines.registry import load_engine  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, EvaluationResult, SentenceRecord, compare_with, load_dataset  # noqa: E402
 from el4ner.evaluation.summary import summarise  # noqa: E402
+from el4ner.evidence.span_memory import chosen_sentences  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -90,22 +94,27 @@ def settings_for(members: Sequence[str], cache: Path, progress: Progress) -> Set
     return load_settings(Settings, None, environ={}, overrides=overrides)
 
 
-def drawn(dataset: Dataset, seed: int) -> Dataset:
-    """The sentences in an order of chance: the first of them are a sample, too."""
+def drawn(dataset: Dataset, seed: int, pool: int | None) -> Dataset:
+    """The sentences in an order of chance, so that the first of them are a sample, too; and at most ``pool`` sentences
+    of the pool."""
     sentences = list(dataset.sentences)
     random.Random(seed).shuffle(sentences)
-    return replace(dataset, sentences=tuple(sentences))
+    kept = dataset.pool.sentences
+    if pool is not None and pool < len(kept):
+        kept = tuple(kept[place] for place in chosen_sentences(dataset.pool, pool))
+    return replace(dataset, sentences=tuple(sentences), pool=replace(dataset.pool, sentences=kept))
 
 
 def figures(measured: Measured, rows: Sequence[PaperRow]) -> dict[str, Any]:
     """The table of one data set, over the sentences that all rows have."""
     count = measured.count
     results = {row.key: _summary(measured.records[row.key][:count], measured.dataset) for row in rows}
-    alone = [row.key for row in rows if not row.is_ensemble]
+    alone = [row.key for row in rows if not row.is_ensemble] or [rows[0].key]
     best = max(alone, key=lambda key: results[key].scores.strict.f1)
     return {
         "sentences": count,
-        "best_alone": best,
+        "pool_sentences": len(measured.dataset.pool.sentences),
+        "reference": best,
         "rows": {row.key: _figures(row, results[row.key], results[best], best) for row in rows},
     }
 
@@ -133,21 +142,22 @@ def markdown(tables: Mapping[str, Mapping[str, Any]]) -> str:
     parts = []
     for name, table in tables.items():
         parts += [
-            f"**{name}**, {table['sentences']} sentences; differences are to {table['best_alone']}, the best alone",
+            f"**{name}**, {table['sentences']} sentences, {table['pool_sentences']} of the pool; differences are to "
+            f"{table['rows'][table['reference']]['label']}",
             "",
-            "| row | F1 (95 %) | difference | p | precision | recall | candidate recall | seconds a sentence |",
-            "|---|---:|---:|---:|---:|---:|---:|---:|",
+            "| row | F1 (95 %) | difference | p | precision | recall | candidate recall |",
+            "|---|---:|---:|---:|---:|---:|---:|",
         ]
         for key, row in table["rows"].items():
             low, high = row["f1_ci"]
-            own = [f"{row['difference'] * 100:+.1f}", f"{row['p_value']:.3f}"] if key != table["best_alone"] else "––"
+            p_value = "<0.001" if row["p_value"] < 0.001 else f"{row['p_value']:.3f}"
+            own = [f"{row['difference'] * 100:+.1f}", p_value] if key != table["reference"] else "––"
             cells = [
                 f"{row['f1'] * 100:.1f} ({low * 100:.1f}–{high * 100:.1f})",
                 *own,
                 *(f"{row[figure] * 100:.1f}" for figure in ("precision", "recall", "candidate_recall")),
-                f"{row['seconds_per_sentence']:.1f}",
             ]
-            parts.append(f"| {row['label']} | " + " | ".join(cells) + " |")
+            parts.append(f"| {row['label']} | " + " | ".join(cells).replace("-", "−") + " |")
         parts.append("")
     return "\n".join(parts)
 
@@ -160,6 +170,8 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--chunk", type=int, default=15, help="sentences that go through all rows together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--members", default=DEFAULT_MEMBERS, metavar="NAME,NAME", help="the last one verifies")
+    parser.add_argument("--rows", choices=("parts", "pool-spans"), default="parts", help="what is compared")
+    parser.add_argument("--pool", type=int, help="pool sentences of each data set (default: all)")
     parser.add_argument("--answers", type=Path, help="where answers are kept (default: in the cache folder)")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
@@ -169,13 +181,13 @@ def arguments() -> argparse.ArgumentParser:
 def run(options: argparse.Namespace, engines: Mapping[str, RememberingEngine], settings: Settings) -> None:
     """Chunk by chunk, the data sets by turns."""
     cache = default_cache_dir()
-    rows = paper_rows(settings.ensemble.members)
+    rows = (paper_rows if options.rows == "parts" else pool_span_rows)(settings.ensemble.members)
     with TerminalProgress() as progress:
         embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, cache, progress))
         measured = {}
         for folder in options.data:
             # The whole split in an order of chance, so that a larger --limit goes on where a smaller one ended.
-            dataset = drawn(load_dataset(folder, split=options.split), options.seed)
+            dataset = drawn(load_dataset(folder, split=options.split), options.seed, options.pool)
             pools = PoolsSettings(default=dataset.pool.name, paths={dataset.pool.name: str(folder)})
 
             def make(

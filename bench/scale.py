@@ -182,13 +182,19 @@ def markdown(tables: Mapping[str, Mapping[str, Any]]) -> str:
                 continue
             low, high = one["f1_ci"]
             cells.append(f"{one['f1'] * 100:.1f} ({low * 100:.1f}–{high * 100:.1f})")
-            compared = f"{one['difference'] * 100:+.1f} ({one['p_value']:.3f})" if "difference" in one else "–"
-            cells.append(compared.replace("-", "−"))
+            cells.append(_compared(one))
             seconds.append(f"{one['cpu_seconds_per_sentence']:.2f}")
         parts.append(
             f"| {row.key} | {row.parameters / 1e6:,.0f}M | " + " | ".join([*cells, " / ".join(seconds)]) + " |"
         )
     return "\n".join(parts) + "\n"
+
+
+def _compared(found: Mapping[str, Any]) -> str:
+    if "difference" not in found:
+        return "–"
+    p_value = "<0.001" if found["p_value"] < 0.001 else f"{found['p_value']:.3f}"
+    return f"{found['difference'] * 100:+.1f} ({p_value})".replace("-", "−")
 
 
 def _size(name: str) -> str:

@@ -1,4 +1,4 @@
-"""Paper mode with each of its parts on and off, and each member alone, on the same sentences.
+"""Paper mode with each of its parts on and off, each member alone, and by other spans of the pool.
 
 A row is made of the same three stages as everything else. What is switched off is taken out between them:
 
@@ -8,6 +8,7 @@ A row is made of the same three stages as everything else. What is switched off 
 - **validation off**: ``method.validation = "off"``.
 
 A member alone has its own everything: the spans that demonstrations are retrieved by, list, types and validation.
+``pool_spans`` are by which the pool's sentences are found (``retrieval.pool_spans``).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, product
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from ablation.remembering import RememberingEngine
 from el4ner.config import Settings
@@ -29,9 +30,10 @@ from el4ner.pipeline import Pipeline
 from el4ner.stages.deciding import by_majority
 from el4ner.types import Document, DocumentCandidates, DocumentTypes, TypedSpan
 
-__all__ = ["PaperRow", "PaperRows", "paper_rows"]
+__all__ = ["PaperRow", "PaperRows", "paper_rows", "pool_span_rows"]
 
 T = TypeVar("T")
+PoolSpans = Literal["labelled", "models"]
 MakePipeline = Callable[[Settings, Mapping[str, Engine]], Pipeline]
 
 
@@ -43,6 +45,7 @@ class PaperRow:
     union: bool
     vote: bool
     validation: bool
+    pool_spans: PoolSpans = "labelled"
 
     @property
     def is_ensemble(self) -> bool:
@@ -55,7 +58,7 @@ class PaperRow:
         if not self.is_ensemble:
             return f"alone-{self.members[0]}" + ("+validation" if self.validation else "")
         parts = [name for name in ("union", "vote", "validation") if getattr(self, name)]
-        return "ensemble" + "".join(f"+{part}" for part in parts)
+        return "ensemble" + "".join(f"+{part}" for part in parts) + ("" if self.pool_spans == "labelled" else "-models")
 
     @property
     def label(self) -> str:
@@ -63,7 +66,8 @@ class PaperRow:
         if not self.is_ensemble:
             return f"{self.members[0]} alone" + (", validated by itself" if self.validation else "")
         switched = [f"{name} {'on' if getattr(self, name) else 'off'}" for name in ("union", "vote", "validation")]
-        return ", ".join(switched)
+        found_by = [] if self.pool_spans == "labelled" else ["the pool's spans by the models"]
+        return ", ".join([*switched, *found_by])
 
 
 def paper_rows(members: Sequence[str]) -> list[PaperRow]:
@@ -71,6 +75,16 @@ def paper_rows(members: Sequence[str]) -> list[PaperRow]:
     together = [PaperRow(tuple(members), *on) for on in product((True, False), repeat=3)]
     alone = [PaperRow((name,), True, True, validation) for name in members for validation in (True, False)]
     return together + alone
+
+
+def pool_span_rows(members: Sequence[str]) -> list[PaperRow]:
+    """The whole method by the pool's labelled spans, then by those that the members propose, then both without
+    validation."""
+    return [
+        PaperRow(tuple(members), True, True, validation, spans)
+        for validation in (True, False)
+        for spans in ("labelled", "models")
+    ]
 
 
 class PaperRows:
@@ -90,7 +104,7 @@ class PaperRows:
         self._engines = engines
         self._dataset = dataset
         self._make = make
-        self._pipelines: dict[tuple[tuple[str, ...], bool], Pipeline] = {}
+        self._pipelines: dict[tuple[tuple[str, ...], bool, PoolSpans], Pipeline] = {}
 
     def measured(self, row: PaperRow, sentences: Sequence[LabelledSentence]) -> list[SentenceRecord]:
         """A record for each sentence, in order; seconds are what its answers took when they were written, shared out
@@ -99,7 +113,7 @@ class PaperRows:
         Raises:
             DocumentError: a sentence cannot be processed.
         """
-        pipeline = self._pipeline(row.members, row.validation)
+        pipeline = self._pipeline(row)
         best = pipeline.settings.verifier
         batch = [Document(str(number), each.text, self._dataset.pool.name) for number, each in enumerate(sentences)]
         times = [self._seconds]
@@ -124,15 +138,18 @@ class PaperRows:
     def _seconds(self) -> float:
         return sum(engine.seconds for engine in self._engines.values())
 
-    def _pipeline(self, members: tuple[str, ...], validation: bool) -> Pipeline:
-        key = (members, validation)
+    def _pipeline(self, row: PaperRow) -> Pipeline:
+        key = (row.members, row.validation, row.pool_spans)
         if key not in self._pipelines:
             settings = self._settings
-            verifier = settings.verifier if settings.verifier in members else members[-1]
-            ensemble = settings.ensemble.model_copy(update={"members": members, "verifier": verifier})
-            method = settings.method.model_copy(update={"validation": "hard" if validation else "off"})
-            changed = settings.model_copy(update={"ensemble": ensemble, "method": method})
-            self._pipelines[key] = self._make(changed, {name: self._engines[name] for name in members})
+            verifier = settings.verifier if settings.verifier in row.members else row.members[-1]
+            changed = {
+                "ensemble": settings.ensemble.model_copy(update={"members": row.members, "verifier": verifier}),
+                "method": settings.method.model_copy(update={"validation": "hard" if row.validation else "off"}),
+                "retrieval": settings.retrieval.model_copy(update={"pool_spans": row.pool_spans}),
+            }
+            members = {name: self._engines[name] for name in row.members}
+            self._pipelines[key] = self._make(settings.model_copy(update=changed), members)
         return self._pipelines[key]
 
 
