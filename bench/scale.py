@@ -56,11 +56,11 @@ PARAMETERS: Final = {SMOL: 134_515_008, GEMMA: 268_098_176, HALF: 630_167_424, L
 ENSEMBLES: Final = (
     (SMOL,),
     (GEMMA,),
-    (HALF,),
-    (LARGE,),
     (SMOL, GEMMA),
+    (HALF,),
     (GEMMA, HALF),
     (SMOL, GEMMA, HALF),
+    (LARGE,),
     (SMOL, GEMMA, LARGE),
     (HALF, LARGE),
     (GEMMA, HALF, LARGE),
