@@ -1,7 +1,11 @@
 """A stage's memory of its answers to one pool's sentences: bounded, and the same for the same inputs in the same order.
 
-An answer is kept under the sentence's text, and for log lines also under the line's template; an entry is whatever the
-stage's :class:`Carry` needs to say it again of another sentence. What cannot be said again exactly is not kept.
+An answer is kept under the sentence's text, and for log lines also under the line's template: what the stage's
+:class:`Carry` needs to say it again of another sentence. What cannot be said again exactly is not kept.
+
+A stage may want several lines of a template to be asked about: then their answers are summed, more lines are asked
+where they disagree, and now and then one more is, so that what the first lines had wrong is put right later. The
+texts answered by a template share its entry, so that they are put right too.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypeVar
+from typing import Final, Generic, NamedTuple, TypeVar
 
 from el4ner.text.template_miner import TemplateMiner
 from el4ner.text.templates import Template, cut
@@ -52,7 +56,10 @@ class Carry(ABC, Generic[Item, Answer, Kept]):
     """
 
     lines = 1
-    """How many lines of a template are asked about before the others take over what they agreed on."""
+    """How many lines of a template are asked about before the others take over what they agreed on. More than one:
+    :meth:`keep` and :meth:`recall` make no use of the view, so that a text can share its template's entry."""
+    most = 1
+    """How many lines at most, where the first ones disagree."""
 
     @abstractmethod
     def text(self, item: Item) -> str:
@@ -66,26 +73,82 @@ class Carry(ABC, Generic[Item, Answer, Kept]):
     def keep(self, answer: Answer, view: Template) -> Kept | None:
         """What to remember of an answer; None where ``view`` cannot tell all of its spans."""
 
-    def settle(self, kept: Sequence[Kept]) -> Kept:
-        """What the answers to several lines of a template come to: the first one stands."""
-        return kept[0]
+    def add(self, kept: Kept | None, new: Kept) -> Kept:
+        """What is kept of a template's lines, with one more line's answer: here the first one stands."""
+        return new if kept is None else kept
+
+    def is_disputed(self, kept: Kept) -> bool:
+        """Whether the lines disagree so much that another one should be asked about."""
+        del kept
+        return False
+
+    def differs(self, kept: Kept, new: Kept) -> bool:
+        """Whether a line's answer is another one than what is kept comes to."""
+        del kept, new
+        return False
 
     @abstractmethod
     def recall(self, item: Item, kept: Kept, view: Template) -> Answer:
         """What was kept under the item's key, said of ``item``: with its own offsets and surfaces."""
 
 
-class _Way(NamedTuple, Generic[Kept]):
-    """One of the ways to find an item's answer: ``store[key]``, told by ``view``, once it has ``needed`` answers."""
+FIRST_CHECK: Final = 64
+NEXT_CHECK: Final = 8
+"""One more line of a template is asked about after so many were answered from memory, then after so many times as many.
+So what a template costs grows with the logarithm of its lines."""
 
-    store: OrderedDict[Hashable, list[Kept]]
+
+class _Entry(Generic[Kept]):
+    """What is known of one text, or of one template and the texts that were answered by it."""
+
+    __slots__ = ("answers", "check", "is_checked", "kept", "recalled", "wanted")
+
+    def __init__(self, wanted: int) -> None:
+        self.kept: Kept | None = None
+        self.answers = 0
+        self.wanted = wanted
+        self.recalled = 0
+        self.check = FIRST_CHECK
+        self.is_checked = False
+
+    def add(self, carry: Carry[Item, Answer, Kept], new: Kept) -> None:
+        if self.is_checked and self.kept is not None and carry.differs(self.kept, new):
+            self.wanted += carry.lines
+        self.is_checked = False
+        self.kept = carry.add(self.kept, new)
+        self.answers += 1
+        if self.answers == self.wanted == carry.lines and carry.is_disputed(self.kept):
+            self.wanted = carry.most
+
+    def use(self, lines: int) -> None:
+        """A line was answered by it. Templates of which several lines are asked about are checked now and then."""
+        if lines > 1:
+            self.recalled += 1
+            if self.recalled == self.check:
+                self.check *= NEXT_CHECK
+                self.wanted = self.answers + 1
+                self.is_checked = True
+
+
+class _Way(NamedTuple, Generic[Kept]):
+    """One of the ways to find an item's answer: by ``store[key]``, told by ``view``."""
+
+    store: OrderedDict[Hashable, _Entry[Kept]]
     key: Hashable
     view: Template
-    needed: int
+    lines: int
+
+    @property
+    def entry(self) -> _Entry[Kept] | None:
+        return self.store.get(self.key)
 
     @property
     def missing(self) -> int:
-        return self.needed - len(self.store.get(self.key, ()))
+        """How many answers are to be asked for; a text that was answered needs none, whatever its template needs."""
+        entry = self.entry
+        if entry is None or entry.kept is None:
+            return self.lines
+        return entry.wanted - entry.answers if self.lines > 1 else 0
 
 
 class StageMemory(Generic[Item, Answer, Kept]):
@@ -103,8 +166,8 @@ class StageMemory(Generic[Item, Answer, Kept]):
         self._carry = carry
         self._size = size
         self._miner = miner
-        self._texts: OrderedDict[Hashable, list[Kept]] = OrderedDict()
-        self._templates: OrderedDict[Hashable, list[Kept]] = OrderedDict()
+        self._texts: OrderedDict[Hashable, _Entry[Kept]] = OrderedDict()
+        self._templates: OrderedDict[Hashable, _Entry[Kept]] = OrderedDict()
 
     def __len__(self) -> int:
         return max(len(self._texts), len(self._templates))
@@ -114,18 +177,19 @@ class StageMemory(Generic[Item, Answer, Kept]):
     ) -> Answered[Answer]:
         """Answers to ``items``; ``ask`` gets those that nothing is known of, and of like ones only the first few.
 
-        It is called again where a first answer cannot be carried to the lines like it, and not at all where
-        everything is known. What it raises goes through; what a call of it answered before stays remembered.
+        It is called again where a first answer cannot be carried to the lines like it, or where the first ones
+        disagree, and not at all where everything is known. What it raises goes through; what a call of it answered
+        before stays remembered.
         """
         known: dict[int, Answer] = {}
         asked = [False] * len(items)
         usage = Usage()
         ways = self._ways(items)
-        depth = 2
+        needing = ways
         waiting = self._recalled(range(len(items)), items, ways, known)
         try:
             while waiting:
-                now = _firsts(waiting, ways, depth)
+                now = _firsts(waiting, needing)
                 answers, used = ask([items[index] for index in now])
                 usage += used
                 for index, answer in zip(now, answers, strict=True):
@@ -133,8 +197,9 @@ class StageMemory(Generic[Item, Answer, Kept]):
                     self._remember(answer, ways[index])
                 self._count(misses=len(now))
                 waiting = self._recalled((index for index in waiting if not asked[index]), items, ways, known)
-                # What is left is like a line whose answer could not be carried: all of it is asked, but each text once.
-                depth = 1
+                # What is like a line whose answer could not be carried is asked about, but each text once.
+                needing = [[way for way in to_item if way.store is self._texts or way.entry] for to_item in ways]
+            self._settle(items, ways, asked, known)
         finally:
             for store in (self._texts, self._templates):
                 while len(store) > self._size:
@@ -170,36 +235,60 @@ class StageMemory(Generic[Item, Answer, Kept]):
         unknown = []
         for index in indices:
             for way in ways[index]:
-                if way.missing <= 0:
-                    kept = self._carry.settle(way.store[way.key])
+                entry = way.entry
+                if entry is not None and entry.kept is not None and way.missing <= 0:
+                    entry.use(way.lines)
                     way.store.move_to_end(way.key)
-                    known[index] = self._carry.recall(items[index], kept, way.view)
-                    # A text that was answered is answered so again, also when its line gets another template.
-                    self._remember(known[index], ways[index][:1])
+                    known[index] = self._carry.recall(items[index], entry.kept, way.view)
+                    if way.store is not self._texts:
+                        # A text that was answered is answered by the same, also when its line gets another template.
+                        self._remember_text(ways[index][0], entry, known[index])
                     break
             else:
                 unknown.append(index)
         return unknown
 
     def _remember(self, answer: Answer, ways: list[_Way[Kept]]) -> None:
-        for way in ways:
-            kept = self._carry.keep(answer, way.view) if way.missing > 0 else None  # the first ones' answers stand
-            if kept is not None:
-                way.store.setdefault(way.key, []).append(kept)
-            if way.key in way.store:
-                way.store.move_to_end(way.key)
+        for way in reversed(ways):  # the template first, whose entry may be as good for the text
+            kept = self._carry.keep(answer, way.view)
+            if kept is None:
+                continue
+            entry = way.store.setdefault(way.key, _Entry(way.lines))
+            entry.add(self._carry, kept)
+            way.store.move_to_end(way.key)
+            if way.lines > 1:
+                self._remember_text(ways[0], entry, answer)
+                break
+
+    def _settle(
+        self, items: Sequence[Item], ways: list[list[_Way[Kept]]], asked: list[bool], known: dict[int, Answer]
+    ) -> None:
+        """Lines that were asked about are answered with what their templates' lines come to, as those like them are."""
+        for index, to_item in enumerate(ways):
+            for way in to_item if asked[index] else ():
+                if way.lines > 1 and way.entry is not None and way.entry.kept is not None:
+                    known[index] = self._carry.recall(items[index], way.entry.kept, way.view)
+
+    def _remember_text(self, way: _Way[Kept], entry: _Entry[Kept], answer: Answer) -> None:
+        if self._carry.lines == 1:  # told by the template's pieces, which a text of its own does not have
+            kept = self._carry.keep(answer, way.view)
+            if kept is None:
+                return
+            entry = _Entry(1)
+            entry.add(self._carry, kept)
+        self._texts[way.key] = entry
+        self._texts.move_to_end(way.key)
 
 
-def _firsts(indices: Iterable[int], ways: Sequence[Sequence[_Way[Kept]]], depth: int) -> list[int]:
-    """The first of those that have one of their first ``depth`` keys in common, as many as are still needed."""
+def _firsts(indices: Iterable[int], ways: Sequence[Sequence[_Way[Kept]]]) -> list[int]:
+    """The first of those that have a key in common, as many as are still needed."""
     needed: dict[Hashable, int] = {}
     firsts = []
     for index in indices:
-        to_item = ways[index][:depth]
-        for way in to_item:
+        for way in ways[index]:
             needed.setdefault(way.key, way.missing)
-        if all(needed[way.key] > 0 for way in to_item):
+        if all(needed[way.key] > 0 for way in ways[index]):
             firsts.append(index)
-            for way in to_item:
+            for way in ways[index]:
                 needed[way.key] -= 1
     return firsts

@@ -17,9 +17,8 @@ from el4ner.errors import DocumentError, EngineError
 from el4ner.pipeline import Pipeline
 from el4ner.pools import load_pool
 from el4ner.repeats import RepeatCounts
-from el4ner.repeats.carry import ClassifyCarry
 from el4ner.retrieval import make_retriever
-from el4ner.types import Document, Span, SpanCandidate, TypedSpan, Usage
+from el4ner.types import Document, Usage
 
 POOLS = {name: load_pool(f"shipped:{name}", name=name) for name in ("news", "logs")}
 UNREADABLE = "unreadable"
@@ -186,9 +185,10 @@ def test_near_repeats_have_their_own_offsets_and_cost_no_more(
     if UNREADABLE not in "".join(document.text for document in documents):
         assert cost(results) == engine.usage
         if memory == 1000:
-            # Now every text is known.
+            # Now every text is known, and has been put right where later lines of its template said otherwise.
+            again = costless(tag(documents, [4], made))
             asked = engine.questions
-            assert costless(tag(documents, [4], made)) == costless(results)
+            assert costless(tag(documents, [4], made)) == again
             assert engine.questions == asked
 
 
@@ -209,24 +209,22 @@ def _memories(made: Pipeline) -> list[Mapping[str, Any]]:
 
 
 def test_a_batch_of_like_lines_asks_about_the_first_few_of_each() -> None:
-    lines = [f"10:00:{n:02} node-7 {w}: from 10.0.0.{n}" for n in range(1, 6) for w in ("sshd[7]", "cron", "kernel")]
+    lines = [f"10:00:{n:02} node-7 {w}: from 10.0.0.{n}" for n in range(1, 9) for w in ("sshd[7]", "cron", "kernel")]
     engine = Engine("a")
     made = pipeline("templates", engine)
     results = stages(log(*lines), made)
-    assert made.repeats["extract"] == RepeatCounts(hits=12, misses=3)
-    assert made.repeats["classify"] == RepeatCounts(hits=6, misses=9), "three lines of each template"
+    assert made.repeats["extract"] == RepeatCounts(hits=21, misses=3)
+    assert made.repeats["classify"] == RepeatCounts(hits=6, misses=18), "six lines of each, which do not agree here"
     plain = stages(log(*lines[:3]), pipeline("off"))
-    assert costless(results[:3]) == costless(plain)
     for index, (line, result) in enumerate(zip(lines, results, strict=True)):
-        agreed = results[9 + index % 3]
-        if index >= 9:
-            assert [label for _, label in entities(result)] == [label for _, label in entities(agreed)]
-            assert [one for _, one in result[2].sentences[0].validated] == [
-                one for _, one in agreed[2].sentences[0].validated
-            ]
+        agreed = results[21 + index % 3]
+        assert [label for _, label in entities(result)] == [label for _, label in entities(agreed)]
+        assert [one for _, one in result[2].sentences[0].validated] == [
+            one for _, one in agreed[2].sentences[0].validated
+        ]
         assert all(surface in line for surface, _ in entities(result))
         assert result[0].sentences[0].demonstrations == plain[index % 3][0].sentences[0].demonstrations
-    assert [result[1].usage == Usage() for result in results] == [False] * 9 + [True] * 6
+    assert [result[1].usage == Usage() for result in results] == [False] * 18 + [True] * 6
     asked = engine.questions
     stages(log("23:59:59 node-9 cron: from 192.0.2.250"), made)
     assert engine.questions == asked
@@ -243,15 +241,6 @@ def test_what_is_repeated_by_each_setting(repeats: str) -> None:
         "templates": RepeatCounts(hits=2, misses=3),
     }
     assert made.repeats["extract"] == expected[repeats]
-
-
-def test_the_types_of_a_template_are_what_its_first_lines_agree_on() -> None:
-    def typed(label: str, confidence: float) -> tuple[TypedSpan, ...]:
-        return (TypedSpan(SpanCandidate(Span(0, 0, ""), ()), label, confidence, {"a": label}),)
-
-    (agreed,) = ClassifyCarry().settle([typed("process", 0.9), typed("user", 0.6), typed("user", 0.6)])
-    assert (agreed.type, agreed.votes) == ("user", {"a": "user"})
-    assert agreed.confidence == pytest.approx(0.4)
 
 
 def test_a_pool_does_not_answer_for_another() -> None:
@@ -295,13 +284,15 @@ def test_the_least_recently_used_text_goes_first() -> None:
     assert made.repeats["extract"] == RepeatCounts(hits=2, misses=4)
 
 
-def test_an_answer_stands_when_its_line_gets_another_template() -> None:
+def test_a_text_is_answered_without_asking_when_its_line_gets_another_template() -> None:
     made = pipeline("templates")
     words = ["alpha", "beta", "gamma", "delta", "epsilon"]
     first = [costless(stages(log(f"sync of {word} over"), made)) for word in words]
     misses = made.repeats["extract"].misses
     assert misses == 4  # the fourth word made its place a field
-    assert [costless(stages(log(f"sync of {word} over"), made)) for word in words] == first
+    again = [costless(stages(log(f"sync of {word} over"), made)) for word in words]
+    assert again[:3] == first[:3]
+    assert [own[0][0] for own in again] == [own[0][0] for own in first]
     assert made.repeats["extract"].misses == misses
 
 
