@@ -29,8 +29,8 @@ __all__ = [
 PROPER_WEIGHT = 4.0
 COMMON_WEIGHT = 2.0
 PRONOUN_WEIGHT = 1.0
-"""Retrieval weighs proper nouns over nouns over pronouns. The paper's own values are not published; 4 / 2 / 1 is what a
-public replication uses."""
+"""Retrieval weighs proper nouns over nouns over pronouns. 4 / 2 / 1 is what a public replication uses; the paper's own
+values we could not read."""
 
 
 def chunks(text: str, kind: TextKind = "prose") -> list[Chunk]:
