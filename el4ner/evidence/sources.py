@@ -96,12 +96,28 @@ class StateSource:
     """A span encoder with its memory of the pool.
 
     It answers two questions apart: which type a span has if it is an entity, by the pool's entities alone; and whether
-    it is one, by all spans that the pool shows. What is no entity is mostly a piece of one, or one with a word too
-    many, and so looks like that type: asked together it would take votes from the type that it shows.
+    it is one, by what the pool shows of both. What is no entity is mostly a piece of one, or one with a word too many,
+    and so looks like that type: asked together it would take votes from the type that it shows.
+
+    Args:
+        encoder: makes new spans comparable.
+        memory: of the pool's spans.
+        spans: the pool's.
+        kinds: how many types there are, none included.
+        using: the kinds of evidence.
+        by_boundaries: somebody else tells where an entity begins and ends (:class:`BoundarySource`), so that a piece of
+            one is no example of what is no entity.
     """
 
     def __init__(
-        self, encoder: SpanEncoder, memory: SpanMemory, spans: PoolSpans, kinds: int, using: Sequence[StateKind]
+        self,
+        encoder: SpanEncoder,
+        memory: SpanMemory,
+        spans: PoolSpans,
+        kinds: int,
+        using: Sequence[StateKind],
+        *,
+        by_boundaries: bool = False,
     ) -> None:
         self._encoder = encoder
         self._memory = memory
@@ -109,17 +125,15 @@ class StateSource:
         self._using = tuple(using)
         self._owners = spans.sentences
         self._entities = np.flatnonzero(spans.labels < kinds - 1)
+        everything = np.ones(len(spans.labels), dtype=np.bool_)
+        self._examples = np.flatnonzero(~spans.pieces(kinds - 1) if by_boundaries else everything)
         self._labels = spans.labels
         self.name = self.voter = encoder.name
-        self.fingerprint = f"states {spans.fingerprint} {encoder.fingerprint}"
+        self.fingerprint = f"states{'' if by_boundaries else ' and pieces'} {spans.fingerprint} {encoder.fingerprint}"
         self.features = tuple(
             f"{kind} {layer}{question}" for kind in self._using for layer in LAYER_NAMES for question in ("", " entity")
         )
-        self._prototypes = (
-            [self._rules(layer, np.ones(len(self._owners), dtype=np.bool_)) for layer in memory.vectors]
-            if "prototypes" in using
-            else []
-        )
+        self._prototypes = [self._rules(layer, everything) for layer in memory.vectors] if "prototypes" in using else []
 
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """The encoder reads the sentences, and its vectors are compared with the memory's."""
@@ -151,21 +165,19 @@ class StateSource:
 
     def _by_neighbours(self, queries: Floats, layer: int, owners: Ints | None) -> list[Floats]:
         """``owners``: the sentences of the queries, whose spans have no vote; None: they are not the pool's."""
-        known, of = self._memory.vectors[layer], self._entities
-        apart, apart_entities = None, None
-        if owners is not None:
-            apart, apart_entities = (owners, self._owners), (owners, self._owners[of])
-        return _both(
-            neighbours(queries, known[of], self._labels[of], self._kinds - 1, apart=apart_entities),
-            neighbours(queries, known, self._labels, self._kinds, apart=apart),
-        )
+        said = []
+        for rows, kinds in ((self._entities, self._kinds - 1), (self._examples, self._kinds)):
+            known, labels = self._memory.vectors[layer][rows], self._labels[rows]
+            apart = None if owners is None else (owners, self._owners[rows])
+            said.append(neighbours(queries, known, labels, kinds, apart=apart))
+        return _both(*said)
 
     def _rules(self, vectors: Floats, among: npt.NDArray[np.bool_]) -> tuple[Prototypes, Prototypes]:
-        """By the entities, and by all spans, of those ``among`` which it is made."""
-        entities = self._entities[among[self._entities]]
+        """By the entities, and by all examples, of those ``among`` which it is made."""
+        entities, examples = (rows[among[rows]] for rows in (self._entities, self._examples))
         return (
             Prototypes.of(vectors[entities], self._labels[entities], self._kinds - 1),
-            Prototypes.of(vectors[among], self._labels[among], self._kinds),
+            Prototypes.of(vectors[examples], self._labels[examples], self._kinds),
         )
 
     def _cross_fitted(self, vectors: Floats) -> list[Floats]:

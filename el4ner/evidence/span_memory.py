@@ -104,6 +104,17 @@ class PoolSpans:
         first = self.first_rows
         return np.concatenate([np.zeros(0, np.int64), *(np.arange(first[i], first[i + 1]) for i in sentences)])
 
+    def pieces(self, none: int) -> npt.NDArray[np.bool_]:
+        """For each span whether it is none (the label ``none``) and overlaps an entity of its sentence."""
+        pieces = np.zeros(len(self.labels), dtype=np.bool_)
+        for first, in_sentence in zip(self.first_rows.tolist(), self.spans, strict=False):
+            labelled = self.labels[first : first + len(in_sentence)] < none
+            starts = np.array([span.start for span in in_sentence], dtype=np.int64)
+            ends = np.array([span.end for span in in_sentence], dtype=np.int64)
+            overlaps = (starts[:, None] < ends[labelled]) & (starts[labelled] < ends[:, None])
+            pieces[first : first + len(in_sentence)] = ~labelled & overlaps.any(axis=1)
+        return pieces
+
     @cached_property
     def fingerprint(self) -> str:
         """Of texts, spans, labels, and which of the spans are proposed."""

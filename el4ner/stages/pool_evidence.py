@@ -156,7 +156,8 @@ def _sources(
     for encoder in _encoders(settings, members, embedder, context) if by_states else ():
         label = f"reading the spans of pool {pool.name} with {encoder.name}"
         memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
-        sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states))
+        by_boundaries = context.proposer is not None
+        sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states, by_boundaries=by_boundaries))
     for name, engine in engines.items():
         if _speaks_in_context(method, engine):
             fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint} {spans.fingerprint}"
