@@ -3,8 +3,8 @@
     python bench/log_lines.py [--lines 4] [--seed 0] > bench/data/logs/lines.jsonl
 
 Each phrasing of `data/logs/templates.txt` gives `--lines` lines (for a stream of repeats ask for more). Phrasings and
-values are divided in two halves, `dev` and `test`, that have neither in common (addresses, times and numbers are drawn):
-a half says nothing of the other one but the formats, and every format is in both. A line of the output has `text`,
+values are divided in two halves, `dev` and `test`, that share none of them (addresses, times and numbers are drawn): a
+half says nothing of the other one but the formats, and every format is in both. A line of the output has `text`,
 `spans` in the pool's types, `format`, `seen` (whether lines of that format are in the shipped pool), `half` and
 `phrasing`, the number of its template.
 """

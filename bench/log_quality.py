@@ -4,8 +4,8 @@
                                 [--repeats off|exact|templates] [--order file|shuffled|rare-first] [--seed 0]
                                 [--errors] [--json OUT]
 
-`bench/data/logs/lines.jsonl` has the lines (`bench/log_lines.py` makes them). What is mended is mended by the half `dev`;
-`test` has other phrasings and values. With `--repeats templates` lines are tagged as a stream, where the order counts:
+`bench/data/logs/lines.jsonl` has the lines (`bench/log_lines.py` makes them). What is mended is mended by the half
+`dev`; `test` has other phrasings and values. With `--repeats templates` lines are a stream, where the order counts:
 `rare-first` begins with the lines whose values no other line has. `--errors` lists what was wrong.
 """
 

@@ -13,7 +13,7 @@ import re
 from collections.abc import Generator, Iterator
 
 from el4ner.text.log_patterns import IPV4, IPV6_FORM, MAC, QUANTITY, TIMESTAMP, URL, UUID, WINDOWS_PATH, is_ipv6
-from el4ner.text.log_words import HEADER_TIME, OPENING, PROTOCOL, is_name
+from el4ner.text.log_words import HEADER_TIME, METHODS, OPENING, PROTOCOL, is_name
 from el4ner.text.words import Chunk, function_words
 from el4ner.types import Span
 
@@ -24,7 +24,7 @@ _SCAN = re.compile(
     rf"(?P<time>{TIMESTAMP})|(?P<url>{URL})|(?P<windows>{WINDOWS_PATH})|(?P<mac>{MAC})|(?P<uuid>{UUID})"
     rf"|(?P<ipv6>{IPV6_FORM}(?:/\d{{1,3}}(?!\w))?)|(?P<quantity>{QUANTITY})|(?P<request>{_REQUEST})"
     # An apostrophe between letters (can't) is no quote.
-    r"|(?P<field>(?:[^\s\"'`(){}<>\[\],;|=]|(?<=[a-z])'(?=[a-z]))+)"
+    r"|(?P<field>(?:[^\s\"'`(){}<>\[\],;|=^]|(?<=[a-z])'(?=[a-z]))+)"
 )
 _IPV4 = re.compile(IPV4)
 _PREFIX_LENGTH = re.compile(r"/\d{1,2}(?!\w)")
@@ -116,7 +116,7 @@ class _LineReader:
 
     def field(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         following = self.line[end : end + 1]
-        if following == "=" or (self.line[start:end].isidentifier() and _KEY_END.match(self.line, end)):
+        if following == "=" or self.is_key(start, end):
             self.before = self.line[start:end].lower()  # a key: names its value
             self.header = False
             return
@@ -125,6 +125,12 @@ class _LineReader:
         self.before = word.strip(_EDGES).lower() or word
         if word.endswith(":") or following in OPENING or word.islower():
             self.header = self.header and not word.endswith(":")
+
+    def is_key(self, start: int, end: int) -> bool:
+        """Whether the field is the key of a JSON object, and not a quoted word before a colon (user "ada": failed)."""
+        if not (self.line[start:end].isidentifier() and _KEY_END.match(self.line, end)):
+            return False
+        return self.line[max(0, start - 4) : start - 1].rstrip()[-1:] in ("", "{", ",", "[", "\\")
 
     def part(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """A field or a piece of one, stripped and taken apart."""
@@ -136,6 +142,8 @@ class _LineReader:
                 return
             start, end = self.stripped(rest, end)
         surface = self.line[start:end]
+        if surface == "/" and self.before.upper() in METHODS:
+            yield start, end
         if not any(character.isalnum() for character in surface) or PROTOCOL.fullmatch(surface):
             return
         if surface.startswith(("/", "~/", "./", "../")):
@@ -149,7 +157,10 @@ class _LineReader:
             yield start, end
             yield from self.split("\\", start, end)
         elif ":" in surface:
-            tail = surface.rpartition(":")[2]
+            head, _, tail = surface.rpartition(":")
+            if tail.isdigit() and is_ipv6(head):  # a port that is too long to be a part of the address
+                yield start, start + len(head)
+                return
             if _VERSION.fullmatch(tail) or surface.count(":") > 2:
                 yield start, end
             yield from self.split(":", start, end)
@@ -180,11 +191,18 @@ class _LineReader:
             return
         pieces = surface.split("/")
         if len(pieces) == 2:
-            for at, to in self.cuts("/", start, end):
-                if not (self.line[at:to].isalpha() and self.line[at:to].islower()):
-                    yield from self.part(at, to)
+            first, last = self.cuts("/", start, end)
+            if not self.is_plain(*first):
+                yield from self.part(*first)
+                if self.line[slice(*last)].isalpha():  # "pool_a/orion"; in "postfix/smtpd" no part is a name of its own
+                    yield last
+            if not self.is_plain(*last):
+                yield from self.part(*last)
         elif "." in pieces[0]:
             yield start, start + len(pieces[0])
+
+    def is_plain(self, start: int, end: int) -> bool:
+        return self.line[start:end].isalpha() and self.line[start:end].islower()
 
     def split(self, separator: str, start: int, end: int) -> Iterator[tuple[int, int]]:
         for at, to in self.cuts(separator, start, end):

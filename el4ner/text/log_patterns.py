@@ -60,7 +60,7 @@ _UNIT = (
     r"(?:[num\u00b5\u03bc]s|s|secs?|seconds?|mins?|minutes?|h|hrs?|hours?|days?|[KMGTP]i?B|kB|kb|bytes?|B|[kKMG]bps"
     r"|[KMG]?Hz|%)"
 )
-QUANTITY = rf"(?<![\w./:\-])(?:[+\-]?\d+(?:\.\d+)? ?{_UNIT}|(?:\d+(?:\.\d+)?(?:h|ms|m|s))+)(?![\w/:%])"
+QUANTITY = rf"(?<![\w./:\-])(?:[+\-]?\d+(?:\.\d+)? ?{_UNIT}|(?:\d+(?:\.\d+)?(?:h|ms|m|s))+)(?![\w/:%]|[.\-]\w)"
 
 
 def is_ipv6(surface: str) -> bool:
