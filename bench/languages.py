@@ -32,7 +32,7 @@ from el4ner.pools import Pool, PoolSentence, load_pool
 from el4ner.prompts import PromptSet
 from el4ner.retrieval import SentenceTransformerEmbedder
 from el4ner.stages import StageContext
-from el4ner.stages.extract import cheap_proposals
+from el4ner.stages.extract import pool_proposals
 from el4ner.tagger import Tagger
 from el4ner.types import Document
 
@@ -108,7 +108,7 @@ def measure(pool: Pool, folds: int, settings: Settings, engines: dict[str, Engin
 
 def proposals(pool: Pool, settings: Settings) -> dict[str, Any]:
     """Without a model: by the chunker, and by surfaces that other sentences of the pool have."""
-    propose = cheap_proposals(StageContext(pool, PromptSet(settings.method.prompt_version), settings.method))
+    propose = pool_proposals(StageContext(pool, PromptSet(settings.method.prompt_version), settings.method))
     entities = proposed = candidates = 0
     for sentence in pool.sentences:
         spans = {(span.start, span.end) for span in propose(sentence)}

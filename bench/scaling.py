@@ -44,8 +44,8 @@ from el4ner.pools import Pool, load_pool  # noqa: E402
 from el4ner.prompts import PromptSet  # noqa: E402
 from el4ner.retrieval import Retriever, SentenceTransformerEmbedder, make_retriever  # noqa: E402
 from el4ner.stages import StageContext  # noqa: E402
-from el4ner.stages.extract import cheap_proposals  # noqa: E402
-from el4ner.stages.pool_evidence import make_evidence  # noqa: E402
+from el4ner.stages.extract import pool_proposals  # noqa: E402
+from el4ner.stages.pool_evidence import make_evidence, make_proposers  # noqa: E402
 from el4ner.text.chunks import chunks, outermost  # noqa: E402
 from workers.cli.progress import TerminalProgress  # noqa: E402
 from workers.cli.settings import work_offline_if_local  # noqa: E402
@@ -108,7 +108,7 @@ def by_pool(
     context = StageContext(pool, PromptSet(settings.method.prompt_version), settings.method)
     lexicon, row["lexicon_seconds"] = timed(lambda: pool.lexicon)
     row["lexicon_seconds_per_sentence"] = timed(lambda: [lexicon.find(text) for text in sentences])[1] / len(sentences)
-    spans, row["pool_spans_seconds"] = timed(lambda: PoolSpans.of(pool, cheap_proposals(context)))
+    spans, row["pool_spans_seconds"] = timed(lambda: PoolSpans.of(pool, pool_proposals(context)))
     row["pool_spans"] = len(spans.labels)
     with tempfile.TemporaryDirectory(prefix="el4ner-scaling-") as scratch, TerminalProgress() as progress:
         folder = Path(scratch)
@@ -123,18 +123,22 @@ def by_pool(
         del retriever
         retriever, row["index_again_seconds"] = timed(index)
         row["index_mb"] = _megabytes(folder / "index")
-        for when in ("first", "again") if evidence else ():
-            _, row[f"evidence_{when}_seconds"] = timed(
-                lambda: make_evidence(
-                    settings,
-                    pipeline.engines,
-                    {pool.name: pool},
-                    {pool.name: retriever},
-                    embedder=embedder,
-                    folder=folder / "evidence",
-                    progress=progress,
-                )
+
+        def make() -> object:
+            pools, files = {pool.name: pool}, folder / "evidence"
+            return make_evidence(
+                settings,
+                pipeline.engines,
+                pools,
+                {pool.name: retriever},
+                embedder=embedder,
+                folder=files,
+                progress=progress,
+                proposers=make_proposers(settings, pipeline.engines, pools, folder=files, progress=progress),
             )
+
+        for when in ("first", "again") if evidence else ():
+            _, row[f"evidence_{when}_seconds"] = timed(make)
         row["evidence_mb"] = _megabytes(folder / "evidence")
     return row | memory()
 

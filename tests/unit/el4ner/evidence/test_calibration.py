@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner.evidence import Calibration, Evidence, SentenceQuestion, Source, calibrate, even_calibration
+from el4ner.engines.base import LAYERS
+from el4ner.evidence import Calibration, Evidence, SentenceQuestion, Source, StateSource, calibrate, even_calibration
 from el4ner.evidence.calibration import COSTS_AT_MOST, IN_CONTEXT_SENTENCES, calibration_key
 from el4ner.evidence.combination import Combination
 from el4ner.evidence.leave_one_out import Figures
-from el4ner.evidence.span_memory import PoolSpans
+from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.text.overlaps import resolve_overlaps
 from el4ner.types import NONE_TYPE, Entity
 from tests.support.evidence_worlds import KINDS, NONE, TYPES, KnownSource, in_context, made_spans, noisy
@@ -191,22 +193,30 @@ def test_progress_is_told_of_every_source() -> None:
 
 def test_the_key_follows_all_that_the_weights_depend_on() -> None:
     one, two = known("one", 1.0), known("two", 1.0)
-    plain = calibration_key([one, two], SPANS)
-    assert calibration_key([two, one], SPANS) == plain
-    other_labels = replace(SPANS, labels=(SPANS.labels + 1) % KINDS)
-    other_texts = replace(SPANS, texts=("other", *SPANS.texts[1:]))
-    other_proposals = replace(SPANS, proposed=~SPANS.proposed)
+    plain = calibration_key([one, two])
+    assert calibration_key([two, one]) == plain
     more_features = KnownSource("two", SPANS, noisy(SPANS.labels, 1.0, 1, features=2))
     others = {
-        calibration_key([one], SPANS),
-        calibration_key([one, known("three", 1.0)], SPANS),
-        calibration_key([one, known("two", 1.0, fingerprint="g")], SPANS),
-        calibration_key([one, more_features], SPANS),
-        calibration_key([one, two], other_labels),
-        calibration_key([one, two], other_texts),
-        calibration_key([one, two], other_proposals),
+        calibration_key([one]),
+        calibration_key([one, known("three", 1.0)]),
+        calibration_key([one, known("two", 1.0, fingerprint="g")]),
+        calibration_key([one, more_features]),
     }
-    assert len(others - {plain}) == 7
+    assert len(others - {plain}) == 4
+
+
+def test_the_key_follows_the_pool_and_its_proposals_by_what_the_sources_say_of_themselves() -> None:
+    """Who combines what others said has no pool to compare: the key is made of the sources alone."""
+    changed = [
+        SPANS,
+        replace(SPANS, labels=(SPANS.labels + 1) % KINDS),
+        replace(SPANS, texts=("other", *SPANS.texts[1:])),
+        replace(SPANS, proposed=~SPANS.proposed),
+    ]
+    encoder: Any = SimpleNamespace(name="a", fingerprint="f")
+    memory = SpanMemory.of(np.zeros((len(SPANS.labels), LAYERS, 4), np.float32))
+    keys = {calibration_key([StateSource(encoder, memory, spans, KINDS, ["neighbours"])]) for spans in changed}
+    assert len(keys) == len(changed)
 
 
 def opened(folder: Path, *sources: Source, **more: Any) -> Calibration:

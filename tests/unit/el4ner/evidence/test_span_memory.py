@@ -20,7 +20,7 @@ from el4ner.evidence.span_memory import PoolSpans, SpanMemory, chosen_sentences
 from el4ner.pools import Pool, PoolSentence
 from el4ner.prompts import PromptSet
 from el4ner.stages import StageContext
-from el4ner.stages.extract import cheap_proposals
+from el4ner.stages.extract import pool_proposals
 from el4ner.types import Span, Usage
 from tests.support.doubles import ScriptedStateEngine, drawn
 
@@ -89,7 +89,7 @@ def test_the_fingerprint_follows_texts_spans_and_labels() -> None:
 def lexicon_of(*sentences: PoolSentence) -> list[list[str]]:
     made = pool(*sentences)
     context = StageContext(made, PromptSet("v1"), MethodSettings(proposals=("lexicon",)))
-    propose = cheap_proposals(context)
+    propose = pool_proposals(context)
     return [[span.text for span in propose(one)] for one in made.sentences]
 
 

@@ -20,6 +20,7 @@ from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.progress import NO_PROGRESS
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
+from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.retrieval import make_retriever
 from el4ner.serialize import (
     answers_from_json,
@@ -31,7 +32,7 @@ from el4ner.serialize import (
     manifest_to_json,
 )
 from el4ner.stages.combine import Combiner
-from el4ner.stages.pool_evidence import make_evidence, make_sources
+from el4ner.stages.pool_evidence import make_evidence, make_proposers, make_sources
 from el4ner.types import Document, DocumentAnswers, DocumentCandidates, DocumentTypes
 from tests.support.doubles import ScriptedEngine, ScriptedStateEngine, drawn
 from tests.support.examples import examples
@@ -84,6 +85,7 @@ class World:
         retrieval: Mapping[str, Any] | None = None,
         embedder: Any = None,
         hosted: Pool | None = None,
+        proposer: str | None = None,
     ) -> None:
         self.names = list(members)
         self.settings = load_settings(
@@ -91,7 +93,10 @@ class World:
             environ={},
             overrides={
                 "ensemble": {"members": self.names},
-                "models": {name: {"source": "none", "engine": "instant"} for name in members},
+                "models": {
+                    name: {"source": "none", "engine": "transformers" if name == proposer else "instant"}
+                    for name in members
+                },
                 "pools": {"default": "p", "paths": {"p": "none"}},
                 "method": {"repeats": "exact", **(method or {})},
                 "retrieval": {"kind": "random", **(retrieval or {})},
@@ -101,13 +106,18 @@ class World:
         retrievers = {"p": make_retriever("random", pools["p"], k=3)}
         common: dict[str, Any] = {"embedder": embedder, "folder": folder, "progress": NO_PROGRESS}
 
+        def proposers(engines: Mapping[str, Engine]) -> Mapping[str, BoundaryProposer]:
+            return make_proposers(self.settings, engines, pools, folder=folder, progress=NO_PROGRESS)
+
         def whole(engines: Mapping[str, Engine]) -> Pipeline:
+            common["proposers"] = proposers(engines)
             evidence = make_evidence(self.settings, engines, pools, retrievers, **common)
-            return Pipeline(self.settings, engines, pools, retrievers, evidence)
+            return Pipeline(self.settings, engines, pools, retrievers, evidence, common["proposers"])
 
         def part(engines: Mapping[str, Engine]) -> MembersPipeline:
+            # Who does not host the proposer has read the pool with it all the same; see load_members.
             sources = make_sources(self.settings, engines, pools, retrievers, **common)
-            return MembersPipeline(self.settings, engines, pools, retrievers, sources)
+            return MembersPipeline(self.settings, engines, pools, retrievers, sources, proposers(engines))
 
         def engines(names: Sequence[str]) -> dict[str, Engine]:
             return {name: members[name](name) for name in names}

@@ -18,7 +18,7 @@ from el4ner.participation import STAGES
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, PoolSentence
 from el4ner.retrieval import make_retriever
-from el4ner.stages.pool_evidence import make_evidence
+from el4ner.stages.pool_evidence import make_evidence, make_proposers
 from el4ner.tagger import Tagger
 from el4ner.types import Document, DocumentTypes, Entity, Mode, Span
 from tests.support.doubles import ScriptedEngine, ScriptedStateEngine, states_by_type
@@ -106,10 +106,18 @@ def assembled(
     engines = {member.name: member for member in members}
     pools = {"p": hosted or pool()}
     retrievers = {"p": make_retriever("random", pools["p"], k=3)}
+    proposers = make_proposers(settings, engines, pools, folder=folder, progress=NO_PROGRESS)
     evidence = make_evidence(
-        settings, engines, pools, retrievers, embedder=embedder, folder=folder, progress=NO_PROGRESS
+        settings,
+        engines,
+        pools,
+        retrievers,
+        embedder=embedder,
+        folder=folder,
+        progress=NO_PROGRESS,
+        proposers=proposers,
     )
-    return Pipeline(settings, engines, pools, retrievers, evidence)
+    return Pipeline(settings, engines, pools, retrievers, evidence, proposers)
 
 
 def tag(made: Pipeline) -> list[Entity]:

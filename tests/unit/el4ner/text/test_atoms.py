@@ -16,7 +16,7 @@ from el4ner.pools.pool import PoolSentence
 from el4ner.prompts import PromptSet
 from el4ner.retrieval import make_retriever
 from el4ner.stages.context import StageContext
-from el4ner.stages.extract import SentenceInput, cheap_proposals, extract
+from el4ner.stages.extract import SentenceInput, extract, pool_proposals
 from el4ner.text.atoms import AtomGate, atoms, divisible
 from el4ner.text.chunks import chunks
 from el4ner.text.segment import TextKind, segment
@@ -161,7 +161,7 @@ def test_what_shows_the_members_what_is_none_enters_no_atom_either() -> None:
     pool = Pool(PLACES.name, PLACES.types, (*PLACES.sentences, sentence))
     settings = MethodSettings()
     context = StageContext(pool, PromptSet(settings.prompt_version), settings)
-    assert not {"London", "Renn"} & {span.text for span in cheap_proposals(context)(sentence)}
+    assert not {"London", "Renn"} & {span.text for span in pool_proposals(context)(sentence)}
 
 
 def labelled(text: str, *names: str) -> tuple[str, list[Span]]:
