@@ -15,7 +15,7 @@ import numpy as np
 from el4ner.engines import checks
 from el4ner.engines.base import Prompt, StateEngine, StateRequest
 from el4ner.evidence.judges import Floats
-from el4ner.text.units import units
+from el4ner.text.word_units import word_units
 from el4ner.types import Usage
 
 __all__ = ["WordReader", "Words"]
@@ -48,7 +48,7 @@ class WordReader:
 
     def read(self, texts: Sequence[str]) -> tuple[list[Words], Usage]:
         """The words of each text."""
-        places = [units(text) for text in texts]
+        places = [word_units(text) for text in texts]
         asked = [index for index, of_text in enumerate(places) if of_text]
         requests = []
         for index in asked:

@@ -100,7 +100,7 @@ class _CandidatesCarry(Carry[SentenceCandidates, Answer, Kept]):
         return view.key, item.demonstrations, anchors, said
 
 
-class _Said(NamedTuple):
+class _PlaceVotes(NamedTuple):
     """What several lines say of the span in one place: for each type, the confidences in sum, and a line that chose it
     as it said it."""
 
@@ -112,7 +112,7 @@ class AgreedTypes(NamedTuple):
     """What the lines of a template say of each of its spans, and what that comes to."""
 
     lines: int
-    said: tuple[_Said, ...]
+    said: tuple[_PlaceVotes, ...]
     agreed: tuple[TypedSpan, ...]
 
 
@@ -130,7 +130,7 @@ class ClassifyCarry(_CandidatesCarry[SentenceTypes, AgreedTypes]):
     def keep(self, answer: SentenceTypes, view: Template) -> AgreedTypes | None:
         del view
         typed = tuple(replace(typed, candidate=_NOBODY) for typed in answer.typed)
-        return AgreedTypes(1, tuple(_Said({t.type: t.confidence}, {t.type: t}) for t in typed), typed)
+        return AgreedTypes(1, tuple(_PlaceVotes({t.type: t.confidence}, {t.type: t}) for t in typed), typed)
 
     @override
     def add(self, kept: AgreedTypes | None, new: AgreedTypes) -> AgreedTypes:
@@ -208,12 +208,12 @@ _NOBODY = SpanCandidate(Span(0, 0, ""), ())
 """In the place of a candidate that is not kept: the item that asks has its own."""
 
 
-def _together(one: _Said, other: _Said) -> _Said:
+def _together(one: _PlaceVotes, other: _PlaceVotes) -> _PlaceVotes:
     sums = {label: one.sums.get(label, 0.0) + other.sums.get(label, 0.0) for label in {**one.sums, **other.sums}}
-    return _Said(sums, {**other.choices, **one.choices})
+    return _PlaceVotes(sums, {**other.choices, **one.choices})
 
 
-def _agreed(said: _Said, lines: int) -> TypedSpan:
+def _agreed(said: _PlaceVotes, lines: int) -> TypedSpan:
     """The type that has the most confidence in sum (of equals the first); its confidence is the mean over all lines,
     those that chose otherwise counting 0."""
     best = max(said.sums, key=lambda label: said.sums[label])

@@ -38,6 +38,7 @@ ORDER = {
         ("engines",),
         ("prompts", "quantizing", "retrieval"),
         ("evidence", "repeats"),
+        ("proposing",),
         ("stages",),
         ("assemble", "serialize"),
         ("pipeline",),

@@ -374,8 +374,8 @@ def test_a_union_with_too_many_spans_is_refused(tmp_path: Path) -> None:
     ("change", "said"),
     [
         (lambda item: item["said"].pop(), "one said for each of"),
-        (lambda item: item["said"][0].pop(), "expected 4 equally long lists"),
-        (lambda item: item["said"][0][0].pop(), "expected 4 equally long lists"),
+        (lambda item: item["said"][0].pop(), r"expected \d+ equally long lists"),
+        (lambda item: item["said"][0][0].pop(), r"expected \d+ equally long lists"),
         (lambda item: item["votes"].append({}), "one said for each of"),
         (lambda item: item["candidates"][0].update(start=1), "is not the span"),
     ],

@@ -10,7 +10,7 @@ from el4ner.text.boundaries import MARK
 from el4ner.text.icu import unspaced_words
 from el4ner.text.scripts import UNSPACED
 
-__all__ = ["units"]
+__all__ = ["word_units"]
 
 # Letters, digits and marks hold together, joiners without width too; any other sign stands alone, with its marks.
 _UNIT: Final = regex.compile(
@@ -19,7 +19,7 @@ _UNIT: Final = regex.compile(
 )
 
 
-def units(text: str) -> list[tuple[int, int]]:
+def word_units(text: str) -> list[tuple[int, int]]:
     """Their places, in order: code points, half-open. White space is in none.
 
     ``well-known`` is three of them and ``IL-2`` too, since a name may end before a hyphen and go on behind it. Scripts
