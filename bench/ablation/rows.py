@@ -76,10 +76,13 @@ def rows_of(ensemble: str, third: Path | None) -> list[Row]:
         found_by = _retrieval(kind="span", k=k)
         add(f"demos-{k}", "demonstrations", f"in context, span retrieval, k = {k}", {**IN_CONTEXT, **found_by})
     for key, proposers in (
+        ("boundaries", ["boundaries"]),
+        ("boundaries-chunks", ["boundaries", "chunks"]),
+        ("boundaries-lexicon", ["boundaries", "lexicon"]),
         ("chunks", ["chunks"]),
         ("lexicon", ["lexicon"]),
         ("chunks-lexicon", ["chunks", "lexicon"]),
-        ("union", ["chunks", "lexicon", "models"]),
+        ("union", ["boundaries", "chunks", "lexicon", "models"]),
         ("models", ["models"]),
     ):
         add(f"by-{key}", "proposals", f"by {' + '.join(proposers)}", {"method": {"proposals": proposers}})
