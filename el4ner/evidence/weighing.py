@@ -87,7 +87,7 @@ class Weighing:
             if calibration.key != calibration_key(sources):
                 continue  # of another release
             heard = _heard(sources, speakers)
-            if heard and (best is None or len(heard) > best[0]):
+            if heard - {BOUNDARIES} and (best is None or len(heard) > best[0]):
                 best = (len(heard), calibration, sources, heard)
         return None if best is None else _part(*best[1:])
 

@@ -107,8 +107,10 @@ class Combiner:
         ordered = _in_order(parts, expected)
         first = ordered[0][1]
         self._context_of(first.manifest)
+        bounded = any(part.manifest.evidence is not None for _, part in ordered)
         sentences = tuple(
-            self._union(proposed, expected) for proposed in zip(*(part.sentences for _, part in ordered), strict=True)
+            self._union(proposed, expected, bounded=bounded)
+            for proposed in zip(*(part.sentences for _, part in ordered), strict=True)
         )
         check_spans(sum(len(sentence.candidates) for sentence in sentences), self._settings.method)
         manifest = _manifest(ordered, expected, [name for members, _ in ordered for name in members], None)
@@ -171,19 +173,17 @@ class Combiner:
         return context
 
     @staticmethod
-    def _union(parts: Sequence[SentenceCandidates], expected: Sequence[str]) -> SentenceCandidates:
+    def _union(
+        parts: Sequence[SentenceCandidates], expected: Sequence[str], *, bounded: bool
+    ) -> SentenceCandidates:
+        """``bounded``: one of the parts is of who reads boundaries."""
         union: dict[Span, SpanCandidate] = {}
         for part in parts:
             for candidate in part.candidates:
                 known = union.get(candidate.span)
                 union[candidate.span] = candidate if known is None else merged(known, candidate)
-        # Who reads boundaries leaves out what hardly is an entity; the others propose it all the same.
-        if any(candidate.boundary is not None for candidate in union.values()):
-            union = {
-                span: candidate
-                for span, candidate in union.items()
-                if candidate.boundary is not None or not {CHUNKS, LEXICON}.issuperset(candidate.proposed_by)
-            }
+        if bounded:
+            union = _without_unlikely(union)
         place = {name: number for number, name in enumerate((BOUNDARIES, CHUNKS, LEXICON, *expected))}
         candidates = tuple(
             replace(
@@ -198,7 +198,8 @@ class Combiner:
     def _weighed(self, said: _Said, expected: Sequence[str], pool: Pool) -> Weighed | None:
         """None: the mean decides."""
         method = self._settings.method
-        by_mean = goes_by_mean(method, shows_states=any(speaker.by_states for speaker in said.speakers))
+        shows_states = any(speaker.by_states and speaker.voter != BOUNDARIES for speaker in said.speakers)
+        by_mean = goes_by_mean(method, shows_states=shows_states)
         if by_mean and (covers(said.speakers, expected) or goes_by_mean(method, shows_states=True)):
             return None
         weighing = self._weighings.get(pool.name)
@@ -232,7 +233,7 @@ class _Said:
                     by_name[speaker.name] = speaker
                     self._columns[speaker.name] = numbers[:, column : column + width]
                 column += width
-        place = {name: number for number, name in enumerate((EMBEDDER, *expected))}
+        place = {name: number for number, name in enumerate((BOUNDARIES, EMBEDDER, *expected))}
         self.speakers = sorted(
             by_name.values(),
             key=lambda speaker: (not speaker.by_states, place.get(speaker.voter, len(place)), speaker.name),
@@ -244,8 +245,9 @@ class _Said:
 
     def by_mean(self) -> list[tuple[TypedSpan, ...]]:
         """As :func:`~el4ner.stages.deciding.by_mean` decides."""
-        numbers = np.concatenate([self._columns[speaker.name] for speaker in self.speakers], axis=1)
-        voters = [speaker.voter for speaker in self.speakers]
+        members = [speaker for speaker in self.speakers if speaker.voter != BOUNDARIES]
+        numbers = np.concatenate([self._columns[speaker.name] for speaker in members], axis=1)
+        voters = [speaker.voter for speaker in members]
         return [
             by_mean(candidates, of_sentence, voters, self._labels)
             for candidates, of_sentence in zip(self._candidates, self._by_sentence(numbers), strict=True)
@@ -287,6 +289,18 @@ def _votes(parts: Sequence[SentenceAnswers], expected: Sequence[str]) -> list[di
         votes = {name: label for part in parts for name, label in part.votes[number].items()}
         merged.append({name: votes[name] for name in expected if name in votes})
     return merged
+
+
+def _without_unlikely(union: Mapping[Span, SpanCandidate]) -> dict[Span, SpanCandidate]:
+    """Who reads boundaries leaves out what chunker and lexicon propose and hardly is an entity; the other parts, which
+    read none, have it all the same."""
+    kept = {}
+    for span, candidate in union.items():
+        likely = candidate.boundary is not None
+        named = tuple(name for name in candidate.proposed_by if likely or name not in (CHUNKS, LEXICON))
+        if named:
+            kept[span] = replace(candidate, proposed_by=named)
+    return kept
 
 
 def _manifest(

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from el4ner.config import Settings, load_settings
-from el4ner.engines.base import Engine, GenerateRequest
+from el4ner.engines.base import Engine, GenerateRequest, Prompt, States
 from el4ner.engines.instant import InstantEngine
 from el4ner.errors import ConfigError, DocumentError, MessageError
 from el4ner.members_pipeline import MembersPipeline
@@ -70,6 +70,19 @@ def writes(name: str) -> Engine:
         )
 
     return ScriptedEngine(name, write=write)
+
+
+def shows_and_writes(name: str) -> Engine:
+    """Writes as the others, and shows states in which entities of the made-up pool begin and end clearly."""
+
+    def show(prompt: Prompt, tail: str) -> States:
+        states = 0.3 * drawn(name, prompt.user, tail)
+        states[:, 0] += 2.0 * tail.endswith(("son", "burg"))
+        return states
+
+    made = ScriptedStateEngine(name, show=show)
+    made.write = writes(name).write  # type: ignore[attr-defined]
+    return made
 
 
 class World:
@@ -186,7 +199,15 @@ KINDS: dict[str, tuple[dict[str, Make], dict[str, Any], Any]] = {
         {"encoder": "embedder", "evidence": ["prototypes", "in_context"]},
         FakeEmbedder(),
     ),
+    "boundaries": ({"a": shows, "b": shows, "c": shows}, {}, None),
+    "boundaries, even": ({"a": shows, "b": shows}, {"weights": "even"}, None),
+    "boundaries, and a member without states": ({"a": answers, "b": shows, "c": shows}, {}, None),
+    "boundaries, and answers in context": ({"a": shows, "b": shows}, {"evidence": ["in_context"]}, None),
+    "boundaries, and the mean of answers in context": ({"a": answers, "b": shows}, {"evidence": []}, None),
+    "boundaries alone propose": ({"a": shows, "b": shows}, {"proposals": ["boundaries"]}, None),
 }
+PROPOSER = "b"
+"""Who reads boundaries, in the worlds whose names begin so."""
 
 
 Worlds = Callable[[str, Sequence[bool]], World]
@@ -203,7 +224,14 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
         key = (kind, tuple(ends[: len(members) - 1]))
         if key not in made:
             folder = folders.setdefault(kind, tmp_path_factory.mktemp("evidence"))
-            made[key] = World(folder, members, cut(list(members), key[1]), method=method, embedder=embedder)
+            made[key] = World(
+                folder,
+                members,
+                cut(list(members), key[1]),
+                method=method,
+                embedder=embedder,
+                proposer=PROPOSER if kind.startswith("boundaries") else None,
+            )
         return made[key]
 
     return get
@@ -223,14 +251,24 @@ def test_what_all_members_said_apart_is_decided_as_in_one_process(
         assert_equal(expected, world.combiner.types(in_any_order, world.names))
 
 
-@settings(deadline=None, max_examples=examples(15))
-@given(text=TEXTS, ends=st.tuples(st.booleans(), st.booleans()), scored=st.booleans(), data=st.data())
+WRITING: dict[str, tuple[dict[str, Any], str | None]] = {
+    "paper": ({"mode": "paper"}, None),
+    "scored": ({"proposals": ["chunks", "lexicon", "models"], "evidence": []}, None),
+    "boundaries": ({"proposals": ["boundaries", "chunks", "lexicon", "models"], "evidence": []}, "a"),
+    "boundaries and models": ({"proposals": ["boundaries", "models"], "evidence": []}, "bb"),
+}
+
+
+@settings(deadline=None, max_examples=examples(25))
+@given(text=TEXTS, ends=st.tuples(st.booleans(), st.booleans()), kind=st.sampled_from(sorted(WRITING)), data=st.data())
 def test_the_union_of_what_members_proposed_apart_is_that_of_one_process(
-    tmp_path_factory: pytest.TempPathFactory, text: str, ends: Sequence[bool], scored: bool, data: st.DataObject
+    tmp_path_factory: pytest.TempPathFactory, text: str, ends: Sequence[bool], kind: str, data: st.DataObject
 ) -> None:
+    method, proposer = WRITING[kind]
     members: dict[str, Make] = {"c": writes, "a": writes, "bb": writes}
-    method = {"proposals": ["chunks", "lexicon", "models"], "evidence": []} if scored else {"mode": "paper"}
-    world = World(tmp_path_factory.getbasetemp(), members, cut(list(members), ends), method=method)
+    if proposer is not None:
+        members[proposer] = shows_and_writes
+    world = World(tmp_path_factory.getbasetemp(), members, cut(list(members), ends), method=method, proposer=proposer)
     document = Document("d", text)
     parts = [
         (own, candidates_from_json(orjson.loads(dumps(candidates_to_json(good(made.extract([document])[0]))))))
@@ -257,6 +295,7 @@ def test_without_a_member_the_others_decide_and_the_manifest_names_it(worlds: Wo
         typed = [one for item in combined.sentences for one in item.typed]
         assert typed
         assert all(world.names[left_out] not in one.votes and 0 <= one.confidence <= 1 for one in typed)
+        assert all("boundaries" not in one.votes for one in typed), "it says nothing about types"
 
 
 def test_the_weights_of_those_who_answered_keep_the_sum_of_all(tmp_path: Path) -> None:
