@@ -13,7 +13,7 @@ from typing import Any
 
 from el4ner.errors import ConfigError
 from el4ner.nearest import choices, nearest_hint
-from el4ner.participation import STAGES, StageName, asks_models_for_pool_spans, is_split
+from el4ner.participation import STAGES, StageName, asks_models_for_pool_spans, is_split, members_of
 from el4ner.serialize import answers_to_json
 from el4ner.types import Mode
 from workers.config import StreamSettings
@@ -59,6 +59,13 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
         raise ConfigError(
             f"worker.members: validate asks the verifier {settings.verifier!r} alone, which is not among "
             f"{', '.join(hosted)}: run validate where it is hosted"
+        )
+    asks_one = members_of(settings, "extract") if "extract" in stages else ()
+    if hosted is not None and len(asks_one) == 1 and asks_one[0] not in hosted:
+        raise ConfigError(
+            f"worker.members: extract reads sentences with {asks_one[0]!r} alone, which is not among "
+            f"{', '.join(hosted)}: run extract where it is hosted, or choose another one by ensemble.proposer, or "
+            'leave "boundaries" out of method.proposals'
         )
     if (split or COMBINE in stages) and method.mode is Mode.SCORED:
         if method.adaptive:

@@ -108,6 +108,32 @@ def test_extraction_without_models_is_no_members_business() -> None:
     assert group_of("extract", settings) == "extract"
 
 
+SHOWING = {name: {"source": "none", "engine": "transformers"} for name in "ab"}
+BOTH = {"ensemble": {"members": ["a", "b"]}, "models": SHOWING}
+"""Both show hidden states, so the last one reads where entities begin and end."""
+
+
+def test_extraction_by_one_member_runs_whole_where_that_one_is() -> None:
+    settings = stream(["b"], **BOTH)
+    check(settings, ["extract", "classify"])
+    assert members_of(settings, "extract") == ("b",)
+    assert split_stages(settings, ALL) == ("classify",)
+    assert part_of(EXTRACT, settings) is EXTRACT
+    assert group_of("extract", settings) == "extract"
+    chosen = {**BOTH, "ensemble": {"members": ["a", "b"], "proposer": "a"}}
+    check(stream(["a"], **chosen), ["extract", "classify"])
+    check(stream(["a"], **BOTH), ["classify"])
+    check(stream(["a"], **BOTH, method={"proposals": ["chunks", "lexicon"]}), ["extract", "classify"])
+
+
+def test_where_members_write_spans_each_takes_part_and_one_of_them_reads_boundaries() -> None:
+    method = {"proposals": ["boundaries", "chunks", "models"]}
+    for member in "ab":
+        settings = stream([member], **BOTH, method=method)
+        check(settings, ["extract", "classify"])
+        assert split_stages(settings, ALL) == ("extract", "classify")
+
+
 # --- what is refused ---
 
 
@@ -116,6 +142,7 @@ def test_extraction_without_models_is_no_members_business() -> None:
     [
         (["instant-c"], ["aggregate"], {}, "no member 'instant-c'; its members are: instant-a, instant-b"),
         (["instant-a"], ["validate"], {"method": {"validation": "soft"}}, "verifier 'instant-b'"),
+        (["a"], ["extract"], BOTH, r"extract reads sentences with 'b' alone, which is not among a: run extract where"),
         (["instant-a"], ["classify"], {"method": {"adaptive": True}}, r"method\.adaptive"),
         (None, ["combine"], {"method": {"adaptive": True}}, r"method\.adaptive"),
         (["instant-a"], ["classify"], {"method": {"encoder": "embedder"}}, "asks no member"),
