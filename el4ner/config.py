@@ -224,9 +224,10 @@ class MethodSettings(Section):
     """``calibrated``: estimated by leave-one-out on the pool when it is first used, and kept in a file."""
     adaptive: bool = False
     """Ask the next member only about spans that those before it left unclear. False asks every member about all."""
-    priors: Literal["pool", "stream"] = "pool"
-    """Whether types are as frequent as in the pool, or as the stream's latest answers say. With ``stream`` an answer
-    depends on what the process has seen. It pays where nothing but the mix of types differs: on no dev split it did."""
+    priors: Literal["pool", "density", "stream"] = "pool"
+    """How frequent entities and types are taken to be: as in the pool; ``density``: how many of the candidates are
+    entities follows the stream's latest answers; ``stream``: the types' shares among them too. With the last two, an
+    answer depends on what the process has seen."""
     drift_threshold: Annotated[float, Field(gt=0, le=1)] = 0.05
     """From which divergence on a log line says that the stream's mix of types is unlike the pool's (Jensen-Shannon, in
     bits). Windows of 200 entities that were like the pool reached 0.016, on two data sets."""

@@ -50,7 +50,8 @@ def evaluate(
         batch_size: sentences that go through the stages together.
         progress: is told how many more sentences are done.
         cache: a folder for what was measured: a later call with an equal pipeline goes on from there, also when this
-            one is killed. None keeps nothing.
+            one is killed. None keeps nothing; nor is anything kept where answers depend on the sentences before
+            (``method.priors``).
         fresh: measure every sentence now, whatever the folder has.
         seed: of the intervals' resampling.
 
@@ -59,7 +60,11 @@ def evaluate(
         EvaluationError: the cache folder cannot be used.
     """
     identity = _fingerprint(pipeline, dataset.pool.name)
-    store = None if cache is None else RecordStore(cache, identity, fresh=fresh)
+    mix = pipeline.mixes.get(dataset.pool.name)
+    by_stream = mix is not None and mix.corrects
+    if mix is not None:
+        mix.begin_anew()  # what the pipeline was asked before says nothing of this data set
+    store = None if cache is None or by_stream else RecordStore(cache, identity, fresh=fresh)
     known: dict[str, SentenceRecord] = {}
     waiting: dict[str, LabelledSentence] = {}
     for sentence in dataset.sentences:

@@ -6,19 +6,21 @@ shares are those that explain the answers best, found by expectation maximisatio
 2002, "Adjusting the Outputs of a Classifier to New a Priori Probabilities", Neural Computation 14, equations 2.4 and
 2.9).
 
-Two things are ours. Shares are of entities alone, and whether a span is one keeps its probability: how many of the
-candidates are none depends on the chunker more than on the stream. And the estimate is held near the pool's mix, by a
-Dirichlet prior and by bounds, since the probabilities are not exact and the maximum is flat where types are rare.
+Two things are ours. Which share of the candidates are entities (the density) and which shares of the entities the
+types have (the mix) are estimated apart, since on dev splits the one paid and the other did not. And both are held near
+the pool's, by a Dirichlet prior and by bounds: the probabilities are not exact, and the maximum is flat where types are
+rare.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from el4ner.evidence.judges import Floats, Ints
+from el4ner.evidence.judges import Floats, Ints, log_softmax
 
 __all__ = [
     "LARGEST_RATIO",
@@ -26,9 +28,13 @@ __all__ = [
     "Shares",
     "divergence",
     "entity_probability",
+    "estimated_density",
     "estimated_mix",
+    "log_odds",
+    "pool_density",
     "pool_mix",
     "reweighted",
+    "with_density",
 ]
 
 Shares = npt.NDArray[np.float64]
@@ -38,6 +44,8 @@ LARGEST_RATIO: Final = 10.0
 """A type's share is at most so many times its share in the pool, and at least that part of it."""
 PRIOR_ENTITIES: Final = 200.0
 """The pool's mix counts as much as so many entities of the stream (Dirichlet prior)."""
+PRIOR_CANDIDATES: Final = 500.0
+"""The pool's density counts as much as so many candidates of the stream."""
 ITERATIONS: Final = 100
 TOLERANCE: Final = 1e-6
 """No share has to move by less."""
@@ -56,6 +64,40 @@ def pool_mix(labels: Ints, kinds: int) -> Shares:
     counts = np.bincount(labels, minlength=kinds)[: kinds - 1] + 0.5
     shares: Shares = counts / counts.sum()
     return shares
+
+
+def pool_density(labels: Ints, kinds: int) -> float:
+    """The share of entities among a pool's candidates, with half a candidate of either more. See :func:`pool_mix`."""
+    return (int((labels < kinds - 1).sum()) + 0.5) / (len(labels) + 1.0)
+
+
+def estimated_density(log_probabilities: Floats, pool: float) -> float:
+    """The stream's density, by the calibrated ``[spans, types + none]`` of its candidates under the pool's density."""
+    entity = np.clip(entity_probability(log_probabilities), 1e-9, 1 - 1e-9)
+    least, most = pool / LARGEST_RATIO, min(pool * LARGEST_RATIO, (1 + pool) / 2)
+    density = pool
+    for _ in range(ITERATIONS):
+        expected = entity * (density / pool)
+        expected /= expected + (1 - entity) * ((1 - density) / (1 - pool))
+        moved = (float(expected.sum()) + PRIOR_CANDIDATES * pool) / (len(entity) + PRIOR_CANDIDATES)
+        moved = min(max(moved, least), most)
+        settled = abs(moved - density) < TOLERANCE
+        density = moved
+        if settled:
+            break
+    return density
+
+
+def log_odds(probability: float) -> float:
+    """Of a probability above 0 and below 1."""
+    return math.log(probability) - math.log1p(-probability)
+
+
+def with_density(log_probabilities: Floats, shift: float) -> Floats:
+    """``[spans, types + none]`` with the log-odds of being an entity moved by ``shift``, whatever its type."""
+    moved = log_probabilities.copy()
+    moved[:, :-1] += np.float32(shift)
+    return log_softmax(moved)
 
 
 def estimated_mix(log_probabilities: Floats, pool: Shares) -> Shares:

@@ -9,24 +9,35 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Literal
 
 import numpy as np
 
 from el4ner.evidence.judges import Floats
-from el4ner.evidence.priors import Shares, divergence, entity_probability, estimated_mix, reweighted
+from el4ner.evidence.priors import (
+    Shares,
+    divergence,
+    entity_probability,
+    estimated_density,
+    estimated_mix,
+    log_odds,
+    reweighted,
+    with_density,
+)
 
 __all__ = ["MixReport", "StreamMix"]
 
-WINDOW: Final = 4_096
-"""Candidates that the mix is estimated from: the latest that may be entities. Memory: four bytes for each of them and
-each type."""
-ESTIMATE_EVERY: Final = 256
-"""Such candidates between two estimates."""
+Priors = Literal["pool", "density", "stream"]
+"""What is corrected: nothing; how many of the candidates are entities; that, and the types' shares among these."""
+WINDOW: Final = 8_192
+"""The latest candidates, from which density and mix are estimated: some 300 sentences. Memory: four bytes for each of
+them and each type."""
+ESTIMATE_EVERY: Final = 512
+"""Candidates between two estimates."""
 MAY_BE_ENTITY: Final = 0.1
 """A candidate that is less probably an entity says next to nothing about their types."""
 FEWEST_ENTITIES: Final = 200.0
-"""Below this expected number of entities in the window nothing is estimated."""
+"""Below this expected number of entities in the window their mix is not estimated."""
 BACK_AT: Final = 0.7
 """A drift is over when the divergence is below this share of the threshold: around the threshold it is told once."""
 _SHOWN: Final = 3
@@ -51,30 +62,49 @@ class StreamMix:
         pool: its name, for the log.
         types: the pool's, in its order.
         pool_shares: the pool's mix (:func:`~el4ner.evidence.priors.pool_mix`).
-        corrects: whether judgements are corrected by the stream's mix (``method.priors``); if not it is reported only.
+        pool_density: the share of its candidates that are entities.
+        priors: what is corrected (``method.priors``). The mix is reported in any case.
         threshold: the divergence beyond which a log line says that the stream is unlike the pool
             (``method.drift_threshold``).
     """
 
     def __init__(
-        self, pool: str, types: Sequence[str], pool_shares: Shares, *, corrects: bool, threshold: float
+        self,
+        pool: str,
+        types: Sequence[str],
+        pool_shares: Shares,
+        *,
+        pool_density: float,
+        priors: Priors,
+        threshold: float,
     ) -> None:
         self._pool = pool
         self._types = tuple(types)
         self._pool_shares = pool_shares
-        self._mix = pool_shares
-        self._corrects = corrects
+        self._pool_density = pool_density
+        self._priors = priors
         self._threshold = threshold
-        self._window: Floats = np.empty((0, len(types) + 1), np.float32)
+        self.begin_anew()
+
+    def begin_anew(self) -> None:
+        """Forget the stream: the next span is judged by the pool's mix."""
+        self._mix = self._pool_shares
+        self._density_shift = 0.0
+        self._window: Floats = np.empty((0, len(self._types) + 1), np.float32)
         self._latest: list[Floats] = []
         self._since_estimate = 0
         self._reported_mix: Shares | None = None
         self.report: MixReport | None = None
         """None until enough was seen. Replaced as a whole, so that any thread may read it."""
 
+    @property
+    def corrects(self) -> bool:
+        """Whether what is said depends on the stream."""
+        return self._priors != "pool"
+
     def marked(self, fingerprint: str) -> str:
         """The fingerprint of evidence that is corrected so: what it says then depends on the stream as well."""
-        return f"{fingerprint}-stream" if self._corrects else fingerprint
+        return f"{fingerprint}-{self._priors}" if self.corrects else fingerprint
 
     def observe(self, log_probabilities: Floats) -> None:
         """Spans that are decided about: they count."""
@@ -85,36 +115,40 @@ class StreamMix:
 
         They come back as they are where nothing is corrected, or too little was seen.
         """
-        may_be = np.flatnonzero(entity_probability(log_probabilities) >= MAY_BE_ENTITY)
         parts: list[Floats] = []
-        start, counted = 0, 0
+        start = 0
         while start < len(log_probabilities):
-            missing = ESTIMATE_EVERY - self._since_estimate
-            due = counted + missing <= len(may_be)
-            stop = int(may_be[counted + missing - 1]) + 1 if due else len(log_probabilities)
-            taken = may_be[counted : counted + missing] if due else may_be[counted:]
+            stop = min(len(log_probabilities), start + ESTIMATE_EVERY - self._since_estimate)
             parts.append(self.reweighted(log_probabilities[start:stop]))
-            self._latest.append(log_probabilities[taken])
-            self._since_estimate += len(taken)
-            if due:
+            self._latest.append(log_probabilities[start:stop])
+            self._since_estimate += stop - start
+            if self._since_estimate == ESTIMATE_EVERY:
                 self._estimate()
-            start, counted = stop, counted + len(taken)
+            start = stop
         return np.concatenate(parts) if parts else log_probabilities
 
     def reweighted(self, log_probabilities: Floats) -> Floats:
         """As :meth:`corrected`, of spans that do not count: they will be judged again, with more evidence."""
-        if not self._corrects or self.report is None:
+        if not self.corrects or not self._density_shift:
             return log_probabilities
-        return reweighted(log_probabilities, self._mix / self._pool_shares)
+        answers = with_density(log_probabilities, self._density_shift)
+        if self._priors == "stream" and self.report is not None:
+            answers = reweighted(answers, self._mix / self._pool_shares)
+        return answers
 
     def _estimate(self) -> None:
         self._window = np.concatenate([self._window, *self._latest])[-WINDOW:]
         self._latest = []
         self._since_estimate = 0
-        entities = float(entity_probability(self._window).sum())
+        density = estimated_density(self._window, self._pool_density)
+        self._density_shift = log_odds(density) - log_odds(self._pool_density)
+        window = with_density(self._window, self._density_shift)
+        entity = entity_probability(window)
+        window, entity = window[entity >= MAY_BE_ENTITY], entity[entity >= MAY_BE_ENTITY]
+        entities = float(entity.sum())
         if entities < FEWEST_ENTITIES:
             return
-        self._mix = estimated_mix(self._window, self._pool_shares)
+        self._mix = estimated_mix(window, self._pool_shares)
         apart = divergence(self._mix, self._pool_shares)
         shares = dict(zip(self._types, self._mix.tolist(), strict=True))
         self.report = MixReport(shares, apart, entities, self._follow_drift(apart))

@@ -21,7 +21,7 @@ from el4ner.evidence import (
 )
 from el4ner.evidence.calibration import ENOUGH_SENTENCES
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
-from el4ner.evidence.priors import pool_mix
+from el4ner.evidence.priors import pool_density, pool_mix
 from el4ner.evidence.sources import Ask, StateKind
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory, chosen_sentences
 from el4ner.evidence.stream_mix import StreamMix
@@ -241,9 +241,15 @@ def _again(context: StageContext) -> Callable[[str], str]:
 
 def stream_mix(pool: Pool, spans: PoolSpans, method: MethodSettings) -> StreamMix:
     """Of a stream that begins now: its candidates are to be like the pool's."""
-    shares = pool_mix(spans.labels[spans.proposed], len(pool.types) + 1)
-    corrects = method.priors == "stream"
-    return StreamMix(pool.name, list(pool.types), shares, corrects=corrects, threshold=method.drift_threshold)
+    labels, kinds = spans.labels[spans.proposed], len(pool.types) + 1
+    return StreamMix(
+        pool.name,
+        list(pool.types),
+        pool_mix(labels, kinds),
+        pool_density=pool_density(labels, kinds),
+        priors=method.priors,
+        threshold=method.drift_threshold,
+    )
 
 
 def _encoders(

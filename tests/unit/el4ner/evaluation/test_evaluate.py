@@ -5,6 +5,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from el4ner.config import MethodSettings, Settings, load_settings
@@ -14,6 +15,8 @@ from el4ner.errors import DocumentError
 from el4ner.evaluation import Dataset, EvaluationResult, evaluate
 from el4ner.evaluation.identity import DECIDES, code_fingerprint, fingerprint_of
 from el4ner.evaluation.recording import Results, record_of
+from el4ner.evidence.priors import pool_mix
+from el4ner.evidence.stream_mix import ESTIMATE_EVERY, StreamMix
 from el4ner.pipeline import Pipeline
 from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.retrieval import make_retriever
@@ -139,6 +142,22 @@ def test_other_samples_share_their_sentences(tmp_path: Path) -> None:
     other = pipeline()
     result = run(other, Dataset("made/up", "test", POOL, SENTENCES[2:5]), cache=tmp_path)
     assert (len(other.seen), result.cached_sentences, result.sentences) == (2, 1, 3)
+
+
+def test_nothing_is_kept_of_answers_that_depend_on_the_sentences_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mix = StreamMix(
+        "made", list(POOL.types), pool_mix(np.array([0]), 3), pool_density=0.5, priors="density", threshold=0.05
+    )
+    mix.observe(np.log(np.full((2 * ESTIMATE_EVERY, len(POOL.types) + 1), 1 / (len(POOL.types) + 1), np.float32)))
+    monkeypatch.setattr(Counted, "mixes", {"made": mix})
+    assert run(pipeline(), cache=tmp_path).cached_sentences == 0
+    again = pipeline()
+    assert run(again, cache=tmp_path).cached_sentences == 0
+    assert len(again.seen) == 7
+    unsure = np.log(np.array([[0.3, 0.3, 0.4]], np.float32))
+    assert (mix.corrected(unsure) == unsure).all(), "what the pipeline was asked before says nothing of a data set"
 
 
 def test_fresh_measures_again(tmp_path: Path) -> None:
