@@ -31,6 +31,8 @@ StateKind = Literal["neighbours", "prototypes"]
 BOUNDARIES: Final = "boundaries"
 """The name of the source that is no member, and of the proposer whose answers it passes on."""
 LAYER_NAMES: Final = ("middle", "last")
+LEAST: Final = 1e-5
+"""The least probability, and the least of the opposite, that is taken as it is said."""
 FOLDS: Final = 10
 """Prototypes are estimated without a tenth of the sentences to judge that tenth: leaving out one sentence at a time
 would mean as many inversions as there are sentences."""
@@ -240,7 +242,8 @@ class BoundarySource:
 
     def _said(self, probabilities: npt.NDArray[np.float64]) -> Floats:
         """``[spans]`` → log-probabilities ``[spans, 1, types + none]``."""
-        likely = np.where(np.isnan(probabilities), 0.5, probabilities)
+        # Clipped, since a message may also say 0 or 1, which no sum of log-odds could ever outweigh.
+        likely = np.where(np.isnan(probabilities), 0.5, probabilities).clip(LEAST, 1 - LEAST)
         said = np.repeat(np.log(likely)[:, None], self._kinds, axis=1)
         said[:, -1] = np.log1p(-likely)
         return said[:, None, :].astype(np.float32)

@@ -70,7 +70,7 @@ def sentences(draw: st.DrawFn, text: str) -> Sentence:
 
 @st.composite
 def candidates(draw: st.DrawFn, text: str) -> SpanCandidate:
-    return SpanCandidate(draw(spans(text)), tuple(draw(st.lists(names, max_size=2))))
+    return SpanCandidate(draw(spans(text)), tuple(draw(st.lists(names, max_size=2))), draw(st.none() | probabilities))
 
 
 @st.composite
