@@ -57,6 +57,7 @@ class _LineReader:
         self.line = line
         self.before = ""
         self.header = True
+        self.after_first = False  # whether the word before the field is the one behind the line's time
         self.forms: list[tuple[int, int]] = []
 
     def spans(self) -> Iterator[tuple[int, int]]:
@@ -121,6 +122,7 @@ class _LineReader:
             self.header = False
             return
         yield from self.part(start, end)
+        self.after_first = self.before == HEADER_TIME
         word = self.line[start:end]
         self.before = word.strip(_EDGES).lower() or word
         if word.endswith(":") or following in OPENING or word.islower():
@@ -168,7 +170,7 @@ class _LineReader:
             yield from self.split("#", start, end)
         elif "/" in surface:
             yield from self.slashes(start, end)
-        elif is_name(self.line, start, end, before=self.before, in_header=self.header):
+        elif is_name(self.line, start, end, before=self.before, in_header=self.header, after_first=self.after_first):
             yield start, end
 
     def around(self, start: int, end: int, first: int, last: int) -> Generator[tuple[int, int], None, int]:

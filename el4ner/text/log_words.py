@@ -39,12 +39,12 @@ _EDGES = ".,:;!?\"'`()[]{}<>"
 _NEAR = 64  # characters on either side of a word that are looked at
 
 
-def is_name(line: str, start: int, end: int, *, before: str, in_header: bool) -> bool:
+def is_name(line: str, start: int, end: int, *, before: str, in_header: bool, after_first: bool) -> bool:
     """Whether the word ``line[start:end]``, with nothing in it to take apart, is worth a proposal.
 
     ``before`` is the word before it, lower case (``HEADER_TIME`` after the time that a line begins with); ``in_header``
-    holds until the message begins. A word with digits, capitals inside or punctuation is always worth one; a plain
-    word only where the line's structure gives it a part.
+    holds until the message begins, ``after_first`` behind the first word after the time. A word with digits, capitals
+    inside or punctuation is always worth one; a plain word only where the line's structure gives it a part.
     """
     word = line[start:end]
     lower = word.lower()
@@ -66,7 +66,9 @@ def is_name(line: str, start: int, end: int, *, before: str, in_header: bool) ->
     after = line[end : end + 2]
     if (following == ":" and (in_header or after[1:].isdigit())) or after == " :" or (before == "-" and after == " ["):
         return True
-    if in_header and ((lower == word and line[start - 2 : start] == "] ") or _BEFORE_ID.match(line, end)):
+    if in_header and lower == word and line[start - 2 : start] == "] ":
+        return True
+    if after_first and _BEFORE_ID.match(line, end):
         return True
     if line[start - 2 : start] == ": " and after in (" (", " ["):  # the message begins with who it is about
         return True
@@ -80,12 +82,15 @@ def is_name(line: str, start: int, end: int, *, before: str, in_header: bool) ->
 
 
 def _is_column(line: str, start: int, end: int) -> bool:
-    """Whether the word stands alone between things that are no words, as in a line of columns: ``443 alice ::1``."""
+    """Whether the word stands alone between things that are no words, as in columns: ``443 alice ::1``. Before a number
+    it says what is counted: ``port 22``."""
     if line[start - 1 : start] != " " or line[end : end + 1] != " ":
         return False
     left = line[max(0, start - _NEAR) : start].rsplit(maxsplit=1)
     right = line[end : end + _NEAR].split(maxsplit=1)
-    return bool(left and right) and left[-1][-1] not in ",;:." and not _is_plain(left[-1]) and not _is_plain(right[0])
+    if not (left and right) or left[-1][-1] in ",;:." or right[0].strip(_EDGES).isdigit():
+        return False
+    return not _is_plain(left[-1]) and not _is_plain(right[0])
 
 
 def _is_plain(token: str) -> bool:

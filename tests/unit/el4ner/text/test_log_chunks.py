@@ -101,6 +101,7 @@ def test_spans_are_exact_sorted_and_unique(line: str) -> None:
         ("a=1^who=ada^addr=192.0.2.7^x=2", {"ada", "192.0.2.7"}, {"who", "addr", "192.0.2.7^x"}),
         ("x|granite;ada;|<b>eve</b>", {"granite", "ada", "eve"}, {"granite;ada"}),
         ("open 443 ada 192.0.2.7 wide", {"ada"}, {"wide"}),
+        ("to 192.0.2.7 port 49 v2", {"49", "v2"}, {"port"}),
         ("pool_a/orion then postfix/smtpd", {"orion", "postfix/smtpd"}, {"smtpd", "postfix"}),
         ("cron[7]: orion (10 ms) went", {"orion"}, {"went"}),
         ("granite:9092 is late", {"granite", "9092"}, {"late"}),
