@@ -9,7 +9,7 @@ import pytest
 
 from el4ner.engines.base import LAYERS, States
 from el4ner.evidence.judges import Floats
-from el4ner.evidence.sources import SentenceQuestion, StateSource
+from el4ner.evidence.sources import BoundarySource, SentenceQuestion, StateSource
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.types import Span, Usage
 from tests.support.evidence_worlds import KINDS, NONE, in_context, made_spans, noisy
@@ -42,20 +42,62 @@ def states_of(spans: PoolSpans, strength: float, seed: int = 0) -> States:
     return states
 
 
+def together(said: Floats) -> Floats:
+    """Log-probabilities of types and none ``[spans, features / 2, types + none]``, of both questions: which type, and
+    whether any."""
+    return said[:, ::2] + said[:, 1::2]
+
+
 def accuracy(said: Floats, spans: PoolSpans) -> list[float]:
-    """Of each feature."""
-    return [float((feature.argmax(axis=1) == spans.labels).mean()) for feature in said.transpose(1, 0, 2)]
+    """Of each kind of evidence and layer, by both questions."""
+    return [float((feature.argmax(axis=1) == spans.labels).mean()) for feature in together(said).transpose(1, 0, 2)]
 
 
 def every(spans: PoolSpans) -> tuple[np.ndarray, list[int]]:
     return np.arange(len(spans.labels)), list(range(len(spans.texts)))
 
 
-def test_features_are_the_kinds_of_evidence_by_layer() -> None:
+def test_features_are_the_kinds_of_evidence_by_layer_and_question() -> None:
     spans = made_spans()
-    made = source(spans, states_of(spans, 1.0))
-    assert made.features == ("neighbours middle", "neighbours last", "prototypes middle", "prototypes last")
-    assert source(spans, states_of(spans, 1.0), "prototypes").features == ("prototypes middle", "prototypes last")
+    by_prototypes = (
+        "prototypes middle",
+        "prototypes middle entity",
+        "prototypes last",
+        "prototypes last entity",
+    )
+    by_neighbours = tuple(feature.replace("prototypes", "neighbours") for feature in by_prototypes)
+    assert source(spans, states_of(spans, 1.0)).features == by_neighbours + by_prototypes
+    assert source(spans, states_of(spans, 1.0), "prototypes").features == by_prototypes
+
+
+def test_one_question_says_nothing_about_none_and_the_other_nothing_about_types() -> None:
+    spans = made_spans()
+    said = source(spans, states_of(spans, 2.0)).leave_one_out(spans, *every(spans))
+    which, whether = said[:, ::2], said[:, 1::2]
+    assert (which[:, :, NONE] == 0).all()
+    assert np.exp(which[:, :, :NONE]).sum(axis=2) == pytest.approx(np.ones(which.shape[:2]), abs=1e-4)
+    assert (whether[:, :, :NONE] == whether[:, :, :1]).all()
+
+
+def test_where_boundaries_are_told_elsewhere_a_piece_of_an_entity_is_no_example_of_none() -> None:
+    """All names are of one kind, and all that is none is a piece of one that looks just like it."""
+    texts = tuple(f"Anna{number} Bell{number}" for number in range(30))
+    names = [(Span(0, len(text), text), Span(0, text.index(" "), text[: text.index(" ")])) for text in texts]
+    in_text = tuple(tuple(sorted(both)) for both in names)
+    labels = np.array(
+        [0 if span == whole else NONE for (whole, _), own in zip(names, in_text, strict=True) for span in own]
+    )
+    spans = PoolSpans(texts, in_text, labels, np.repeat(np.arange(30), 2), np.ones(60, bool))
+    states = np.random.default_rng(0).standard_normal((30, LAYERS, 16)).astype(np.float32).repeat(2, axis=0)
+    memory = SpanMemory.of(states)
+    entities = {}
+    for by_boundaries in (False, True):
+        made = StateSource(
+            TableEncoder(spans, states), memory, spans, KINDS, ("neighbours",), by_boundaries=by_boundaries
+        )
+        entities[by_boundaries] = np.exp(made.leave_one_out(spans, *every(spans))[:, 1, 0])
+    assert abs(entities[False].mean() - 0.5) < 0.1, "it cannot tell"
+    assert entities[True].min() > 0.8, "it says nothing against what is no entity by its boundaries alone"
 
 
 def test_answers_are_for_every_span_of_every_question_in_order() -> None:
@@ -67,8 +109,8 @@ def test_answers_are_for_every_span_of_every_question_in_order() -> None:
         SentenceQuestion(spans.texts[0], spans.spans[0][:1]),
     ]
     answers, usage = made.answer(questions)
-    assert [answer.shape for answer in answers] == [(4, 4, KINDS), (0, 4, KINDS), (1, 4, KINDS)]
-    assert np.exp(answers[0]).sum(axis=2) == pytest.approx(np.ones((4, 4)), abs=1e-4)
+    assert [answer.shape for answer in answers] == [(4, 8, KINDS), (0, 8, KINDS), (1, 8, KINDS)]
+    assert np.exp(together(answers[0])).sum(axis=2) == pytest.approx(np.ones((4, 4)), abs=1e-4)
     assert answers[0].mean(axis=1).argmax(axis=1).tolist() == spans.labels[12:16][::-1].tolist()
     (alone,), _ = made.answer(questions[2:])
     assert alone == pytest.approx(answers[2], abs=1e-4)
@@ -93,7 +135,7 @@ def test_states_that_tell_nothing_are_found_out() -> None:
     spans = made_spans(sentences=150)
     made = source(spans, states_of(spans, 0.0))
     known, _ = made.answer([SentenceQuestion(text, own) for text, own in zip(spans.texts, spans.spans, strict=True)])
-    assert min(accuracy(np.concatenate(known)[:, :2], spans)) > 0.9
+    assert min(accuracy(np.concatenate(known)[:, :4], spans)) > 0.9
     honest = accuracy(made.leave_one_out(spans, *every(spans)), spans)
     assert max(abs(found - 1 / KINDS) for found in honest) < 0.08, "no better than chance"
 
@@ -126,7 +168,28 @@ def test_a_pool_with_hardly_any_spans_can_be_asked() -> None:
     memory = SpanMemory.of(np.zeros((0, LAYERS, 16), np.float32))
     made = StateSource(nobody._encoder, memory, empty, KINDS, ("neighbours", "prototypes"))
     (answer,), _ = made.answer([SentenceQuestion(made_spans().texts[0], made_spans().spans[0])])
-    assert np.exp(answer) == pytest.approx(np.full((4, 4, KINDS), 1 / KINDS))
+    assert np.exp(together(answer)) == pytest.approx(np.full((4, 4, KINDS), 1 / KINDS))
+
+
+def test_boundaries_say_of_each_span_what_its_candidate_brings_along() -> None:
+    made = BoundarySource("f", np.array([0.9, np.nan]), KINDS)
+    spans = made_spans().spans[0][:3]
+    question = SentenceQuestion(made_spans().texts[0], spans, boundaries=(0.8, None, 0.01))
+    without = SentenceQuestion("x", spans[:1])
+    (said, nothing), usage = made.answer([question, without])
+    assert np.exp(said[:, 0]) == pytest.approx(np.array([[0.8, 0.8, 0.2], [0.5, 0.5, 0.5], [0.01, 0.01, 0.99]]))
+    assert np.exp(nothing[:, 0]) == pytest.approx(np.full((1, KINDS), 0.5)), "of whom nothing is known"
+    assert usage == Usage()
+    left_out = made.leave_one_out(made_spans(), np.array([1, 0]), [0])
+    assert np.exp(left_out[:, 0]) == pytest.approx(np.array([[0.5, 0.5, 0.5], [0.9, 0.9, 0.1]]))
+
+
+@pytest.mark.parametrize("certain", [0.0, 1.0])
+def test_a_boundary_of_which_a_message_is_certain_is_weighed_like_others(certain: float) -> None:
+    question = SentenceQuestion("Ada", (Span(0, 3, "Ada"),), boundaries=(certain,))
+    (said,), _ = BoundarySource("f", np.zeros(0), KINDS).answer([question])
+    assert np.isfinite(said).all()
+    assert said.min() > -12
 
 
 def test_a_member_in_context_is_asked_with_demonstrations_of_the_sentence() -> None:
