@@ -46,6 +46,9 @@ STREAM_SECTIONS: Final = frozenset({"kafka", "redis", "worker"})
 SHOW_STATES: Final = frozenset({"transformers", "exllamav2", "exllamav3"})
 """Engines that show a model's hidden states."""
 
+RESERVED_NAMES: Final = frozenset({"boundaries", "chunks", "embedder", "lexicon"})
+"""What proposes spans and votes on them beside the members, by the names that results have for it."""
+
 PositiveInt = Annotated[int, Field(gt=0)]
 
 
@@ -151,6 +154,10 @@ class EnsembleSettings(Section):
     def _members_differ(self) -> EnsembleSettings:
         if len(set(self.members)) != len(self.members):
             raise ValueError(f"a member is named twice in {list(self.members)}")
+        for name in RESERVED_NAMES.intersection(self.members):
+            raise ValueError(
+                f"no member can be called {name!r}: results name something else so; rename [models.{name}]"
+            )
         return self
 
 
@@ -204,8 +211,8 @@ class MethodSettings(Section):
     mode: Mode = Mode.SCORED
     overlaps: Literal["flat", "nested"] = "flat"
     one_sense: bool = False
-    """Mentions of one surface in a document have one type, that with the most votes by log-odds. Measured on dev splits,
-    whose documents are sentences: no difference."""
+    """Mentions of one surface in a document have one type, that with the most votes by log-odds. Measured on dev
+    splits, whose documents are sentences: no difference."""
     proposals: Annotated[tuple[Literal["boundaries", "chunks", "lexicon", "models"], ...], Field(min_length=1)] = (
         "boundaries",
         "chunks",
@@ -357,10 +364,11 @@ def load_settings(
     for source in (_read_preset(preset), in_file, in_environ, by_hand):
         ensemble = source.get("ensemble")
         if isinstance(ensemble, Mapping) and "members" in ensemble:
-            # Other members: the verifier that an earlier source chose among its own is not meant any more.
+            # Other members: those that an earlier source chose among its own are not meant any more.
             chosen = merged.get("ensemble")
             if isinstance(chosen, dict):
-                chosen.pop("verifier", None)
+                for role in ("verifier", "proposer"):
+                    chosen.pop(role, None)
         merged = _merge(merged, source)
     merged = {key: value for key, value in merged.items() if key not in passed_over}
     try:

@@ -1,6 +1,7 @@
 """Configuration: sources in order, and errors that name the key and where it was set."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -152,7 +153,7 @@ def test_a_byte_order_mark_before_the_file_is_no_part_of_it(tmp_path: Path) -> N
 
 def test_in_scored_mode_the_pool_decides_and_nobody_validates_unless_told_to() -> None:
     scored = load_settings(Settings, environ={}).method
-    assert scored.proposals == ("chunks", "lexicon")
+    assert scored.proposals == ("boundaries", "chunks", "lexicon")
     assert scored.evidence == ("neighbours", "prototypes")
     assert (scored.encoder, scored.weights, scored.adaptive) == ("members", "calibrated", False)
     assert (scored.repeats, scored.repeat_cache_sentences) == ("templates", 20_000)
@@ -172,6 +173,54 @@ def test_kinds_of_evidence_are_listed_in_the_file_or_the_environment(tmp_path: P
     settings = load_settings(Settings, path, environ=environ).method
     assert settings.evidence == ("prototypes", "in_context")
     assert (settings.adaptive, settings.weights) == (True, "even")
+
+
+STATES = {name: {"source": "none", "engine": "transformers"} for name in ("a", "b")}
+MODELS = {**STATES, "far": {"source": "none", "engine": "instant"}}
+
+
+def proposer_of(members: list[str], *, proposer: str | None = None, **method: Any) -> str | None:
+    ensemble = {"members": members, **({} if proposer is None else {"proposer": proposer})}
+    overrides = {"ensemble": ensemble, "models": MODELS, "method": method}
+    return load_settings(Settings, environ={}, overrides=overrides).proposer
+
+
+def test_the_last_member_that_shows_states_reads_boundaries_unless_another_one_is_named() -> None:
+    assert proposer_of(["a", "b"]) == "b"
+    assert proposer_of(["a", "b", "far"]) == "b"
+    assert proposer_of(["a", "b"], proposer="a") == "a"
+    assert proposer_of(["far"]) is None, "an engine without hidden states"
+
+
+@pytest.mark.parametrize(
+    "method", [{"mode": "paper"}, {"encoder": "embedder"}, {"proposals": ["chunks", "lexicon", "models"]}], ids=str
+)
+def test_nobody_reads_boundaries_where_nobody_would_use_them(method: dict[str, Any]) -> None:
+    assert proposer_of(["a", "b"], **method) is None
+
+
+@pytest.mark.parametrize(
+    ("members", "proposer", "message"),
+    [
+        (["a"], "b", r"ensemble\.proposer: .*no member 'b'.*ensemble\.members"),
+        (
+            ["a", "far"],
+            "far",
+            r"ensemble\.proposer: 'far' runs on engine 'instant', which shows no hidden states; .*trans",
+        ),
+        (["boundaries"], None, r"no member can be called 'boundaries'.*rename \[models\.boundaries\]"),
+    ],
+)
+def test_a_proposer_that_cannot_be_one_is_refused(members: list[str], proposer: str | None, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        proposer_of(members, proposer=proposer)
+
+
+def test_a_proposer_among_the_presets_or_the_files_members_is_not_meant_for_others(tmp_path: Path) -> None:
+    path = tmp_path / "el4ner.toml"
+    path.write_text('[ensemble]\nmembers = ["a", "b"]\nproposer = "a"\n[models]\na.source = "/a"\nb.source = "/b"\n')
+    assert load_settings(Settings, path, environ={}).proposer == "a"
+    assert load_settings(Settings, path, environ={"EL4NER_ENSEMBLE__MEMBERS": '["b"]'}).proposer == "b"
 
 
 def test_members_of_ones_own_need_no_verifier_named(tmp_path: Path) -> None:
