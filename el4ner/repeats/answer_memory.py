@@ -212,19 +212,23 @@ class StageMemory(Generic[Item, Answer, Kept]):
             self.counts += RepeatCounts(hits, misses)
 
     def _ways(self, items: Sequence[Item]) -> list[list[_Way[Kept]]]:
-        """For each item: by its text; and by its template, unless the text is known or was in the batch before."""
+        """For each item: by its text; and by its template, unless the text is known."""
         ways: list[list[_Way[Kept]]] = []
-        seen: set[Hashable] = set()
+        seen: dict[Hashable, list[_Way[Kept]]] = {}
         for item in items if self._size else ():
             line = self._carry.text(item)
             whole = Template(line, cut(line, ()))
             key = self._carry.key(item, whole)
+            if key in seen:
+                ways.append(seen[key])
+                continue
             to_item = [] if key is None else [_Way(self._texts, key, whole, 1)]
-            if self._miner is not None and key is not None and key not in self._texts and key not in seen:
+            if self._miner is not None and key is not None and key not in self._texts:
                 template = self._miner.template_of(line)
                 like = self._carry.key(item, template)
                 to_item += [] if like is None else [_Way(self._templates, like, template, self._carry.lines)]
-            seen.add(key)
+            if key is not None:
+                seen[key] = to_item
             ways.append(to_item)
         return ways or [[] for _ in items]
 
