@@ -151,7 +151,7 @@ def _sources(
     by_states = _state_kinds(method)
     members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
     sources: list[Source] = []
-    if context.proposer is not None:
+    if context.proposer is not None and not goes_by_mean(method, shows_states=True):
         sources.append(_boundary_source(context.proposer, spans, len(pool.types) + 1))
     for encoder in _encoders(settings, members, embedder, context) if by_states else ():
         label = f"reading the spans of pool {pool.name} with {encoder.name}"
