@@ -23,12 +23,14 @@ from el4ner.proposing.word_reader import WordReader, Words
 from el4ner.text.white_space import may_be_a_name
 from el4ner.types import Span, Usage
 
-__all__ = ["FLOOR", "BoundaryProposer", "KnownSentence", "Proposed"]
+__all__ = ["FLOOR", "WORDS_FOR_ONE", "BoundaryProposer", "KnownSentence", "Proposed"]
 
 FLOOR: Final = 0.01
 """The least probability of a proposal. Of 0.007, 0.01, 0.015, 0.02 and 0.03 F1 on development splits was the same; with
 this one all of them keep more of the entities, with half as many candidates as the chunker and the lexicon have."""
-_FORMAT: Final = 1
+WORDS_FOR_ONE: Final = 4
+"""In a text that is unlike the pool's nothing may look likely, and still the likeliest spans are the entities."""
+_FORMAT: Final = 2
 _BATCH: Final = 16
 _DIGITS: Final = 5
 log = logging.getLogger(__name__)
@@ -63,8 +65,8 @@ class BoundaryProposer:
     fingerprint: str
 
     def propose(self, texts: Sequence[str], proposed: Sequence[Proposed]) -> tuple[list[dict[Span, float]], Usage]:
-        """For each text its proposals, and how likely each is an entity: those of :data:`FLOOR` or more. No more than
-        there are words: the likeliest."""
+        """For each text its proposals, and how likely each is an entity: those of :data:`FLOOR` or more, and at least
+        one for every :data:`WORDS_FOR_ONE` words; no more than there are words. The likeliest."""
         read, usage = self.reader.read(texts)
         found = []
         for text, (words, states), cheap in zip(texts, read, proposed, strict=True):
@@ -87,7 +89,9 @@ class BoundaryProposer:
         ``sentences``: of different texts, with at least one word and one entity in all.
         """
         content = [[sentence.text, sentence.entities, *map(_places, sentence.proposed)] for sentence in sentences]
-        key = hashlib.sha256(orjson.dumps([_FORMAT, reader.fingerprint, FLOOR, content])).hexdigest()[:24]
+        key = hashlib.sha256(orjson.dumps([_FORMAT, reader.fingerprint, FLOOR, WORDS_FOR_ONE, content])).hexdigest()[
+            :24
+        ]
         path = folder / f"boundaries-{key}.npz"
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
@@ -183,11 +187,10 @@ def _probabilities(words: Sequence[Place], log_odds: Floats, proposed: Proposed,
 
 
 def _chosen(text: str, words: Sequence[Place], likely: Mapping[Place, float]) -> list[tuple[Place, float]]:
-    """The likeliest, no more than there are words, that are one name by their white space."""
-    ordered = sorted(likely.items(), key=lambda item: (-item[1], item[0]))
+    """The likeliest that are one name by their white space, as :meth:`BoundaryProposer.propose` says."""
     kept: list[tuple[Place, float]] = []
-    for place, share in ordered:
-        if share < FLOOR or len(kept) >= len(words):
+    for place, share in sorted(likely.items(), key=lambda item: (-item[1], item[0])):
+        if len(kept) >= len(words) or (share < FLOOR and len(kept) * WORDS_FOR_ONE >= len(words)):
             break
         if may_be_a_name(text[slice(*place)]):
             kept.append((place, share))
