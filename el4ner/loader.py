@@ -25,7 +25,13 @@ from el4ner.prompts import PromptSet
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.retrieval import PoolSurfaces, RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
 from el4ner.stages import StageContext
-from el4ner.stages.pool_evidence import make_evidence, make_proposers, make_sources, shows_demonstrations
+from el4ner.stages.pool_evidence import (
+    make_evidence,
+    make_proposers,
+    make_sources,
+    shows_demonstrations,
+    weighs_boundaries,
+)
 from el4ner.stages.pool_proposals import MissingMembers, ProposedSurfaces
 
 __all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
@@ -106,10 +112,10 @@ def load_members(
     folder = cache_dir or default_cache_dir()
     pools, embedder = load_pools(settings.pools), _embedder(settings, folder, progress)
     early: Mapping[str, BoundaryProposer] = {}
-    if settings.proposer is not None and settings.proposer not in members and "classify" in stages:
+    if settings.proposer not in (None, *members) and "classify" in stages and weighs_boundaries(settings, pools):
         # What it proposes in the pools is what this process's members compare with. It is read once, then a file; so
         # it is loaded for that alone, before the members need the memory.
-        with _engines(settings, [settings.proposer], folder, progress) as visitors:
+        with _engines(settings, [str(settings.proposer)], folder, progress) as visitors:
             early = _proposers(settings, stages, visitors, pools, folder, progress)
             for engine in visitors.values():
                 engine.close()

@@ -173,9 +173,7 @@ class Combiner:
         return context
 
     @staticmethod
-    def _union(
-        parts: Sequence[SentenceCandidates], expected: Sequence[str], *, bounded: bool
-    ) -> SentenceCandidates:
+    def _union(parts: Sequence[SentenceCandidates], expected: Sequence[str], *, bounded: bool) -> SentenceCandidates:
         """``bounded``: one of the parts is of who reads boundaries."""
         union: dict[Span, SpanCandidate] = {}
         for part in parts:

@@ -45,6 +45,7 @@ __all__ = [
     "pool_spans",
     "shows_demonstrations",
     "stream_mix",
+    "weighs_boundaries",
 ]
 
 log = logging.getLogger(__name__)
@@ -210,17 +211,23 @@ def make_proposers(
     prompts = PromptSet(method.prompt_version)
     proposers = {}
     for name, pool in pools.items():
+        if pool.text_kind == "log":
+            continue
         context = StageContext(pool, prompts, method)
         sentences = _known_sentences(context)
-        if pool.text_kind == "log" or len(sentences) < ENOUGH_SENTENCES:
-            continue
-        if not any(sentence.entities for sentence in sentences):
+        if len(sentences) < ENOUGH_SENTENCES or not any(sentence.entities for sentence in sentences):
             continue
         reader = WordReader(engine, _prompt(engine, context), _again(context), version=_shown(context))
         label = f"reading the words of pool {name} with {engine.name}"
         with exclusive(folder / f"{pool.fingerprint}.lock"):
             proposers[name] = BoundaryProposer.open(sentences, reader, folder, label=label, progress=progress)
     return proposers
+
+
+def weighs_boundaries(settings: Settings, pools: Mapping[str, Pool]) -> bool:
+    """Whether classification needs to know what a member's states of words propose in some of these pools."""
+    by_mean = goes_by_mean(settings.method, shows_states=True)
+    return settings.proposer is not None and not by_mean and any(pool.text_kind != "log" for pool in pools.values())
 
 
 def _known_sentences(context: StageContext) -> list[KnownSentence]:

@@ -90,15 +90,19 @@ def assembled(
     method: Mapping[str, Any] | None = None,
     embedder: Any = None,
     hosted: Pool | None = None,
+    proposer: str | None = None,
 ) -> Pipeline:
-    """As :func:`~el4ner.loader.load_pipeline` does it, with engines that are there already."""
+    """As :func:`~el4ner.loader.load_pipeline` does it, with engines that are there already. ``proposer``: who reads
+    boundaries; None: nobody does."""
     names = [member.name for member in members]
     settings = load_settings(
         Settings,
         environ={},
         overrides={
             "ensemble": {"members": names},
-            "models": {name: {"source": "none", "engine": "instant"} for name in names},
+            "models": {
+                name: {"source": "none", "engine": "transformers" if name == proposer else "instant"} for name in names
+            },
             "pools": {"default": "p", "paths": {"p": "none"}},
             "method": {"repeats": "off", **(method or {})},
         },
