@@ -18,7 +18,7 @@ from el4ner.evidence.calibration import FOLDER
 from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
-from el4ner.participation import STAGES, StageName, asks_models_for_pool_spans, engines_for
+from el4ner.participation import SPLITTABLE, STAGES, StageName, asks_models_for_pool_spans, engines_for
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
@@ -209,7 +209,7 @@ def _proposers(
     progress: Progress,
 ) -> Mapping[str, BoundaryProposer]:
     """Those that the stages need: to propose, or to know what would be proposed in the pool."""
-    if not {"extract", "classify"}.intersection(stages):
+    if not set(SPLITTABLE).intersection(stages):
         return {}
     return make_proposers(settings, engines, pools, folder=cache_dir / FOLDER, progress=progress)
 

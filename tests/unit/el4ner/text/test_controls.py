@@ -155,10 +155,13 @@ def test_lines_of_a_template_are_alike_with_and_without_colours() -> None:
     for user in ("root", "ines", "theo", "mariam", "lotte", "oskari"):
         made = tagger(repeats="templates")
         template = PLAIN.replace("root", user)
-        lines = [template.replace("10.2.3.4", f"10.2.3.{number}") for number in range(5, 9)]
+        lines = [template.replace("10.2.3.4", f"10.2.3.{number}") for number in range(2, 9)]
         *_, plain = made.tag(lines, batch_size=1)
+        asked = made.pipeline.repeats["classify"].misses
         coloured = next(made.tag([lines[-1].replace("10.2.3.8", "\x1b[33m10.9.9.9\x1b[0m")]))
-        assert made.pipeline.repeats["classify"].misses == 3
+        # Three lines are asked about, six where these disagree; the coloured one goes by what they agreed on.
+        assert asked in (3, 6)
+        assert made.pipeline.repeats["classify"].misses == asked
         assert [label for _, label, _ in found(coloured)] == [label for _, label, _ in found(plain)]
         names = [{text for text, _, _ in found(document)} for document in (plain, coloured)]
         assert ("10.2.3.8" in names[0]) is ("10.9.9.9" in names[1])

@@ -154,7 +154,7 @@ def test_the_json_is_the_calibration_with_what_its_weights_are_of(
     assert set(promised.split()) <= found.keys()
     assert (found["pool"], found["sentences"], found["validation"]) == ("ships", 40, None)
     assert 0 < found["figures"]["f1"] < 1
-    assert len(found["features"]) == len(found["steps"][-1]["combination"]["weights"]) == 8
+    assert len(found["features"]) == len(found["steps"][-1]["combination"]["weights"]) == 16
     assert found["features"][0] == {"source": found["steps"][0]["source"], "kind": "neighbours middle"}
     stored = json.loads(Path(found["file"]).read_text())
     assert {source["name"] for source in stored.pop("sources")} == {step["source"] for step in found["steps"]}
