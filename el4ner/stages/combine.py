@@ -1,9 +1,10 @@
 """What members said in processes of their own, into the stage's answer: as one process with all of them would give it.
 
 No engine is loaded. Types and votes of a document that every member answered about are equal, bit by bit, to those of
-one process (as far as engines do not depend on the batch); its spans too. Two things differ: where members propose the
-spans that demonstrations are retrieved by (paper mode), each goes by its own, and the first member's demonstrations are
-shown to the stages after it; and a member remembers its answers to equal texts only (``method.repeats``).
+one process (as far as engines do not depend on the batch and on what they have read before); its spans too. Two things
+differ: where members propose the spans that demonstrations are retrieved by (paper mode), each goes by its own, and the
+first member's demonstrations are shown to the stages after it; and a member remembers its answers to equal texts only
+(``method.repeats``).
 
 Without some members the others decide, and the manifest names those that are missing.
 """
