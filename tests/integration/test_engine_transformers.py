@@ -54,7 +54,9 @@ class TestInFloat32(EngineConformance, StateConformance):
 @pytest.mark.slow  # the same promises as in 32 bits, up to more rounding
 class TestInBfloat16(EngineConformance, StateConformance):
     tolerance = 0.05
-    state_tolerance = 0.03  # rounding came to 0.011 at the most, other tails to 0.048 at the least
+    # Rounding came to 0.024 at the most among the 80 places of marked tails, on a busy machine once to more than 0.03;
+    # other tails to 0.048 at the least.
+    state_tolerance = 0.04
 
     @pytest.fixture
     def engine(self, rounded: TransformersEngine) -> TransformersEngine:
