@@ -157,3 +157,13 @@ def test_pools_that_say_too_little_about_boundaries_go_by_the_others(
     assert "Jackson" in extracted(made)
     assert made.manifest("extract", "p") == before.manifest("extract", "p")
     assert "boundaries" not in sources(made)
+
+
+def test_a_text_that_was_seen_before_has_the_same_boundaries_without_being_read(tmp_path: Path) -> None:
+    engine = sees_names()
+    made = assembled(tmp_path, engine, proposer="b", method={"repeats": "exact"})
+    first = extracted(made)
+    engine.shown.clear()
+    assert extracted(made, Document("again", DOCUMENT.text)) == first
+    assert engine.shown == []
+    assert first["Jackson"].boundary is not None
