@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import sys
 import time
 from collections.abc import Sequence
-from dataclasses import astuple, replace
+from dataclasses import astuple
 from pathlib import Path
 
-import numpy as np
 from typing_extensions import override
 
 from el4ner.engines.base import (
-    LAYERS,
     Engine,
     GenerateRequest,
     GenerateResult,
@@ -23,8 +22,8 @@ from el4ner.engines.base import (
     StateEngine,
     StateRequest,
     StateResult,
-    States,
 )
+from el4ner.evaluation.remembered_states import Asked, RememberedStates
 from el4ner.types import Usage
 
 __all__ = ["Answers", "RememberingEngine", "RememberingStates"]
@@ -134,78 +133,26 @@ class RememberingEngine(Engine):
         self._inner.close()
 
 
-class RememberingStates:
-    """A :class:`~el4ner.engines.base.StateEngine` around another one, which reads each tail behind its prompt once, for
-    rows that ask several ensembles about the same sentences. Kept in memory.
+class RememberingStates(RememberedStates):
+    """One that forgets nothing, for rows that ask several ensembles about the same sentences.
 
     ``saved`` is the processor's seconds that remembered answers took when they were read: what a row's clock adds. The
     seconds of a call are shared out evenly over its tails.
     """
 
-    def __init__(self, inner: StateEngine) -> None:
-        self._inner = inner
-        self._known: dict[tuple[Prompt, str, tuple[int, ...]], tuple[States, float]] = {}
+    def __init__(self, engine: StateEngine) -> None:
+        super().__init__(engine, most_bytes=sys.maxsize)
+        self._seconds: dict[tuple[Prompt, Asked], float] = {}
         self.saved = 0.0
 
-    @property
-    def name(self) -> str:
-        """The engine's."""
-        return self._inner.name
-
-    @property
-    def fingerprint(self) -> str:
-        """The engine's: the states are the same."""
-        return self._inner.fingerprint
-
-    @property
-    def context_length(self) -> int:
-        """The engine's."""
-        return self._inner.context_length
-
-    @property
-    def hidden_size(self) -> int:
-        """The engine's."""
-        return self._inner.hidden_size
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """The engine's."""
-        return self._inner.count_tokens(prompt)
-
-    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """The engine's."""
-        return self._inner.generate(requests)
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
-        """The engine's."""
-        return self._inner.score(requests)
-
+    @override
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
-        """The engine is asked for what it has not read yet, in one call."""
         keys = [
-            [(request.prompt, tail, ends) for tail, ends in zip(request.tails, request.ends, strict=True)]
-            for request in requests
+            (request.prompt, asked) for request in requests for asked in zip(request.tails, request.ends, strict=True)
         ]
-        self.saved += sum(self._known[key][1] for own in keys for key in own if key in self._known)
-        missing = [
-            replace(request, tails=tuple(key[1] for key in new), marks=tuple(key[2] for key in new))
-            for request, own in zip(requests, keys, strict=True)
-            if (new := [key for key in dict.fromkeys(own) if key not in self._known])
-        ]
-        if missing:
-            began = time.process_time()
-            results = self._inner.states(missing)
-            each = (time.process_time() - began) / sum(len(request.tails) for request in missing)
-            for request, result in zip(missing, results, strict=True):
-                row = 0
-                for tail, ends in zip(request.tails, request.ends, strict=True):
-                    self._known[request.prompt, tail, ends] = (result.states[row : row + len(ends)], each)
-                    row += len(ends)
-        empty = np.zeros((0, LAYERS, self.hidden_size), np.float32)
-        return [
-            StateResult(np.concatenate([self._known[key][0] for key in own]) if own else empty, Usage()) for own in keys
-        ]
-
-    def close(self) -> None:
-        """Closes the engine and forgets."""
-        self._known.clear()
-        self._inner.close()
+        self.saved += sum(self._seconds.get(key, 0.0) for key in keys)
+        new = {key for key in keys if key not in self._seconds}
+        began = time.process_time()
+        results = super().states(requests)
+        self._seconds.update(dict.fromkeys(new, (time.process_time() - began) / max(1, len(new))))
+        return results

@@ -29,7 +29,7 @@ from el4ner.engines.base import (
 )
 from el4ner.types import Usage
 
-__all__ = ["RememberedStates", "remembering"]
+__all__ = ["Asked", "RememberedStates", "remembering"]
 
 Asked = tuple[str, tuple[int, ...]]
 """A tail, and the ends in it whose states are wanted."""
