@@ -136,6 +136,12 @@ class StateSource:
             f"{kind} {layer}{question}" for kind in self._using for layer in LAYER_NAMES for question in ("", " entity")
         )
         self._prototypes = [self._rules(layer, everything) for layer in memory.vectors] if "prototypes" in using else []
+        # Taken out of the memory once: every batch of the stream is compared with them.
+        self._known = (
+            [(layer[self._entities], layer[self._examples]) for layer in memory.vectors]
+            if "neighbours" in using
+            else []
+        )
 
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """The encoder reads the sentences, and its vectors are compared with the memory's."""
@@ -168,10 +174,10 @@ class StateSource:
     def _by_neighbours(self, queries: Floats, layer: int, owners: Ints | None) -> list[Floats]:
         """``owners``: the sentences of the queries, whose spans have no vote; None: they are not the pool's."""
         said = []
-        for rows, kinds in ((self._entities, self._kinds - 1), (self._examples, self._kinds)):
-            known, labels = self._memory.vectors[layer][rows], self._labels[rows]
+        asked = ((self._entities, self._kinds - 1), (self._examples, self._kinds))
+        for known, (rows, kinds) in zip(self._known[layer], asked, strict=True):
             apart = None if owners is None else (owners, self._owners[rows])
-            said.append(neighbours(queries, known, labels, kinds, apart=apart))
+            said.append(neighbours(queries, known, self._labels[rows], kinds, apart=apart))
         return _both(*said)
 
     def _rules(self, vectors: Floats, among: npt.NDArray[np.bool_]) -> tuple[Prototypes, Prototypes]:
