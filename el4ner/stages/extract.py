@@ -197,16 +197,20 @@ def cheap_proposals(context: StageContext) -> Callable[[PoolSentence], Proposed]
 
 def pool_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span]]:
     """The candidates of a sentence of the pool itself, as if it were not in the pool. Offsets are the sentence's."""
+    proposer, pool = context.proposer, context.pool
+    if proposer is not None:  # who knew what the others propose when the pool was read
+
+        def left_out(sentence: PoolSentence) -> list[Span]:
+            places = proposer.left_out.get(sentence.text, {})
+            proposed = {Span(start, end, sentence.text[start:end]) for start, end in places}
+            return _considered(sentence.text, proposed, pool, first=proposed)
+
+        return left_out
     cheap = cheap_proposals(context)
 
     def of(sentence: PoolSentence) -> list[Span]:
         chunked, labelled = cheap(sentence)
-        proposed = {*chunked, *labelled}
-        if context.proposer is not None:
-            places = context.proposer.left_out.get(sentence.text, {})
-            proposed = {Span(start, end, sentence.text[start:end]) for start, end in places}
-            labelled = proposed.difference(chunked).union(proposed.intersection(labelled))
-        return _considered(sentence.text, proposed, context.pool, first=labelled)
+        return _considered(sentence.text, {*chunked, *labelled}, pool, first=labelled)
 
     return of
 
