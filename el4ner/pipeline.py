@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from el4ner.assemble import assemble_by
 from el4ner.config import MethodSettings, Settings
 from el4ner.engines.base import Engine, Interruptible
 from el4ner.errors import DocumentError
@@ -54,6 +55,7 @@ from el4ner.types import (
     SentenceCandidates,
     SentenceEntities,
     SentenceTypes,
+    TaggedDocument,
     Usage,
 )
 
@@ -320,6 +322,29 @@ class Pipeline(BasePipeline):
         """Give every candidate a type or ``none`` (stage 3)."""
         return self._run(self._classify, batch)
 
+    def tag(self, batch: Sequence[Document]) -> list[TaggedDocument | DocumentError]:
+        """All stages and the joining of their answers in one call: a tagged document for each document, in the same
+        order, or why it cannot be processed.
+
+        It is what :meth:`extract`, :meth:`classify`, :meth:`validate` and :func:`~el4ner.assemble.assemble_by` give of
+        the same batch in turn, everything that a tagged document shows is equal, and so is what is remembered
+        afterwards. So a process may call it for some batches and the stages for others, as long as each batch passes
+        all stages before the next one begins. Who answered is :meth:`manifest`, of each stage and the document's pool.
+        Log lines whose template is known take the short way: no model, and little work.
+
+        Raises:
+            EngineError: a model failed. What was answered until then stays remembered; the batch may be tried again,
+                also in parts.
+        """
+        results: list[TaggedDocument | DocumentError | None] = [None] * len(batch)
+        places = list(range(len(batch)))
+        candidates, places = _good(self.extract(batch), places, results)
+        typed, places = _good(self.classify(candidates), places, results)
+        judged, places = _good(self.validate(typed), places, results)
+        for place, result in zip(places, judged, strict=True):
+            results[place] = assemble_by(self.settings.method, result)
+        return [result for result in results if result is not None]
+
     def calibration(self, pool: str) -> Calibration | None:
         """How the evidence of ``pool`` is weighed; None where there is none."""
         evidence = self.evidence(pool)
@@ -355,3 +380,21 @@ class Pipeline(BasePipeline):
         if self.settings.method.one_sense:
             sentences = with_one_sense(sentences, len(self._contexts[manifest.pool].labels))
         return DocumentTypes(document, manifest, sentences, usage)
+
+
+_Step = TypeVar("_Step", DocumentCandidates, DocumentEntities, DocumentTypes)
+
+
+def _good(
+    step: Sequence[_Step | DocumentError], places: Sequence[int], results: list[TaggedDocument | DocumentError | None]
+) -> tuple[list[_Step], list[int]]:
+    """What goes on to the next stage, and where it belongs; errors are put in their places."""
+    going: list[_Step] = []
+    where: list[int] = []
+    for place, item in zip(places, step, strict=True):
+        if isinstance(item, DocumentError):
+            results[place] = item
+        else:
+            going.append(item)
+            where.append(place)
+    return going, where

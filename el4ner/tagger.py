@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
-from el4ner.assemble import assemble_by
 from el4ner.config import STREAM_SECTIONS, Settings, load_settings
 from el4ner.errors import DocumentError
 from el4ner.loader import load_pipeline
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pipeline import Pipeline
 from el4ner.retrieval import RetrievalCache
-from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes, TaggedDocument
+from el4ner.types import Document, TaggedDocument
 
 __all__ = ["Tagger"]
 
@@ -78,18 +77,7 @@ class Tagger:
             text if isinstance(text, Document) else Document(str(number), text) for number, text in enumerate(texts)
         )
         while batch := list(islice(documents, batch_size)):
-            yield from self._tag(batch)
-
-    def _tag(self, documents: Sequence[Document]) -> list[TaggedDocument | DocumentError]:
-        method = self.pipeline.settings.method
-        results: list[TaggedDocument | DocumentError | None] = [None] * len(documents)
-        places = list(range(len(documents)))
-        candidates, places = _good(self.pipeline.extract(documents), places, results)
-        typed, places = _good(self.pipeline.classify(candidates), places, results)
-        judged, places = _good(self.pipeline.validate(typed), places, results)
-        for place, result in zip(places, judged, strict=True):
-            results[place] = assemble_by(method, result)
-        return [result for result in results if result is not None]
+            yield from self.pipeline.tag(batch)
 
     def close(self) -> None:
         """Close the engines."""
@@ -102,21 +90,3 @@ class Tagger:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-_Step = TypeVar("_Step", DocumentCandidates, DocumentTypes, DocumentEntities)
-
-
-def _good(
-    step: Sequence[_Step | DocumentError], places: Sequence[int], results: list[TaggedDocument | DocumentError | None]
-) -> tuple[list[_Step], list[int]]:
-    """What goes on to the next stage, and where it belongs; errors are put in their places."""
-    going: list[_Step] = []
-    where: list[int] = []
-    for place, item in zip(places, step, strict=True):
-        if isinstance(item, DocumentError):
-            results[place] = item
-        else:
-            going.append(item)
-            where.append(place)
-    return going, where
