@@ -35,12 +35,12 @@ prepare_process()  # as the command line does
 from ablation.remembering import RememberingStates  # noqa: E402
 from third_member import MEMBERS, third_member  # noqa: E402
 
+from el4ner.code_fingerprint import code_fingerprint  # noqa: E402
 from el4ner.config import PoolsSettings, Settings, load_settings  # noqa: E402
 from el4ner.engines.base import StateEngine  # noqa: E402
 from el4ner.engines.registry import load_engine  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset  # noqa: E402
-from el4ner.evaluation.identity import code_fingerprint  # noqa: E402
 from el4ner.evidence.span_memory import chosen_sentences  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir  # noqa: E402

@@ -12,7 +12,7 @@ from el4ner.evidence.sources import described
 from el4ner.pipeline import BasePipeline
 from el4ner.pools import Pool
 from el4ner.proposing.boundary_proposer import BoundaryProposer
-from el4ner.repeats import AnswersCarry, memories
+from el4ner.repeats import AnswersCarry, AnswersFormat, AnswerStore, memories
 from el4ner.retrieval import Retriever
 from el4ner.stages import StageContext
 from el4ner.stages.asking import ask_members
@@ -36,7 +36,7 @@ class MembersPipeline(BasePipeline):
     answer; :class:`el4ner.stages.combine.Combiner` makes the ensemble's results of all parts.
 
     Args:
-        settings, engines, pools, retrievers, proposers, retrieves: as :class:`BasePipeline` has them.
+        settings, engines, pools, retrievers, proposers, retrieves, answers: as :class:`BasePipeline` has them.
         sources: what the members answer by in scored mode, by the pool's name.
     """
 
@@ -50,16 +50,28 @@ class MembersPipeline(BasePipeline):
         proposers: Mapping[str, BoundaryProposer] | None = None,
         *,
         retrieves: bool = True,
+        answers: AnswerStore | None = None,
     ) -> None:
         method = settings.method
         if method.repeats == "templates":
             # Each member would take over its own answers from other lines than the others do.
             method = method.model_copy(update={"repeats": "exact"})
-        super().__init__(settings, engines, pools, retrievers, {}, proposers or {}, repeats=method, retrieves=retrieves)
+        super().__init__(
+            settings,
+            engines,
+            pools,
+            retrievers,
+            {},
+            proposers or {},
+            repeats=method,
+            retrieves=retrieves,
+            answers=answers,
+        )
         self._sources = sources
+        answering = AnswersCarry()
         self._answer = DocumentStage(
             "classify",
-            memories(AnswersCarry(), method, self._kinds),
+            memories(answering, method, self._kinds, self._shared("classify", answering, AnswersFormat)),
             admit=self._of_the_same_pool,
             sentences=candidates_apart,
             ask=self._ask_for_answers,

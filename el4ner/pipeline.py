@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 
 from el4ner.assemble import assemble_by
 from el4ner.config import MethodSettings, Settings
+from el4ner.decided_by import decided_by
 from el4ner.engines.base import Engine, Interruptible
 from el4ner.errors import DocumentError
 from el4ner.evidence import Calibration, Evidence
@@ -26,7 +27,20 @@ from el4ner.participation import StageName, asks_models_for_query_spans
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
 from el4ner.proposing.boundary_proposer import BoundaryProposer
-from el4ner.repeats import ClassifyCarry, ExtractCarry, RepeatCounts, ValidateCarry, memories
+from el4ner.repeats import (
+    AgreedFormat,
+    AnswerStore,
+    Carry,
+    ClassifyCarry,
+    ExtractCarry,
+    ExtractedFormat,
+    KeptFormat,
+    RepeatCounts,
+    SharedAnswers,
+    ValidateCarry,
+    VerdictsFormat,
+    memories,
+)
 from el4ner.retrieval import Retriever
 from el4ner.stages import SentenceInput, StageContext, classify, extract, validate
 from el4ner.stages.admission import check_text, of_the_same_pool, segmented
@@ -64,6 +78,7 @@ __all__ = ["BasePipeline", "Pipeline"]
 Given = TypeVar("Given", Document, DocumentCandidates, DocumentTypes)
 Judgeable = TypeVar("Judgeable", DocumentCandidates, DocumentTypes)
 Result = TypeVar("Result")
+Kept = TypeVar("Kept")
 
 
 class BasePipeline:
@@ -78,6 +93,7 @@ class BasePipeline:
         proposers: who proposes spans by the states of words, by the pool's name.
         repeats: how much the stages remember of their answers: ``repeats`` and ``repeat_cache_sentences``.
         retrieves: False: extraction retrieves no demonstrations, since nobody will read them.
+        answers: what other processes were asked before; None: nothing is shared with any.
     """
 
     def __init__(
@@ -91,12 +107,14 @@ class BasePipeline:
         *,
         repeats: MethodSettings,
         retrieves: bool,
+        answers: AnswerStore | None,
     ) -> None:
         self.settings = settings
         self.engines = dict(engines)
         self.pools = dict(pools)
         self._retrievers = dict(retrievers)
         self._retrieves = retrieves
+        self._answers = answers
         self._prompts = PromptSet(settings.method.prompt_version)
         self._contexts = {
             name: StageContext(pool, self._prompts, settings.method, evidence.get(name), proposers.get(name))
@@ -106,9 +124,11 @@ class BasePipeline:
         self._kinds = {name: pool.text_kind for name, pool in self.pools.items()}
         # Without validation there is nobody to spare a question.
         verdicts = repeats if self._validates else repeats.model_copy(update={"repeats": "off"})
+        extracting, validating = ExtractCarry(), ValidateCarry()
+        verdict_format = VerdictsFormat(settings.verifier)
         self._extract = DocumentStage(
             "extract",
-            memories(ExtractCarry(), repeats, self._kinds),
+            memories(extracting, repeats, self._kinds, self._shared("extract", extracting, ExtractedFormat)),
             admit=self._segmented,
             sentences=sentences_apart,
             ask=self._ask_for_candidates,
@@ -117,7 +137,7 @@ class BasePipeline:
         )
         self._validate = DocumentStage(
             "validate",
-            memories(ValidateCarry(), verdicts, self._kinds),
+            memories(validating, verdicts, self._kinds, self._shared("validate", validating, lambda _: verdict_format)),
             admit=self._of_the_same_pool,
             sentences=types_apart,
             ask=self._ask_for_verdicts,
@@ -239,6 +259,18 @@ class BasePipeline:
 
     # --- helpers ------------------------------------------------------------------------------------------------
 
+    def _shared(
+        self, stage: StageName, carry: Carry[Any, Any, Kept], form: Callable[[Pool], KeptFormat[Kept]]
+    ) -> Callable[[str], SharedAnswers[Any, Kept] | None]:
+        """What a stage shares with other processes, by the pool's name: nothing without a store, and nothing where
+        answers depend on the stream that a process has seen."""
+        store = self._answers
+        if store is None or (stage == "classify" and self.settings.method.priors != "pool"):
+            return lambda _: None
+        return lambda pool: SharedAnswers(
+            store, stage, lambda: decided_by(self.settings, [self.manifest(stage, pool)]), carry, form(self.pools[pool])
+        )
+
     @property
     def _validates(self) -> bool:
         return self.settings.method.validation_kind != "off"
@@ -280,7 +312,7 @@ class Pipeline(BasePipeline):
     """The whole ensemble.
 
     Args:
-        settings, engines, pools, retrievers, proposers, retrieves: as :class:`BasePipeline` has them.
+        settings, engines, pools, retrievers, proposers, retrieves, answers: as :class:`BasePipeline` has them.
         evidence: what the scored mode classifies by, by the pool's name. A pool without any goes by the mean of the
             members' answers in context.
     """
@@ -295,6 +327,7 @@ class Pipeline(BasePipeline):
         proposers: Mapping[str, BoundaryProposer] | None = None,
         *,
         retrieves: bool = True,
+        answers: AnswerStore | None = None,
     ) -> None:
         method = settings.method
         super().__init__(
@@ -306,10 +339,12 @@ class Pipeline(BasePipeline):
             proposers or {},
             repeats=method,
             retrieves=retrieves,
+            answers=answers,
         )
+        classifying = ClassifyCarry()
         self._classify = DocumentStage(
             "classify",
-            memories(ClassifyCarry(), method, self._kinds),
+            memories(classifying, method, self._kinds, self._shared("classify", classifying, AgreedFormat)),
             admit=self._of_the_same_pool,
             sentences=candidates_apart,
             ask=self._ask_for_types,

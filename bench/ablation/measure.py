@@ -13,11 +13,11 @@ from tag import forget_prompts
 
 from ablation.figures import by_spacy, figures_of, seconds_of
 from ablation.rows import REFERENCE, SPACY, Row, cost_of, settings_of
+from el4ner.code_fingerprint import code_fingerprint
 from el4ner.config import ModelSettings, PoolsSettings, Settings
 from el4ner.engines.base import Engine
 from el4ner.engines.registry import load_engine
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset
-from el4ner.evaluation.identity import code_fingerprint
 from el4ner.evaluation.store import FOLDER
 from el4ner.loader import pipeline_from
 from el4ner.models.prepare import prepare

@@ -8,23 +8,21 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TypeVar
 
+from el4ner.decided_by import decided_by
 from el4ner.errors import DocumentError
 from el4ner.evaluation.dataset import Dataset, LabelledSentence, gold_of
-from el4ner.evaluation.identity import code_fingerprint
 from el4ner.evaluation.recording import Results, record_of
 from el4ner.evaluation.sentence_records import FORMAT, SentenceRecord
 from el4ner.evaluation.store import RecordStore
 from el4ner.evaluation.summary import EvaluationResult, summarise
 from el4ner.participation import STAGES
 from el4ner.pipeline import Pipeline
-from el4ner.serialize import fingerprint, manifest_to_json
+from el4ner.serialize import fingerprint
 from el4ner.types import Document
 
 __all__ = ["EvaluationResult", "evaluate"]
 
 _T = TypeVar("_T")
-_THROUGHPUT = ("device", "threads", "max_batch_tokens", "prefix_cache_mb", "server")
-"""Settings of a model that change how fast it answers, not what. (What servers serve is in their fingerprint.)"""
 
 
 def evaluate(
@@ -125,17 +123,7 @@ def _all(results: Sequence[_T | DocumentError]) -> list[_T]:
 
 def _fingerprint(pipeline: Pipeline, pool: str) -> str:
     """Of everything that decides what ``pipeline`` says about a text of ``pool``; not of how fast it says it."""
-    settings = pipeline.settings.model_dump(mode="json")
-    ensemble = {**settings["ensemble"], "verifier": pipeline.settings.verifier, "preset": None}
-    models = {
-        name: {key: value for key, value in settings["models"][name].items() if key not in _THROUGHPUT}
-        for name in pipeline.settings.ensemble.members
-    }
-    # A pool's name is not shown to any model; what is in it has its own fingerprint in the manifest.
-    manifests = [{**manifest_to_json(pipeline.manifest(stage, pool)), "pool": ""} for stage in STAGES]
-    return fingerprint(
-        FORMAT, code_fingerprint(), ensemble, models, settings["retrieval"], settings["method"], manifests
-    )
+    return fingerprint(FORMAT, decided_by(pipeline.settings, [pipeline.manifest(stage, pool) for stage in STAGES]))
 
 
 def _fingerprints(dataset: Dataset, pipeline: Pipeline) -> dict[str, str]:

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from el4ner.config import MethodSettings
-from el4ner.repeats.answer_memory import Answered, Carry, RepeatCounts, StageMemory
+from el4ner.repeats.answer_memory import Answered, Carry, Exchange, RepeatCounts, StageMemory
 from el4ner.repeats.carry import AnswersCarry, ClassifyCarry, ExtractCarry, ValidateCarry
+from el4ner.repeats.kept_formats import AgreedFormat, AnswersFormat, ExtractedFormat, VerdictsFormat
+from el4ner.repeats.shared_answers import AnswerStore, KeptFormat, SharedAnswers
 from el4ner.text.segment import TextKind
 from el4ner.text.template_miner import TemplateMiner
 
 __all__ = [
+    "AgreedFormat",
+    "AnswerStore",
     "Answered",
     "AnswersCarry",
+    "AnswersFormat",
+    "Carry",
     "ClassifyCarry",
     "ExtractCarry",
+    "ExtractedFormat",
+    "KeptFormat",
     "RepeatCounts",
+    "SharedAnswers",
     "StageMemory",
     "ValidateCarry",
+    "VerdictsFormat",
     "memories",
 ]
 
@@ -28,7 +38,10 @@ Kept = TypeVar("Kept")
 
 
 def memories(
-    carry: Carry[Item, Answer, Kept], method: MethodSettings, kinds: Mapping[str, TextKind]
+    carry: Carry[Item, Answer, Kept],
+    method: MethodSettings,
+    kinds: Mapping[str, TextKind],
+    exchange_of: Callable[[str], Exchange[Item, Kept] | None] = lambda pool: None,
 ) -> dict[str, StageMemory[Item, Answer, Kept]]:
     """A stage's memory of each pool, by the pool's name.
 
@@ -40,6 +53,7 @@ def memories(
         carry: the stage's.
         method: ``repeats`` and ``repeat_cache_sentences``.
         kinds: the kind of text of each pool.
+        exchange_of: with other processes, by the pool's name; by default none.
     """
     size = 0 if method.repeats == "off" else method.repeat_cache_sentences
 
@@ -47,4 +61,4 @@ def memories(
         # One for each memory: what a stage answers must not depend on which others share its process.
         return TemplateMiner(memory=size) if size and method.repeats == "templates" and kind == "log" else None
 
-    return {name: StageMemory(carry, size, miner(kind)) for name, kind in kinds.items()}
+    return {name: StageMemory(carry, size, miner(kind), exchange_of(name)) for name, kind in kinds.items()}

@@ -20,7 +20,7 @@ from el4ner.text.template_miner import TemplateMiner
 from el4ner.text.templates import Template, cut
 from el4ner.types import Usage
 
-__all__ = ["Answered", "Carry", "RepeatCounts", "StageMemory"]
+__all__ = ["Answered", "Carry", "Entry", "Exchange", "RepeatCounts", "StageMemory", "Way"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
@@ -98,7 +98,7 @@ NEXT_CHECK: Final = 8
 So what a template costs grows with the logarithm of its lines."""
 
 
-class _Entry(Generic[Kept]):
+class Entry(Generic[Kept]):
     """What is known of one text, or of one template and the texts that were answered by it."""
 
     __slots__ = ("answers", "check", "is_checked", "kept", "recalled", "wanted")
@@ -112,6 +112,7 @@ class _Entry(Generic[Kept]):
         self.is_checked = False
 
     def add(self, carry: Carry[Item, Answer, Kept], new: Kept) -> None:
+        """A line was asked about, with this answer."""
         if self.is_checked and self.kept is not None and carry.differs(self.kept, new):
             self.wanted += carry.lines
         self.is_checked = False
@@ -130,16 +131,17 @@ class _Entry(Generic[Kept]):
                 self.is_checked = True
 
 
-class _Way(NamedTuple, Generic[Kept]):
+class Way(NamedTuple, Generic[Kept]):
     """One of the ways to find an item's answer: by ``store[key]``, told by ``view``."""
 
-    store: OrderedDict[Hashable, _Entry[Kept]]
+    store: OrderedDict[Hashable, Entry[Kept]]
     key: Hashable
     view: Template
     lines: int
 
     @property
-    def entry(self) -> _Entry[Kept] | None:
+    def entry(self) -> Entry[Kept] | None:
+        """What is known so far."""
         return self.store.get(self.key)
 
     @property
@@ -150,6 +152,33 @@ class _Way(NamedTuple, Generic[Kept]):
             return self.lines
         return entry.wanted - entry.answers if self.lines > 1 else 0
 
+    @property
+    def is_new(self) -> bool:
+        """Whether fewer lines were asked about than have to be before anything stands. Later checks do not count."""
+        return self.entry is None or self.entry.answers < self.lines
+
+    def take_over(self, kept: Kept, answers: int) -> None:
+        """What ``answers`` lines came to, asked by another process: it stands here as if they had been asked here."""
+        entry: Entry[Kept] = Entry(answers)
+        entry.kept, entry.answers = kept, answers
+        self.store[self.key] = entry
+        self.store.move_to_end(self.key)
+
+
+class Exchange(ABC, Generic[Item, Kept]):
+    """What other processes know of the same stage and pool (:mod:`el4ner.repeats.shared_answers`).
+
+    ``ways`` has for each item its text's way, and behind it that of its template, if it has one.
+    """
+
+    @abstractmethod
+    def fetch(self, items: Sequence[Item], ways: Sequence[Sequence[Way[Kept]]]) -> None:
+        """Take over what others know of ways that are new here."""
+
+    @abstractmethod
+    def publish(self, ways: Sequence[Sequence[Way[Kept]]]) -> None:
+        """Tell others what stands here now."""
+
 
 class StageMemory(Generic[Item, Answer, Kept]):
     """One stage's answers to one pool's sentences.
@@ -159,15 +188,23 @@ class StageMemory(Generic[Item, Answer, Kept]):
         size: the most texts, and the most templates, that are remembered between calls; the least recently used go
             first. 0: nothing is remembered, and every sentence is asked, repeated or not.
         miner: gives lines their templates; None: only the same text is a repeat.
+        exchange: with other processes; None: this one knows only what it was asked itself.
     """
 
-    def __init__(self, carry: Carry[Item, Answer, Kept], size: int, miner: TemplateMiner | None = None) -> None:
+    def __init__(
+        self,
+        carry: Carry[Item, Answer, Kept],
+        size: int,
+        miner: TemplateMiner | None = None,
+        exchange: Exchange[Item, Kept] | None = None,
+    ) -> None:
         self.counts = RepeatCounts()
         self._carry = carry
         self._size = size
         self._miner = miner
-        self._texts: OrderedDict[Hashable, _Entry[Kept]] = OrderedDict()
-        self._templates: OrderedDict[Hashable, _Entry[Kept]] = OrderedDict()
+        self._exchange = exchange
+        self._texts: OrderedDict[Hashable, Entry[Kept]] = OrderedDict()
+        self._templates: OrderedDict[Hashable, Entry[Kept]] = OrderedDict()
 
     def __len__(self) -> int:
         return max(len(self._texts), len(self._templates))
@@ -185,6 +222,8 @@ class StageMemory(Generic[Item, Answer, Kept]):
         asked = [False] * len(items)
         usage = Usage()
         ways = self._ways(items)
+        if self._exchange is not None:
+            self._exchange.fetch(items, ways)
         needing = ways
         waiting = self._recalled(range(len(items)), items, ways, known)
         try:
@@ -200,6 +239,8 @@ class StageMemory(Generic[Item, Answer, Kept]):
                 # What is like a line whose answer could not be carried is asked about, but each text once.
                 needing = [[way for way in to_item if way.store is self._texts or way.entry] for to_item in ways]
             self._settle(items, ways, asked, known)
+            if self._exchange is not None:
+                self._exchange.publish([to_item for to_item, was_asked in zip(ways, asked, strict=True) if was_asked])
         finally:
             for store in (self._texts, self._templates):
                 while len(store) > self._size:
@@ -211,10 +252,10 @@ class StageMemory(Generic[Item, Answer, Kept]):
         if self._size:
             self.counts += RepeatCounts(hits, misses)
 
-    def _ways(self, items: Sequence[Item]) -> list[list[_Way[Kept]]]:
+    def _ways(self, items: Sequence[Item]) -> list[list[Way[Kept]]]:
         """For each item: by its text; and by its template, unless the text is known."""
-        ways: list[list[_Way[Kept]]] = []
-        seen: dict[Hashable, list[_Way[Kept]]] = {}
+        ways: list[list[Way[Kept]]] = []
+        seen: dict[Hashable, list[Way[Kept]]] = {}
         for item in items if self._size else ():
             line = self._carry.text(item)
             whole = Template(line, cut(line, ()))
@@ -222,18 +263,18 @@ class StageMemory(Generic[Item, Answer, Kept]):
             if key in seen:
                 ways.append(seen[key])
                 continue
-            to_item = [] if key is None else [_Way(self._texts, key, whole, 1)]
+            to_item = [] if key is None else [Way(self._texts, key, whole, 1)]
             if self._miner is not None and key is not None and key not in self._texts:
                 template = self._miner.template_of(line)
                 like = self._carry.key(item, template)
-                to_item += [] if like is None else [_Way(self._templates, like, template, self._carry.lines)]
+                to_item += [] if like is None else [Way(self._templates, like, template, self._carry.lines)]
             if key is not None:
                 seen[key] = to_item
             ways.append(to_item)
         return ways or [[] for _ in items]
 
     def _recalled(
-        self, indices: Iterable[int], items: Sequence[Item], ways: list[list[_Way[Kept]]], known: dict[int, Answer]
+        self, indices: Iterable[int], items: Sequence[Item], ways: list[list[Way[Kept]]], known: dict[int, Answer]
     ) -> list[int]:
         """Put what is remembered into ``known``; the indices of which nothing is."""
         unknown = []
@@ -252,12 +293,12 @@ class StageMemory(Generic[Item, Answer, Kept]):
                 unknown.append(index)
         return unknown
 
-    def _remember(self, answer: Answer, ways: list[_Way[Kept]]) -> None:
+    def _remember(self, answer: Answer, ways: list[Way[Kept]]) -> None:
         for way in reversed(ways):  # the template first, whose entry may be as good for the text
             kept = self._carry.keep(answer, way.view)
             if kept is None:
                 continue
-            entry = way.store.setdefault(way.key, _Entry(way.lines))
+            entry = way.store.setdefault(way.key, Entry(way.lines))
             entry.add(self._carry, kept)
             way.store.move_to_end(way.key)
             if way.lines > 1:
@@ -265,7 +306,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
                 break
 
     def _settle(
-        self, items: Sequence[Item], ways: list[list[_Way[Kept]]], asked: list[bool], known: dict[int, Answer]
+        self, items: Sequence[Item], ways: list[list[Way[Kept]]], asked: list[bool], known: dict[int, Answer]
     ) -> None:
         """Lines that were asked about are answered with what their templates' lines come to, as those like them are."""
         for index, to_item in enumerate(ways):
@@ -273,18 +314,18 @@ class StageMemory(Generic[Item, Answer, Kept]):
                 if way.lines > 1 and way.entry is not None and way.entry.kept is not None:
                     known[index] = self._carry.recall(items[index], way.entry.kept, way.view)
 
-    def _remember_text(self, way: _Way[Kept], entry: _Entry[Kept], answer: Answer) -> None:
+    def _remember_text(self, way: Way[Kept], entry: Entry[Kept], answer: Answer) -> None:
         if self._carry.lines == 1:  # told by the template's pieces, which a text of its own does not have
             kept = self._carry.keep(answer, way.view)
             if kept is None:
                 return
-            entry = _Entry(1)
+            entry = Entry(1)
             entry.add(self._carry, kept)
         self._texts[way.key] = entry
         self._texts.move_to_end(way.key)
 
 
-def _firsts(indices: Iterable[int], ways: Sequence[Sequence[_Way[Kept]]]) -> list[int]:
+def _firsts(indices: Iterable[int], ways: Sequence[Sequence[Way[Kept]]]) -> list[int]:
     """The first of those that have a key in common, as many as are still needed."""
     needed: dict[Hashable, int] = {}
     firsts = []

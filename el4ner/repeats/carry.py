@@ -30,12 +30,14 @@ from el4ner.types import (
 )
 
 __all__ = [
+    "NOBODY",
     "AgreedTypes",
     "AnswersCarry",
     "ClassifyCarry",
     "ExtractCarry",
     "ExtractedAnchors",
     "KeptAnswers",
+    "PlaceVotes",
     "ValidateCarry",
 ]
 
@@ -100,7 +102,7 @@ class _CandidatesCarry(Carry[SentenceCandidates, Answer, Kept]):
         return view.key, item.demonstrations, anchors, said
 
 
-class _PlaceVotes(NamedTuple):
+class PlaceVotes(NamedTuple):
     """What several lines say of the span in one place: for each type, the confidences in sum, and a line that chose it
     as it said it."""
 
@@ -112,8 +114,13 @@ class AgreedTypes(NamedTuple):
     """What the lines of a template say of each of its spans, and what that comes to."""
 
     lines: int
-    said: tuple[_PlaceVotes, ...]
+    said: tuple[PlaceVotes, ...]
     agreed: tuple[TypedSpan, ...]
+
+    @classmethod
+    def of(cls, lines: int, said: tuple[PlaceVotes, ...]) -> AgreedTypes:
+        """What ``lines`` lines said, with what it comes to."""
+        return cls(lines, said, tuple(_agreed(in_place, lines) for in_place in said))
 
 
 class ClassifyCarry(_CandidatesCarry[SentenceTypes, AgreedTypes]):
@@ -129,16 +136,15 @@ class ClassifyCarry(_CandidatesCarry[SentenceTypes, AgreedTypes]):
     @override
     def keep(self, answer: SentenceTypes, view: Template) -> AgreedTypes | None:
         del view
-        typed = tuple(replace(typed, candidate=_NOBODY) for typed in answer.typed)
-        return AgreedTypes(1, tuple(_PlaceVotes({t.type: t.confidence}, {t.type: t}) for t in typed), typed)
+        typed = tuple(replace(typed, candidate=NOBODY) for typed in answer.typed)
+        return AgreedTypes(1, tuple(PlaceVotes({t.type: t.confidence}, {t.type: t}) for t in typed), typed)
 
     @override
     def add(self, kept: AgreedTypes | None, new: AgreedTypes) -> AgreedTypes:
         if kept is None:
             return new
-        lines = kept.lines + new.lines
         said = tuple(_together(*both) for both in zip(kept.said, new.said, strict=True))
-        return AgreedTypes(lines, said, tuple(_agreed(in_place, lines) for in_place in said))
+        return AgreedTypes.of(kept.lines + new.lines, said)
 
     @override
     def is_disputed(self, kept: AgreedTypes) -> bool:
@@ -204,16 +210,16 @@ class ValidateCarry(Carry[SentenceTypes, SentenceEntities, tuple[Verdict, ...]])
         return SentenceEntities(item.sentence, tuple(zip(_entities(item), kept, strict=True)))
 
 
-_NOBODY = SpanCandidate(Span(0, 0, ""), ())
+NOBODY = SpanCandidate(Span(0, 0, ""), ())
 """In the place of a candidate that is not kept: the item that asks has its own."""
 
 
-def _together(one: _PlaceVotes, other: _PlaceVotes) -> _PlaceVotes:
+def _together(one: PlaceVotes, other: PlaceVotes) -> PlaceVotes:
     sums = {label: one.sums.get(label, 0.0) + other.sums.get(label, 0.0) for label in {**one.sums, **other.sums}}
-    return _PlaceVotes(sums, {**other.choices, **one.choices})
+    return PlaceVotes(sums, {**other.choices, **one.choices})
 
 
-def _agreed(said: _PlaceVotes, lines: int) -> TypedSpan:
+def _agreed(said: PlaceVotes, lines: int) -> TypedSpan:
     """The type that has the most confidence in sum (of equals the first); its confidence is the mean over all lines,
     those that chose otherwise counting 0."""
     best = max(said.sums, key=lambda label: said.sums[label])

@@ -29,7 +29,7 @@ SETS_A_LEVEL = METHOD_FOLDER / "engines" / "torch" / "model_loading.py"
 ORDER = {
     # A part may import from the floors before its own, and from nobody beside it.
     "el4ner": (
-        ("errors", "nearest", "types"),
+        ("code_fingerprint", "errors", "nearest", "types"),
         ("text", "toml_files"),
         ("config_errors",),
         ("config",),
@@ -41,6 +41,7 @@ ORDER = {
         ("proposing",),
         ("stages",),
         ("assemble", "serialize"),
+        ("decided_by",),
         ("pipeline",),
         ("members_pipeline",),
         ("loader",),

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from el4ner.code_fingerprint import DECIDES, code_fingerprint, fingerprint_of
 from el4ner.config import MethodSettings, Settings, load_settings
 from el4ner.engines.base import Engine
 from el4ner.engines.instant import InstantEngine
 from el4ner.errors import DocumentError
 from el4ner.evaluation import Dataset, EvaluationResult, evaluate
-from el4ner.evaluation.identity import DECIDES, code_fingerprint, fingerprint_of
 from el4ner.evaluation.recording import Results, record_of
 from el4ner.evidence.priors import pool_mix
 from el4ner.evidence.stream_mix import ESTIMATE_EVERY, StreamMix

@@ -16,7 +16,7 @@ from el4ner.engines.instant import InstantEngine
 from el4ner.errors import DocumentError, EngineError
 from el4ner.pipeline import Pipeline
 from el4ner.pools import load_pool
-from el4ner.repeats import RepeatCounts
+from el4ner.repeats import AnswerStore, RepeatCounts
 from el4ner.retrieval import make_retriever
 from el4ner.types import Document, Usage
 
@@ -60,7 +60,7 @@ class Engine(InstantEngine):
         return results
 
 
-def pipeline(repeats: str, engine: Engine | None = None, **method: Any) -> Pipeline:
+def pipeline(repeats: str, engine: Engine | None = None, answers: AnswerStore | None = None, **method: Any) -> Pipeline:
     made = load_settings(
         Settings,
         environ={},
@@ -71,7 +71,7 @@ def pipeline(repeats: str, engine: Engine | None = None, **method: Any) -> Pipel
         },
     )
     retrievers = {name: make_retriever("random", pool, k=2) for name, pool in POOLS.items()}
-    return Pipeline(made, {"a": engine or Engine("a")}, POOLS, retrievers)
+    return Pipeline(made, {"a": engine or Engine("a")}, POOLS, retrievers, answers=answers)
 
 
 def stages(batch: Sequence[Document], *made: Pipeline) -> list[tuple[Any, ...]]:

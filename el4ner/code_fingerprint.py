@@ -1,4 +1,4 @@
-"""The fingerprint of the code that decides a result: what was measured before a change there says nothing after it."""
+"""The fingerprint of the code that decides a result: what was answered before a change there is no answer after it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Final
 
 from typing_extensions import override
 
-import el4ner
-
 __all__ = ["code_fingerprint", "fingerprint_of"]
 
 DECIDES: Final = (
@@ -21,8 +19,10 @@ DECIDES: Final = (
     "evidence",
     "loader.py",
     "members_pipeline.py",
+    "participation.py",
     "pipeline.py",
     "pools",
+    "proposing",
     "repeats",
     "retrieval",
     "stages",
@@ -34,7 +34,7 @@ DECIDES: Final = (
 @cache
 def code_fingerprint() -> str:
     """Of this installation, read once: a process goes on with the code that it has loaded."""
-    return fingerprint_of(Path(el4ner.__file__).parent)
+    return fingerprint_of(Path(__file__).parent)
 
 
 def fingerprint_of(folder: Path) -> str:
