@@ -23,7 +23,7 @@ from el4ner.participation import STAGES
 from el4ner.serialize import dumps
 from workers import security
 from workers.config import KafkaSettings
-from workers.join.rules import Closed, Open, ReceivedAnswer
+from workers.join.rules import Closed, LocalAnswer, Open, ReceivedAnswer
 from workers.messages.envelope import Origin
 from workers.roles import AGGREGATE
 
@@ -176,6 +176,8 @@ def _take_in(recovered: Recovered, key: bytes | None, value: bytes | None, place
 def _answer_to_json(answer: ReceivedAnswer | None) -> dict[str, Any] | None:
     if answer is None:
         return None
+    if isinstance(answer.value, LocalAnswer):
+        raise TypeError(f"document {answer.id!r} waits for an answer of {answer.stage}, which runs in this process")
     try:
         value = answer.value.decode()
     except UnicodeDecodeError:

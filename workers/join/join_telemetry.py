@@ -18,8 +18,15 @@ __all__ = ["JoinTelemetry"]
 class JoinTelemetry(WorkerRecorder):
     """The join's, for all partitions of a process."""
 
-    def __init__(self, telemetry: Telemetry, *, clock_ms: Callable[[], int]) -> None:
-        super().__init__(telemetry, AGGREGATE, clock_ms=clock_ms)
+    def __init__(
+        self,
+        telemetry: Telemetry,
+        *,
+        clock_ms: Callable[[], int],
+        stage: str = AGGREGATE,
+        group: str | None = None,
+    ) -> None:
+        super().__init__(telemetry, stage, clock_ms=clock_ms, group=group)
         self._documents = topic_name(telemetry.settings.kafka, Topic.DOCUMENTS)
 
     def settled(self, outcomes: Sequence[tuple[Outcome, Trace]], *, partition: int, began_ms: int) -> None:

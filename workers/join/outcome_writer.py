@@ -8,10 +8,8 @@ worker is given up (:mod:`workers.stages.crash_journal`).
 
 from __future__ import annotations
 
-import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 from el4ner.errors import DocumentError
@@ -19,13 +17,11 @@ from workers.join import outputs
 from workers.join.agent import World
 from workers.join.changelog import Remembered, closed_record, drop_record, forget_record, open_record
 from workers.join.join_telemetry import JoinTelemetry
-from workers.join.partition_join import Group, PartitionJoin
-from workers.join.rules import Outcome, ReceivedAnswer, event_id_of
-from workers.join.write_loop import MOST_SETTLED, WriteLoop
+from workers.join.owned_partition import OwnedPartition, PendingLetter, TakenMessage
+from workers.join.partition_join import Group
+from workers.join.rules import LocalAnswer, Outcome, ReceivedAnswer, event_id_of
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
-from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
-from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import REVISION, STATUS, Outgoing, Record, dead_letter
 from workers.messages.headers import Trace, next_trace
 from workers.roles import AGGREGATE
@@ -34,50 +30,18 @@ from workers.stages.failure_limit import FailureLimit
 from workers.stages.table import STAGE_TABLE
 from workers.topics import changelog_name
 
-__all__ = ["OutcomeWriter", "OwnedPartition", "PendingLetter"]
+__all__ = ["OutcomeWriter"]
 
 log = logging.getLogger(__name__)
 
 _GROUP: Final = 250
 
 
-@dataclass(frozen=True, slots=True)
-class PendingLetter:
-    """A dead letter, and the ticket that is finished by it."""
-
-    message: Outgoing
-    code: str
-    ticket: Ticket | None
-
-
-class OwnedPartition:
-    """A partition that this process owns. ``task`` runs ``writes``, which calls ``write_group(self)``."""
-
-    task: asyncio.Task[None]
-
-    def __init__(
-        self,
-        partition: int,
-        writer: TransactionalWriter,
-        join: PartitionJoin[Ticket],
-        write_group: Callable[[OwnedPartition], Awaitable[None]],
-    ) -> None:
-        self.partition = partition
-        self.writer = writer
-        self.join = join
-        self.letters: list[PendingLetter] = []
-        self.writes = WriteLoop(
-            lambda: self.has_work, lambda: write_group(self), lambda: join.settled_documents >= MOST_SETTLED
-        )
-
-    @property
-    def has_work(self) -> bool:
-        """Whether there is something to write."""
-        return self.join.has_work or bool(self.letters)
-
-
 class OutcomeWriter:
-    """Writes for all partitions of a process. ``committed`` is told of outcomes when they are."""
+    """Writes for all partitions of a process.
+
+    ``committed`` is told of outcomes when they are; ``finished`` of the messages that a transaction has finished.
+    """
 
     def __init__(
         self,
@@ -87,11 +51,13 @@ class OutcomeWriter:
         journal: CrashJournal,
         *,
         committed: Callable[[Sequence[Outcome]], None],
+        finished: Callable[[Sequence[TakenMessage]], None] = lambda _: None,
     ) -> None:
         self.app = app
         self._settings = app.settings
         self._journal = journal
         self._committed = committed
+        self._finished = finished
         self._world = world
         self._recorder = recorder
         self._changelog = changelog_name(app.settings.kafka)
@@ -107,16 +73,19 @@ class OutcomeWriter:
             FencedError, KafkaError, DeliveryError: as :meth:`workers.kafka.transactions.TransactionalWriter.write`.
         """
         group = owned.join.take(_GROUP)
-        letters, owned.letters = owned.letters, []
+        loose, owned.loose = owned.loose, []
+        owned.offset_is_due = False
         if self._deaths(owned, group):
-            await self._write_apart(owned, group, letters)
+            await self._write_apart(owned, group, loose)
         else:
-            await self._write(owned, group, letters)
+            await self._write(owned, group, loose)
 
-    async def _write_apart(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
+    async def _write_apart(
+        self, owned: OwnedPartition, group: Group[TakenMessage], loose: Sequence[TakenMessage]
+    ) -> None:
         """Each part in a transaction of its own; a document over which too many workers died is given up."""
-        for letter in letters:
-            await self._write(owned, Group(), [letter])
+        for taken in loose:
+            await self._write(owned, Group(), [taken])
         for part in owned.join.split(group):
             deaths = self._deaths(owned, part)
             if deaths < self._settings.worker.max_crashes:
@@ -128,14 +97,17 @@ class OutcomeWriter:
             else:
                 self._give_up(owned, part, error)
 
-    async def _write(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
+    async def _write(self, owned: OwnedPartition, group: Group[TakenMessage], loose: Sequence[TakenMessage]) -> None:
         """Write a group in one transaction; where one of its messages is refused, each part in one of its own."""
         try:
-            await self._commit(owned, group, letters)
+            await self._commit(owned, group, loose)
         except RefusedError as error:
-            parts = len(letters) + len(group.settled) + len(group.saved) + bool(group.forgets)
+            parts = len(loose) + len(group.settled) + len(group.saved) + bool(group.forgets)
             if parts > 1:
-                await self._write_apart(owned, group, letters)
+                await self._write_apart(owned, group, loose)
+            elif _leave_out_published([*group.tickets, *loose]):
+                log.warning("a stage's message is not published: %s", error, extra={"stage": self.app.stage})
+                await self._write(owned, group, loose)
             elif group.settled:
                 await self._write_refused(owned, group, error)
             elif group.saved:
@@ -149,25 +121,25 @@ class OutcomeWriter:
         else:
             self._limit.check([None for _ in group.outcomes])
 
-    def _deaths(self, owned: OwnedPartition, group: Group[Ticket]) -> int:
+    def _deaths(self, owned: OwnedPartition, group: Group[TakenMessage]) -> int:
         """How many workers died over the document of the group over which most did."""
         if not self._journal.has_suspects:
             return 0
         return max((self._journal.deaths(record) for record in self._suspects(owned, group)), default=0)
 
-    def _suspects(self, owned: OwnedPartition, group: Group[Ticket]) -> list[Record]:
+    def _suspects(self, owned: OwnedPartition, group: Group[TakenMessage]) -> list[Record]:
         """The messages by which the crash journal knows the documents of a group, if it is known where they lie."""
         answers = [outcome.answer for outcome in group.outcomes]
         answers += [state.best or state.failed for _, state in group.saves]
         return [self._record_of(owned, answer) for answer in answers if answer is not None and answer.place[0] >= 0]
 
-    def _give_up(self, owned: OwnedPartition, group: Group[Ticket], error: RefusedError) -> None:
+    def _give_up(self, owned: OwnedPartition, group: Group[TakenMessage], error: RefusedError) -> None:
         """A document that is open cannot be written down: it comes out with what there is, in a group of its own."""
-        for ticket in owned.join.give_up(group, error.of_the_document):
-            self.app.positions.finish(ticket)
-        log.warning("a document that is open cannot be written down: %s", error, extra={"stage": AGGREGATE})
+        for taken in owned.join.give_up(group, error.of_the_document):
+            self.app.positions.finish(taken.ticket)
+        log.warning("a document that is open cannot be written down: %s", error, extra={"stage": self.app.stage})
 
-    async def _write_refused(self, owned: OwnedPartition, group: Group[Ticket], error: RefusedError) -> None:
+    async def _write_refused(self, owned: OwnedPartition, group: Group[TakenMessage], error: RefusedError) -> None:
         """An outcome cannot be written: its document has failed, and what it was made of is a dead letter."""
         (settled,) = group.settled
         outcome, given_up = settled.outcome, error.of_the_document
@@ -176,11 +148,11 @@ class OutcomeWriter:
         for failed in outcome.refused(given_up):
             owned.join.replace(group, failed)
             try:
-                await self._commit(owned, group, letters)
+                await self._commit(owned, group, [], letters)
             except RefusedError as again:
                 error = again
             else:
-                extra = {"stage": AGGREGATE, "document_id": outcome.id, "code": given_up.code}
+                extra = {"stage": self.app.stage, "document_id": outcome.id, "code": given_up.code}
                 log.warning("an outcome cannot be written: %s", given_up, extra=extra)
                 return
         raise error
@@ -188,40 +160,57 @@ class OutcomeWriter:
     def _letter_of(self, owned: OwnedPartition, answer: ReceivedAnswer, error: DocumentError) -> PendingLetter:
         record, now = self._record_of(owned, answer), self._world.clock_ms()
         letter = dead_letter(record, stage=AGGREGATE, error=error, document=answer.id, attempts=1, now_ms=now)
-        return PendingLetter(letter, error.code, None)
+        return PendingLetter(letter, AGGREGATE, error.code)
 
     def _record_of(self, owned: OwnedPartition, answer: ReceivedAnswer) -> Record:
         """The message that an answer came in. An open document keeps no headers: here are those that the join needs."""
         if answer.record is not None:
             return answer.record
+        if isinstance(answer.value, LocalAnswer):
+            return answer.value.record
         topic, key = STAGE_TABLE[answer.stage].output, answer.id.encode()
         status = b"failed" if answer.failed else b"ok"
         subject = (("ce_subject", key), (REVISION, str(answer.revision).encode()), (STATUS, status))
         headers = subject + answer.origin.headers
         return Record(topic, self.app.names[topic], owned.partition, *answer.place, key, answer.value, headers)
 
-    async def _commit(self, owned: OwnedPartition, group: Group[Ticket], letters: Sequence[PendingLetter]) -> None:
+    async def _commit(
+        self,
+        owned: OwnedPartition,
+        group: Group[TakenMessage],
+        loose: Sequence[TakenMessage],
+        more_letters: Sequence[PendingLetter] = (),
+    ) -> None:
         began = self._world.clock_ms()
         random = self._world.random
         traced = [(outcome, next_trace(outputs.parent(outcome.trace), random)) for outcome in group.outcomes]
-        await owned.writer.write([*(letter.message for letter in letters), *self._messages_of(owned, group, traced)])
-        for ticket in owned.join.committed(group, now=self._world.monotonic_ms()):
-            self.app.positions.finish(ticket)
+        # An answer may have several parts, and one message leads to all of them.
+        taken = list(dict.fromkeys([*group.tickets, *loose]))
+        letters = [*more_letters, *(letter for each in taken for letter in each.letters)]
+        messages = [letter.message for letter in letters]
+        messages += [message for each in taken for message in each.published]
+        messages += self._messages_of(owned, group, traced)
+        consumed = None if owned.consumed is None else owned.consumed.offset([each.ticket for each in taken])
+        if messages or consumed is not None:
+            await owned.writer.write(messages, consumed)
+        if owned.consumed is not None and consumed is not None:
+            owned.consumed.committed(consumed)
+        for each in [*owned.join.committed(group, now=self._world.monotonic_ms()), *loose]:
+            self.app.positions.finish(each.ticket)
         for letter in letters:
-            self._recorder.letter(letter.code)
-            if letter.ticket is not None:
-                self.app.positions.finish(letter.ticket)
+            self._recorder.letter_of(letter.stage, letter.code)
+        self._finished(taken)
         self._recorder.settled(traced, partition=owned.partition, began_ms=began)
         self._committed(group.outcomes)
         if self._journal.has_suspects:
             for record in self._suspects(owned, group):
                 self._journal.settled(record)
         for outcome, trace in traced:
-            extra = {"stage": AGGREGATE, "document_id": outcome.id, "trace_id": trace.trace_id}
+            extra = {"stage": self.app.stage, "document_id": outcome.id, "trace_id": trace.trace_id}
             log.debug("document is %s", outcome.closed.status, extra=extra)
 
     def _messages_of(
-        self, owned: OwnedPartition, group: Group[Ticket], traced: Sequence[tuple[Outcome, Trace]]
+        self, owned: OwnedPartition, group: Group[TakenMessage], traced: Sequence[tuple[Outcome, Trace]]
     ) -> Iterator[Outgoing]:
         wall, now, partition = self._world.clock_ms(), self._world.monotonic_ms(), owned.partition
         for outcome, trace in traced:
@@ -243,3 +232,11 @@ class OutcomeWriter:
         records += [forget_record(number) for number in group.forgets]
         for key, value in records:
             yield Outgoing(self._changelog, key, value, (), partition)
+
+
+def _leave_out_published(taken: Sequence[TakenMessage]) -> bool:
+    """Whether there was anything. The outcome, the dead letters and the offset count, and not who looks on."""
+    published = [each for each in taken if each.published]
+    for each in published:
+        each.published = ()
+    return bool(published)

@@ -73,6 +73,12 @@ class Group(Generic[T]):
     forgets: list[int] = field(default_factory=list)
 
     @property
+    def tickets(self) -> list[T]:
+        """What is finished when this is written."""
+        tickets = [ticket for saved in self.saved for ticket in saved.tickets]
+        return tickets + [ticket for settled in self.settled for ticket in settled.tickets]
+
+    @property
     def saves(self) -> list[tuple[str, Open]]:
         """Documents that stay open."""
         return [(saved.document, saved.state) for saved in self.saved]
@@ -281,10 +287,8 @@ class PartitionJoin(Generic[T]):
 
     def committed(self, group: Group[T], *, now: int) -> list[T]:
         """The group is in Kafka. Returns the tickets of all answers whose outcome, or open document, is written now."""
-        tickets = [ticket for saved in group.saved for ticket in saved.tickets]
         for settled in group.settled:
             document = settled.outcome.id
-            tickets += settled.tickets
             if self._on_its_way.get(document) is settled:
                 del self._on_its_way[document]
             known = self._closed.get(document)
@@ -292,7 +296,7 @@ class PartitionJoin(Generic[T]):
                 self._closed[document] = (known[0], group.number)
         if group.settled:
             self._remembered.append((now + self._remember_ms, group.number, [outcome.id for outcome in group.outcomes]))
-        return tickets
+        return group.tickets
 
     def until(self, *, now: int) -> int:
         """Until when an outcome that is written now is remembered."""

@@ -36,6 +36,7 @@ __all__ = [
     "DocumentState",
     "JoinInput",
     "JoinRules",
+    "LocalAnswer",
     "Open",
     "Outcome",
     "ReceivedAnswer",
@@ -43,6 +44,19 @@ __all__ = [
 ]
 
 Status = Literal["complete", "partial", "failed", "deleted"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class LocalAnswer:
+    """A stage's answer that was never written as a message, since the stage runs where its answers are joined.
+
+    ``body``: what the message would say (of a result only what the join reads of it). ``tagged``: the entities of a
+    result, assembled; None: there are none to assemble. ``record``: the message of ``documents`` that it is about.
+    """
+
+    body: Mapping[str, Any]
+    tagged: TaggedDocument | None
+    record: Record
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +70,7 @@ class ReceivedAnswer:
     revision: int
     stage: str
     failed: bool
-    value: bytes
+    value: bytes | LocalAnswer
     origin: Origin = UNKNOWN
     trace: str | None = None
     place: tuple[int, int] = field(default=(-1, -1), compare=False)
@@ -92,7 +106,8 @@ class Open:
     @property
     def size(self) -> int:
         """Bytes that are kept for it, about."""
-        return 500 + sum(len(answer.value) for answer in (self.best, self.failed) if answer is not None)
+        values = [answer.value for answer in (self.best, self.failed) if answer is not None]
+        return 500 + sum(len(value) for value in values if isinstance(value, bytes))
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,13 +229,13 @@ class JoinRules:
         tagged: TaggedDocument | None = None
         if failed is not None:
             try:
-                failure = self.read(failed.stage, failed.value)
+                failure = self._read(failed)
                 reported = {"stage": failed.stage, **failure["error"]}
             except MessageError as unreadable:
                 reported = {"stage": failed.stage, **error_json(unreadable)}
         if usable is not None and best is not None and best.stage != "extract":
             try:
-                tagged = self.assemble(best.stage, usable)
+                tagged = best.value.tagged if isinstance(best.value, LocalAnswer) else self.assemble(best.stage, usable)
             except MessageError:
                 if failed is None and not due:
                     raise
@@ -258,11 +273,15 @@ class JoinRules:
         trace = state.trace if last is None or last.trace is None else last.trace
         return Outcome(document, closed, value, state.origin, trace, best or failed)
 
+    def _read(self, answer: ReceivedAnswer) -> Mapping[str, Any]:
+        value = answer.value
+        return value.body if isinstance(value, LocalAnswer) else self.read(answer.stage, value)
+
     def _read_usable(self, best: ReceivedAnswer | None, *, strict: bool) -> Mapping[str, Any] | None:
         if best is None:
             return None
         try:
-            return self.read(best.stage, best.value)
+            return self._read(best)
         except MessageError:
             # The stage after it could not read it either, and said so in the dead letters.
             if strict:

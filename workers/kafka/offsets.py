@@ -13,7 +13,7 @@ restart heals it. A commit past it would lose the message.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 __all__ = ["OffsetTracker", "Ticket"]
@@ -150,6 +150,19 @@ class OffsetTracker:
     def committable(self) -> dict[Partition, int]:
         """Per partition the offset of the first message that is not finished; only where something is."""
         return {partition: progress.next for partition, progress in self._progress.items() if progress.next is not None}
+
+    def committable_with(self, partition: Partition, tickets: Collection[Ticket]) -> int | None:
+        """What :meth:`committable` would say of a partition if these tickets were finished too; None: nothing."""
+        progress = self._progress.get(partition)
+        if progress is None:
+            return None
+        offset, finishing = progress.next, frozenset(tickets)
+        for ticket in progress.tickets:
+            if not ticket.finished and ticket not in finishing:
+                return offset
+            offset = ticket.offset + 1
+        # Marks of transactions and what was aborted may lie behind the last message.
+        return offset if offset is None or progress.end is None else max(offset, progress.end)
 
     def unfinished(self) -> dict[Partition, int]:
         """Per partition that was read, the offset of the first message that is not finished; where all are, the end of

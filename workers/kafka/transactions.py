@@ -1,5 +1,8 @@
 """Writing the outcomes of a group of documents in one transaction, as the only writer of their partition.
 
+Where documents are what is consumed (``el4ner worker pipeline``), the offset up to which they are done is committed in
+the same transaction.
+
 A partition of the documents topic has one transactional id. The process that takes the partition over starts a producer
 under that id. The broker then aborts the transaction that its predecessor has begun, and refuses what the predecessor
 still sends: a process that was paused, or cut off from the network, cannot deliver anything late.
@@ -12,9 +15,10 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaProducer, TopicPartition
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from el4ner.errors import El4nerError
@@ -33,15 +37,24 @@ from workers.kafka.delivery import (
 from workers.kafka.size_limits import SizeLimits
 from workers.kafka.transport import number_anew_after_refusals, outlast_outages
 from workers.messages.envelope import Outgoing
-from workers.roles import AGGREGATE
 from workers.telemetry.metrics import TransactionOutcome
 from workers.topics import Topic, transactional_id
 
-__all__ = ["FencedError", "TransactionalWriter"]
+__all__ = ["ConsumedOffset", "FencedError", "TransactionalWriter"]
 
 log = logging.getLogger(__name__)
 
 _STOP_SECONDS: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class ConsumedOffset:
+    """How far a consumer group has come in a partition of a topic: ``offset`` is that of the next message."""
+
+    group: str
+    topic: str
+    partition: int
+    offset: int
 
 
 class FencedError(El4nerError):
@@ -84,8 +97,9 @@ class TransactionalWriter:
         """Fence the former writer off. When this returns, its open transaction is aborted."""
         await self._producer.start()
 
-    async def write(self, messages: Sequence[Outgoing]) -> None:
-        """All messages in one transaction; returns when it is committed. Tries again as long as that may pass.
+    async def write(self, messages: Sequence[Outgoing], consumed: ConsumedOffset | None = None) -> None:
+        """All messages in one transaction, and how far we have come with what they were made of; returns when it is
+        committed. Tries again as long as that may pass.
 
         Raises:
             FencedError: another process writes for this partition now.
@@ -98,18 +112,18 @@ class TransactionalWriter:
             log.warning(
                 "a transaction is tried again: %s",
                 error,
-                extra={"stage": AGGREGATE, "transactional_id": self.id, "retry": retry},
+                extra={"transactional_id": self.id, "retry": retry},
             )
 
         try:
-            await deliver(lambda: self._once(messages), wait=self._backoff.seconds, on_retry=on_retry)
+            await deliver(lambda: self._once(messages, consumed), wait=self._backoff.seconds, on_retry=on_retry)
         except ProducerFenced as error:
             raise FencedError(f"{self.id}: another process writes for this partition now") from error
 
-    async def _once(self, messages: Sequence[Outgoing]) -> None:
+    async def _once(self, messages: Sequence[Outgoing], consumed: ConsumedOffset | None) -> None:
         began = time.monotonic()
         try:
-            await self._commit(messages)
+            await self._commit(messages, consumed)
         except ProducerFenced:
             self._ended("fenced", time.monotonic() - began)
             raise
@@ -118,10 +132,13 @@ class TransactionalWriter:
             raise
         self._ended("committed", time.monotonic() - began)
 
-    async def _commit(self, messages: Sequence[Outgoing]) -> None:
+    async def _commit(self, messages: Sequence[Outgoing], consumed: ConsumedOffset | None) -> None:
         await self._producer.begin_transaction()
         try:
             await send_all(self._producer, self._names, messages, self._limits)
+            if consumed is not None:
+                place = TopicPartition(consumed.topic, consumed.partition)
+                await self._producer.send_offsets_to_transaction({place: consumed.offset}, consumed.group)
         except RefusedError:
             await self._producer.abort_transaction()
             raise

@@ -122,13 +122,15 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
 
     Before partitions go away it waits for :attr:`drain`, commits, and closes the epoch. What finishes afterwards is not
     committed: the next owner of the partition does it again. The app calls :meth:`begin` when it has its partitions,
-    its state and empty queues. Topics in :attr:`paused` are not read for the time being.
+    its state and empty queues. Topics in :attr:`paused` are not read for the time being. Where :attr:`commits` is
+    False it commits nothing: the app commits in its transactions.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.positions = OffsetTracker(time.monotonic)
         self.drain: Callable[[], Awaitable[None]] | None = None
         self.paused: frozenset[str] = frozenset()
+        self.commits = True
         self._reading = False
         self._has_left = False
         self._fetches: set[asyncio.Future[Any]] = set()
@@ -145,6 +147,8 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         # What Faust acknowledged on its own is not evidence of anything; here it would only pile up.
         self._acked.clear()
         self._acked_index.clear()
+        if not self.commits:
+            return
         for topic, partition in self.positions.committable():
             tp = self._new_topicpartition(topic, partition)
             if topics is None or tp in topics or topic in topics:

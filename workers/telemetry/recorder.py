@@ -69,7 +69,11 @@ class WorkerRecorder:
 
     def letter(self, code: str) -> None:
         """A dead letter is delivered."""
-        self.metrics.dead_letter(self._stage, code)
+        self.letter_of(self._stage, code)
+
+    def letter_of(self, stage: str, code: str) -> None:
+        """A dead letter is delivered, which says that ``stage`` gave up."""
+        self.metrics.dead_letter(stage, code)
 
     def _span(
         self,

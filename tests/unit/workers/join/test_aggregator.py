@@ -17,12 +17,12 @@ from workers.config import load_stream_settings
 from workers.join.agent import World
 from workers.join.aggregator import Aggregator
 from workers.join.changelog import Recovered, _take_in, open_record
-from workers.join.outcome_writer import OwnedPartition
+from workers.join.owned_partition import OwnedPartition, TakenMessage
 from workers.join.partition_join import PartitionJoin
 from workers.join.rules import Open, ReceivedAnswer
 from workers.join.stage_messages import join_rules, read_input
 from workers.kafka.delivery import RefusedError
-from workers.kafka.offsets import OffsetTracker, Ticket
+from workers.kafka.offsets import OffsetTracker
 from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Outgoing, Record
 from workers.messages.headers import find
@@ -46,7 +46,8 @@ class Writer:
         self.transactions: list[list[Outgoing]] = []
         self.refuses: Callable[[Outgoing], bool] = lambda _: False
 
-    async def write(self, messages: Sequence[Outgoing]) -> None:
+    async def write(self, messages: Sequence[Outgoing], consumed: Any = None) -> None:
+        assert consumed is None, "the answers' offsets are committed by the consumer"
         messages = list(messages)
         if any(map(self.refuses, messages)):
             raise RefusedError("a message of 9 bytes is too large for 'p'", code="output-too-large", by_broker=True)
@@ -75,9 +76,9 @@ class Partition:
         telemetry = Telemetry(settings, Metrics(version="1"), NoSpans())
         self.aggregator = Aggregator(app, World(lambda: TIME, lambda: 5_000, random), telemetry)
         recorder: Any = self.aggregator._recorder
-        recorder.letter = self.letters.append
+        recorder.letter_of = lambda _stage, code: self.letters.append(code)
         self.writer = Writer()
-        join: PartitionJoin[Ticket] = PartitionJoin(join_rules(settings), remember_ms=1_000, checkpoint_ms=1_000)
+        join: PartitionJoin[TakenMessage] = PartitionJoin(join_rules(settings), remember_ms=1_000, checkpoint_ms=1_000)
         self.owned = OwnedPartition(1, self.writer, join, self.aggregator._outcomes.write_group)
         self._offset = 0
 
@@ -87,9 +88,9 @@ class Partition:
         ticket = self.positions.take(place, self._offset, 1)
         assert ticket is not None
         # It is owned while it takes in: its task, which release() would cancel, does not run here.
-        self.aggregator._owned = {message.partition: self.owned}
+        self.aggregator._partitions._owned = {message.partition: self.owned}
         self.aggregator._handle(message, ticket)
-        self.aggregator._owned = {}
+        self.aggregator._partitions._owned = {}
 
     async def write(self) -> list[Outgoing]:
         """The messages of the next transaction."""

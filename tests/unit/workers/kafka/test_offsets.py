@@ -171,3 +171,18 @@ def test_going_back_counts_anew_what_was_passed_over() -> None:
     assert made.committable() == {}
     made.finish(again)
     assert made.committable() == {P: 6}
+
+
+def test_what_may_be_committed_together_with_what_is_finished_by_it() -> None:
+    made = tracker()
+    first, second, third = (take(made, offset) for offset in (5, 6, 8))
+    assert made.committable_with(P, [second, third]) is None, "the first one is not finished"
+    assert made.committable_with(P, [first, second]) == 7
+    assert made.committable() == {}, "asking finishes nothing"
+    made.finish(first)
+    made.finish(second)
+    assert made.committable_with(P, []) == 7
+    # Behind the last message lies the mark of a transaction.
+    made.moved(P, 9, 10, 1)
+    assert made.committable_with(P, [third]) == 10
+    assert made.committable_with(("documents", 1), []) is None

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError, NotLeaderForPartitionError, ProducerFenced, TopicAuthorizationFailedError
 
 from workers.backoff import Backoff
 from workers.config import load_stream_settings
 from workers.kafka import transactions
 from workers.kafka.delivery import DeliveryError, RefusedError
-from workers.kafka.transactions import FencedError, TransactionalWriter
+from workers.kafka.transactions import ConsumedOffset, FencedError, TransactionalWriter
 from workers.messages.envelope import Outgoing
 
 MESSAGES = [Outgoing("t", b"k", b"v", (), 0)]
@@ -23,6 +24,7 @@ class Producer:
     def __init__(self) -> None:
         self.steps: list[str] = []
         self.fails: dict[str, list[Exception]] = {}
+        self.offsets: list[tuple[str, Any]] = []
 
     def step(self, name: str) -> None:
         self.steps.append(name)
@@ -31,6 +33,10 @@ class Producer:
 
     async def begin_transaction(self) -> None:
         self.step("begin")
+
+    async def send_offsets_to_transaction(self, offsets: Any, group: str) -> None:
+        self.step("offsets")
+        self.offsets.append((group, offsets))
 
     async def commit_transaction(self) -> None:
         self.step("commit")
@@ -104,3 +110,12 @@ async def test_what_is_in_doubt_or_cannot_pass_is_written_by_nobody_but_the_next
     with pytest.raises(expected):
         await writer.write(MESSAGES)
     assert producer.steps == ["begin", "send", "commit"][: 2 + (step == "commit")]
+
+
+async def test_how_far_a_group_has_come_is_committed_with_what_it_led_to_or_not_at_all(
+    writer: TransactionalWriter, producer: Producer
+) -> None:
+    producer.fails = {"offsets": [NotLeaderForPartitionError()]}
+    await writer.write(MESSAGES, ConsumedOffset("el4ner-extract", "documents", 2, 17))
+    assert producer.steps == ["begin", "send", "offsets", "abort", "begin", "send", "offsets", "commit"]
+    assert producer.offsets == [("el4ner-extract", {TopicPartition("documents", 2): 17})]
