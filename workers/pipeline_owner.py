@@ -19,7 +19,7 @@ from el4ner.participation import STAGES
 from workers.config import StreamSettings
 from workers.ensemble import members
 from workers.redis_cache import RedisRetrievalCache
-from workers.stages.stage_worker import Owner
+from workers.stages.engine_calls import Owner
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.mixes import observe_mixes
 

@@ -34,7 +34,8 @@ from workers.shutdown.end_signals import EndSignals
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
-from workers.stages.stage_worker import Owner, StageWorker
+from workers.stages.engine_calls import Owner
+from workers.stages.stage_worker import StageWorker
 from workers.stages.table import STAGE_TABLE
 from workers.telemetry.recorder import Telemetry
 

@@ -22,7 +22,7 @@ from workers.config import load_stream_settings
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages.envelope import Outgoing, Record
-from workers.stages import stage_worker
+from workers.stages import engine_calls
 from workers.stages.failure_limit import TooManyFailuresError
 from workers.stages.stage_worker import StageWorker
 from workers.stages.table import EXTRACT
@@ -64,6 +64,7 @@ class Process:
             return [RESULTS["extract"](document) for document in documents]
 
         app: Any = SimpleNamespace(
+            stage="extract",
             settings=settings,
             group="extract",
             backoff=Backoff(0.0, 0.0),
@@ -166,7 +167,7 @@ async def test_a_result_that_cannot_be_written_down_is_found_out_too(tmp_path: P
 
     for _ in range(3):
         process = Process(tmp_path, lambda _: None, max_crashes=3)
-        process.worker.stage = replace(process.worker.stage, encode=encode)
+        process.worker._calls.stage = replace(process.worker.stage, encode=encode)
         with pytest.raises(RecursionError):
             await process.work(*BATCH[1:])
         process.die()
@@ -214,7 +215,7 @@ async def test_a_long_batch_is_not_taken_for_an_engine_that_hangs_while_slices_a
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now, ages = [0.0], []
-    monkeypatch.setattr(stage_worker, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    monkeypatch.setattr(engine_calls, "time", SimpleNamespace(monotonic=lambda: now[0]))
     process = Process(tmp_path, lambda _: None)
     worker = process.worker
 
@@ -231,7 +232,7 @@ async def test_a_long_batch_is_not_taken_for_an_engine_that_hangs_while_slices_a
             pipeline.progress()
         return [RESULTS["extract"](document) for document in documents]
 
-    worker.stage = replace(worker.stage, call=call)
+    worker._calls.stage = replace(worker.stage, call=call)
     owner: Any = Owner()
     owner.submit_within = lambda _seconds, function, *args: Owner().submit_within(
         None, lambda _none, *rest: function(pipeline, *rest), *args
@@ -251,7 +252,7 @@ async def test_a_bug_at_the_engine_is_not_forgotten_when_other_batches_go_on(tmp
             raise ZeroDivisionError("a bug")
         return call(pipeline, documents)
 
-    process.worker.stage = replace(process.worker.stage, call=with_a_bug)
+    process.worker._calls.stage = replace(process.worker.stage, call=with_a_bug)
     with pytest.raises(ZeroDivisionError):
         await process.work(BATCH[1])
     await process.work(BATCH[2])

@@ -1,0 +1,145 @@
+"""What workers that ask the pipeline share: batches from messages, the engine on its own thread, a bounded end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any, Final, TypeVar
+
+from workers.kafka.offsets import Ticket
+from workers.kafka.stage_app import StageApp
+from workers.messages.envelope import Record
+from workers.stages.batching import Batcher
+from workers.stages.engine_calls import EngineHungError, Owner
+from workers.topics import Topic
+
+__all__ = ["BatchWorker"]
+
+_MOST_AT_ENGINE: Final = 2
+"""One batch at work and one that waits for the engine: a third one would only wait longer."""
+_WATCH_SECONDS: Final = 0.5
+
+R = TypeVar("R")
+
+
+class BatchWorker(ABC):
+    """An agent that works on batches of one topic's messages. The pipeline is called on ``owner``'s thread only."""
+
+    def __init__(self, app: StageApp, topic: Topic, owner: Owner) -> None:
+        worker = app.settings.worker
+        self.app = app
+        self.documents = 0
+        self.failures = 0
+        self._settings = app.settings
+        self._owner = owner
+        self._slots = asyncio.Semaphore(worker.batches_in_flight)
+        self._at_engine = 0
+        self._engine_free = asyncio.Event()
+        self._stopping = threading.Event()
+        self._crashed = False
+        self._tasks: set[asyncio.Task[None]] = set()
+        # Messages with the generation that they were read in. They get a ticket when the batch is formed: until then
+        # the partition may be taken away.
+        self._batcher: Batcher[tuple[Record, int]] = Batcher(
+            worker.batch_documents,
+            worker.batch_seconds,
+            lambda: self._at_engine == 0,
+            weigh=lambda item: len(item[0].value or b""),
+            most=worker.batch_kb << 10,
+        )
+        # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
+        app.agent(app.raw_topic(topic), name=f"el4ner-{app.stage}", concurrency=1)(self.run)
+        app.task(self._form_batches)
+        app.task(self._watch)
+        app.prepare = self.take_over
+
+    # --- what differs ---
+
+    @property
+    @abstractmethod
+    def batch_seconds(self) -> float | None:
+        """For how long the engine has worked on the current part of a call; None: it is idle."""
+
+    @abstractmethod
+    async def take_over(self) -> None:
+        """Partitions were assigned. Nothing is read of them before this returns."""
+
+    @abstractmethod
+    async def _work(self, taken: Sequence[tuple[Record, Ticket]]) -> None:
+        """Work on a batch."""
+
+    @abstractmethod
+    async def _let_go(self) -> None:
+        """Let go of what is held beside the app. After a crash the journals stay."""
+
+    # --- from messages to batches ---
+
+    async def run(self, stream: Any) -> None:
+        """Take in what the topic brings."""
+        try:
+            async for event in stream.noack().events():
+                generation = event.message.generation_id
+                await self._batcher.put((record, generation) for record in self.app.records(event.message.value))
+        except Exception as error:
+            # Faust would restart the agent and leave the events that it held behind.
+            self.app.fail(error)
+            raise
+
+    async def _form_batches(self) -> None:
+        while not self.app.should_stop:
+            await self._slots.acquire()
+            while self._at_engine >= _MOST_AT_ENGINE:
+                self._engine_free.clear()
+                await self._engine_free.wait()
+            batch = []
+            for record, generation in await self._batcher.take():
+                ticket = self.app.ticket(record, generation)
+                if ticket is not None:
+                    batch.append((record, ticket))
+            task = asyncio.create_task(self._work(batch))
+            self._tasks.add(task)
+            task.add_done_callback(self._done)
+            # So that the engine counts as busy before the next batch is formed.
+            await asyncio.sleep(0)
+
+    async def _asked(self, function: Callable[..., R], *args: Any) -> R:
+        """``function(pipeline, *args)``, on the owner's thread."""
+        self._at_engine += 1
+        try:
+            # There is room: no more batches are at the engine than its queue takes.
+            answer: R = await asyncio.wrap_future(self._owner.submit_within(0, function, *args))
+            return answer
+        finally:
+            self._at_engine -= 1
+            self._engine_free.set()
+            self._batcher.wake()
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._slots.release()
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._crashed = True
+            self.app.fail(error)
+
+    async def drain(self) -> None:
+        """Wait, within ``worker.shutdown_seconds``, until what was begun is finished."""
+        end = asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds
+        while self._tasks and (left := end - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(set(self._tasks), timeout=left)
+
+    async def release(self) -> None:
+        """Stop for good: nothing is tried again."""
+        self._stopping.set()
+        await self._let_go()
+
+    async def _watch(self) -> None:
+        """End the worker when an engine hangs."""
+        deadline = self._settings.worker.batch_deadline_seconds
+        while not self.app.should_stop:
+            await asyncio.sleep(_WATCH_SECONDS)
+            seconds = self.batch_seconds
+            if seconds is not None and seconds > deadline:
+                self.app.fail(EngineHungError(f"{self.app.stage}: an engine has not answered for {seconds:.0f} s"))
+                return
