@@ -13,28 +13,65 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Final, NamedTuple
 
 from el4ner.text.log_patterns import IPV4, IPV6_FORM, MAC, TIMESTAMP, UUID, is_ipv6
 from el4ner.types import Span
 
-__all__ = ["FIXED", "Anchor", "Piece", "Template", "cut", "render", "template_of"]
+__all__ = [
+    "FIXED",
+    "Anchor",
+    "Extent",
+    "Form",
+    "Piece",
+    "Sighting",
+    "Template",
+    "cut",
+    "render",
+    "sighted",
+    "template_of",
+]
 
 FIXED = ""
 """The kind of a piece that is the same in every line with the same key."""
 
 _MARK = "\x00"  # begins and ends a field in a key; where a line itself has one, it is doubled
-_HEX = r"(?P<hex>(?<!\w)0x[0-9A-Fa-f]+(?!\w)|(?<!\w)(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,}(?!\w))"
-_CLASS = r"(?P<class>(?<![\w.\-/:\[])[1-5]\d\d(?![\w\-/:\]]|\.\d))"
-_DIGITS = r"(?P<num>(?<![^_=:\s])-\d+|\d+)"
-_FIELD = re.compile(
-    # Nothing below begins with anything else: most characters of a line are passed over by this alone.
-    r"(?=[\dA-Fa-f:IJMNOSTW\-])(?:"
-    rf"(?P<time>{TIMESTAMP})|(?P<ipv4>{IPV4})|(?P<mac>{MAC})|(?P<uuid>{UUID})|(?P<ipv6>{IPV6_FORM})"
-    rf"|{_HEX}|{_CLASS}|{_DIGITS})"
+_PATTERNS: Final = {
+    "time": TIMESTAMP,
+    "ipv4": IPV4,
+    "mac": MAC,
+    "uuid": UUID,
+    "ipv6": IPV6_FORM,
+    "hex": r"(?:(?<!\w)0x[0-9A-Fa-f]+(?!\w)|(?<!\w)(?=[a-f]*\d)(?=\d*[a-f])[0-9a-f]{6,}(?!\w))",
+    "class": r"(?<![\w.\-/:\[])[1-5]\d\d(?![\w\-/:\]]|\.\d)",
+    "num": r"(?:(?<![^_=:\s])-\d+|\d+)",
+}
+"""What a field looks like, by its kind. Of those that begin at one place the first one counts."""
+_NUMBER = re.compile("|".join(f"(?P<{kind}>{_PATTERNS[kind]})" for kind in ("hex", "class", "num")))
+
+# A line is searched for these from left to right. What may begin with a letter begins a word, so most of a line can be
+# passed over word by word, and that in the same match as the field behind it: for Python's engine it is half the work
+# of trying each place.
+_BY_DIGIT: Final = tuple(_PATTERNS)
+_BY_LETTER: Final = ("time", "mac", "uuid", "ipv6", "hex")
+_WORDS: Final = "|".join(f"(?:{_PATTERNS[kind]})" for kind in _BY_LETTER)
+_BEGINS_FIELD: Final = r"(?<!\w)(?=[A-FIJMNOSTWa-f])"
+_PASSED_OVER: Final = (
+    rf"(?:[^\w:\-]++|(?!{_BEGINS_FIELD}(?:{_WORDS}))[^\W\d]++|(?!{_PATTERNS['ipv6']}):|(?!{_PATTERNS['num']})-)*+"
 )
-_NUMBER = re.compile(rf"{_HEX}|{_CLASS}|{_DIGITS}")
+
+
+def _captured(kinds: Iterable[str]) -> str:
+    return "|".join(f"({_PATTERNS[kind]})" for kind in kinds)
+
+
+_NEXT_FIELD: Final = re.compile(
+    rf"{_PASSED_OVER}(?:(?=\d)(?:{_captured(_BY_DIGIT)})|{_BEGINS_FIELD}(?:{_captured(_BY_LETTER)})"
+    rf"|(?=:)(?:{_captured(['ipv6'])})|(?=-)(?:{_captured(['num'])})|\Z)"
+)
+_KINDS: Final = ("", *_BY_DIGIT, *_BY_LETTER, "ipv6", "num")
+"""Of the groups of this pattern, by number."""
 
 
 class Piece(NamedTuple):
@@ -62,16 +99,122 @@ class Anchor(NamedTuple):
     trim: int
 
 
+class Extent(NamedTuple):
+    """A span, told by the bounds of a :class:`Sighting`: from ``skip`` characters behind ``bounds[first]`` to ``past``
+    characters behind ``bounds[last]``, where ``past`` may be negative."""
+
+    first: int
+    skip: int
+    last: int
+    past: int
+
+
+class Sighting(NamedTuple):
+    """What can be seen of a line by itself.
+
+    ``line[bounds[2n + 1]:bounds[2n + 2]]`` is field n, and ``kinds[n]`` its kind; the bounds begin with 0 and end with
+    the line's length. ``key`` is what the line has in common with lines that have other contents in the same fields.
+    """
+
+    line: str
+    key: str
+    bounds: Sequence[int]
+    kinds: Sequence[str]
+
+
+def sighted(line: str) -> Sighting:
+    """The fields of one line; the same for the same line, always."""
+    parts: list[str] = []
+    bounds = [0]
+    kinds: list[str] = []
+    done = 0
+    for match in _NEXT_FIELD.finditer(line):
+        group = match.lastindex
+        if group is None:
+            break
+        start, end = match.span(group)
+        kind = _KINDS[group]
+        if kind == "num":
+            if line[start] in "-0" and not line[start:end].strip("-0"):
+                kind = "nought"
+        elif kind in _SPECIAL:
+            for field in _special(line, start, end, kind):
+                parts += (line[done : field.start], _MARKED[field.kind])
+                bounds += (field.start, field.end)
+                kinds.append(field.kind)
+                done = field.end
+            continue
+        parts += (line[done:start], _MARKED[kind])
+        bounds += (start, end)
+        kinds.append(kind)
+        done = end
+    parts.append(line[done:])
+    bounds.append(len(line))
+    if _MARK in line:
+        parts[::2] = [part.replace(_MARK, _MARK * 2) for part in parts[::2]]
+    return Sighting(line, "".join(parts), bounds, kinds)
+
+
+_SPECIAL: Final = frozenset({"ipv6", "class", "hex"})
+_CLASSES: Final = tuple(f"{digit}xx" for digit in range(1, 6))
+_MARKED: Final = {kind: f"{_MARK}{kind}{_MARK}" for kind in (*_PATTERNS, *_CLASSES, "nought")}
+
+
+def _special(line: str, start: int, end: int, kind: str) -> Iterator[Piece]:
+    """The fields in a match whose content has to be looked at."""
+    if kind == "ipv6":
+        # The colon behind an address looks like a part of it.
+        whole = next((to for to in (end, end - 1) if is_ipv6(line[start:to])), start)
+        if whole > start:
+            yield Piece(start, whole, kind)
+        else:
+            for match in _NUMBER.finditer(line, start, end):
+                yield from _special(line, *match.span(), match.lastgroup or "")
+    elif kind == "class":
+        yield Piece(start, end, f"{line[start]}xx")
+    else:
+        yield Piece(start, end, kind if line[start:end].strip("-0x") else "nought")
+
+
+class Form:
+    """How a line with a certain sighted key is cut into pieces: what a template is of, without the line.
+
+    ``extents`` and ``kinds`` are of the pieces, in order; ``key`` is that of the template.
+    """
+
+    __slots__ = ("extents", "key", "kinds")
+
+    def __init__(self, key: str, extents: Sequence[Extent], kinds: Sequence[str]) -> None:
+        self.key = key
+        self.extents = tuple(extents)
+        self.kinds = tuple(kinds)
+
+    def template(self, sighting: Sighting) -> Template:
+        """The template of a line of this form."""
+        bounds = sighting.bounds
+        pieces = [
+            Piece(bounds[first] + skip, bounds[last] + past, kind)
+            for (first, skip, last, past), kind in zip(self.extents, self.kinds, strict=True)
+        ]
+        return Template(sighting.line, pieces, self.key)
+
+    def extent(self, anchor: Anchor) -> Extent:
+        """Where an anchor of a template with this key is in lines of this form."""
+        first, last = self.extents[anchor.first], self.extents[anchor.last]
+        return Extent(first.first, first.skip + anchor.skip, last.last, last.past - anchor.trim)
+
+
 class Template:
     """A line cut into pieces. ``key`` is equal for lines that differ only in the content of their fields."""
 
     __slots__ = ("key", "line", "pieces")
 
-    def __init__(self, line: str, pieces: Iterable[Piece]) -> None:
-        """``pieces`` are in order, not empty, together the whole line, and no two fixed ones follow each other."""
+    def __init__(self, line: str, pieces: Iterable[Piece], key: str | None = None) -> None:
+        """``pieces`` are in order, not empty, together the whole line, and no two fixed ones follow each other; ``key``
+        is what they are rendered as, where that is known."""
         self.line = line
         self.pieces = tuple(pieces)
-        self.key = "".join([render(line, piece) for piece in self.pieces])
+        self.key = "".join([render(line, piece) for piece in self.pieces]) if key is None else key
 
     def anchor(self, start: int, end: int) -> Anchor | None:
         """Where ``line[start:end]`` is, in terms of pieces; None where it cannot be carried exactly.
@@ -107,8 +250,11 @@ def _end(piece: Piece) -> int:
 
 
 def template_of(line: str) -> Template:
-    """The template of one line; the same for the same line, always."""
-    return Template(line, cut(line, _fields(line, _FIELD, 0, len(line))))
+    """The template of one line by itself."""
+    sighting = sighted(line)
+    bounds = sighting.bounds
+    fields = [Piece(*each) for each in zip(bounds[1:-1:2], bounds[2::2], sighting.kinds, strict=True)]
+    return Template(line, cut(line, fields), sighting.key)
 
 
 def cut(line: str, fields: Iterable[Piece]) -> list[Piece]:
@@ -123,20 +269,3 @@ def cut(line: str, fields: Iterable[Piece]) -> list[Piece]:
     if done < len(line):
         pieces.append(Piece(done, len(line), FIXED))
     return pieces
-
-
-def _fields(line: str, pattern: re.Pattern[str], first: int, last: int) -> Iterator[Piece]:
-    for match in pattern.finditer(line, first, last):
-        start, end = match.span()
-        kind = match.lastgroup or ""
-        if kind == "ipv6":
-            # The colon behind an address looks like a part of it.
-            end = next((to for to in (end, end - 1) if is_ipv6(line[start:to])), start)
-            if end == start:
-                yield from _fields(line, _NUMBER, start, match.end())
-                continue
-        elif kind == "class":
-            kind = f"{line[start]}xx"
-        elif kind in ("num", "hex") and not match.group().strip("-0x"):
-            kind = "nought"
-        yield Piece(start, end, kind)

@@ -1,11 +1,13 @@
 """Near-repeats of log lines: keys say what may differ, and spans are carried exactly or not at all."""
 
+import re
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from el4ner.text.template_miner import TemplateMiner
-from el4ner.text.templates import Anchor, Template, template_of
+from el4ner.text.templates import _PATTERNS, Anchor, Template, sighted, template_of
 
 DIGITS = st.integers(10**6, 10**9).map(str)  # longer than a year, or a part of a date
 OCTETS = st.integers(0, 255)
@@ -55,6 +57,55 @@ def test_pieces_are_the_line_and_anchors_on_the_same_line_are_the_identity(line:
             if anchor is not None:
                 span = template.locate(anchor)
                 assert (span.start, span.end, span.text) == (start, end, line[start:end])
+
+
+PARTS_OF_FIELDS = st.sampled_from(
+    [
+        "Jan",
+        "Mon ",
+        "2",
+        "03:04:05",
+        "2025-01-02",
+        "T",
+        "Z",
+        "I0102 ",
+        "192.0.2.7",
+        "::",
+        "fe80:",
+        ":",
+        "a",
+        "dead1f",
+        "0x",
+        "00",
+        "-",
+        "-5",
+        "=",
+        "404",
+        "aa:bb:cc:dd:ee:ff",
+        "/",
+        "[",
+        "_",
+        "٣",
+        "²",
+        "250102 030405 ",
+        "\n",
+    ]
+)
+PLAIN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _PATTERNS.items()))
+
+
+@given(LINES | st.lists(PARTS_OF_FIELDS, max_size=9).map("".join))
+def test_a_line_that_is_passed_over_word_by_word_has_the_fields_that_a_plain_search_finds(line: str) -> None:
+    """But IPv6 addresses, which are looked at once more."""
+    found = [(match.start(), match.lastgroup) for match in PLAIN.finditer(line) if match.lastgroup != "ipv6"]
+    sighting = sighted(line)
+    fields = dict(zip(sighting.bounds[1::2], sighting.kinds, strict=False))
+    for start, kind in found:
+        special = {"class": f"{line[start]}xx", "num": "nought", "hex": "nought"}
+        assert fields[start] in (kind, special.get(kind or ""))
+    plain_ipv6 = [match.span() for match in PLAIN.finditer(line) if match.lastgroup == "ipv6"]
+    others = set(fields) - {start for start, _ in found}
+    assert all(any(start <= place < end for start, end in plain_ipv6) for place in others)
 
 
 @given(pairs())
@@ -160,7 +211,15 @@ def test_a_miners_templates_are_sound_and_repeatable(lines: list[str], memory: i
         template = one.template_of(line)
         assert_sound(template)
         assert template.line == line
-        assert template.pieces == other.template_of(line).pieces
+        sighting = sighted(line)
+        form = other.form_of(sighting)
+        assert template.pieces == form.template(sighting).pieces
+        assert template.key == form.key
+        for first in range(len(line)):
+            anchor = template.anchor(first, len(line))
+            if anchor is not None:
+                begin, skip, end, past = form.extent(anchor)
+                assert (sighting.bounds[begin] + skip, sighting.bounds[end] + past) == (first, len(line))
         like = seen.setdefault(template.key, template)
         assert [piece.kind for piece in template.pieces] == [piece.kind for piece in like.pieces]
         for (a, b, kind), (c, d, _) in zip(template.pieces, like.pieces, strict=True):
