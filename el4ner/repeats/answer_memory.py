@@ -12,19 +12,22 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Generic, NamedTuple, TypeVar
 
+from typing_extensions import override
+
 from el4ner.text.template_miner import TemplateMiner
-from el4ner.text.templates import Template, cut
+from el4ner.text.templates import Form, Sighting, Template, cut, sighted
 from el4ner.types import Usage
 
-__all__ = ["Answered", "Carry", "Entry", "Exchange", "RepeatCounts", "StageMemory", "Way"]
+__all__ = ["Answered", "Carry", "Entry", "Exchange", "Found", "RepeatCounts", "StageMemory", "Subjects", "Way"]
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 Kept = TypeVar("Kept")
+Subject = TypeVar("Subject")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +63,8 @@ class Carry(ABC, Generic[Item, Answer, Kept]):
     :meth:`keep` and :meth:`recall` make no use of the view, so that a text can share its template's entry."""
     most = 1
     """How many lines at most, where the first ones disagree."""
+    by_view = False
+    """Whether what is kept can be said only by the view that it was kept by. Such a carry asks about one line."""
 
     @abstractmethod
     def text(self, item: Item) -> str:
@@ -99,12 +104,17 @@ So what a template costs grows with the logarithm of its lines."""
 
 
 class Entry(Generic[Kept]):
-    """What is known of one text, or of one template and the texts that were answered by it."""
+    """What is known of one text, or of one template and the texts that were answered by it.
 
-    __slots__ = ("answers", "check", "is_checked", "kept", "recalled", "wanted")
+    ``form``: of the line by whose template it is told, where it is a text's and was told so.
+    """
+
+    __slots__ = ("answers", "check", "form", "is_checked", "kept", "recalled", "told", "wanted")
 
     def __init__(self, wanted: int) -> None:
         self.kept: Kept | None = None
+        self.form: Form | None = None
+        self.told: Entry[Kept] | None = None
         self.answers = 0
         self.wanted = wanted
         self.recalled = 0
@@ -112,7 +122,7 @@ class Entry(Generic[Kept]):
         self.is_checked = False
 
     def add(self, carry: Carry[Item, Answer, Kept], new: Kept) -> None:
-        """A line was asked about, with this answer."""
+        """A line was asked about."""
         if self.is_checked and self.kept is not None and carry.differs(self.kept, new):
             self.wanted += carry.lines
         self.is_checked = False
@@ -121,22 +131,32 @@ class Entry(Generic[Kept]):
         if self.answers == self.wanted == carry.lines and carry.is_disputed(self.kept):
             self.wanted = carry.most
 
-    def use(self, lines: int) -> None:
-        """A line was answered by it. Templates of which several lines are asked about are checked now and then."""
-        if lines > 1:
-            self.recalled += 1
-            if self.recalled == self.check:
-                self.check *= NEXT_CHECK
-                self.wanted = self.answers + 1
-                self.is_checked = True
+    def use(self) -> None:
+        """A line was answered by it, of a template of which several lines are asked about: it is checked now and
+        then."""
+        self.recalled += 1
+        if self.recalled == self.check:
+            self.check *= NEXT_CHECK
+            self.wanted = self.answers + 1
+            self.is_checked = True
+
+    def told_by(self, form: Form) -> Entry[Kept]:
+        """The entry of a text of this form that a template's entry has answered."""
+        told = self.told
+        if told is None or told.form is not form:
+            told = self.told = Entry(1)
+            told.kept, told.form, told.answers = self.kept, form, 1
+        return told
 
 
 class Way(NamedTuple, Generic[Kept]):
-    """One of the ways to find an item's answer: by ``store[key]``, told by ``view``."""
+    """One of the ways to find an item's answer: by ``store[key]``, told by ``view``, which is of ``form`` where it has
+    fields."""
 
     store: OrderedDict[Hashable, Entry[Kept]]
     key: Hashable
     view: Template
+    form: Form | None
     lines: int
 
     @property
@@ -180,6 +200,51 @@ class Exchange(ABC, Generic[Item, Kept]):
         """Tell others what stands here now."""
 
 
+class Subjects(ABC, Generic[Subject, Item]):
+    """How a memory looks at what it is asked about: a stage's items, or what they can be made of when somebody has to
+    be asked."""
+
+    @abstractmethod
+    def key(self, subject: Subject) -> Hashable | None:
+        """As :meth:`Carry.key` gives it of the item's text."""
+
+    @abstractmethod
+    def sighting(self, subject: Subject) -> Sighting:
+        """Of the text."""
+
+    @abstractmethod
+    def like(self, subject: Subject, form: Form) -> Hashable | None:
+        """As :meth:`Carry.key` gives it of the text's template, which is of ``form``."""
+
+    @abstractmethod
+    def item(self, subject: Subject) -> Item:
+        """What the stage is asked about."""
+
+
+@dataclass(slots=True)
+class Found(Generic[Answer, Kept]):
+    """What a memory has of each subject, in their order.
+
+    ``recalled``: what was kept of another item, and the form by which to say it of this one (None: it is of the same
+    text); None where there is an answer of the item's own. ``answers``: those; where a template has put one right, it
+    counts no more. ``asked``: whether it was asked about now, which has cost ``usage`` in all.
+    """
+
+    recalled: list[tuple[Kept, Form | None] | None]
+    answers: list[Answer | None]
+    asked: list[bool]
+    usage: Usage
+
+
+class _Route(NamedTuple):
+    """Where a subject's answer is looked for: under the key of its text, and, of a line whose text was not known, under
+    that of its template."""
+
+    key: Hashable | None
+    form: Form | None
+    like: Hashable | None
+
+
 class StageMemory(Generic[Item, Answer, Kept]):
     """One stage's answers to one pool's sentences.
 
@@ -212,86 +277,130 @@ class StageMemory(Generic[Item, Answer, Kept]):
     def answer(
         self, items: Sequence[Item], ask: Callable[[list[Item]], tuple[list[Answer], Usage]]
     ) -> Answered[Answer]:
-        """Answers to ``items``; ``ask`` gets those that nothing is known of, and of like ones only the first few.
+        """As :meth:`find`, with all answers said of their items."""
+        subjects = _Items(self._carry)
+        looked_at = [_LookedAt(item, self._carry.text(item)) for item in items]
+        found = self.find(looked_at, subjects, lambda new: ask([subject.item for subject in new]))
+        answers = [
+            answer if recalled is None else self._carry.recall(subject.item, recalled[0], subject.view(recalled[1]))
+            for subject, recalled, answer in zip(looked_at, found.recalled, found.answers, strict=True)
+        ]
+        return Answered([answer for answer in answers if answer is not None], found.usage, found.asked)
+
+    def find(
+        self,
+        subjects: Sequence[Subject],
+        seen_as: Subjects[Subject, Item],
+        ask: Callable[[list[Subject]], tuple[list[Answer], Usage]],
+    ) -> Found[Answer, Kept]:
+        """What is remembered of ``subjects``; ``ask`` gets those that nothing is known of, and of like ones only the
+        first few.
 
         It is called again where a first answer cannot be carried to the lines like it, or where the first ones
         disagree, and not at all where everything is known. What it raises goes through; what a call of it answered
         before stays remembered.
         """
-        known: dict[int, Answer] = {}
-        asked = [False] * len(items)
-        usage = Usage()
-        ways = self._ways(items)
-        if self._exchange is not None:
-            self._exchange.fetch(items, ways)
-        needing = ways
-        waiting = self._recalled(range(len(items)), items, ways, known)
+        count = len(subjects)
+        found: Found[Answer, Kept] = Found([None] * count, [None] * count, [False] * count, Usage())
+        routes = self._routes(subjects, seen_as)
+        waiting = self._recall(range(count), routes, found)
         try:
-            while waiting:
-                now = _firsts(waiting, needing)
-                answers, used = ask([items[index] for index in now])
-                usage += used
-                for index, answer in zip(now, answers, strict=True):
-                    known[index], asked[index] = answer, True
-                    self._remember(answer, ways[index])
-                self._count(misses=len(now))
-                waiting = self._recalled((index for index in waiting if not asked[index]), items, ways, known)
-                # What is like a line whose answer could not be carried is asked about, but each text once.
-                needing = [[way for way in to_item if way.store is self._texts or way.entry] for to_item in ways]
-            self._settle(items, ways, asked, known)
-            if self._exchange is not None:
-                self._exchange.publish([to_item for to_item, was_asked in zip(ways, asked, strict=True) if was_asked])
+            if waiting:
+                ways = {index: self._ways(routes[index], subjects[index], seen_as) for index in waiting}
+                if self._exchange is not None:
+                    items = [seen_as.item(subjects[index]) for index in waiting]
+                    self._exchange.fetch(items, [ways[index] for index in waiting])
+                    waiting = self._recall(waiting, routes, found)
+                self._ask(waiting, subjects, routes, ways, ask, found)
+                self._settle(ways, found)
         finally:
             for store in (self._texts, self._templates):
                 while len(store) > self._size:
                     store.popitem(last=False)
-        self._count(hits=asked.count(False))
-        return Answered([known[index] for index in range(len(items))], usage, asked)
+        self._count(hits=found.asked.count(False))
+        return found
 
     def _count(self, *, hits: int = 0, misses: int = 0) -> None:
         if self._size:
             self.counts += RepeatCounts(hits, misses)
 
-    def _ways(self, items: Sequence[Item]) -> list[list[Way[Kept]]]:
-        """For each item: by its text; and by its template, unless the text is known."""
-        ways: list[list[Way[Kept]]] = []
-        seen: dict[Hashable, list[Way[Kept]]] = {}
-        for item in items if self._size else ():
-            line = self._carry.text(item)
-            whole = Template(line, cut(line, ()))
-            key = self._carry.key(item, whole)
-            if key in seen:
-                ways.append(seen[key])
-                continue
-            to_item = [] if key is None else [Way(self._texts, key, whole, 1)]
-            if self._miner is not None and key is not None and key not in self._texts:
-                template = self._miner.template_of(line)
-                like = self._carry.key(item, template)
-                to_item += [] if like is None else [Way(self._templates, like, template, self._carry.lines)]
-            if key is not None:
-                seen[key] = to_item
-            ways.append(to_item)
-        return ways or [[] for _ in items]
+    def _routes(self, subjects: Sequence[Subject], seen_as: Subjects[Subject, Item]) -> list[_Route]:
+        """For each subject: by its text; and by its template, unless the text is known. All templates are found, and
+        learnt from, before anything is recalled."""
+        if not self._size:
+            return [_UNKNOWN] * len(subjects)
+        routes: list[_Route] = []
+        new: dict[Hashable, _Route] = {}
+        for subject in subjects:
+            key = seen_as.key(subject)
+            route = new.get(key)
+            if route is None:
+                if self._miner is None or key is None or key in self._texts:
+                    route = _Route(key, None, None)
+                else:
+                    form = self._miner.form_of(seen_as.sighting(subject))
+                    route = new[key] = _Route(key, form, seen_as.like(subject, form))
+            routes.append(route)
+        return routes
 
-    def _recalled(
-        self, indices: Iterable[int], items: Sequence[Item], ways: list[list[Way[Kept]]], known: dict[int, Answer]
-    ) -> list[int]:
-        """Put what is remembered into ``known``; the indices of which nothing is."""
+    def _recall(self, indices: Iterable[int], routes: list[_Route], found: Found[Answer, Kept]) -> list[int]:
+        """Put what is remembered into ``found``; the indices of which nothing is."""
+        texts, templates = self._texts, self._templates
+        lines, by_view = self._carry.lines, self._carry.by_view
         unknown = []
         for index in indices:
-            for way in ways[index]:
-                entry = way.entry
-                if entry is not None and entry.kept is not None and way.missing <= 0:
-                    entry.use(way.lines)
-                    way.store.move_to_end(way.key)
-                    known[index] = self._carry.recall(items[index], entry.kept, way.view)
-                    if way.store is not self._texts:
-                        # A text that was answered is answered by the same, also when its line gets another template.
-                        self._remember_text(ways[index][0], entry, known[index])
-                    break
-            else:
+            key, form, like = routes[index]
+            entry = None if key is None else texts.get(key)
+            if entry is not None and entry.kept is not None:
+                texts.move_to_end(key)
+                found.recalled[index] = (entry.kept, entry.form)
+                continue
+            entry = None if like is None else templates.get(like)
+            if form is None or entry is None or entry.kept is None or (lines > 1 and entry.wanted > entry.answers):
                 unknown.append(index)
+                continue
+            if lines > 1:
+                entry.use()
+            templates.move_to_end(like)
+            found.recalled[index] = (entry.kept, form)
+            # A text that was answered is answered by the same, also when its line gets another template.
+            texts[key] = entry.told_by(form) if by_view else entry
         return unknown
+
+    def _ways(self, route: _Route, subject: Subject, seen_as: Subjects[Subject, Item]) -> list[Way[Kept]]:
+        key, form, like = route
+        if key is None:
+            return []
+        sighting = seen_as.sighting(subject)
+        whole = Template(sighting.line, cut(sighting.line, ()))
+        ways = [Way(self._texts, key, whole, None, 1)]
+        if form is not None and like is not None:
+            ways.append(Way(self._templates, like, form.template(sighting), form, self._carry.lines))
+        return ways
+
+    def _ask(
+        self,
+        waiting: list[int],
+        subjects: Sequence[Subject],
+        routes: list[_Route],
+        ways: Mapping[int, list[Way[Kept]]],
+        ask: Callable[[list[Subject]], tuple[list[Answer], Usage]],
+        found: Found[Answer, Kept],
+    ) -> None:
+        needing = ways
+        while waiting:
+            now = _firsts(waiting, needing)
+            answers, used = ask([subjects[index] for index in now])
+            found.usage += used
+            for index, answer in zip(now, answers, strict=True):
+                found.answers[index], found.asked[index] = answer, True
+                self._remember(answer, ways[index])
+            self._count(misses=len(now))
+            waiting = self._recall([index for index in waiting if not found.asked[index]], routes, found)
+            # What is like a line whose answer could not be carried is asked about, but each text once.
+            needing = {
+                index: [way for way in ways[index] if way.store is self._texts or way.entry] for index in waiting
+            }
 
     def _remember(self, answer: Answer, ways: list[Way[Kept]]) -> None:
         for way in reversed(ways):  # the template first, whose entry may be as good for the text
@@ -302,30 +411,73 @@ class StageMemory(Generic[Item, Answer, Kept]):
             entry.add(self._carry, kept)
             way.store.move_to_end(way.key)
             if way.lines > 1:
-                self._remember_text(ways[0], entry, answer)
+                self._texts[ways[0].key] = entry
+                self._texts.move_to_end(ways[0].key)
                 break
 
-    def _settle(
-        self, items: Sequence[Item], ways: list[list[Way[Kept]]], asked: list[bool], known: dict[int, Answer]
-    ) -> None:
+    def _settle(self, ways: Mapping[int, list[Way[Kept]]], found: Found[Answer, Kept]) -> None:
         """Lines that were asked about are answered with what their templates' lines come to, as those like them are."""
-        for index, to_item in enumerate(ways):
-            for way in to_item if asked[index] else ():
+        asked = [to_item for index, to_item in ways.items() if found.asked[index]]
+        for index, to_item in ways.items():
+            for way in to_item if found.asked[index] else ():
                 if way.lines > 1 and way.entry is not None and way.entry.kept is not None:
-                    known[index] = self._carry.recall(items[index], way.entry.kept, way.view)
-
-    def _remember_text(self, way: Way[Kept], entry: Entry[Kept], answer: Answer) -> None:
-        if self._carry.lines == 1:  # told by the template's pieces, which a text of its own does not have
-            kept = self._carry.keep(answer, way.view)
-            if kept is None:
-                return
-            entry = Entry(1)
-            entry.add(self._carry, kept)
-        self._texts[way.key] = entry
-        self._texts.move_to_end(way.key)
+                    found.recalled[index] = (way.entry.kept, way.form)
+        if self._exchange is not None:
+            self._exchange.publish(asked)
 
 
-def _firsts(indices: Iterable[int], ways: Sequence[Sequence[Way[Kept]]]) -> list[int]:
+_UNKNOWN: Final = _Route(None, None, None)
+
+
+class _LookedAt(Generic[Item]):
+    """An item with what was seen of its text so far."""
+
+    __slots__ = ("_sighting", "_view", "item", "text")
+
+    def __init__(self, item: Item, text: str) -> None:
+        self.item = item
+        self.text = text
+        self._sighting: Sighting | None = None
+        self._view: tuple[Form | None, Template] | None = None
+
+    @property
+    def sighting(self) -> Sighting:
+        if self._sighting is None:
+            self._sighting = sighted(self.text)
+        return self._sighting
+
+    def view(self, form: Form | None) -> Template:
+        """The text as one fixed piece, or as a template of ``form``."""
+        if self._view is None or self._view[0] is not form:
+            view = Template(self.text, cut(self.text, ())) if form is None else form.template(self.sighting)
+            self._view = (form, view)
+        return self._view[1]
+
+
+class _Items(Subjects[_LookedAt[Item], Item]):
+    """A stage's items, as its carry tells them."""
+
+    def __init__(self, carry: Carry[Item, Answer, Kept]) -> None:
+        self._key = carry.key
+
+    @override
+    def key(self, subject: _LookedAt[Item]) -> Hashable | None:
+        return self._key(subject.item, subject.view(None))
+
+    @override
+    def sighting(self, subject: _LookedAt[Item]) -> Sighting:
+        return subject.sighting
+
+    @override
+    def like(self, subject: _LookedAt[Item], form: Form) -> Hashable | None:
+        return self._key(subject.item, subject.view(form))
+
+    @override
+    def item(self, subject: _LookedAt[Item]) -> Item:
+        return subject.item
+
+
+def _firsts(indices: Iterable[int], ways: Mapping[int, Sequence[Way[Kept]]]) -> list[int]:
     """The first of those that have a key in common, as many as are still needed."""
     needed: dict[Hashable, int] = {}
     firsts = []

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from typing_extensions import override
 
 from el4ner.repeats.answer_memory import Answer, Carry, Kept
+from el4ner.repeats.line_key import LineKey
 from el4ner.text.templates import Anchor, Template
 from el4ner.types import (
     NONE_TYPE,
@@ -58,6 +59,8 @@ class ExtractedAnchors(NamedTuple):
 class ExtractCarry(Carry[Sentence, SentenceCandidates, ExtractedAnchors]):
     """Candidates and demonstrations depend on the sentence's text alone."""
 
+    by_view = True
+
     @override
     def text(self, item: Sentence) -> str:
         return item.text
@@ -99,7 +102,7 @@ class _CandidatesCarry(Carry[SentenceCandidates, Answer, Kept]):
         if anchors is None:
             return None
         said = tuple((candidate.proposed_by, candidate.boundary) for candidate in item.candidates)
-        return view.key, item.demonstrations, anchors, said
+        return LineKey(view.key, (item.demonstrations, anchors, said))
 
 
 class PlaceVotes(NamedTuple):
@@ -197,7 +200,7 @@ class ValidateCarry(Carry[SentenceTypes, SentenceEntities, tuple[Verdict, ...]])
         anchors = _anchors(view, (typed.candidate.span for typed in spans))
         if anchors is None:
             return None
-        return view.key, item.demonstrations, anchors, tuple(typed.type for typed in spans)
+        return LineKey(view.key, (item.demonstrations, anchors, tuple(typed.type for typed in spans)))
 
     @override
     def keep(self, answer: SentenceEntities, view: Template) -> tuple[Verdict, ...] | None:
