@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from el4ner.config import MethodSettings
-from el4ner.repeats.answer_memory import Answered, Carry, Exchange, RepeatCounts, StageMemory
+from el4ner.repeats.answer_memory import Answered, RepeatCounts, StageMemory
 from el4ner.repeats.carry import AnswersCarry, ClassifyCarry, ExtractCarry, ValidateCarry
+from el4ner.repeats.entries import Carry, Exchange
 from el4ner.repeats.kept_formats import AgreedFormat, AnswersFormat, ExtractedFormat, VerdictsFormat
 from el4ner.repeats.shared_answers import AnswerStore, KeptFormat, SharedAnswers
 from el4ner.text.segment import TextKind

@@ -14,20 +14,16 @@ from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Generic, NamedTuple, TypeVar
+from typing import Any, Final, Generic, NamedTuple
 
 from typing_extensions import override
 
+from el4ner.repeats.entries import Answer, Carry, Entry, Exchange, Item, Kept, Way
 from el4ner.text.template_miner import TemplateMiner
 from el4ner.text.templates import Form, Sighting, Template, cut, sighted
 from el4ner.types import Usage
 
-__all__ = ["Answered", "Carry", "Entry", "Exchange", "Found", "RepeatCounts", "StageMemory", "Subjects", "Way"]
-
-Item = TypeVar("Item")
-Answer = TypeVar("Answer")
-Kept = TypeVar("Kept")
-Subject = TypeVar("Subject")
+__all__ = ["Answered", "Found", "LookedAt", "RepeatCounts", "StageMemory", "Subject"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,173 +47,25 @@ class Answered(Generic[Answer]):
     asked: list[bool]
 
 
-class Carry(ABC, Generic[Item, Answer, Kept]):
-    """How a stage's answer to one sentence is said again of another.
+class Subject(ABC, Generic[Item]):
+    """What a memory is asked about: an item of its stage, which need not be made as long as nobody has to be asked.
 
-    ``view`` is the template by which a sentence is looked at: with one fixed piece (only the same text is like it), or
-    with fields. Where two items have equal keys, what was kept of the one's answer can be said of the other.
+    ``key``: as :meth:`~el4ner.repeats.entries.Carry.key` gives it of the item and its text as one fixed piece.
     """
 
-    lines = 1
-    """How many lines of a template are asked about before the others take over what they agreed on. More than one:
-    :meth:`keep` and :meth:`recall` make no use of the view, so that a text can share its template's entry."""
-    most = 1
-    """How many lines at most, where the first ones disagree."""
-    by_view = False
-    """Whether what is kept can be said only by the view that it was kept by. Such a carry asks about one line."""
+    __slots__ = ()
+    key: Hashable | None
 
     @abstractmethod
-    def text(self, item: Item) -> str:
-        """Of the sentence that ``item`` is about; its spans' offsets are that text's."""
-
-    @abstractmethod
-    def key(self, item: Item, view: Template) -> Hashable | None:
-        """All of the item that the answer depends on, as ``view`` tells it; None where it cannot tell."""
-
-    @abstractmethod
-    def keep(self, answer: Answer, view: Template) -> Kept | None:
-        """What to remember of an answer; None where ``view`` cannot tell all of its spans."""
-
-    def add(self, kept: Kept | None, new: Kept) -> Kept:
-        """What is kept of a template's lines, with one more line's answer: here the first one stands."""
-        return new if kept is None else kept
-
-    def is_disputed(self, kept: Kept) -> bool:
-        """Whether the lines disagree so much that another one should be asked about."""
-        del kept
-        return False
-
-    def differs(self, kept: Kept, new: Kept) -> bool:
-        """Whether a line's answer is another one than what is kept comes to."""
-        del kept, new
-        return False
-
-    @abstractmethod
-    def recall(self, item: Item, kept: Kept, view: Template) -> Answer:
-        """What was kept under the item's key, said of ``item``: with its own offsets and surfaces."""
-
-
-FIRST_CHECK: Final = 64
-NEXT_CHECK: Final = 8
-"""One more line of a template is asked about after so many were answered from memory, then after so many times as many.
-So what a template costs grows with the logarithm of its lines."""
-
-
-class Entry(Generic[Kept]):
-    """What is known of one text, or of one template and the texts that were answered by it.
-
-    ``form``: of the line by whose template it is told, where it is a text's and was told so.
-    """
-
-    __slots__ = ("answers", "check", "form", "is_checked", "kept", "recalled", "told", "wanted")
-
-    def __init__(self, wanted: int) -> None:
-        self.kept: Kept | None = None
-        self.form: Form | None = None
-        self.told: Entry[Kept] | None = None
-        self.answers = 0
-        self.wanted = wanted
-        self.recalled = 0
-        self.check = FIRST_CHECK
-        self.is_checked = False
-
-    def add(self, carry: Carry[Item, Answer, Kept], new: Kept) -> None:
-        """A line was asked about."""
-        if self.is_checked and self.kept is not None and carry.differs(self.kept, new):
-            self.wanted += carry.lines
-        self.is_checked = False
-        self.kept = carry.add(self.kept, new)
-        self.answers += 1
-        if self.answers == self.wanted == carry.lines and carry.is_disputed(self.kept):
-            self.wanted = carry.most
-
-    def use(self) -> None:
-        """A line was answered by it, of a template of which several lines are asked about: it is checked now and
-        then."""
-        self.recalled += 1
-        if self.recalled == self.check:
-            self.check *= NEXT_CHECK
-            self.wanted = self.answers + 1
-            self.is_checked = True
-
-    def told_by(self, form: Form) -> Entry[Kept]:
-        """The entry of a text of this form that a template's entry has answered."""
-        told = self.told
-        if told is None or told.form is not form:
-            told = self.told = Entry(1)
-            told.kept, told.form, told.answers = self.kept, form, 1
-        return told
-
-
-class Way(NamedTuple, Generic[Kept]):
-    """One of the ways to find an item's answer: by ``store[key]``, told by ``view``, which is of ``form`` where it has
-    fields."""
-
-    store: OrderedDict[Hashable, Entry[Kept]]
-    key: Hashable
-    view: Template
-    form: Form | None
-    lines: int
-
-    @property
-    def entry(self) -> Entry[Kept] | None:
-        """What is known so far."""
-        return self.store.get(self.key)
-
-    @property
-    def missing(self) -> int:
-        """How many answers are to be asked for; a text that was answered needs none, whatever its template needs."""
-        entry = self.entry
-        if entry is None or entry.kept is None:
-            return self.lines
-        return entry.wanted - entry.answers if self.lines > 1 else 0
-
-    @property
-    def is_new(self) -> bool:
-        """Whether fewer lines were asked about than have to be before anything stands. Later checks do not count."""
-        return self.entry is None or self.entry.answers < self.lines
-
-    def take_over(self, kept: Kept, answers: int) -> None:
-        """What ``answers`` lines came to, asked by another process: it stands here as if they had been asked here."""
-        entry: Entry[Kept] = Entry(answers)
-        entry.kept, entry.answers = kept, answers
-        self.store[self.key] = entry
-        self.store.move_to_end(self.key)
-
-
-class Exchange(ABC, Generic[Item, Kept]):
-    """What other processes know of the same stage and pool (:mod:`el4ner.repeats.shared_answers`).
-
-    ``ways`` has for each item its text's way, and behind it that of its template, if it has one.
-    """
-
-    @abstractmethod
-    def fetch(self, items: Sequence[Item], ways: Sequence[Sequence[Way[Kept]]]) -> None:
-        """Take over what others know of ways that are new here."""
-
-    @abstractmethod
-    def publish(self, ways: Sequence[Sequence[Way[Kept]]]) -> None:
-        """Tell others what stands here now."""
-
-
-class Subjects(ABC, Generic[Subject, Item]):
-    """How a memory looks at what it is asked about: a stage's items, or what they can be made of when somebody has to
-    be asked."""
-
-    @abstractmethod
-    def key(self, subject: Subject) -> Hashable | None:
-        """As :meth:`Carry.key` gives it of the item's text."""
-
-    @abstractmethod
-    def sighting(self, subject: Subject) -> Sighting:
+    def sighting(self) -> Sighting:
         """Of the text."""
 
     @abstractmethod
-    def like(self, subject: Subject, form: Form) -> Hashable | None:
-        """As :meth:`Carry.key` gives it of the text's template, which is of ``form``."""
+    def like(self, form: Form) -> Hashable | None:
+        """As :meth:`~el4ner.repeats.entries.Carry.key` gives it of the text's template, which is of ``form``."""
 
     @abstractmethod
-    def item(self, subject: Subject) -> Item:
+    def item(self) -> Item:
         """What the stage is asked about."""
 
 
@@ -278,23 +126,26 @@ class StageMemory(Generic[Item, Answer, Kept]):
         self, items: Sequence[Item], ask: Callable[[list[Item]], tuple[list[Answer], Usage]]
     ) -> Answered[Answer]:
         """As :meth:`find`, with all answers said of their items."""
-        subjects = _Items(self._carry)
-        looked_at = [_LookedAt(item, self._carry.text(item)) for item in items]
-        found = self.find(looked_at, subjects, lambda new: ask([subject.item for subject in new]))
-        answers = [
-            answer if recalled is None else self._carry.recall(subject.item, recalled[0], subject.view(recalled[1]))
-            for subject, recalled, answer in zip(looked_at, found.recalled, found.answers, strict=True)
-        ]
-        return Answered([answer for answer in answers if answer is not None], found.usage, found.asked)
+        subjects = [LookedAt(self._carry, item) for item in items]
+        found = self.find(subjects, ask)
+        return Answered(self.said(subjects, found), found.usage, found.asked)
+
+    def said(self, subjects: Sequence[LookedAt[Item]], found: Found[Answer, Kept], first: int = 0) -> list[Answer]:
+        """What was found of ``subjects``, which were the ``first`` and later ones, said of their items."""
+        answers = []
+        for place, subject in enumerate(subjects, first):
+            recalled, answer = found.recalled[place], found.answers[place]
+            if recalled is not None:
+                answer = self._carry.recall(subject.item(), recalled[0], subject.view(recalled[1]))
+            if answer is not None:
+                answers.append(answer)
+        return answers
 
     def find(
-        self,
-        subjects: Sequence[Subject],
-        seen_as: Subjects[Subject, Item],
-        ask: Callable[[list[Subject]], tuple[list[Answer], Usage]],
+        self, subjects: Sequence[Subject[Item]], ask: Callable[[list[Item]], tuple[list[Answer], Usage]]
     ) -> Found[Answer, Kept]:
-        """What is remembered of ``subjects``; ``ask`` gets those that nothing is known of, and of like ones only the
-        first few.
+        """What is remembered of ``subjects``; ``ask`` gets the items that nothing is known of, and of like ones only
+        the first few.
 
         It is called again where a first answer cannot be carried to the lines like it, or where the first ones
         disagree, and not at all where everything is known. What it raises goes through; what a call of it answered
@@ -302,13 +153,13 @@ class StageMemory(Generic[Item, Answer, Kept]):
         """
         count = len(subjects)
         found: Found[Answer, Kept] = Found([None] * count, [None] * count, [False] * count, Usage())
-        routes = self._routes(subjects, seen_as)
+        routes = self._routes(subjects)
         waiting = self._recall(range(count), routes, found)
         try:
             if waiting:
-                ways = {index: self._ways(routes[index], subjects[index], seen_as) for index in waiting}
+                ways = {index: self._ways(routes[index], subjects[index]) for index in waiting}
                 if self._exchange is not None:
-                    items = [seen_as.item(subjects[index]) for index in waiting]
+                    items = [subjects[index].item() for index in waiting]
                     self._exchange.fetch(items, [ways[index] for index in waiting])
                     waiting = self._recall(waiting, routes, found)
                 self._ask(waiting, subjects, routes, ways, ask, found)
@@ -324,7 +175,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         if self._size:
             self.counts += RepeatCounts(hits, misses)
 
-    def _routes(self, subjects: Sequence[Subject], seen_as: Subjects[Subject, Item]) -> list[_Route]:
+    def _routes(self, subjects: Sequence[Subject[Item]]) -> list[_Route]:
         """For each subject: by its text; and by its template, unless the text is known. All templates are found, and
         learnt from, before anything is recalled."""
         if not self._size:
@@ -332,14 +183,14 @@ class StageMemory(Generic[Item, Answer, Kept]):
         routes: list[_Route] = []
         new: dict[Hashable, _Route] = {}
         for subject in subjects:
-            key = seen_as.key(subject)
+            key = subject.key
             route = new.get(key)
             if route is None:
                 if self._miner is None or key is None or key in self._texts:
                     route = _Route(key, None, None)
                 else:
-                    form = self._miner.form_of(seen_as.sighting(subject))
-                    route = new[key] = _Route(key, form, seen_as.like(subject, form))
+                    form = self._miner.form_of(subject.sighting())
+                    route = new[key] = _Route(key, form, subject.like(form))
             routes.append(route)
         return routes
 
@@ -367,11 +218,11 @@ class StageMemory(Generic[Item, Answer, Kept]):
             texts[key] = entry.told_by(form) if by_view else entry
         return unknown
 
-    def _ways(self, route: _Route, subject: Subject, seen_as: Subjects[Subject, Item]) -> list[Way[Kept]]:
+    def _ways(self, route: _Route, subject: Subject[Item]) -> list[Way[Kept]]:
         key, form, like = route
         if key is None:
             return []
-        sighting = seen_as.sighting(subject)
+        sighting = subject.sighting()
         whole = Template(sighting.line, cut(sighting.line, ()))
         ways = [Way(self._texts, key, whole, None, 1)]
         if form is not None and like is not None:
@@ -381,16 +232,16 @@ class StageMemory(Generic[Item, Answer, Kept]):
     def _ask(
         self,
         waiting: list[int],
-        subjects: Sequence[Subject],
+        subjects: Sequence[Subject[Item]],
         routes: list[_Route],
         ways: Mapping[int, list[Way[Kept]]],
-        ask: Callable[[list[Subject]], tuple[list[Answer], Usage]],
+        ask: Callable[[list[Item]], tuple[list[Answer], Usage]],
         found: Found[Answer, Kept],
     ) -> None:
         needing = ways
         while waiting:
             now = _firsts(waiting, needing)
-            answers, used = ask([subjects[index] for index in now])
+            answers, used = ask([subjects[index].item() for index in now])
             found.usage += used
             for index, answer in zip(now, answers, strict=True):
                 found.answers[index], found.asked[index] = answer, True
@@ -429,52 +280,39 @@ class StageMemory(Generic[Item, Answer, Kept]):
 _UNKNOWN: Final = _Route(None, None, None)
 
 
-class _LookedAt(Generic[Item]):
+class LookedAt(Subject[Item]):
     """An item with what was seen of its text so far."""
 
-    __slots__ = ("_sighting", "_view", "item", "text")
+    __slots__ = ("_carry", "_item", "_sighting", "_text", "_view", "key")
 
-    def __init__(self, item: Item, text: str) -> None:
-        self.item = item
-        self.text = text
+    def __init__(self, carry: Carry[Item, Any, Any], item: Item) -> None:
+        self._carry = carry
+        self._item = item
+        self._text = carry.text(item)
         self._sighting: Sighting | None = None
         self._view: tuple[Form | None, Template] | None = None
+        self.key = carry.key(item, self.view(None))
 
-    @property
+    @override
     def sighting(self) -> Sighting:
         if self._sighting is None:
-            self._sighting = sighted(self.text)
+            self._sighting = sighted(self._text)
         return self._sighting
 
     def view(self, form: Form | None) -> Template:
         """The text as one fixed piece, or as a template of ``form``."""
         if self._view is None or self._view[0] is not form:
-            view = Template(self.text, cut(self.text, ())) if form is None else form.template(self.sighting)
+            view = Template(self._text, cut(self._text, ())) if form is None else form.template(self.sighting())
             self._view = (form, view)
         return self._view[1]
 
-
-class _Items(Subjects[_LookedAt[Item], Item]):
-    """A stage's items, as its carry tells them."""
-
-    def __init__(self, carry: Carry[Item, Answer, Kept]) -> None:
-        self._key = carry.key
+    @override
+    def like(self, form: Form) -> Hashable | None:
+        return self._carry.key(self._item, self.view(form))
 
     @override
-    def key(self, subject: _LookedAt[Item]) -> Hashable | None:
-        return self._key(subject.item, subject.view(None))
-
-    @override
-    def sighting(self, subject: _LookedAt[Item]) -> Sighting:
-        return subject.sighting
-
-    @override
-    def like(self, subject: _LookedAt[Item], form: Form) -> Hashable | None:
-        return self._key(subject.item, subject.view(form))
-
-    @override
-    def item(self, subject: _LookedAt[Item]) -> Item:
-        return subject.item
+    def item(self) -> Item:
+        return self._item
 
 
 def _firsts(indices: Iterable[int], ways: Mapping[int, Sequence[Way[Kept]]]) -> list[int]:

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from el4ner.repeats.answer_memory import Answer, Carry, Kept
+from el4ner.repeats.entries import Answer, Carry, Kept
 from el4ner.repeats.line_key import LineKey
 from el4ner.text.templates import Anchor, Template
 from el4ner.types import (

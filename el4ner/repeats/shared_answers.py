@@ -20,7 +20,7 @@ from typing import Any, Final, Generic, Protocol
 import orjson
 from typing_extensions import override
 
-from el4ner.repeats.answer_memory import Carry, Exchange, Item, Kept, Way
+from el4ner.repeats.entries import Carry, Exchange, Item, Kept, Way
 
 __all__ = ["MOST_BYTES", "AnswerStore", "KeptFormat", "SharedAnswers"]
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from el4ner.repeats import ClassifyCarry, StageMemory
-from el4ner.repeats.answer_memory import FIRST_CHECK, NEXT_CHECK
+from el4ner.repeats.entries import FIRST_CHECK, NEXT_CHECK
 from el4ner.text.template_miner import TemplateMiner
 from el4ner.types import Sentence, SentenceCandidates, SentenceTypes, Span, SpanCandidate, TypedSpan, Usage
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from el4ner.pipeline import Pipeline
 from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.repeats import ClassifyCarry, StageMemory
-from el4ner.repeats.answer_memory import FIRST_CHECK
+from el4ner.repeats.entries import FIRST_CHECK
 from el4ner.repeats.kept_formats import AgreedFormat
 from el4ner.repeats.shared_answers import MOST_BYTES, SharedAnswers
 from el4ner.text.template_miner import TemplateMiner
