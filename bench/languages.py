@@ -27,6 +27,7 @@ from el4ner.engines.registry import load_engine
 from el4ner.evaluation.scoring import score
 from el4ner.loader import pipeline_from
 from el4ner.models.prepare import default_cache_dir, prepare
+from el4ner.participation import needs_embedder
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, PoolSentence, load_pool
 from el4ner.prompts import PromptSet
@@ -95,13 +96,11 @@ def tag(held_out: Sequence[PoolSentence], pipeline: Pipeline, into: Answers) -> 
 def measure(pool: Pool, folds: int, settings: Settings, engines: dict[str, Engine], models: Path) -> dict[str, Any]:
     answers = Answers()
     embedder = None
-    if settings.needs_embedder:
+    if needs_embedder(settings):
         embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, models))
     for held_out, others in dealt(pool, folds):
         with tempfile.TemporaryDirectory() as folder:
-            pipeline = pipeline_from(
-                settings, engines, {pool.name: others}, embedder, cache_dir=Path(folder), demonstrations="shown"
-            )
+            pipeline = pipeline_from(settings, engines, {pool.name: others}, embedder, cache_dir=Path(folder))
             tag(held_out, pipeline, answers)
     return answers.figures(list(pool.types))
 

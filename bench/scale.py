@@ -117,9 +117,7 @@ class Scale:
         settings = self._settings(row, dataset, progress)
         engines = {name: self._engine(name, settings, progress) for name in row.members}
         pools = {dataset.pool.name: dataset.pool}
-        pipeline = pipeline_from(
-            settings, engines, pools, None, demonstrations="shown", cache_dir=self._cache, progress=progress
-        )
+        pipeline = pipeline_from(settings, engines, pools, None, cache_dir=self._cache, progress=progress)
 
         def seconds() -> float:
             return time.process_time() + sum(engine.saved for engine in engines.values())

@@ -298,11 +298,6 @@ class Settings(Section):
         return self
 
     @property
-    def needs_embedder(self) -> bool:
-        """Whether anything is compared by ``retrieval.embedder``."""
-        return self.retrieval.kind in ("span", "sentence") or self.method.encoder == "embedder"
-
-    @property
     def verifier(self) -> str:
         """The name of the member that validates."""
         return self.ensemble.verifier or self.ensemble.members[-1]

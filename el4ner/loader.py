@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from functools import cache as once
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 from el4ner.config import Settings
 from el4ner.engines.base import Engine
@@ -18,25 +20,39 @@ from el4ner.evidence.calibration import FOLDER
 from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
-from el4ner.participation import SPLITTABLE, STAGES, StageName, asks_models_for_pool_spans, engines_for
+from el4ner.participation import (
+    SPLITTABLE,
+    STAGES,
+    StageName,
+    asks_models_for_pool_spans,
+    engines_for,
+    needs_embedder,
+    shows_demonstrations,
+)
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
 from el4ner.proposing.boundary_proposer import BoundaryProposer
-from el4ner.retrieval import PoolSurfaces, RetrievalCache, Retriever, SentenceTransformerEmbedder, make_retriever
+from el4ner.repeats import AnswerStore
+from el4ner.retrieval import (
+    PoolSurfaces,
+    RetrievalCache,
+    Retriever,
+    SentenceTransformerEmbedder,
+    UnshownRetriever,
+    make_retriever,
+)
 from el4ner.stages import StageContext
 from el4ner.stages.pool_evidence import (
     make_evidence,
     make_proposers,
     make_sources,
-    shows_demonstrations,
     weighs_boundaries,
 )
 from el4ner.stages.pool_proposals import MissingMembers, ProposedSurfaces
 
 __all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
 
-Demonstrations = Literal["all", "shown"]
 INDEX_FOLDER: Final = "index"
 """In the cache folder: where pools' vectors are, and what members propose in their sentences."""
 
@@ -45,9 +61,9 @@ def load_pipeline(
     settings: Settings,
     *,
     stages: Collection[StageName] = STAGES,
-    demonstrations: Demonstrations = "all",
     calibrate_anew: bool = False,
     cache: RetrievalCache | None = None,
+    answers: AnswerStore | None = None,
     cache_dir: Path | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> Pipeline:
@@ -57,10 +73,9 @@ def load_pipeline(
         settings: what to load.
         stages: those that will be asked for. Models that they do not need are not loaded, and without ``classify`` no
             evidence is read.
-        demonstrations: ``all``: every sentence gets its own, as other processes may read them; ``shown``: only where
-            this pipeline's own prompts show them, so that most often no embedder is loaded.
         calibrate_anew: the evidence is weighed in any case.
-        cache: of retrieval.
+        cache: of retrieval, which happens only where some stage's prompts show demonstrations.
+        answers: what other processes were asked before.
         cache_dir: where models, indexes and evidence are kept.
         progress: is told of what takes long.
 
@@ -76,9 +91,9 @@ def load_pipeline(
             pools,
             embedder,
             stages=stages,
-            demonstrations=demonstrations,
             calibrate_anew=calibrate_anew,
             cache=cache,
+            answers=answers,
             cache_dir=folder,
             progress=progress,
         )
@@ -105,6 +120,7 @@ def load_members(
     *,
     stages: Collection[StageName] = STAGES,
     cache: RetrievalCache | None = None,
+    answers: AnswerStore | None = None,
     cache_dir: Path | None = None,
     progress: Progress = NO_PROGRESS,
 ) -> MembersPipeline:
@@ -120,7 +136,7 @@ def load_members(
             for engine in visitors.values():
                 engine.close()
     with _engines(settings, engines_for(settings, stages, members), folder, progress) as engines:
-        retrieves = "extract" in stages
+        retrieves = "extract" in stages and shows_demonstrations(settings)
         hosted = [name for name in settings.ensemble.members if name in members]
         surfaces = _surfaces(settings, engines, hosted, pools, folder, progress)
         retrievers = _retrievers(settings, pools, embedder, surfaces, folder, cache, progress, retrieves=retrieves)
@@ -138,7 +154,9 @@ def load_members(
                 proposers=proposers,
             )
         hosted_proposers = {} if early else proposers
-        return MembersPipeline(settings, engines, pools, retrievers, sources, hosted_proposers, retrieves=retrieves)
+        return MembersPipeline(
+            settings, engines, pools, retrievers, sources, hosted_proposers, retrieves=retrieves, answers=answers
+        )
 
 
 def pipeline_from(
@@ -148,16 +166,16 @@ def pipeline_from(
     embedder: SentenceTransformerEmbedder | None,
     *,
     stages: Collection[StageName] = STAGES,
-    demonstrations: Demonstrations = "all",
     calibrate_anew: bool = False,
     cache: RetrievalCache | None = None,
+    answers: AnswerStore | None = None,
     cache_dir: Path,
     progress: Progress = NO_PROGRESS,
 ) -> Pipeline:
     """As :func:`load_pipeline`, from models and pools that are there already: pools' indexes and evidence are read from
-    ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where ``settings.needs_embedder``
-    is False."""
-    retrieves = "extract" in stages and (demonstrations == "all" or shows_demonstrations(settings, engines.values()))
+    ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where :func:`needs_embedder`
+    says so."""
+    retrieves = "extract" in stages and shows_demonstrations(settings)
     surfaces = _surfaces(settings, engines, settings.ensemble.members, pools, cache_dir, progress)
     retrievers = _retrievers(settings, pools, embedder, surfaces, cache_dir, cache, progress, retrieves=retrieves)
     evidence = {}
@@ -174,12 +192,14 @@ def pipeline_from(
             proposers=proposers,
             fresh=calibrate_anew,
         )
-    return Pipeline(settings, engines, pools, retrievers, evidence, proposers, retrieves=retrieves)
+    return Pipeline(settings, engines, pools, retrievers, evidence, proposers, retrieves=retrieves, answers=answers)
 
 
 def _embedder(settings: Settings, folder: Path, progress: Progress) -> SentenceTransformerEmbedder | None:
-    if not settings.needs_embedder:
-        return None
+    return _prepared(settings, folder, progress) if needs_embedder(settings) else None
+
+
+def _prepared(settings: Settings, folder: Path, progress: Progress) -> SentenceTransformerEmbedder:
     return SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, folder, progress))
 
 
@@ -225,25 +245,28 @@ def _retrievers(
     *,
     retrieves: bool,
 ) -> dict[str, Retriever]:
-    """A retriever for each pool; without ``retrieves`` one that does nothing before it is used."""
-    retrieval = settings.retrieval
+    """A retriever for each pool. Without ``retrieves``, and where no prompt shows demonstrations, one that does nothing
+    before it is used."""
+    retrieval, shown = settings.retrieval, shows_demonstrations(settings)
     if embedder is not None and (retrieves or settings.method.encoder == "embedder"):
         embedder.load()
-    return {
-        name: make_retriever(
+    chosen = once(lambda: _prepared(settings, folder, progress) if embedder is None else embedder)
+
+    def made(name: str) -> Retriever:
+        return make_retriever(
             retrieval.kind,
-            pool,
+            pools[name],
             k=retrieval.k,
             seed=retrieval.seed,
-            embedder=embedder,
+            embedder=chosen() if retrieval.kind in ("span", "sentence") else None,
             index_dir=folder / INDEX_FOLDER,
             surfaces=surfaces.get(name),
             cache=cache,
             progress=progress,
             at_first_use=not retrieves,
         )
-        for name, pool in pools.items()
-    }
+
+    return {name: made(name) if shown else UnshownRetriever(partial(made, name)) for name in pools}
 
 
 def _surfaces(

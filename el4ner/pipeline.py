@@ -278,8 +278,8 @@ class BasePipeline:
     def _segmented(self, document: Document) -> SegmentedDocument:
         method, retrieval = self.settings.method, self.settings.retrieval
         check_text(document, method)
-        compares_chunks = retrieval.kind == "span" and not asks_models_for_query_spans(self.settings)
-        return segmented(document, self._pool_of(document), method, compares_chunks=compares_chunks)
+        by_chunks = retrieval.kind == "span" and not asks_models_for_query_spans(self.settings)
+        return segmented(document, self._pool_of(document), method, compares_chunks=self._retrieves and by_chunks)
 
     def _within_spans(self, extracted: DocumentCandidates) -> DocumentCandidates:
         check_spans(sum(len(sentence.candidates) for sentence in extracted.sentences), self.settings.method)

@@ -54,7 +54,7 @@ class Tagger:
             overrides=overrides,
             passed_over=STREAM_SECTIONS,
         )
-        return cls(load_pipeline(settings, cache=cache, cache_dir=cache_dir, progress=progress, demonstrations="shown"))
+        return cls(load_pipeline(settings, cache=cache, cache_dir=cache_dir, progress=progress))
 
     def tag(self, texts: Iterable[str | Document], *, batch_size: int = 16) -> Iterator[TaggedDocument]:
         """Tag documents, in order. A plain string gets its position as its id.

@@ -22,6 +22,7 @@ from el4ner.evaluation.store import FOLDER
 from el4ner.loader import pipeline_from
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import Progress
+from el4ner.participation import needs_embedder
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
 from el4ner.retrieval import SentenceTransformerEmbedder
@@ -167,7 +168,7 @@ class Bench:
         """As :func:`~el4ner.loader.load_pipeline`, with the engines and embedders that are there already."""
         cache = self._options.cache
         embedder = None
-        if settings.needs_embedder:
+        if needs_embedder(settings):
             source = settings.retrieval.embedder
             if source not in self._embedders:
                 self._embedders[source] = SentenceTransformerEmbedder(prepare(source, cache, progress))

@@ -30,7 +30,8 @@ class Losses:
     """``outcomes`` has every outcome and adds up to ``gold``.
 
     ``not_shown`` is how many of the entities that classification lost (``none`` and ``type``) had no demonstration with
-    their own type beside them, so that retrieval had a share in it; None where the pool is not known.
+    their own type beside them, so that retrieval had a share in it; None where no prompt shows any, or the pool is not
+    known.
     """
 
     gold: int
@@ -69,7 +70,9 @@ def losses(records: Sequence[SentenceRecord], pool: Pool | None = None) -> tuple
         records: of a run.
         pool: the one whose sentences the records' demonstrations are.
     """
-    shown = [frozenset(label for _, label in sentence.spans) for sentence in pool.sentences] if pool else None
+    shown = None
+    if pool is not None and any(record.demonstrations for record in records):
+        shown = [frozenset(label for _, label in sentence.spans) for sentence in pool.sentences]
     outcomes: dict[str, Counter[Outcome]] = {}
     missing: Counter[str] = Counter()
     for record in records:

@@ -24,11 +24,13 @@ def interval(ends: Interval) -> str:
 def before_table(result: EvaluationResult) -> list[str]:
     """What was run."""
     settings, retrieval = result.settings, result.settings["retrieval"]
+    shown = f"{retrieval['kind']} retrieval, k = {retrieval['k']}"
+    if result.fingerprints.get("retriever") == "none":
+        shown = "no demonstrations"
     cached = f", {result.cached_sentences} of them from the cache" if result.cached_sentences else ""
     return _folded(
         f"{settings['dataset']} {settings['split']}: {result.sentences} sentences{cached}",
-        f"{settings['method']['mode']} mode, {' + '.join(settings['ensemble']['members'])}, "
-        f"{retrieval['kind']} retrieval, k = {retrieval['k']}",
+        f"{settings['method']['mode']} mode, {' + '.join(settings['ensemble']['members'])}, {shown}",
     )
 
 

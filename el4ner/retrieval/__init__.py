@@ -3,7 +3,7 @@
 from el4ner.retrieval.cache import RetrievalCache
 from el4ner.retrieval.embedder import Embedder, SentenceTransformerEmbedder
 from el4ner.retrieval.index import PoolIndex, PoolSurfaces
-from el4ner.retrieval.retriever import Retriever, make_retriever
+from el4ner.retrieval.retriever import Retriever, UnshownRetriever, make_retriever
 
 __all__ = [
     "Embedder",
@@ -12,5 +12,6 @@ __all__ = [
     "RetrievalCache",
     "Retriever",
     "SentenceTransformerEmbedder",
+    "UnshownRetriever",
     "make_retriever",
 ]

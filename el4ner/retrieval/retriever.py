@@ -18,7 +18,7 @@ from el4ner.retrieval.embedder import Embedder
 from el4ner.retrieval.index import LabelledSurfaces, PoolIndex, PoolSurfaces
 from el4ner.text.chunks import span_weight
 
-__all__ = ["CachedRetriever", "Retriever", "make_retriever"]
+__all__ = ["CachedRetriever", "Retriever", "UnshownRetriever", "make_retriever"]
 
 
 class Retriever(Protocol):
@@ -117,6 +117,27 @@ class _None:
     def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
         del query_spans
         return [() for _ in sentences]
+
+
+class UnshownRetriever:
+    """Where no prompt shows demonstrations: as zero-shot to whoever asks for the fingerprint, and made when somebody
+    retrieves all the same, to try out what a prompt would show.
+
+    ``make`` gives the retriever.
+    """
+
+    fingerprint = "none"
+
+    def __init__(self, make: Callable[[], Retriever]) -> None:
+        self._make = make
+
+    @cached_property
+    def _made(self) -> Retriever:
+        return self._make()
+
+    def retrieve(self, sentences: Sequence[str], query_spans: Sequence[Sequence[str]]) -> list[tuple[int, ...]]:
+        """The demonstrations that a prompt would show."""
+        return self._made.retrieve(sentences, query_spans)
 
 
 class CachedRetriever:

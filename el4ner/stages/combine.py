@@ -29,13 +29,14 @@ from el4ner.evidence.stream_mix import StreamMix
 from el4ner.evidence.weighing import Weighed, Weighing, covers
 from el4ner.models.prepare import default_cache_dir
 from el4ner.nearest import choices, nearest_hint
+from el4ner.participation import goes_by_mean
 from el4ner.pools import Pool, load_pools
 from el4ner.prompts import PromptSet
 from el4ner.stages.context import StageContext
 from el4ner.stages.deciding import by_majority, by_mean, judged
 from el4ner.stages.extract import CHUNKS, LEXICON, check_spans
 from el4ner.stages.one_sense import with_one_sense
-from el4ner.stages.pool_evidence import goes_by_mean, pool_spans, stream_mix
+from el4ner.stages.pool_evidence import pool_spans, stream_mix
 from el4ner.stages.views import merged
 from el4ner.types import (
     DocumentAnswers,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +27,7 @@ from el4ner.evidence.span_memory import PoolSpans, SpanMemory, chosen_sentences
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.models.locking import exclusive
 from el4ner.models.progress import Progress
+from el4ner.participation import goes_by_mean, speaks_in_context
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
 from el4ner.proposing.boundary_proposer import BoundaryProposer, KnownSentence
@@ -38,12 +39,10 @@ from el4ner.stages.in_context import type_scores
 from el4ner.types import Mode
 
 __all__ = [
-    "goes_by_mean",
     "make_evidence",
     "make_proposers",
     "make_sources",
     "pool_spans",
-    "shows_demonstrations",
     "stream_mix",
     "weighs_boundaries",
 ]
@@ -124,14 +123,6 @@ def make_sources(
     return by_pool
 
 
-def goes_by_mean(method: MethodSettings, *, shows_states: bool) -> bool:
-    """Whether scored mode goes by the mean of the members' answers in context, since there is no evidence to weigh, or
-    nothing to weigh it by. ``shows_states``: whether some member does."""
-    if not _state_kinds(method):
-        return not method.evidence or method.weights == "even"
-    return method.encoder == "members" and not shows_states and "in_context" not in method.evidence
-
-
 def _state_kinds(method: MethodSettings) -> list[StateKind]:
     return [kind for kind in method.evidence if kind != "in_context"]
 
@@ -160,26 +151,10 @@ def _sources(
         by_boundaries = context.proposer is not None
         sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states, by_boundaries=by_boundaries))
     for name, engine in engines.items():
-        if _speaks_in_context(method, engine):
+        if speaks_in_context(method, shows_states=isinstance(engine, StateEngine)):
             fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint} {spans.fingerprint}"
             sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
     return sources
-
-
-def shows_demonstrations(settings: Settings, engines: Collection[Engine]) -> bool:
-    """Whether any prompt of these engines shows demonstrations. Where none does, nothing need be retrieved."""
-    method = settings.method
-    if method.mode is Mode.PAPER or "models" in method.proposals or method.validation_kind != "off":
-        return True
-    by_mean = goes_by_mean(method, shows_states=any(isinstance(engine, StateEngine) for engine in engines))
-    return by_mean or any(_speaks_in_context(method, engine) for engine in engines)
-
-
-def _speaks_in_context(method: MethodSettings, engine: Engine) -> bool:
-    """Whether a member's answers behind demonstrations are among the evidence: they are asked for, or there is nothing
-    that speaks for it by states."""
-    spoken_for = method.encoder == "embedder" or isinstance(engine, StateEngine)
-    return "in_context" in method.evidence or not (_state_kinds(method) and spoken_for)
 
 
 def pool_spans(context: StageContext) -> PoolSpans:

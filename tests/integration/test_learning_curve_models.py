@@ -33,7 +33,7 @@ def test_more_examples_help_and_a_further_pool_costs_less_reading(tmp_path: Path
 
         def run(part: Dataset) -> EvaluationResult:
             pipeline = pipeline_from(
-                settings, remembered, {"part": part.pool}, embedder, demonstrations="shown", cache_dir=tmp_path
+                settings, remembered, {"part": part.pool}, embedder, cache_dir=tmp_path
             )
             ticks = itertools.count()
             result = evaluate(part, pipeline, clock=lambda: float(next(ticks)))

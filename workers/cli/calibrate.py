@@ -76,7 +76,7 @@ def calibrate(
     before = _written(folder)
     calibrations = []
     with TerminalProgress() as progress:
-        pipeline = load_pipeline(settings, progress=progress, calibrate_anew=fresh, demonstrations="shown")
+        pipeline = load_pipeline(settings, progress=progress, calibrate_anew=fresh)
     with pipeline:
         for pool in settings.pools.paths:
             evidence = _evidence(pipeline, pool)

@@ -47,7 +47,7 @@ def demo(
     ensemble: EnsembleOption = None,
     k: Annotated[
         int,
-        typer.Option("--k", "-k", min=1, help="Examples that the models see with a sentence; fewer is faster."),
+        typer.Option("--k", "-k", min=1, help="Examples that the models see with a sentence, where prompts show any."),
     ] = 3,
     patience: Annotated[
         float, typer.Option(min=1, metavar="S", help="Give up when no document has come out for S seconds.")

@@ -172,9 +172,11 @@ def quantize(
 
 def sources_of(settings: Settings) -> list[str]:
     """The sources of every model that these settings load, members first."""
+    from el4ner.participation import needs_embedder
+
     members = [settings.models[name] for name in settings.ensemble.members]
     sources = [member.source for member in members if member.engine != "instant"]
-    if settings.retrieval.kind in ("span", "sentence"):
+    if needs_embedder(settings):
         sources.append(settings.retrieval.embedder)
     return list(dict.fromkeys(sources))
 

@@ -84,8 +84,13 @@ def index(
     if retrieval.kind not in ("span", "sentence"):
         raise ConfigError(f"retrieval.kind: {retrieval.kind!r} retrieval has no index")
     from el4ner.models.prepare import default_cache_dir, prepare
+    from el4ner.participation import shows_demonstrations
     from el4ner.pools import load_pool, reading_of
 
+    if not shows_demonstrations(settings):
+        complain(
+            "no prompt shows demonstrations by this configuration: no worker will read an index", severity="warning"
+        )
     configured = settings.pools.paths
     reading = reading_of(settings.pools)
     loaded = [load_pool(configured.get(name, name), reading=reading) for name in pools or configured]

@@ -78,9 +78,7 @@ def measure_with(
 
     def run(part: Dataset) -> EvaluationResult:
         pools = {part.pool.name: part.pool}
-        pipeline = pipeline_from(
-            settings, engines, pools, embedder, demonstrations="shown", cache_dir=folder, progress=progress
-        )
+        pipeline = pipeline_from(settings, engines, pools, embedder, cache_dir=folder, progress=progress)
         label = f"{part.name} {part.split}, {len(part.pool.sentences)} labelled sentences"
         with Counter(label, len(part.sentences)) as counter:
             return evaluate(

@@ -143,8 +143,7 @@ def with_pools(settings: Settings, pools: Sequence[str]) -> Settings:
 def work_offline_if_local(settings: Settings) -> None:
     """Keep the hub's client from asking the network about models that are on this machine anyway."""
     sources = [settings.models[name].source for name in settings.ensemble.members if name in settings.models]
-    if settings.needs_embedder:
-        sources.append(settings.retrieval.embedder)
+    sources.append(settings.retrieval.embedder)
     if all(source.startswith(("packaged:", "quantized:", "/", ".", "~")) or source == "instant" for source in sources):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

@@ -107,7 +107,7 @@ def tag(
         from el4ner.tagger import Tagger
 
         with TerminalProgress() as progress:
-            pipeline = load_pipeline(settings, progress=progress, demonstrations="shown")
+            pipeline = load_pipeline(settings, progress=progress)
         with Tagger(pipeline) as tagger:
             while documents is not None:
                 plain = [Document(source.id, source.text, source.pool, source.revision) for source in documents]

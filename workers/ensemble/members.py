@@ -13,7 +13,14 @@ from typing import Any
 
 from el4ner.errors import ConfigError
 from el4ner.nearest import choices, nearest_hint
-from el4ner.participation import STAGES, StageName, asks_models_for_pool_spans, is_split, members_of
+from el4ner.participation import (
+    STAGES,
+    StageName,
+    asks_models_for_pool_spans,
+    is_split,
+    members_of,
+    shows_demonstrations,
+)
 from el4ner.serialize import answers_to_json
 from el4ner.types import Mode
 from workers.config import StreamSettings
@@ -73,7 +80,7 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
                 "method.adaptive asks a member about what those before it left open: with members in different "
                 "processes (worker.members) it has to be false"
             )
-        if asks_models_for_pool_spans(settings):
+        if asks_models_for_pool_spans(settings) and shows_demonstrations(settings):
             raise ConfigError(
                 'retrieval.pool_spans = "models": each process would find the sentences of the pool by the spans of '
                 "its own members, and no calibration holds for all of them: with members in different processes "

@@ -9,6 +9,7 @@ from el4ner.evaluation import Dataset, EvaluationResult, summarise
 from el4ner.evaluation.learning_curve import learning_curve as measured_curve
 from el4ner.evaluation.pool_subsets import subsets_of
 from el4ner.evaluation.sentence_records import SentenceRecord
+from el4ner.participation import needs_embedder
 from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.types import Span
 from tests.support.paths import ROOT
@@ -37,7 +38,7 @@ def test_rows_are_the_default_with_other_evidence() -> None:
     assert settings["neighbours"].method.encoder == "members"
     assert (settings["embedder"].method.evidence, settings["embedder"].method.encoder) == (("neighbours",), "embedder")
     assert len({each.ensemble.members for each in settings.values()}) == 1
-    assert settings["embedder"].needs_embedder
+    assert needs_embedder(settings["embedder"])
 
 
 def test_the_table_has_a_line_for_each_row_and_says_what_pools_lack() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from el4ner.pools import Pool, PoolSentence
-from el4ner.retrieval import PoolIndex, make_retriever
+from el4ner.retrieval import PoolIndex, UnshownRetriever, make_retriever
 from el4ner.retrieval.embedder import Vectors
 from el4ner.types import Span
 
@@ -180,3 +180,12 @@ def test_a_cache_that_holds_nonsense_only_misses(tmp_path: Path, value: bytes) -
     (right,) = retriever.retrieve(["Zzz"], [["Zzz"]])
     cache.items = dict.fromkeys(cache.items, value)
     assert retriever.retrieve(["Zzz"], [["Zzz"]]) == [right]
+
+
+def test_what_nobody_is_shown_is_made_when_it_is_tried_out_and_no_sooner(tmp_path: Path) -> None:
+    embedder = LetterEmbedder()
+    retriever = UnshownRetriever(lambda: make_retriever("span", POOL, k=1, embedder=embedder, index_dir=tmp_path))
+    assert retriever.fingerprint == "none"
+    assert not list(tmp_path.iterdir())
+    plain = make_retriever("span", POOL, k=1, embedder=embedder, index_dir=tmp_path)
+    assert retriever.retrieve(["aaa"], [["aaa"]]) == plain.retrieve(["aaa"], [["aaa"]])

@@ -14,7 +14,7 @@ from el4ner.engines.base import Engine, Prompt, States
 from el4ner.errors import DocumentError
 from el4ner.loader import pipeline_from
 from el4ner.models.progress import NO_PROGRESS
-from el4ner.participation import STAGES
+from el4ner.participation import STAGES, needs_embedder, shows_demonstrations
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, PoolSentence
 from el4ner.retrieval import make_retriever
@@ -336,28 +336,24 @@ class CountingEmbedder(FakeEmbedder):
 
 
 @pytest.mark.parametrize(
-    ("method", "members", "stages", "demonstrations", "read"),
+    ("method", "members", "stages", "shows", "read"),
     [
-        ({}, (reader("a"), reader("b")), STAGES, "shown", False),
-        ({}, (reader("a"), reader("b")), STAGES, "all", True),
-        ({}, (reader("a"), answerer("b")), STAGES, "shown", True),
-        ({}, (answerer("a"),), STAGES, "shown", True),
-        ({"evidence": ["neighbours", "in_context"]}, (reader("a"),), STAGES, "shown", True),
-        ({"evidence": []}, (reader("a"),), STAGES, "shown", True),
-        ({"proposals": ["chunks", "models"]}, (reader("a"),), STAGES, "shown", True),
-        ({"validation": "soft"}, (reader("a"),), STAGES, "shown", True),
-        ({"mode": "paper"}, (answerer("a"),), STAGES, "shown", True),
-        ({}, (reader("a"),), ["classify"], "all", False),
-        ({}, (reader("a"),), ["extract"], "all", True),
+        ({}, (reader("a"), reader("b")), STAGES, False, False),
+        ({}, (reader("a"), answerer("b")), STAGES, True, True),
+        ({}, (answerer("a"),), STAGES, True, True),
+        ({"evidence": ["neighbours", "in_context"]}, (reader("a"),), STAGES, True, True),
+        ({"evidence": []}, (reader("a"),), STAGES, True, True),
+        ({"proposals": ["chunks", "models"]}, (reader("a"),), STAGES, True, True),
+        ({"validation": "soft"}, (reader("a"),), STAGES, True, True),
+        ({"mode": "paper"}, (answerer("a"),), STAGES, True, True),
+        ({}, (reader("a"),), ["extract"], False, False),
+        ({"validation": "soft"}, (reader("a"),), ["extract"], True, True),
+        ({"validation": "soft"}, (reader("a"),), ["classify"], True, False),
+        ({}, (reader("a"),), ["classify"], False, False),
     ],
 )
-def test_an_embedder_is_loaded_only_where_somebody_reads_what_is_retrieved(
-    tmp_path: Path,
-    method: dict[str, Any],
-    members: tuple[Engine, ...],
-    stages: Sequence[Any],
-    demonstrations: Any,
-    read: bool,
+def test_nothing_is_retrieved_where_no_stage_of_any_process_shows_it(
+    tmp_path: Path, method: dict[str, Any], members: tuple[Engine, ...], stages: Sequence[Any], shows: bool, read: bool
 ) -> None:
     names = [member.name for member in members]
     settings = load_settings(
@@ -365,29 +361,30 @@ def test_an_embedder_is_loaded_only_where_somebody_reads_what_is_retrieved(
         environ={},
         overrides={
             "ensemble": {"members": names},
-            "models": {name: {"source": "none", "engine": "instant"} for name in names},
+            "models": {
+                member.name: {
+                    "source": "none",
+                    "engine": "transformers" if isinstance(member, ScriptedStateEngine) else "instant",
+                }
+                for member in members
+            },
             "pools": {"default": "p", "paths": {"p": "none"}},
             "method": {"repeats": "off", **method},
         },
     )
+    assert shows_demonstrations(settings) is shows
+    assert needs_embedder(settings) is shows
     embedder: Any = CountingEmbedder()
-    made = pipeline_from(
-        settings,
-        {member.name: member for member in members},
-        {"p": pool()},
-        embedder,
-        cache_dir=tmp_path,
-        stages=stages,
-        demonstrations=demonstrations,
-    )
+    engines = {member.name: member for member in members}
+    made = pipeline_from(settings, engines, {"p": pool()}, embedder, cache_dir=tmp_path, stages=stages)
     assert (embedder.loaded > 0) is read
+    assert bool(list((tmp_path / "index").glob("*"))) is read
     if "extract" in stages and settings.method.mode is not Mode.PAPER:
         (extracted,) = made.extract([DOCUMENT])
         assert not isinstance(extracted, DocumentError)
         assert any(sentence.demonstrations for sentence in extracted.sentences) is read
         assert (embedder.embedded > 0) is read
-        # Who reads it is another matter than who decides: the manifest names the retriever all the same.
-        assert extracted.manifest.retriever.startswith("span-")
+    assert made.manifest("extract", "p").retriever.startswith("span-" if shows else "none")
 
 
 def test_only_types_are_found_by_evidence_and_say_so(tmp_path: Path) -> None:
