@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
 from typing import Final
 
 import regex
@@ -10,7 +12,7 @@ from el4ner.text.boundaries import MARK
 from el4ner.text.icu import unspaced_words
 from el4ner.text.scripts import UNSPACED
 
-__all__ = ["word_units"]
+__all__ = ["touched", "word_units"]
 
 # Letters, digits and marks hold together, joiners without width too; any other sign stands alone, with its marks.
 _UNIT: Final = regex.compile(
@@ -32,3 +34,10 @@ def word_units(text: str) -> list[tuple[int, int]]:
         else:
             found.append(match.span())
     return found
+
+
+def touched(words: Sequence[tuple[int, int]], place: tuple[int, int]) -> tuple[int, int]:
+    """The numbers of the first and the last word that a place shares a character with; of words, at least one, in the
+    order of the text. A place between words has the word behind it, or the last one."""
+    first = min(bisect_right(words, place[0], key=lambda word: word[1]), len(words) - 1)
+    return first, max(first, bisect_left(words, place[1], key=lambda word: word[0]) - 1)
