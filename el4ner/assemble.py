@@ -16,7 +16,7 @@ from el4ner.types import (
     Verdict,
 )
 
-__all__ = ["assemble", "assemble_by"]
+__all__ = ["assemble", "assemble_by", "reported"]
 
 
 def assemble(
@@ -34,13 +34,8 @@ def assemble(
     """
     entities = []
     for typed, verdict in _judged(result):
-        confidence = typed.confidence
-        if verdict is not None and verdict.verifier is not None:
-            if validation == "hard" and not verdict.holds:
-                continue
-            if validation == "soft":
-                confidence *= (1 + verdict.probability) / 2
-        if confidence < min_confidence:
+        confidence = reported(typed, verdict, validation, min_confidence)
+        if confidence is None:
             continue
         span = typed.candidate.span
         entities.append(
@@ -49,7 +44,7 @@ def assemble(
                 end=span.end,
                 text=span.text,
                 type=typed.type,
-                confidence=round(confidence, 6),
+                confidence=confidence,
                 proposed_by=typed.candidate.proposed_by,
                 votes=typed.votes,
                 verdict=verdict,
@@ -61,6 +56,19 @@ def assemble(
         entities=resolve_overlaps(entities, overlaps),
         pool=result.manifest.pool,
     )
+
+
+def reported(
+    typed: TypedSpan, verdict: Verdict | None, validation: Literal["off", "soft", "hard"], min_confidence: float
+) -> float | None:
+    """The confidence with which an entity is reported; None: it is not."""
+    confidence = typed.confidence
+    if verdict is not None and verdict.verifier is not None:
+        if validation == "hard" and not verdict.holds:
+            return None
+        if validation == "soft":
+            confidence *= (1 + verdict.probability) / 2
+    return None if confidence < min_confidence else round(confidence, 6)
 
 
 def assemble_by(method: MethodSettings, result: DocumentEntities | DocumentTypes) -> TaggedDocument:

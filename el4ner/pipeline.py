@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from el4ner.assemble import assemble_by
 from el4ner.config import MethodSettings, Settings
 from el4ner.decided_by import decided_by
 from el4ner.engines.base import Engine, Interruptible
 from el4ner.errors import DocumentError
 from el4ner.evidence import Calibration, Evidence
 from el4ner.evidence.stream_mix import StreamMix
+from el4ner.front_door import FrontDoor
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import StageName, asks_models_for_query_spans
@@ -352,6 +352,13 @@ class Pipeline(BasePipeline):
             result=self._typed_document,
         )
         self._stages = (self._extract, self._classify, self._validate)
+        self._front_door = FrontDoor(
+            settings,
+            *(self._extract, self._classify, self._validate),
+            contexts=self._contexts,
+            manifest_of=self.manifest,
+            within_spans=self._within_spans,
+        )
 
     def classify(self, batch: Sequence[DocumentCandidates]) -> list[DocumentTypes | DocumentError]:
         """Give every candidate a type or ``none`` (stage 3)."""
@@ -371,14 +378,7 @@ class Pipeline(BasePipeline):
             EngineError: a model failed. What was answered until then stays remembered; the batch may be tried again,
                 also in parts.
         """
-        results: list[TaggedDocument | DocumentError | None] = [None] * len(batch)
-        places = list(range(len(batch)))
-        candidates, places = _good(self.extract(batch), places, results)
-        typed, places = _good(self.classify(candidates), places, results)
-        judged, places = _good(self.validate(typed), places, results)
-        for place, result in zip(places, judged, strict=True):
-            results[place] = assemble_by(self.settings.method, result)
-        return [result for result in results if result is not None]
+        return self._front_door.tag(batch, self._progressed)
 
     def calibration(self, pool: str) -> Calibration | None:
         """How the evidence of ``pool`` is weighed; None where there is none."""
@@ -415,21 +415,3 @@ class Pipeline(BasePipeline):
         if self.settings.method.one_sense:
             sentences = with_one_sense(sentences, len(self._contexts[manifest.pool].labels))
         return DocumentTypes(document, manifest, sentences, usage)
-
-
-_Step = TypeVar("_Step", DocumentCandidates, DocumentEntities, DocumentTypes)
-
-
-def _good(
-    step: Sequence[_Step | DocumentError], places: Sequence[int], results: list[TaggedDocument | DocumentError | None]
-) -> tuple[list[_Step], list[int]]:
-    """What goes on to the next stage, and where it belongs; errors are put in their places."""
-    going: list[_Step] = []
-    where: list[int] = []
-    for place, item in zip(places, step, strict=True):
-        if isinstance(item, DocumentError):
-            results[place] = item
-        else:
-            going.append(item)
-            where.append(place)
-    return going, where

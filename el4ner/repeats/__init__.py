@@ -6,28 +6,44 @@ from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 from el4ner.config import MethodSettings
-from el4ner.repeats.answer_memory import Answered, RepeatCounts, StageMemory
-from el4ner.repeats.carry import AnswersCarry, ClassifyCarry, ExtractCarry, ValidateCarry
+from el4ner.repeats.answer_memory import Answered, Found, LookedAt, RepeatCounts, StageMemory, Subject
+from el4ner.repeats.carry import (
+    AgreedTypes,
+    AnswersCarry,
+    ClassifyCarry,
+    ExtractCarry,
+    ExtractedAnchors,
+    ValidateCarry,
+)
 from el4ner.repeats.entries import Carry, Exchange
 from el4ner.repeats.kept_formats import AgreedFormat, AnswersFormat, ExtractedFormat, VerdictsFormat
+from el4ner.repeats.line_key import LineKey, SaidOfText
 from el4ner.repeats.shared_answers import AnswerStore, KeptFormat, SharedAnswers
 from el4ner.text.segment import TextKind
 from el4ner.text.template_miner import TemplateMiner
 
 __all__ = [
     "AgreedFormat",
+    "AgreedTypes",
     "AnswerStore",
     "Answered",
     "AnswersCarry",
     "AnswersFormat",
     "Carry",
     "ClassifyCarry",
+    "Exchange",
     "ExtractCarry",
+    "ExtractedAnchors",
     "ExtractedFormat",
+    "Found",
     "KeptFormat",
+    "LineKey",
+    "LookedAt",
     "RepeatCounts",
+    "SaidOfText",
     "SharedAnswers",
     "StageMemory",
+    "Subject",
     "ValidateCarry",
     "VerdictsFormat",
     "memories",

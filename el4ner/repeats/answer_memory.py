@@ -112,7 +112,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         exchange: Exchange[Item, Kept] | None = None,
     ) -> None:
         self.counts = RepeatCounts()
-        self._carry = carry
+        self.carry = carry
         self._size = size
         self._miner = miner
         self._exchange = exchange
@@ -126,7 +126,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         self, items: Sequence[Item], ask: Callable[[list[Item]], tuple[list[Answer], Usage]]
     ) -> Answered[Answer]:
         """As :meth:`find`, with all answers said of their items."""
-        subjects = [LookedAt(self._carry, item) for item in items]
+        subjects = [LookedAt(self.carry, item) for item in items]
         found = self.find(subjects, ask)
         return Answered(self.said(subjects, found), found.usage, found.asked)
 
@@ -136,7 +136,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         for place, subject in enumerate(subjects, first):
             recalled, answer = found.recalled[place], found.answers[place]
             if recalled is not None:
-                answer = self._carry.recall(subject.item(), recalled[0], subject.view(recalled[1]))
+                answer = self.carry.recall(subject.item(), recalled[0], subject.view(recalled[1]))
             if answer is not None:
                 answers.append(answer)
         return answers
@@ -197,7 +197,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
     def _recall(self, indices: Iterable[int], routes: list[_Route], found: Found[Answer, Kept]) -> list[int]:
         """Put what is remembered into ``found``; the indices of which nothing is."""
         texts, templates = self._texts, self._templates
-        lines, by_view = self._carry.lines, self._carry.by_view
+        lines, by_view = self.carry.lines, self.carry.by_view
         unknown = []
         for index in indices:
             key, form, like = routes[index]
@@ -226,7 +226,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         whole = Template(sighting.line, cut(sighting.line, ()))
         ways = [Way(self._texts, key, whole, None, 1)]
         if form is not None and like is not None:
-            ways.append(Way(self._templates, like, form.template(sighting), form, self._carry.lines))
+            ways.append(Way(self._templates, like, form.template(sighting), form, self.carry.lines))
         return ways
 
     def _ask(
@@ -255,11 +255,11 @@ class StageMemory(Generic[Item, Answer, Kept]):
 
     def _remember(self, answer: Answer, ways: list[Way[Kept]]) -> None:
         for way in reversed(ways):  # the template first, whose entry may be as good for the text
-            kept = self._carry.keep(answer, way.view)
+            kept = self.carry.keep(answer, way.view)
             if kept is None:
                 continue
             entry = way.store.setdefault(way.key, Entry(way.lines))
-            entry.add(self._carry, kept)
+            entry.add(self.carry, kept)
             way.store.move_to_end(way.key)
             if way.lines > 1:
                 self._texts[ways[0].key] = entry

@@ -41,6 +41,8 @@ ORDER = {
         ("proposing",),
         ("stages",),
         ("assemble", "serialize"),
+        ("known_lines",),
+        ("front_door",),
         ("decided_by",),
         ("pipeline",),
         ("members_pipeline",),
