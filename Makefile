@@ -23,7 +23,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas evidence format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -69,6 +69,9 @@ lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Fa
 schemas: env  ## make schemas/asyncapi.json anew from the code, and say what the schemas break of what was released
 	$(RUN)/python -m tools asyncapi
 	$(RUN)/python -m tools schemas
+
+evidence: env  ## prepare the shipped pools' evidence anew, after a change to a pool, the prompts or the proposers: minutes
+	$(RUN)/python -m tools evidence
 
 format: env  ## let ruff format the code
 	$(RUN)/ruff check --fix .

@@ -17,6 +17,7 @@ from el4ner.engines.base import Engine
 from el4ner.engines.placing import place
 from el4ner.engines.registry import load_engine
 from el4ner.evidence.calibration import FOLDER
+from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
 from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.prepare import default_cache_dir, prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -66,6 +67,7 @@ def load_pipeline(
     answers: AnswerStore | None = None,
     cache_dir: Path | None = None,
     progress: Progress = NO_PROGRESS,
+    prepared: PreparedEvidence = SHIPPED,
 ) -> Pipeline:
     """Load everything that ``settings`` names; models are prepared where they are not yet.
 
@@ -78,6 +80,7 @@ def load_pipeline(
         answers: what other processes were asked before.
         cache_dir: where models, indexes and evidence are kept.
         progress: is told of what takes long.
+        prepared: what need not be read.
 
     Raises:
         ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
@@ -96,6 +99,7 @@ def load_pipeline(
             answers=answers,
             cache_dir=folder,
             progress=progress,
+            prepared=prepared,
         )
 
 
@@ -171,6 +175,7 @@ def pipeline_from(
     answers: AnswerStore | None = None,
     cache_dir: Path,
     progress: Progress = NO_PROGRESS,
+    prepared: PreparedEvidence = SHIPPED,
 ) -> Pipeline:
     """As :func:`load_pipeline`, from models and pools that are there already: pools' indexes and evidence are read from
     ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where :func:`needs_embedder`
@@ -179,7 +184,7 @@ def pipeline_from(
     surfaces = _surfaces(settings, engines, settings.ensemble.members, pools, cache_dir, progress)
     retrievers = _retrievers(settings, pools, embedder, surfaces, cache_dir, cache, progress, retrieves=retrieves)
     evidence = {}
-    proposers = _proposers(settings, stages, engines, pools, cache_dir, progress)
+    proposers = _proposers(settings, stages, engines, pools, cache_dir, progress, prepared)
     if "classify" in stages:
         evidence = make_evidence(
             settings,
@@ -191,6 +196,7 @@ def pipeline_from(
             progress=progress,
             proposers=proposers,
             fresh=calibrate_anew,
+            prepared=prepared,
         )
     return Pipeline(settings, engines, pools, retrievers, evidence, proposers, retrieves=retrieves, answers=answers)
 
@@ -227,11 +233,12 @@ def _proposers(
     pools: Mapping[str, Pool],
     cache_dir: Path,
     progress: Progress,
+    prepared: PreparedEvidence = SHIPPED,
 ) -> Mapping[str, BoundaryProposer]:
     """Those that the stages need: to propose, or to know what would be proposed in the pool."""
     if not set(SPLITTABLE).intersection(stages):
         return {}
-    return make_proposers(settings, engines, pools, folder=cache_dir / FOLDER, progress=progress)
+    return make_proposers(settings, engines, pools, folder=cache_dir / FOLDER, progress=progress, prepared=prepared)
 
 
 def _retrievers(

@@ -1,4 +1,4 @@
-"""``python -m tools asyncapi`` and ``python -m tools schemas``: for whoever changes the messages' contract."""
+"""``python -m tools asyncapi``, ``schemas`` and ``evidence``: what is made from the code, or checked, by developers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tools.asyncapi import document, written
 from tools.schema_compat import announced_breaks, compare_sets, latest_release, load_set
 from workers.messages.json_schemas import schemas_dir
 
-app = typer.Typer(no_args_is_help=True, help="For whoever changes the messages' contract.")
+app = typer.Typer(no_args_is_help=True, help="For whoever changes el4ner.")
 
 
 @app.command("schemas")
@@ -41,6 +41,23 @@ def check_schemas(
 def write_asyncapi() -> None:
     """Make schemas/asyncapi.json anew, from the code."""
     (schemas_dir() / "asyncapi.json").write_bytes(written(document()))
+
+
+@app.command("evidence")
+def write_evidence(
+    target: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Where to. (default: el4ner/evidence/shipped)")
+    ] = None,
+) -> None:
+    """Prepare the evidence of the shipped pools anew, in float32: minutes; what the cache folder has is not read."""
+    from el4ner.evidence.prepared import SHIPPED
+    from el4ner.models.prepare import default_cache_dir
+    from tools.shipped_evidence import prepare_evidence
+    from workers.cli.progress import TerminalProgress
+
+    with TerminalProgress() as progress:
+        size = prepare_evidence(target or SHIPPED.folder, cache_dir=default_cache_dir(), progress=progress)
+    typer.echo(f"{size / 1e6:.2f} MB of evidence in {target or SHIPPED.folder}", err=True)
 
 
 if __name__ == "__main__":

@@ -214,6 +214,11 @@ class StateEngine(Engine, Protocol):
     """An engine that also shows its hidden states. Not every one can: a server behind an address does not."""
 
     @property
+    def states_fingerprint(self) -> str:
+        """Of weights, tokens and template alone: two engines that share it show the same states but for the rounding of
+        their number types and kernels."""
+
+    @property
     def hidden_size(self) -> int:
         """Dimensions of one hidden state."""
 

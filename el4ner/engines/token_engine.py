@@ -9,7 +9,7 @@ import hashlib
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from typing_extensions import override
 
@@ -32,6 +32,8 @@ from el4ner.types import Usage
 __all__ = ["MarkedTail", "PromptQuestions", "TokenEngine"]
 
 Tokens = tuple[int, ...]
+_SAMPLE: Final = "Zoë Müller, 東京: 3.5 % (10.0.0.1) user_id=x"
+"""Its tokens stand for the tokenizer, whose file may be written in many ways."""
 
 
 class TokenEngine(Engine):
@@ -43,6 +45,7 @@ class TokenEngine(Engine):
         identity: everything that answers depend on, but for the chat template: for the fingerprint.
         context_length: the most tokens of prompt and answer.
         end_tokens: that end an answer, besides those that the tokenizer shows.
+        model: of the weights, whatever computes with them; for engines that show hidden states.
     """
 
     _READS: ClassVar[str] = "the model reads"
@@ -56,6 +59,7 @@ class TokenEngine(Engine):
         identity: Sequence[object],
         context_length: int,
         end_tokens: frozenset[int],
+        model: str = "",
     ) -> None:
         self._name = name
         self._tokenizer = tokenizer
@@ -64,6 +68,8 @@ class TokenEngine(Engine):
         self._end_tokens = self._renderer.end_tokens | end_tokens
         identified = "\0".join(map(str, (*identity, self._renderer.template)))
         self._fingerprint = hashlib.sha256(identified.encode()).hexdigest()
+        read = "\0".join(map(str, (model, self._renderer.template, self._renderer.encode(_SAMPLE))))
+        self._states_fingerprint = hashlib.sha256(read.encode()).hexdigest()
         self._masks: TokenMasks | None = None
         self._closed = False
 
@@ -76,6 +82,11 @@ class TokenEngine(Engine):
     @override
     def fingerprint(self) -> str:
         return self._fingerprint
+
+    @property
+    def states_fingerprint(self) -> str:
+        """See :class:`~el4ner.engines.base.StateEngine`; means nothing where ``model`` was not given."""
+        return self._states_fingerprint
 
     @property
     @override

@@ -69,6 +69,11 @@ class RememberedStates:
         return self._engine.fingerprint
 
     @property
+    def states_fingerprint(self) -> str:
+        """The engine's."""
+        return self._engine.states_fingerprint
+
+    @property
     def context_length(self) -> int:
         """The engine's."""
         return self._engine.context_length

@@ -20,6 +20,7 @@ import orjson
 from el4ner.evidence.combination import Combination, Decisions, fit
 from el4ner.evidence.judges import Floats, Ints
 from el4ner.evidence.leave_one_out import Figures, Sample, with_threshold
+from el4ner.evidence.prepared import PreparedEvidence
 from el4ner.evidence.sources import BOUNDARIES, Described, InContextSource, Source, described
 from el4ner.evidence.span_memory import PoolSpans, drawn
 from el4ner.models.files import write_atomically
@@ -112,25 +113,37 @@ class Calibration:
         label: str = "calibrating",
         progress: Progress = NO_PROGRESS,
         fresh: bool = False,
+        prepared: PreparedEvidence | None = None,
     ) -> Calibration:
-        """From its file in ``folder``, or estimated now and written there. A damaged file is made anew."""
+        """From its file in ``folder``; else what is prepared, or estimated now, and written there. A damaged file is
+        made anew."""
         key = calibration_key(sources)
         path = calibration_file(folder, key)
-        if not fresh:
-            try:
-                stored = cls.from_json(orjson.loads(path.read_bytes()))
-                if stored.key == key:
-                    return stored
-            except FileNotFoundError:
-                pass
-            except (OSError, KeyError, TypeError, ValueError) as error:
-                log.warning("calibration is damaged and is made anew", extra={"path": str(path), "error": str(error)})
-        calibration = calibrate(sources, spans, kinds, label=label, progress=progress)
+        calibration = None if fresh else cls._stored(path, key)
+        if calibration is not None and (prepared is None or not prepared.fill):
+            return calibration
+        if calibration is None and prepared is not None and not fresh:
+            calibration = cls._stored(calibration_file(prepared.folder, key), key)
+        if calibration is None:
+            calibration = calibrate(sources, spans, kinds, label=label, progress=progress)
         # A combiner that knows only some of the sources finds the file by this list.
         by_source = [asdict(described(source)) for source in sources]
-        content = {**calibration.as_json(), "sources": by_source}
-        write_atomically(path, orjson.dumps(content, option=orjson.OPT_INDENT_2))
+        content = orjson.dumps({**calibration.as_json(), "sources": by_source}, option=orjson.OPT_INDENT_2)
+        write_atomically(path, content)
+        if prepared is not None and prepared.fill:
+            write_atomically(calibration_file(prepared.folder, key), content)
         return calibration
+
+    @classmethod
+    def _stored(cls, path: Path, key: str) -> Calibration | None:
+        try:
+            stored = cls.from_json(orjson.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            log.warning("calibration is damaged and is made anew", extra={"path": str(path), "error": str(error)})
+            return None
+        return stored if stored.key == key else None
 
 
 def _figures(data: dict[str, Any] | None) -> Figures | None:

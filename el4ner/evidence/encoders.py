@@ -26,7 +26,7 @@ EMBEDDER = "embedder"
 
 
 class SpanEncoder(Protocol):
-    """``[LAYERS, dimensions]`` numbers for each span of a sentence."""
+    """``[layers, dimensions]`` numbers for each span of a sentence: of one layer, or of the :data:`LAYERS`."""
 
     @property
     def name(self) -> str:
@@ -36,8 +36,13 @@ class SpanEncoder(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the vectors may."""
 
+    @property
+    def states_fingerprint(self) -> str:
+        """Changes whenever the vectors may by more than rounding:
+        :attr:`el4ner.engines.base.StateEngine.states_fingerprint`."""
+
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
-        """For each text ``[len(its spans), LAYERS, dimensions]``; the spans' offsets are the text's."""
+        """For each text ``[len(its spans), layers, dimensions]``; the spans' offsets are the text's."""
 
 
 class MemberEncoder:
@@ -58,6 +63,7 @@ class MemberEncoder:
         self._tail = tail
         self.name = engine.name
         self.fingerprint = f"{engine.fingerprint}-{version}"
+        self.states_fingerprint = f"{engine.states_fingerprint}-{version}"
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
         """A surface that occurs twice in a sentence is read once."""
@@ -84,7 +90,7 @@ class EmbedderEncoder:
     def __init__(self, embedder: SentenceTransformerEmbedder) -> None:
         self._embedder = embedder
         self.name = EMBEDDER
-        self.fingerprint = embedder.fingerprint
+        self.fingerprint = self.states_fingerprint = embedder.fingerprint
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:
         """All spans are embedded in one call, and all sentences in another."""

@@ -109,6 +109,7 @@ class StateSource:
         using: the kinds of evidence.
         by_boundaries: somebody else tells where an entity begins and ends (:class:`BoundarySource`), so that a piece of
             one is no example of what is no entity.
+        kind: behind the encoder's name, where it has more than one source.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class StateSource:
         using: Sequence[StateKind],
         *,
         by_boundaries: bool = False,
+        kind: str = "",
     ) -> None:
         self._encoder = encoder
         self._memory = memory
@@ -130,10 +132,17 @@ class StateSource:
         everything = np.ones(len(spans.labels), dtype=np.bool_)
         self._examples = np.flatnonzero(~spans.pieces(kinds - 1) if by_boundaries else everything)
         self._labels = spans.labels
-        self.name = self.voter = encoder.name
-        self.fingerprint = f"states{'' if by_boundaries else ' and pieces'} {spans.fingerprint} {encoder.fingerprint}"
+        self.name, self.voter = f"{encoder.name} {kind}".rstrip(), encoder.name
+        # With prepared vectors it is the same whatever number type the queries are read in.
+        read_by = encoder.fingerprint
+        if memory.prepared is not None:
+            read_by = f"{encoder.states_fingerprint} prepared {memory.prepared}"
+        self.fingerprint = f"states{'' if by_boundaries else ' and pieces'} {spans.fingerprint} {read_by}"
         self.features = tuple(
-            f"{kind} {layer}{question}" for kind in self._using for layer in LAYER_NAMES for question in ("", " entity")
+            f"{way} {layer}{question}"
+            for way in self._using
+            for layer in LAYER_NAMES[: len(memory.vectors)]
+            for question in ("", " entity")
         )
         self._prototypes = [self._rules(layer, everything) for layer in memory.vectors] if "prototypes" in using else []
         # Taken out of the memory once: every batch of the stream is compared with them.

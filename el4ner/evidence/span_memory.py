@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from el4ner.engines.base import States
 from el4ner.evidence.encoders import SpanEncoder
+from el4ner.evidence.prepared import PreparedEvidence, PreparedFile, pack, unpack
 from el4ner.models.files import written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pools.pool import Pool, PoolSentence
@@ -130,17 +131,20 @@ class PoolSpans:
 class SpanMemory:
     """Vectors of :class:`PoolSpans`, comparable by dot product.
 
-    ``vectors`` ``[LAYERS, spans, dimensions]``: standardised by ``centre`` and ``scale`` ``[LAYERS, dimensions]``, then
+    ``vectors`` ``[layers, spans, dimensions]``: standardised by ``centre`` and ``scale`` ``[layers, dimensions]``, then
     of unit length.
+
+    ``prepared``: the digest of the file of :mod:`el4ner.evidence.prepared` that it is from; None: it was read here.
     """
 
     vectors: npt.NDArray[np.float32]
     centre: npt.NDArray[np.float32]
     scale: npt.NDArray[np.float32]
+    prepared: str | None = None
 
     @classmethod
     def of(cls, states: States) -> SpanMemory:
-        """From raw states ``[spans, LAYERS, dimensions]``."""
+        """From raw states ``[spans, layers, dimensions]``."""
         centre = states.mean(axis=0) if len(states) else np.zeros(states.shape[1:], dtype=np.float32)
         # A dimension that hardly moves would be blown up: half a percent of the largest spread is the least.
         spread = states.std(axis=0) if len(states) else np.ones(states.shape[1:], dtype=np.float32)
@@ -149,7 +153,7 @@ class SpanMemory:
         return cls(memory.comparable(states), centre, scale)
 
     def comparable(self, states: States) -> npt.NDArray[np.float32]:
-        """Raw states ``[spans, LAYERS, dimensions]`` as ``[LAYERS, spans, dimensions]`` of unit length."""
+        """Raw states ``[spans, layers, dimensions]`` as ``[layers, spans, dimensions]`` of unit length."""
         standard = ((states - self.centre) / self.scale).transpose(1, 0, 2)
         length = np.linalg.norm(standard, axis=2, keepdims=True)
         unit: npt.NDArray[np.float32] = (standard / np.maximum(length, 1e-9)).astype(np.float32)
@@ -157,12 +161,44 @@ class SpanMemory:
 
     @classmethod
     def open(
-        cls, spans: PoolSpans, encoder: SpanEncoder, folder: Path, *, label: str, progress: Progress = NO_PROGRESS
+        cls,
+        spans: PoolSpans,
+        encoder: SpanEncoder,
+        folder: Path,
+        *,
+        label: str,
+        progress: Progress = NO_PROGRESS,
+        prepared: PreparedEvidence | None = None,
     ) -> SpanMemory:
-        """From its file in ``folder``, or read by ``encoder`` now (as long as tagging that many sentences takes) and
-        written there. A damaged file is read anew."""
-        key = hashlib.sha256(f"{_FORMAT} {spans.fingerprint} {encoder.fingerprint}".encode()).hexdigest()[:24]
-        path = folder / f"spans-{key}.npz"
+        """What is prepared; else from its file in ``folder``, or read by ``encoder`` now (as long as tagging that many
+        sentences takes) and written there. A damaged file is read anew."""
+        shared = _file_name(spans, encoder.states_fingerprint)
+        if prepared is not None and (memory := cls._prepared(prepared.find(shared), len(spans.labels))) is not None:
+            return memory
+        memory = cls._read_here(spans, encoder, folder, label, progress)
+        if prepared is None or not prepared.fill:
+            return memory
+        content = {**pack(memory.vectors), "centre": memory.centre, "scale": memory.scale}
+        packed = cls._prepared(prepared.add(shared, content), len(spans.labels))
+        assert packed is not None  # it was made just now
+        return packed
+
+    @classmethod
+    def _prepared(cls, file: PreparedFile | None, spans: int) -> SpanMemory | None:
+        if file is None:
+            return None
+        try:
+            memory = cls(unpack(file.arrays), file.arrays["centre"], file.arrays["scale"], file.digest)
+        except (KeyError, ValueError) as error:
+            log.warning("prepared vectors are damaged, and the pool is read", extra={"error": str(error)})
+            return None
+        return memory if memory.vectors.shape[1:2] == (spans,) else None
+
+    @classmethod
+    def _read_here(
+        cls, spans: PoolSpans, encoder: SpanEncoder, folder: Path, label: str, progress: Progress
+    ) -> SpanMemory:
+        path = folder / _file_name(spans, encoder.fingerprint)
         try:
             with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 memory = cls(stored["vectors"].astype(np.float32), stored["centre"], stored["scale"])
@@ -181,6 +217,11 @@ class SpanMemory:
         with written_atomically(path) as out:  # unit vectors need no more than half precision
             np.savez(out, vectors=memory.vectors.astype(np.float16), centre=memory.centre, scale=memory.scale)
         return memory
+
+
+def _file_name(spans: PoolSpans, reader: str) -> str:
+    key = hashlib.sha256(f"{_FORMAT} {spans.fingerprint} {reader}".encode()).hexdigest()[:24]
+    return f"spans-{key}.npz"
 
 
 def _read(spans: PoolSpans, encoder: SpanEncoder, label: str, progress: Progress) -> States:

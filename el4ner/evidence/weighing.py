@@ -44,12 +44,14 @@ class Weighing:
     Args:
         pool: its name, for errors.
         folder: where calibrations are.
+        prepared: where others are, which came with the package.
         even: all kinds of evidence count the same, and no calibration is needed.
     """
 
-    def __init__(self, pool: str, folder: Path, *, even: bool) -> None:
+    def __init__(self, pool: str, folder: Path, *, even: bool, prepared: Path | None = None) -> None:
         self._pool = pool
         self._folder = folder
+        self._folders = [folder] if prepared is None else [folder, prepared]
         self._even = even
         self._known: dict[tuple[tuple[Speaker, ...], tuple[str, ...]], Weighed | None] = {}
 
@@ -76,11 +78,12 @@ class Weighing:
         )
 
     def _found(self, speakers: Sequence[Speaker], expected: Sequence[str]) -> Weighed | None:
-        exact, _ = self._read(calibration_file(self._folder, calibration_key(speakers)))
-        if exact is not None and covers(speakers, expected):
-            return _whole(exact)
+        for folder in self._folders:
+            exact, _ = self._read(calibration_file(folder, calibration_key(speakers)))
+            if exact is not None and covers(speakers, expected):
+                return _whole(exact)
         best: tuple[int, Calibration, Sequence[Speaker], set[str]] | None = None
-        for path in sorted(self._folder.glob("calibration-*.json")):
+        for path in (path for folder in self._folders for path in sorted(folder.glob("calibration-*.json"))):
             calibration, sources = self._read(path)
             if calibration is None or sources is None or not covers(sources, expected):
                 continue

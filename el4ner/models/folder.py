@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,16 +13,26 @@ from el4ner.errors import ModelError
 from el4ner.models.digest import remembered_sha256, sha256_of
 from el4ner.models.prepare import weights_digest
 
-__all__ = ["folder_digest", "listed_end_tokens"]
+__all__ = ["folder_digest", "listed_end_tokens", "model_digest"]
 
 _SMALL: Final = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
 def folder_digest(path: Path, cache_dir: Path) -> str:
     """Of everything in the folder that makes the answers: weights (digested once, remembered) and the small files."""
+    return _digest(path, cache_dir, _SMALL)
+
+
+def model_digest(path: Path, cache_dir: Path) -> str:
+    """Of the weights and of how they are run: the same on every machine, whichever release of a library wrote the
+    tokenizer's file."""
+    return _digest(path, cache_dir, _SMALL[:1])
+
+
+def _digest(path: Path, cache_dir: Path, small: Sequence[str]) -> str:
     known = weights_digest(path)
     parts = [known] if known else [remembered_sha256(file, cache_dir) for file in sorted(path.glob("*.safetensors"))]
-    parts += [f"{name} {sha256_of(path / name)}" for name in _SMALL if (path / name).is_file()]
+    parts += [f"{name} {sha256_of(path / name)}" for name in small if (path / name).is_file()]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
 
 

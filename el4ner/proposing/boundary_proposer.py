@@ -5,22 +5,24 @@ from __future__ import annotations
 import hashlib
 import logging
 import zipfile
-from bisect import bisect_left, bisect_right
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import orjson
 
 from el4ner.evidence.judges import Floats
+from el4ner.evidence.prepared import PreparedEvidence
 from el4ner.models.files import written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.proposing.boundary_probe import BoundaryProbe, questions_of
 from el4ner.proposing.span_rule import SpanRule, features_of, worth_asking
 from el4ner.proposing.word_reader import WordReader, Words
 from el4ner.text.white_space import may_be_a_name
+from el4ner.text.word_units import touched
 from el4ner.types import Span, Usage
 
 __all__ = ["FLOOR", "WORDS_FOR_ONE", "BoundaryProposer", "KnownSentence", "Proposed"]
@@ -83,42 +85,71 @@ class BoundaryProposer:
         *,
         label: str,
         progress: Progress = NO_PROGRESS,
+        prepared: PreparedEvidence | None = None,
     ) -> BoundaryProposer:
-        """From its file in ``folder``, or read and solved now and written there. A damaged file is made anew.
+        """What is prepared; else from its file in ``folder``, or read and solved now and written there. A damaged file
+        is made anew.
 
         ``sentences``: of different texts, with at least one word and one entity in all.
         """
-        content = [[sentence.text, sentence.entities, *map(_places, sentence.proposed)] for sentence in sentences]
-        key = hashlib.sha256(orjson.dumps([_FORMAT, reader.fingerprint, FLOOR, WORDS_FOR_ONE, content])).hexdigest()[
-            :24
-        ]
-        path = folder / f"boundaries-{key}.npz"
-        try:
-            with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                arrays = {name: np.asarray(stored[name]) for name in _ARRAYS}
-        except FileNotFoundError:
-            arrays = {}
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-            log.warning("the boundaries of a pool are damaged and are read anew", extra={"path": str(path)})
-            log.debug("damaged boundaries: %s", error)
-            arrays = {}
-        if not arrays:
-            arrays = _solved(sentences, _read(sentences, reader, label, progress))
-            with written_atomically(path) as out:
-                np.savez(out, allow_pickle=False, **arrays)
+        shared = _key(sentences, reader.states_fingerprint)
+        file = None if prepared is None else prepared.find(_file_name(shared))
+        if prepared is not None and prepared.fill and file is None:
+            file = prepared.add(_file_name(shared), _opened(sentences, reader, folder, label, progress))
+        if file is not None and set(_ARRAYS) <= file.arrays.keys():
+            return cls._of(sentences, reader, file.arrays, f"{shared} prepared {file.digest}")
+        arrays = _opened(sentences, reader, folder, label, progress)
+        return cls._of(sentences, reader, arrays, _key(sentences, reader.fingerprint))
+
+    @classmethod
+    def _of(
+        cls,
+        sentences: Sequence[KnownSentence],
+        reader: WordReader,
+        arrays: Mapping[str, npt.NDArray[Any]],
+        fingerprint: str,
+    ) -> BoundaryProposer:
         left_out: dict[str, dict[Place, float]] = {sentence.text: {} for sentence in sentences}
         rows = zip(*(arrays[name].tolist() for name in ("sentence", "start", "end", "probability")), strict=True)
         for sentence, start, end, probability in rows:
             left_out[sentences[sentence].text][start, end] = probability
         probe = BoundaryProbe(arrays["centre"], arrays["scale"], arrays["weights"], arrays["offsets"])
         rule = SpanRule(tuple(arrays["rule"][:-1].tolist()), float(arrays["rule"][-1]))
-        return cls(reader, probe, rule, left_out, key)
+        return cls(reader, probe, rule, left_out, fingerprint)
 
 
 _ARRAYS: Final = (
     *("centre", "scale", "weights", "offsets", "rule"),
     *("sentence", "start", "end", "probability"),
 )
+
+
+def _key(sentences: Sequence[KnownSentence], reader: str) -> str:
+    content = [[sentence.text, sentence.entities, *map(_places, sentence.proposed)] for sentence in sentences]
+    return hashlib.sha256(orjson.dumps([_FORMAT, reader, FLOOR, WORDS_FOR_ONE, content])).hexdigest()[:24]
+
+
+def _file_name(key: str) -> str:
+    return f"boundaries-{key}.npz"
+
+
+def _opened(
+    sentences: Sequence[KnownSentence], reader: WordReader, folder: Path, label: str, progress: Progress
+) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of the file in ``folder``, which is made where it is not there."""
+    path = folder / _file_name(_key(sentences, reader.fingerprint))
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: np.asarray(stored[name]) for name in _ARRAYS}
+    except FileNotFoundError:
+        pass
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        log.warning("the boundaries of a pool are damaged and are read anew", extra={"path": str(path)})
+        log.debug("damaged boundaries: %s", error)
+    arrays = _solved(sentences, _read(sentences, reader, label, progress))
+    with written_atomically(path) as out:
+        np.savez(out, allow_pickle=False, **arrays)
+    return arrays
 
 
 def _read(sentences: Sequence[KnownSentence], reader: WordReader, label: str, progress: Progress) -> list[Words]:
@@ -182,7 +213,7 @@ def _probabilities(words: Sequence[Place], log_odds: Floats, proposed: Proposed,
     likely = {(words[first][0], words[last][1]): share for (first, last), share in zip(pairs, shares, strict=True)}
     by_words = dict(zip(pairs, shares, strict=True))
     for span in (*proposed.chunked, *proposed.in_lexicon):
-        likely[span.start, span.end] = by_words[_touched(words, span)]
+        likely[span.start, span.end] = by_words[touched(words, (span.start, span.end))]
     return likely
 
 
@@ -198,15 +229,8 @@ def _chosen(text: str, words: Sequence[Place], likely: Mapping[Place, float]) ->
 
 
 def _by_words(words: Sequence[Place], proposed: Proposed) -> tuple[set[Place], set[Place]]:
-    chunked, in_lexicon = ({_touched(words, span) for span in spans} for spans in proposed)
+    chunked, in_lexicon = ({touched(words, (span.start, span.end)) for span in spans} for spans in proposed)
     return chunked, in_lexicon
-
-
-def _touched(words: Sequence[Place], span: Span) -> Place:
-    """The first and the last word that a span touches."""
-    first = bisect_right(words, span.start, key=lambda word: word[1])
-    last = bisect_left(words, span.end, key=lambda word: word[0]) - 1
-    return min(first, len(words) - 1), max(min(first, len(words) - 1), last)
 
 
 def _places(spans: Collection[Span]) -> list[Place]:

@@ -44,7 +44,9 @@ class WordReader:
         self._prompt = prompt
         self._again = again
         self.fingerprint = f"{engine.fingerprint}-{version}"
+        self.states_fingerprint = f"{engine.states_fingerprint}-{version}"
         self.name = engine.name
+        self.dimensions = engine.hidden_size
 
     def read(self, texts: Sequence[str]) -> tuple[list[Words], Usage]:
         """The words of each text."""

@@ -25,6 +25,7 @@ from el4ner.evidence import BOUNDARIES, judge_said
 from el4ner.evidence.calibration import FOLDER
 from el4ner.evidence.encoders import EMBEDDER
 from el4ner.evidence.judges import Floats
+from el4ner.evidence.prepared import SHIPPED
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.evidence.weighing import Weighed, Weighing, covers
 from el4ner.models.prepare import default_cache_dir
@@ -205,7 +206,8 @@ class Combiner:
         weighing = self._weighings.get(pool.name)
         if weighing is None:
             spans = pool_spans(self._contexts[pool.name])
-            weighing = Weighing(pool.name, self._folder, even=method.weights == "even")
+            even = method.weights == "even"
+            weighing = Weighing(pool.name, self._folder, even=even, prepared=SHIPPED.folder)
             self._weighings[pool.name] = weighing
             self._mixes[pool.name] = stream_mix(pool, spans, self._settings.method)
         weighed = weighing.of(said.speakers, expected)

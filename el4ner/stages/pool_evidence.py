@@ -21,6 +21,7 @@ from el4ner.evidence import (
 )
 from el4ner.evidence.calibration import ENOUGH_SENTENCES
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
+from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
 from el4ner.evidence.priors import pool_density, pool_mix
 from el4ner.evidence.sources import Ask, StateKind
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory, chosen_sentences
@@ -31,6 +32,7 @@ from el4ner.participation import goes_by_mean, speaks_in_context
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
 from el4ner.proposing.boundary_proposer import BoundaryProposer, KnownSentence
+from el4ner.proposing.place_encoder import PlaceEncoder
 from el4ner.proposing.word_reader import WordReader
 from el4ner.retrieval import Retriever, SentenceTransformerEmbedder
 from el4ner.stages.context import StageContext
@@ -61,12 +63,13 @@ def make_evidence(
     progress: Progress,
     proposers: Mapping[str, BoundaryProposer],
     fresh: bool = False,
+    prepared: PreparedEvidence = SHIPPED,
 ) -> dict[str, Evidence]:
     """The evidence of every pool, by name: none in paper mode, and none where no encoder shows states and nothing asks
     for calibrated answers in context.
 
-    Reads each pool's spans with every encoder and estimates the weights, where ``folder`` has neither. ``fresh``: the
-    weights are estimated in any case.
+    Reads each pool's spans with every encoder and estimates the weights, where neither ``prepared`` nor ``folder`` has
+    them. ``fresh``: the weights are estimated in any case.
     """
     method = settings.method
     if method.mode is Mode.PAPER:
@@ -83,13 +86,15 @@ def make_evidence(
         kinds = len(pool.types) + 1
         # Workers that start together would all read the same pool: the first one does, the others find its files.
         with exclusive(folder / f"{pool.fingerprint}.lock"):
-            sources = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
+            sources = _sources(
+                settings, engines, context, spans, retrievers[name], embedder, folder, progress, prepared
+            )
             if method.weights == "even":
                 calibration = even_calibration(sources, spans)
             else:
                 label = f"weighing the evidence of pool {name}"
                 calibration = Calibration.open(
-                    folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh
+                    folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh, prepared=prepared
                 )
         mix = stream_mix(pool, spans, method)
         by_pool[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive, mix=mix)
@@ -119,7 +124,9 @@ def make_sources(
         context = StageContext(pool, prompts, method, proposer=proposers.get(name))
         with exclusive(folder / f"{pool.fingerprint}.lock"):
             spans = pool_spans(context)
-            by_pool[name] = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, progress)
+            by_pool[name] = _sources(
+                settings, engines, context, spans, retrievers[name], embedder, folder, progress, SHIPPED
+            )
     return by_pool
 
 
@@ -136,6 +143,7 @@ def _sources(
     embedder: SentenceTransformerEmbedder | None,
     folder: Path,
     progress: Progress,
+    prepared: PreparedEvidence,
 ) -> list[Source]:
     """What extraction found first, then sources by hidden states, then those that answer in context, both in the
     ensemble's order."""
@@ -147,9 +155,14 @@ def _sources(
         sources.append(_boundary_source(context.proposer, spans, len(pool.types) + 1))
     for encoder in _encoders(settings, members, embedder, context) if by_states else ():
         label = f"reading the spans of pool {pool.name} with {encoder.name}"
-        memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress)
+        memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress, prepared=prepared)
         by_boundaries = context.proposer is not None
         sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states, by_boundaries=by_boundaries))
+    if by_states and method.encoder == "members" and pool.text_kind == "log" and settings.proposer in members:
+        in_place = PlaceEncoder(_word_reader(members[settings.proposer], context))
+        label = f"reading the lines of pool {pool.name} with {in_place.name}"
+        memory = SpanMemory.open(spans, in_place, folder, label=label, progress=progress, prepared=prepared)
+        sources.append(StateSource(in_place, memory, spans, len(pool.types) + 1, by_states, kind="in place"))
     for name, engine in engines.items():
         if speaks_in_context(method, shows_states=isinstance(engine, StateEngine)):
             fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint} {spans.fingerprint}"
@@ -172,12 +185,18 @@ def _boundary_source(proposer: BoundaryProposer, spans: PoolSpans, kinds: int) -
 
 
 def make_proposers(
-    settings: Settings, engines: Mapping[str, Engine], pools: Mapping[str, Pool], *, folder: Path, progress: Progress
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    *,
+    folder: Path,
+    progress: Progress,
+    prepared: PreparedEvidence = SHIPPED,
 ) -> dict[str, BoundaryProposer]:
     """Who proposes spans by the states of words, by the pool's name: none where no member shows them, of a pool that
     says too little, and for log lines, whose parts are told by their forms.
 
-    Reads each pool's words, where ``folder`` has not what was solved of them.
+    Reads each pool's words, where neither ``prepared`` nor ``folder`` has what was solved of them.
     """
     engine = engines.get(settings.proposer or "")
     if not isinstance(engine, StateEngine):
@@ -192,10 +211,12 @@ def make_proposers(
         sentences = _known_sentences(context)
         if len(sentences) < ENOUGH_SENTENCES or not any(sentence.entities for sentence in sentences):
             continue
-        reader = WordReader(engine, _prompt(engine, context), _again(context), version=_shown(context))
+        reader = _word_reader(engine, context)
         label = f"reading the words of pool {name} with {engine.name}"
         with exclusive(folder / f"{pool.fingerprint}.lock"):
-            proposers[name] = BoundaryProposer.open(sentences, reader, folder, label=label, progress=progress)
+            proposers[name] = BoundaryProposer.open(
+                sentences, reader, folder, label=label, progress=progress, prepared=prepared
+            )
     return proposers
 
 
@@ -215,6 +236,10 @@ def _known_sentences(context: StageContext) -> list[KnownSentence]:
             places = tuple((span.start, span.end) for span, _ in sentence.spans)
             known[sentence.text] = KnownSentence(sentence.text, places, cheap(sentence))
     return list(known.values())
+
+
+def _word_reader(engine: StateEngine, context: StageContext) -> WordReader:
+    return WordReader(engine, _prompt(engine, context), _again(context), version=_shown(context))
 
 
 def _again(context: StageContext) -> Callable[[str], str]:

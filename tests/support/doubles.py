@@ -109,6 +109,7 @@ class ScriptedStateEngine(ScriptedEngine):
         context_length: int = 8192,
     ) -> None:
         super().__init__(name, prefer=prefer, context_length=context_length)
+        self.states_fingerprint = f"{name}-states"
         self.show = show
         self.shown: list[StateRequest] = []
 

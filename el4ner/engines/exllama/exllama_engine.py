@@ -76,6 +76,7 @@ class ExllamaEngine(TokenEngine, StateEngine, Interruptible):
             identity=(DRIVER, fingerprint, backend.identity),
             context_length=backend.context_length,
             end_tokens=end_tokens,
+            model=fingerprint,
         )
         self._backend = backend
         self._batch_seconds = batch_seconds

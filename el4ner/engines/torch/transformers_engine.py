@@ -39,7 +39,7 @@ from el4ner.engines.torch.prefix_cache import PrefixCache
 from el4ner.engines.torch.prompt_reading import Part, PromptReader, PromptRow
 from el4ner.engines.torch.waiting import import_torch
 from el4ner.errors import EngineError, EngineOutOfMemoryError, ModelError
-from el4ner.models.folder import folder_digest
+from el4ner.models.folder import folder_digest, model_digest
 from el4ner.models.prepare import default_cache_dir
 from el4ner.models.safety import check_folder
 from el4ner.models.self_checks import check_key, has_passed, processor, remember_passed, source_digest
@@ -110,6 +110,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         tokenizer: Any,
         *,
         fingerprint: str,
+        digest: str,
         threads: int | None,
         max_batch_tokens: int | None,
         prefix_cache_bytes: int,
@@ -124,6 +125,7 @@ class TransformersEngine(TokenEngine, StateEngine):
             identity=(DRIVER, fingerprint, packed.dtype),
             context_length=int(model.config.get_text_config().max_position_embeddings),
             end_tokens=frozenset(listed if isinstance(listed, list) else [listed] if listed is not None else []),
+            model=digest,
         )
         self._model = packed
         self._threads = threads
@@ -183,6 +185,7 @@ class TransformersEngine(TokenEngine, StateEngine):
                 model,
                 tokenizer,
                 fingerprint=folder_digest(path, folder),
+                digest=model_digest(path, folder),
                 threads=threads,
                 max_batch_tokens=max_batch_tokens,
                 prefix_cache_bytes=prefix_cache_bytes,

@@ -19,7 +19,7 @@ class TableEncoder:
     """Raw states by surface."""
 
     name = "a"
-    fingerprint = "f"
+    fingerprint = states_fingerprint = "f"
 
     def __init__(self, spans: PoolSpans, states: States) -> None:
         surfaces = [span.text for own in spans.spans for span in own]

@@ -177,7 +177,7 @@ def test_an_encoder_is_its_member_with_its_prompts() -> None:
 
 
 class FakeEmbedder:
-    fingerprint = "fake"
+    fingerprint = states_fingerprint = "fake"
 
     def embed(self, texts: Sequence[str]) -> States:
         return np.asarray([drawn(text)[0] for text in texts], np.float32).reshape(len(texts), 8)
@@ -209,7 +209,7 @@ class Counting:
 
     def __init__(self, fingerprint: str = "f") -> None:
         self.name = "a"
-        self.fingerprint = fingerprint
+        self.fingerprint = self.states_fingerprint = fingerprint
         self.read: list[str] = []
 
     def encode(self, texts: Sequence[str], spans: Sequence[Sequence[Span]]) -> tuple[list[States], Usage]:

@@ -96,7 +96,7 @@ def test_the_three_kinds_are_what_a_document_would_get() -> None:
 
 
 class NoEncoder:
-    name = fingerprint = "none"
+    name = fingerprint = states_fingerprint = "none"
 
     def encode(self, texts: object, spans: object) -> tuple[list[np.ndarray], Usage]:
         raise AssertionError("the pool has been read")
