@@ -29,7 +29,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from workers.config import StreamSettings, load_stream_settings
 from workers.kafka import topic_admin
 from workers.local.services import temporary_services
-from workers.roles import PIPELINE_ROLES
+from workers.roles import STAGED_ROLES
 from workers.topics import Topic, topic_name
 
 HOPS = (
@@ -245,7 +245,7 @@ def main() -> None:
                 results[name] = asyncio.run(measure(settings, f"bare{batch}", options.documents))
         for count in options.processes:
             settings = prefixed(f"load{count}-")
-            commands = [["-m", "workers.cli", "worker", stage] for stage in PIPELINE_ROLES for _ in range(count)]
+            commands = [["-m", "workers.cli", "worker", stage] for stage in STAGED_ROLES for _ in range(count)]
             with processes(commands, settings, folder):
                 results[f"pipeline, {count} a stage"] = asyncio.run(
                     measure(settings, f"load{count}", options.documents)

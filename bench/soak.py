@@ -31,7 +31,7 @@ from workers.config import StreamSettings, load_stream_settings
 from workers.kafka import topic_admin
 from workers.local.ports import choose_port
 from workers.local.services import temporary_services
-from workers.roles import PIPELINE_ROLES
+from workers.roles import STAGED_ROLES
 from workers.topics import Topic, topic_name
 
 EVERY_SECONDS = 5.0
@@ -158,7 +158,7 @@ def main() -> None:
         delay = options.delay_ms / 1000 if options.what == "backlog" else 0.0
         ports: dict[str, int] = {}
         commands = []
-        for stage in PIPELINE_ROLES:
+        for stage in STAGED_ROLES:
             ports[stage] = choose_port(taken=frozenset(ports.values()))
             commands.append([__file__, "worker", str(delay), "worker", stage, "--health-port", str(ports[stage])])
         os.environ["EL4NER_WORKER__REMEMBER_SECONDS"] = "60"

@@ -12,7 +12,7 @@ from el4ner.errors import El4nerError
 from workers.config import load_stream_settings
 from workers.exit_status import EXIT_FAILED, EXIT_USAGE
 from workers.printable import escaped
-from workers.roles import PIPELINE_ROLES, ROLES
+from workers.roles import ROLES, STAGED_ROLES
 from workers.run import WorkerCrashedError, run_workers
 from workers.shutdown.watchdog import Watchdog
 from workers.telemetry.logs import configure_logging
@@ -24,7 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("stages", nargs="+", choices=[*ROLES, "all"], help="what to run")
     parser.add_argument("--config", type=Path, help="the configuration file (TOML)")
     options = parser.parse_args(arguments)
-    stages = PIPELINE_ROLES if "all" in options.stages else tuple(options.stages)
+    stages = STAGED_ROLES if "all" in options.stages else tuple(options.stages)
     leave_out_unused_parts()
     try:
         settings = load_stream_settings(options.config)

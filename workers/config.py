@@ -279,6 +279,8 @@ class WorkerSettings(Section):
     """So many documents that fail one after another stop the worker."""
     max_failure_share: Annotated[float, Field(gt=0, le=1)] = 0.5
     """A greater share of the last 500 documents that fail stops the worker."""
+    publish_stages: bool = False
+    """Of ``el4ner worker pipeline``: the stages' messages go to their topics too, in the document's transaction."""
     members: Annotated[list[str], Field(min_length=1)] | None = None
     """The ensemble's members that this process hosts; none given: all. See docs/streaming.md."""
     deadline_seconds: Seconds = 3600.0

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from el4ner.models.progress import Progress
-from el4ner.participation import STAGES
 from workers.config import StreamSettings
 from workers.ensemble import members
 from workers.redis_cache import RedisRetrievalCache
+from workers.roles import stages_of
 from workers.stages.engine_calls import Owner
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.mixes import observe_mixes
@@ -78,22 +78,21 @@ def owned_pipeline(
 
     ``close_seconds``: how long closing it may take.
     """
-    if not any(stage in STAGES for stage in stages):
+    asked = stages_of(stages)
+    if not asked:
         yield None
         return
     # Not before it is needed: it takes torch along, which the aggregator's process can do without.
     from el4ner.engines.owner import OwnedEngine
     from el4ner.loader import load_members, load_pipeline
 
-    cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in stages else None
+    cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in asked else None
     hosted = members.hosted_members(settings) if members.split_stages(settings, stages) else None
     load = load_pipeline if hosted is None else partial(load_members, members=hosted)
     # OwnedEngine works for a pipeline too: one thread calls it and closes it.
     owner = OwnedEngine[Any](
-        lambda: load(
-            settings, cache=cache, progress=_LoggedStarts(), stages=[stage for stage in STAGES if stage in stages]
-        ),
-        capacity=len(stages) * settings.worker.batches_in_flight,
+        lambda: load(settings, cache=cache, progress=_LoggedStarts(), stages=asked),
+        capacity=len(asked) * settings.worker.batches_in_flight,
         name="pipeline",
     )
     try:

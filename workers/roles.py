@@ -1,18 +1,26 @@
-"""What a process of the stream can run, by name: the stages of the method, and what joins their answers."""
+"""What a process of the stream can run, by name: the stages of the method, what joins their answers, or all in one."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Final
 
-from el4ner.participation import STAGES
+from el4ner.participation import STAGES, StageName
 
-__all__ = ["AGGREGATE", "COMBINE", "PIPELINE_ROLES", "ROLES"]
+__all__ = ["AGGREGATE", "COMBINE", "PIPELINE", "ROLES", "STAGED_ROLES", "stages_of"]
 
 AGGREGATE: Final = "aggregate"
 """Joins the stages' answers to tagged documents."""
 COMBINE: Final = "combine"
 """Makes a stage's answer of what members in different processes said."""
-PIPELINE_ROLES: Final = (*STAGES, AGGREGATE)
+PIPELINE: Final = "pipeline"
+"""All stages and the join in one hop: documents in, tagged documents out."""
+STAGED_ROLES: Final = (*STAGES, AGGREGATE)
 """What ``all`` runs."""
-ROLES: Final = (*PIPELINE_ROLES, COMBINE)
-"""All; the last one is only for ensembles whose members are in different processes."""
+ROLES: Final = (*STAGED_ROLES, COMBINE, PIPELINE)
+"""All. The last ones are for ensembles whose members are in different processes, and for those in one."""
+
+
+def stages_of(roles: Collection[str]) -> tuple[StageName, ...]:
+    """The method's stages that a process with these roles asks the pipeline for."""
+    return STAGES if PIPELINE in roles else tuple(stage for stage in STAGES if stage in roles)

@@ -27,9 +27,10 @@ from workers.join.aggregator import Aggregator
 from workers.kafka import acls, topic_admin
 from workers.kafka.size_limits import SizeLimits, shortage
 from workers.kafka.stage_app import StageApp
+from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.pipeline_owner import owned_pipeline
 from workers.probes import serve_probes
-from workers.roles import AGGREGATE, COMBINE, ROLES
+from workers.roles import AGGREGATE, COMBINE, PIPELINE, ROLES
 from workers.shutdown.end_signals import EndSignals
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.stopping import stop_workers
@@ -51,7 +52,7 @@ _JOINS: Final[Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent]]] =
     COMBINE: combiner.build,
 }
 
-Worker = StageWorker | JoinAgent
+Worker = StageWorker | JoinAgent | PipelineWorker
 
 
 class WorkerCrashedError(El4nerError):
@@ -111,6 +112,8 @@ async def serve_workers(
     unknown = [stage for stage in stages if stage not in ROLES]
     if unknown or not stages or len(set(stages)) != len(stages):
         raise ConfigError(f"stages: expected some of {', '.join(ROLES)}, each once, not {list(stages)}")
+    if PIPELINE in stages and len(stages) > 1:
+        raise ConfigError(f"{PIPELINE} runs all stages and joins their answers: name it alone, not {list(stages)}")
     members.check(settings, stages)
     reports = await asyncio.to_thread(topic_admin.check, settings)
     sizes = SizeLimits.of(settings.kafka, reports)
@@ -226,11 +229,14 @@ def _build(
 ) -> Worker:
     app = StageApp(stage, settings, fatal=fatal, group=members.group_of(stage, settings), limits=sizes)
     worker: Worker
+    world = World(_now_ms, _monotonic_ms, os.urandom)
     if stage in _JOINS:
-        worker = _JOINS[stage](app, World(_now_ms, _monotonic_ms, os.urandom), telemetry)
+        worker = _JOINS[stage](app, world, telemetry)
+    elif owner is None:
+        raise RuntimeError("a stage that needs engines was built without them")
+    elif stage == PIPELINE:
+        worker = PipelineWorker(app, owner, world, telemetry)
     else:
-        if owner is None:
-            raise RuntimeError("a stage that needs engines was built without them")
         part = members.part_of(STAGE_TABLE[stage], settings)
         worker = StageWorker(app, part, owner, clock_ms=_now_ms, random=os.urandom, telemetry=telemetry)
     app.consumer.drain = worker.drain

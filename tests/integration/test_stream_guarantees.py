@@ -22,7 +22,7 @@ from workers.join.aggregator import Aggregator
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Outgoing
 from workers.messages.headers import find
-from workers.roles import PIPELINE_ROLES
+from workers.roles import STAGED_ROLES
 from workers.run import WorkerCrashedError, serve_workers
 from workers.telemetry.web import HealthServer
 from workers.topics import Topic, app_id, changelog_name, transactional_id
@@ -157,7 +157,7 @@ async def test_an_engine_that_fails_on_one_document_and_a_bug(stream: Stream, mo
     monkeypatch.setattr(Pipeline, "classify", poisoned)
     sent = documents(10)
     stream.produce_documents(sent)
-    async with serving(stream, *PIPELINE_ROLES) as task:
+    async with serving(stream, *STAGED_ROLES) as task:
         await asyncio.to_thread(stream.wait_tagged, 10)
         await asyncio.to_thread(stream.produce_documents, [{"id": "bug", "text": "Berlin"}])
         await asyncio.wait([task], timeout=30)
@@ -173,7 +173,7 @@ async def test_an_engine_that_fails_on_one_document_and_a_bug(stream: Stream, mo
     assert int(find(letter.headers, "el4ner-attempts") or 0) >= 1
     # The bug was not acknowledged: without it, the document comes out.
     monkeypatch.setattr(Pipeline, "classify", classify)
-    async with serving(stream, *PIPELINE_ROLES):
+    async with serving(stream, *STAGED_ROLES):
         await asyncio.to_thread(stream.wait_tagged, 11)
     assert {document["id"] for document in stream.tagged()} == {"bug", *(document["id"] for document in sent)}
 
@@ -348,7 +348,7 @@ async def test_too_many_failures_stop_the_worker_before_it_gives_up_on_everythin
     sent = documents(40)
     with monkeypatch.context() as patched:
         patched.setattr(Pipeline, "classify", broken)
-        async with serving(stream, *PIPELINE_ROLES) as task:
+        async with serving(stream, *STAGED_ROLES) as task:
             await asyncio.to_thread(stream.produce_documents, sent)
             await asyncio.wait([task], timeout=90)
         with pytest.raises(WorkerCrashedError, match=r"10 documents in a row failed.*'engine'"):
@@ -356,7 +356,7 @@ async def test_too_many_failures_stop_the_worker_before_it_gives_up_on_everythin
     given_up = {record.key.decode() for record in stream.read(Topic.DEAD_LETTERS)}
     assert len(given_up) < 10
     # The others are still there for a worker that can do it.
-    async with serving(stream, *PIPELINE_ROLES):
+    async with serving(stream, *STAGED_ROLES):
         await asyncio.to_thread(stream.wait_tagged, 40)
     tagged = stream.tagged()
     assert {document["id"] for document in tagged if document["status"] == "failed"} == given_up

@@ -62,7 +62,7 @@ ORDER = {
         ("redis_cache",),
         ("stages",),
         ("join",),
-        ("dead_letters", "ensemble", "inputs"),
+        ("dead_letters", "ensemble", "inputs", "one_hop"),
         ("pipeline_owner", "probes"),
         ("produce", "run", "tail"),
         ("cli",),

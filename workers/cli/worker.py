@@ -16,12 +16,13 @@ import typer
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
 from workers.exit_status import exit_status
-from workers.roles import COMBINE, PIPELINE_ROLES
+from workers.roles import COMBINE, PIPELINE, STAGED_ROLES
 
 __all__ = ["EXAMPLES", "worker"]
 
 EXAMPLES = examples(
     "el4ner worker all",
+    "el4ner worker pipeline",
     "el4ner worker classify validate --health-port 8081",
     "KAFKA_BOOTSTRAP_SERVERS=broker:9092 REDIS_URL=redis://cache:6379/0 el4ner worker extract",
 )
@@ -35,13 +36,15 @@ class RoleChoice(StrEnum):
     VALIDATE = "validate"
     AGGREGATE = "aggregate"
     COMBINE = "combine"
+    PIPELINE = "pipeline"
     ALL = "all"
 
 
 def worker(
     ctx: typer.Context,
     stages: Annotated[
-        list[RoleChoice], typer.Argument(metavar="STAGE...|all", help=f"{', '.join(PIPELINE_ROLES)}; {COMBINE}.")
+        list[RoleChoice],
+        typer.Argument(metavar="STAGE...|all|pipeline", help=f"{', '.join(STAGED_ROLES)}; {COMBINE}; {PIPELINE}."),
     ],
     *,
     ensemble: EnsembleOption = None,
@@ -58,6 +61,9 @@ def worker(
 
     Stages in one process share one set of loaded models. The aggregator alone loads none. Start as many processes of
     a stage as there are partitions. Logs go to standard error: for people on a terminal, elsewhere as JSON lines.
+
+    pipeline is all of them in one hop: documents in, tagged documents out, in one transaction with the offset, and
+    no topic in between.
 
     Where worker.members gives processes different members of the ensemble, combine makes one answer of theirs; it is
     not among all.
@@ -77,7 +83,7 @@ def worker(
     from workers.telemetry.logs import configure_logging
 
     configure_logging(settings.worker)
-    chosen = PIPELINE_ROLES if RoleChoice.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))
+    chosen = STAGED_ROLES if RoleChoice.ALL in stages else tuple(dict.fromkeys(stage.value for stage in stages))
     try:
         run_workers(
             settings,

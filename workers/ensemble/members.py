@@ -24,7 +24,7 @@ from el4ner.participation import (
 from el4ner.serialize import answers_to_json
 from el4ner.types import Mode
 from workers.config import StreamSettings
-from workers.roles import COMBINE
+from workers.roles import COMBINE, PIPELINE
 from workers.stages.stage import Stage
 from workers.topics import Topic
 
@@ -61,6 +61,11 @@ def check(settings: StreamSettings, stages: Collection[str]) -> None:
             f"{nearest_hint(unknown[0], members)}"
         )
     hosted, split = hosted_members(settings), split_stages(settings, stages)
+    if hosted is not None and PIPELINE in stages:
+        raise ConfigError(
+            f"worker.members: {PIPELINE} asks all members about all stages, and {', '.join(hosted)} are not all: leave "
+            "worker.members out, or run the stages apart (el4ner worker all)"
+        )
     asks_verifier = "validate" in stages and method.validation_kind != "off"
     if hosted is not None and asks_verifier and settings.verifier not in hosted:
         raise ConfigError(
@@ -110,7 +115,10 @@ def part_of(stage: Stage[Any, Any], settings: StreamSettings) -> Stage[Any, Any]
 
 
 def group_of(stage: str, settings: StreamSettings) -> str:
-    """The name of the stage's consumer group. Every set of members has its own, so that it sees every document."""
+    """The name of the stage's consumer group. Every set of members has its own, so that it sees every document. Whoever
+    reads ``documents`` for the whole ensemble has the same one: each topology goes on where the other has stopped."""
+    if stage == PIPELINE:
+        return STAGES[0]
     hosted = hosted_members(settings)
     if hosted is None or stage not in split_stages(settings, [stage]):
         return stage

@@ -50,7 +50,7 @@ class OutcomeWriter:
         recorder: JoinTelemetry,
         journal: CrashJournal,
         *,
-        committed: Callable[[Sequence[Outcome]], None],
+        committed: Callable[[Sequence[Outcome]], None] = lambda _: None,
         finished: Callable[[Sequence[TakenMessage]], None] = lambda _: None,
     ) -> None:
         self.app = app

@@ -33,6 +33,7 @@ class Role(StrEnum):
     VALIDATE = "validate"
     COMBINE = "combine"
     AGGREGATE = "aggregate"
+    PIPELINE = "pipeline"
     READER = "reader"
     DLQ_OPERATOR = "dlq-operator"
 
@@ -74,6 +75,7 @@ _READS: Final[Mapping[Role, Sequence[Topic]]] = {
     Role.VALIDATE: (Topic.TYPED_ENTITIES,),
     Role.COMBINE: (Topic.MEMBER_ANSWERS,),
     Role.AGGREGATE: (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS),
+    Role.PIPELINE: (Topic.DOCUMENTS,),
     Role.READER: (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS),
     Role.DLQ_OPERATOR: (Topic.DEAD_LETTERS,),
 }
@@ -85,6 +87,15 @@ _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
     Role.VALIDATE: (Topic.VALIDATION_VERDICTS, Topic.DEAD_LETTERS),
     Role.COMBINE: (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.DEAD_LETTERS),
     Role.AGGREGATE: (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS),
+    # The stages' topics for worker.publish_stages.
+    Role.PIPELINE: (
+        Topic.SPAN_CANDIDATES,
+        Topic.TYPED_ENTITIES,
+        Topic.VALIDATION_VERDICTS,
+        Topic.TAGGED_DOCUMENTS,
+        Topic.ENTITY_MENTIONS,
+        Topic.DEAD_LETTERS,
+    ),
     # A letter goes back to where it came from: to whatever a stage reads.
     Role.DLQ_OPERATOR: (
         Topic.DOCUMENTS,
@@ -95,7 +106,9 @@ _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
     ),
 }
 
-_STAGES: Final = (Role.EXTRACT, Role.CLASSIFY, Role.VALIDATE, Role.COMBINE, Role.AGGREGATE)
+_STAGES: Final = (Role.EXTRACT, Role.CLASSIFY, Role.VALIDATE, Role.COMBINE, Role.AGGREGATE, Role.PIPELINE)
+_OWNERS: Final = (Role.AGGREGATE, Role.PIPELINE)
+"""Who writes outcomes: under the transactional ids of the partitions, with the join's changelog."""
 
 _ORDER: Final = ("Create", "Read", "Write", "Describe", "DescribeConfigs")
 
@@ -199,7 +212,7 @@ def _on_topics(settings: KafkaSettings, role: Role) -> dict[str, tuple[str, ...]
     everything = [planned.name for planned in plan(settings)]
     may("Read", (topic_name(settings, topic) for topic in _READS.get(role, ())))
     may("Write", (topic_name(settings, topic) for topic in _WRITES.get(role, ())))
-    if role is Role.AGGREGATE:
+    if role in _OWNERS:
         may("Read", [changelog_name(settings)])
         may("Write", [changelog_name(settings)])
     if role is Role.ADMIN:
@@ -216,14 +229,16 @@ def _on_topics(settings: KafkaSettings, role: Role) -> dict[str, tuple[str, ...]
 def _on_others(settings: KafkaSettings, role: Role, principal: str, reader_group: str | None) -> list[Acl]:
     acls = []
     if role in _STAGES:
-        acls.append(Acl(role, principal, Resource.GROUP, app_id(settings, role.value), ("Read",)))
+        # Both topologies read documents in one group.
+        group = Role.EXTRACT if role is Role.PIPELINE else role
+        acls.append(Acl(role, principal, Resource.GROUP, app_id(settings, group.value), ("Read",)))
     if role in (Role.EXTRACT, Role.CLASSIFY):
         # <app id>-<members>, where members run apart.
         name = f"{app_id(settings, role.value)}-"
         acls.append(Acl(role, principal, Resource.GROUP, name, ("Read",), prefixed=True))
-    if role is Role.AGGREGATE:
+    if role in _OWNERS:
         # One for each partition: <app id>-<number>.
-        name = f"{app_id(settings, role.value)}-"
+        name = f"{app_id(settings, Role.AGGREGATE.value)}-"
         acls.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
     if role is Role.READER and reader_group is not None:
         acls.append(Acl(role, principal, Resource.GROUP, reader_group, ("Read",)))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from el4ner.errors import DocumentError
+from workers.messages.envelope import Record, coordinates
 from workers.messages.headers import RandomBytes, Trace, next_trace, parse_traceparent
 from workers.stages.isolation import Result
 from workers.stages.stage import StageAnswer
 from workers.telemetry.recorder import Telemetry, WorkerRecorder
 from workers.topics import Topic
 
-__all__ = ["StageTelemetry"]
+__all__ = ["StageTelemetry", "log_failure"]
+
+log = logging.getLogger(__name__)
 
 
 class StageTelemetry(WorkerRecorder):
@@ -50,33 +54,65 @@ class StageTelemetry(WorkerRecorder):
         """Answers are delivered; work on them began at ``began_ms``."""
         now = self._clock_ms()
         for answer in answers:
-            record = answer.record
-            failed, deleted = answer.error is not None, record.value is None
-            self.metrics.answered(self._stage, "failed" if failed else "deleted" if deleted else "ok")
             # Where all members failed, each has sent its own dead letter: the stage's failure has none.
             if answer.error is not None and answer.messages[0].topic is Topic.DEAD_LETTERS:
                 self.letter(answer.error.code)
             trace = self._trace_of(answer) if self._traces else None
-            if record.timestamp_ms >= 0:
-                seconds = max(0.0, (now - record.timestamp_ms) / 1000)
-                self.metrics.stage_latency(self._stage, seconds, trace_id=None if trace is None else trace.trace_id)
-            if trace is not None:
-                self._span(
-                    f"process {record.topic.value}",
-                    trace,
-                    parse_traceparent(record.headers),
-                    began_ms=began_ms,
-                    ended_ms=now,
-                    source=record.source,
-                    partition=record.partition,
-                    offset=record.offset,
-                    document=answer.document,
-                    deleted=deleted,
-                    error=None if answer.error is None else answer.error.code,
-                )
+            self.told(
+                answer.record,
+                document=answer.document,
+                error=answer.error,
+                trace=trace,
+                began_ms=began_ms,
+                now_ms=now,
+            )
+
+    def told(
+        self,
+        record: Record,
+        *,
+        document: str | None,
+        error: DocumentError | None,
+        trace: Trace | None,
+        began_ms: int,
+        now_ms: int,
+    ) -> None:
+        """The answer to a message is delivered."""
+        failed, deleted = error is not None, record.value is None
+        self.metrics.answered(self._stage, "failed" if failed else "deleted" if deleted else "ok")
+        trace = trace if self._traces else None
+        if record.timestamp_ms >= 0:
+            seconds = max(0.0, (now_ms - record.timestamp_ms) / 1000)
+            self.metrics.stage_latency(self._stage, seconds, trace_id=None if trace is None else trace.trace_id)
+        if trace is not None:
+            self._span(
+                f"process {record.topic.value}",
+                trace,
+                parse_traceparent(record.headers),
+                began_ms=began_ms,
+                ended_ms=now_ms,
+                source=record.source,
+                partition=record.partition,
+                offset=record.offset,
+                document=document,
+                deleted=deleted,
+                error=None if error is None else error.code,
+            )
 
     def _trace_of(self, answer: StageAnswer) -> Trace | None:
         if answer.document is None:
             # Its one message is the dead letter, which has the trace ids of the message that came in.
             return next_trace(answer.record.headers, self._random)
         return parse_traceparent(answer.messages[-1].headers)
+
+
+def log_failure(stage: str, record: Record, document: str | None, trace: Trace | None, error: DocumentError) -> None:
+    """A line about a document that was given up."""
+    extra = {
+        "stage": stage,
+        "code": error.code,
+        "document_id": document,
+        "trace_id": None if trace is None else trace.trace_id,
+        "source": coordinates(record),
+    }
+    log.warning("%s gave up on a document: %s", stage, error, extra=extra)

@@ -25,11 +25,10 @@ from typing import Any
 
 from typing_extensions import override
 
-from el4ner.errors import DocumentError
 from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
-from workers.messages.envelope import Record, coordinates
+from workers.messages.envelope import Record
 from workers.messages.headers import RandomBytes, parse_traceparent
 from workers.stages.answer_delivery import AnswerDelivery
 from workers.stages.batch_worker import BatchWorker
@@ -37,7 +36,7 @@ from workers.stages.crash_journal import CrashJournal
 from workers.stages.engine_calls import EngineCalls, Owner
 from workers.stages.isolation import Result
 from workers.stages.stage import Deleted, Failure, Stage, StageAnswer, Work
-from workers.stages.stage_telemetry import StageTelemetry
+from workers.stages.stage_telemetry import StageTelemetry, log_failure
 from workers.telemetry.recorder import Telemetry
 
 __all__ = ["StageWorker"]
@@ -119,7 +118,8 @@ class StageWorker(BatchWorker):
         for answer in answers:
             if answer.error is not None:
                 self.failures += 1
-                _log_failure(self.stage.name, answer, answer.error)
+                trace = parse_traceparent(answer.messages[-1].headers)
+                log_failure(self.stage.name, answer.record, answer.document, trace, answer.error)
         log.debug("%s answered", self.stage.name, extra={"stage": self.stage.name, "documents": len(answers)})
 
     async def _answer(self, items: Sequence[_Worked | Failure | Deleted]) -> list[StageAnswer]:
@@ -141,15 +141,3 @@ class StageWorker(BatchWorker):
     def _smaller(self, answer: StageAnswer, refused: RefusedError) -> Iterator[StageAnswer]:
         error = answer.error or refused.of_the_document
         return self.stage.smaller(answer.record, error, now_ms=self._clock_ms(), random=self._random)
-
-
-def _log_failure(stage: str, answer: StageAnswer, error: DocumentError) -> None:
-    trace = parse_traceparent(answer.messages[-1].headers)
-    extra = {
-        "stage": stage,
-        "code": error.code,
-        "document_id": answer.document,
-        "trace_id": None if trace is None else trace.trace_id,
-        "source": coordinates(answer.record),
-    }
-    log.warning("%s gave up on a document: %s", stage, error, extra=extra)

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from el4ner.participation import STAGES
-from workers.roles import AGGREGATE
+from workers.roles import AGGREGATE, PIPELINE, stages_of
 from workers.telemetry.metric_catalogue import CATALOGUE, MetricSpec
 
 __all__ = ["MAX_LABEL_CHARS", "OTHER", "Metrics", "Observed", "Outcome", "Status", "TransactionOutcome"]
@@ -189,11 +189,12 @@ class Metrics:
     def _begin_at_zero(self, stages: Sequence[str]) -> None:
         for stage in stages:
             self._count("el4ner_rebalances_total", 0, (stage,))
-            if stage in STAGES:
+            if stage in STAGES or stage == PIPELINE:
                 for outcome in ("ok", "failed", "deleted"):
                     self._count("el4ner_documents_total", 0, (stage, outcome))
-                self.tokens(stage, prompt=0, cached=0, new=0)
-        if AGGREGATE in stages:
+        for stage in stages_of(stages):
+            self.tokens(stage, prompt=0, cached=0, new=0)
+        if AGGREGATE in stages or PIPELINE in stages:
             for status in ("complete", "partial", "failed", "deleted"):
                 self._count("el4ner_tagged_documents_total", 0, (status,))
             for ended in ("committed", "aborted", "fenced"):

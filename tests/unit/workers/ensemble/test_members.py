@@ -76,6 +76,13 @@ def test_a_process_with_all_members_runs_as_ever(members: list[str] | None) -> N
     assert group_of("classify", settings) == "classify"
 
 
+def test_all_stages_in_one_hop_need_all_members_and_go_on_where_extract_stopped() -> None:
+    check(stream(), ["pipeline"])
+    assert group_of("pipeline", stream()) == group_of("extract", stream())
+    with pytest.raises(ConfigError, match=r"worker\.members: pipeline asks all members"):
+        check(stream(["instant-b"]), ["pipeline"])
+
+
 def test_a_process_with_some_says_its_part_in_a_group_of_its_own() -> None:
     settings = stream(["instant-b"], method={"proposals": ["chunks", "models"]})
     check(settings, ALL)

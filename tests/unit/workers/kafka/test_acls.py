@@ -18,6 +18,8 @@ from workers.kafka.acls import Acl, Resource, Role, bindings, kafka_acls_command
 from workers.topics import Topic, changelog_name, plan
 
 STAGES = (Role.EXTRACT, Role.CLASSIFY, Role.VALIDATE, Role.COMBINE, Role.AGGREGATE)
+OWNERS = {Role.AGGREGATE, Role.PIPELINE}
+"""Who writes outcomes: of a partition one of them at a time."""
 SETTINGS = KafkaSettings(topic_prefix="news.")
 
 
@@ -30,17 +32,17 @@ def test_what_the_pipeline_is_made_of_has_exactly_one_kind_of_writer() -> None:
     writers = {
         name: {role for role in Role if name in may(role, "Write")} for name in (one.name for one in plan(SETTINGS))
     }
-    operator = {Role.DLQ_OPERATOR}
-    assert writers.pop("news.dead-letters") == set(STAGES)
+    operator, one_hop = {Role.DLQ_OPERATOR}, {Role.PIPELINE}
+    assert writers.pop("news.dead-letters") == set(STAGES) | one_hop
     assert writers.pop("news.member-answers") == {Role.EXTRACT, Role.CLASSIFY} | operator
     assert writers == {
         "news.documents": {Role.PRODUCER} | operator,
-        "news.span-candidates": {Role.EXTRACT, Role.COMBINE} | operator,
-        "news.typed-entities": {Role.CLASSIFY, Role.COMBINE} | operator,
-        "news.validation-verdicts": {Role.VALIDATE} | operator,
-        "news.tagged-documents": {Role.AGGREGATE},
-        "news.entity-mentions": {Role.AGGREGATE},
-        changelog_name(SETTINGS): {Role.AGGREGATE},
+        "news.span-candidates": {Role.EXTRACT, Role.COMBINE} | one_hop | operator,
+        "news.typed-entities": {Role.CLASSIFY, Role.COMBINE} | one_hop | operator,
+        "news.validation-verdicts": {Role.VALIDATE} | one_hop | operator,
+        "news.tagged-documents": OWNERS,
+        "news.entity-mentions": OWNERS,
+        changelog_name(SETTINGS): OWNERS,
     }
 
 
@@ -57,9 +59,13 @@ def test_stages_have_their_own_group_and_the_aggregator_its_transactions() -> No
         # Where members run apart, each set of them is a group of its own.
         apart = {f"news.el4ner-{stage.value}-"} if stage in {Role.EXTRACT, Role.CLASSIFY} else set()
         assert may(stage, "Read", Resource.GROUP) == {f"news.el4ner-{stage.value}"} | apart
-    assert may(Role.AGGREGATE, "Write", Resource.TRANSACTIONAL_ID) == {"news.el4ner-aggregate-"}
-    (transactions,) = (acl for acl in bindings(SETTINGS) if acl.resource is Resource.TRANSACTIONAL_ID)
-    assert transactions.prefixed
+    # Of the topologies one reads documents, and one writes the outcomes of a partition: the ids fence the other off.
+    assert may(Role.PIPELINE, "Read", Resource.GROUP) == {"news.el4ner-extract"}
+    for owner in OWNERS:
+        assert may(owner, "Write", Resource.TRANSACTIONAL_ID) == {"news.el4ner-aggregate-"}
+    transactions = [acl for acl in bindings(SETTINGS) if acl.resource is Resource.TRANSACTIONAL_ID]
+    assert all(acl.prefixed for acl in transactions)
+    assert {acl.role for acl in transactions} == OWNERS
 
 
 def test_nobody_may_delete_alter_or_do_everything() -> None:

@@ -11,9 +11,9 @@ from tests.support.paths import ROOT
 from workers.cli.worker import RoleChoice
 from workers.config import KafkaSettings
 from workers.kafka.acls import Resource, Role, bindings
-from workers.roles import AGGREGATE, COMBINE, PIPELINE_ROLES, ROLES
+from workers.roles import AGGREGATE, COMBINE, PIPELINE, ROLES, STAGED_ROLES, stages_of
 from workers.stages.table import STAGE_TABLE
-from workers.topics import JOINED, Topic
+from workers.topics import JOINED, Topic, changelog_name
 
 
 def test_the_table_has_the_methods_stages_in_their_order() -> None:
@@ -44,6 +44,11 @@ def test_a_roles_rights_are_those_that_the_table_says(role: str) -> None:
     if role == AGGREGATE:
         assert outputs <= may["Read"]
         assert not outputs & may["Write"]
+    elif role == PIPELINE:
+        assert may["Read"] == {STAGE_TABLE["extract"].input, changelog_name(settings)}
+        # The stages' topics are for worker.publish_stages.
+        ends = {Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS}
+        assert may["Write"] == outputs | ends | {changelog_name(settings)}
     elif role == COMBINE:
         assert may["Read"] == {Topic.MEMBER_ANSWERS}
         assert may["Write"] == {STAGE_TABLE[name].output for name in SPLITTABLE} | {Topic.DEAD_LETTERS}
@@ -54,8 +59,10 @@ def test_a_roles_rights_are_those_that_the_table_says(role: str) -> None:
 
 
 def test_all_is_the_methods_stages_and_what_joins_them() -> None:
-    assert (*STAGES, AGGREGATE) == PIPELINE_ROLES
-    assert set(ROLES) - set(PIPELINE_ROLES) == {COMBINE}
+    assert (*STAGES, AGGREGATE) == STAGED_ROLES
+    assert set(ROLES) - set(STAGED_ROLES) == {COMBINE, PIPELINE}
+    assert stages_of(STAGED_ROLES) == stages_of([PIPELINE]) == STAGES
+    assert stages_of(["validate", "extract", AGGREGATE]) == ("extract", "validate")
 
 
 @pytest.mark.parametrize("tree", ["el4ner", "workers", "tools", "bench"])

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
-from workers.roles import PIPELINE_ROLES
+from workers.roles import STAGED_ROLES
 from workers.telemetry.metric_catalogue import CATALOGUE, as_table
 
 DOCKER = ROOT / "docker"
@@ -176,7 +176,7 @@ def test_prometheus_scrapes_every_worker_of_the_compose_file_where_it_listens() 
     assert [(DOCKER / "prometheus" / name).is_file() for name in config["rule_files"]] == [True]
     (job,) = config["scrape_configs"]
     (names,) = job["dns_sd_configs"]
-    assert names["names"] == list(PIPELINE_ROLES)
+    assert names["names"] == list(STAGED_ROLES)
     assert set(names["names"]) <= set(load("compose.yaml")["services"])
     assert f"EL4NER_WORKER__WEB_PORT={names['port']}" in (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     # The alert rules ask for this name.

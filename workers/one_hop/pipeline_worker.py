@@ -1,0 +1,228 @@
+"""documents → tagged-documents and entity-mentions in one process: all stages and the join, without topics in between.
+
+    records ──batch──▶ stages (on the engine's thread) ──▶ join of the partition ──write loop──▶ one transaction
+
+A partition has one owner, as in the aggregator (:mod:`workers.join.partition_owner`): fenced, and knowing every outcome
+that was ever committed, whichever topology wrote it. What a document leads to is one transaction: its outcome, mentions
+and dead letters, what is remembered of it, and how far the consumer group has come. So a message that comes again, to
+this process or to the next owner, was not answered.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import override
+
+from el4ner.errors import DocumentError
+from workers.join.agent import TICK_SECONDS, World
+from workers.join.join_telemetry import JoinTelemetry
+from workers.join.outcome_writer import OutcomeWriter
+from workers.join.owned_partition import OwnedPartition, TakenMessage
+from workers.join.partition_owner import PartitionOwner
+from workers.join.stage_messages import join_rules
+from workers.join.write_loop import WriteLoop
+from workers.kafka.offsets import Ticket
+from workers.kafka.stage_app import StageApp
+from workers.messages.envelope import Record
+from workers.one_hop.journeys import DocumentAnswer, Journey, Teller
+from workers.roles import PIPELINE
+from workers.stages.batch_worker import BatchWorker
+from workers.stages.crash_journal import CrashJournal
+from workers.stages.engine_calls import EngineCalls, Owner
+from workers.stages.failure_limit import FailureLimit
+from workers.stages.stage import Work
+from workers.stages.stage_telemetry import StageTelemetry, log_failure
+from workers.stages.table import EXTRACT, STAGE_TABLE
+from workers.telemetry.recorder import Telemetry
+from workers.topics import Topic
+
+__all__ = ["PipelineWorker"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _TakenDocument(TakenMessage):
+    """A message of ``documents`` with its answer. ``began_ms``: when the work on it began."""
+
+    answer: DocumentAnswer | None = None
+    began_ms: int = 0
+
+
+class PipelineWorker(BatchWorker):
+    """The agent of all stages."""
+
+    def __init__(self, app: StageApp, owner: Owner, world: World, telemetry: Telemetry) -> None:
+        super().__init__(app, Topic.DOCUMENTS, owner)
+        settings, worker = app.settings, app.settings.worker
+        self._world = world
+
+        def recorder(stage: str) -> StageTelemetry:
+            return StageTelemetry(telemetry, stage, clock_ms=world.clock_ms, random=world.random, group=app.group)
+
+        self._recorder = recorder(PIPELINE)
+        # A journal for each stage: a document that kills one of them has the answers of those before.
+        self._calls = [
+            EngineCalls(
+                stage,
+                CrashJournal(worker.data_dir, f"{PIPELINE}.{stage.name}"),
+                worker,
+                app.backoff,
+                self._stopping,
+                recorder(stage.name),
+            )
+            for stage in STAGE_TABLE.values()
+        ]
+        self._journal = CrashJournal(worker.data_dir, PIPELINE)
+        self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
+        self._teller = Teller(
+            settings.method, app.names, world.random, publishes=worker.publish_stages, refusal=app.refusal
+        )
+        joins = JoinTelemetry(telemetry, clock_ms=world.clock_ms, stage=PIPELINE, group=app.group)
+        self._outcomes = OutcomeWriter(app, world, joins, self._journal, finished=self._finished)
+        self._partitions = PartitionOwner(
+            app, world, join_rules(settings), self._outcomes, joins, write=self._write, consumes=Topic.DOCUMENTS
+        )
+        self._partitions.observe(telemetry.metrics)
+        app.consumer.commits = False
+        app.task(self._tick)
+
+    @property
+    @override
+    def batch_seconds(self) -> float | None:
+        return max((seconds for calls in self._calls if (seconds := calls.seconds) is not None), default=None)
+
+    # --- from messages to outcomes ---
+
+    @override
+    async def _work(self, taken: Sequence[tuple[Record, Ticket]]) -> None:
+        began = self._world.clock_ms()
+        limit = self._settings.method.max_document_chars
+        read = [EXTRACT.read(record, max_document_chars=limit) for record, _ in taken]
+        works = [item for item in read if isinstance(item, Work)]
+        journeys = iter(await self._asked(self._journeys, works) if works else ())
+        items = [next(journeys) if isinstance(item, Work) else item for item in read]
+        for group in self._calls[0].journal.groups([record for record, _ in taken]):
+            self._take_in([(items[index], *taken[index]) for index in group], began)
+        for partition in {record.partition for record, _ in taken}:
+            if (owned := self._partitions.get(partition)) is not None:
+                await owned.writes.room()
+
+    def _journeys(self, pipeline: Any, works: Sequence[Work[Any]]) -> list[Journey]:
+        """Ask all stages about a batch, one after another. On the engine's thread."""
+        results: list[list[Any]] = [[] for _ in works]
+        going = list(enumerate(works))
+        for calls in self._calls:
+            answered = calls.results(pipeline, [work for _, work in going])
+            still_going = []
+            for (index, work), result in zip(going, answered, strict=True):
+                results[index].append(result)
+                if not isinstance(result.value, DocumentError):
+                    still_going.append((index, Work(work.record, work.document, result.value, work.carried)))
+            going = still_going
+        return [Journey(work, own) for work, own in zip(works, results, strict=True)]
+
+    def _take_in(self, items: Sequence[tuple[Any, Record, Ticket]], began_ms: int) -> None:
+        """Tell the joins. What is raised here is a bug, and is blamed on these documents."""
+        now_ms, journal = self._world.clock_ms(), self._calls[0].journal
+        records = [record for _, record, _ in items]
+        with journal.answering(records):
+            answers = [self._teller.tell(item, now_ms=now_ms) for item, _, _ in items]
+        self._limit.check([None if answer.error is None else answer.error.code for answer in answers])
+        touched = set()
+        with journal.answering(records):
+            for answer, (_, record, ticket) in zip(answers, items, strict=True):
+                owned = self._partitions.get(record.partition)
+                # None: it was taken away, and the message comes again elsewhere.
+                if owned is not None:
+                    self._join(owned, _TakenDocument(ticket, answer.letters, answer.published, answer, began_ms))
+                    touched.add(owned)
+        for owned in touched:
+            owned.writes.wake()
+
+    def _join(self, owned: OwnedPartition, taken: _TakenDocument) -> None:
+        now = self._world.monotonic_ms()
+        inputs = () if taken.answer is None else taken.answer.inputs
+        free = [owned.join.apply(received, taken, now=now) for received in inputs]
+        if None in free:
+            return
+        if taken.letters or taken.published:
+            owned.loose.append(taken)
+        else:
+            # It leads to nothing: the join knows the document already.
+            self.app.positions.finish(taken.ticket)
+            self._finished([taken])
+
+    def _finished(self, messages: Sequence[TakenMessage]) -> None:
+        now = self._world.clock_ms()
+        for taken in messages:
+            if not isinstance(taken, _TakenDocument) or (answer := taken.answer) is None:
+                continue
+            self.documents += 1
+            self.failures += answer.error is not None
+            for calls in self._calls:
+                calls.journal.settled(answer.record, given_up=answer.error is not None)
+            self._recorder.told(
+                answer.record,
+                document=answer.document,
+                error=answer.error,
+                trace=answer.trace,
+                began_ms=taken.began_ms,
+                now_ms=now,
+            )
+            if answer.error is not None:
+                log_failure(PIPELINE, answer.record, answer.document, answer.trace, answer.error)
+
+    async def _write(self, writes: WriteLoop) -> None:
+        try:
+            await writes.run()
+        except Exception as error:
+            self._crashed = True
+            self.app.fail(error)
+            raise
+
+    async def _tick(self) -> None:
+        while not self.app.should_stop:
+            await asyncio.sleep(TICK_SECONDS)
+            for owned in self._partitions.all:
+                owned.join.tick(now=self._world.monotonic_ms())
+                owned.look_at_offset()
+                owned.writes.wake()
+
+    # --- partitions come and go ---
+
+    @override
+    async def take_over(self) -> None:
+        self._recorder.assigned()
+        for journal in self._journals:
+            await asyncio.to_thread(journal.take_over)
+        await self._partitions.take_over()
+
+    @override
+    async def drain(self) -> None:
+        # What is left is harmless: the next owner fences what is still on its way, and does it again.
+        until = asyncio.get_running_loop().time() + self._settings.worker.shutdown_seconds
+        await super().drain()
+        for owned in self._partitions.all:
+            drained = await owned.writes.drain(until)
+            owned.look_at_offset()
+            if not (drained and await owned.writes.drain(until)):
+                log.warning("what is settled is left to the next owner", extra={"stage": PIPELINE})
+                break
+        await self._partitions.let_go()
+
+    @override
+    async def _let_go(self) -> None:
+        await self._partitions.let_go()
+        if not self._crashed and not self._tasks:
+            for journal in self._journals:
+                journal.close()
+
+    @property
+    def _journals(self) -> list[CrashJournal]:
+        return [self._journal, *(calls.journal for calls in self._calls)]
