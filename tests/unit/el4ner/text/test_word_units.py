@@ -7,7 +7,7 @@ import regex
 from hypothesis import given
 from hypothesis import strategies as st
 
-from el4ner.text.word_units import word_units
+from el4ner.text.word_units import touched, word_units
 
 SCRIPTS = "aB9_ éñ\u0301नरे्द्रשָׁعربيةไทย上海東京ひらカナ한글\u200c\u200d👨👩🇩🇪-/.'\u00a0\u3000\n\t"
 
@@ -69,3 +69,19 @@ def test_a_mark_belongs_to_what_stands_before_it(text: str) -> None:
     for start, _ in word_units(text):
         if start and not text[start - 1].isspace():
             assert not regex.match(r"\p{Mn}", text[start])
+
+
+@given(st.text(alphabet=st.sampled_from(SCRIPTS), min_size=1, max_size=30), st.data())
+def test_a_place_touches_the_words_that_it_shares_a_character_with(text: str, data: st.DataObject) -> None:
+    words = word_units(text)
+    if not words:
+        return
+    start = data.draw(st.integers(0, len(text) - 1))
+    end = data.draw(st.integers(start + 1, len(text)))
+    first, last = touched(words, (start, end))
+    shared = [number for number, word in enumerate(words) if word[0] < end and start < word[1]]
+    assert 0 <= first <= last < len(words)
+    if shared:
+        assert (first, last) == (shared[0], shared[-1])
+    else:
+        assert first == last
