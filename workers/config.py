@@ -174,7 +174,8 @@ _URL_CREDENTIALS: Final = {"username": "username", "password": "password", "ssl_
 
 
 class RedisSettings(TlsSection):
-    """``[redis]``: the cache of demonstration retrieval. Without it everything works, slower.
+    """``[redis]``: what workers keep for each other: answers by content, and, in modes whose prompts show
+    demonstrations, which ones a sentence got. Without it everything works, slower.
 
     A user and a password that ``url`` holds are moved to ``username`` and ``password``: the address may be shown.
     """
@@ -188,6 +189,12 @@ class RedisSettings(TlsSection):
     password_file: File | None = None
     """A file that holds the password; one line end after it does not count."""
     ttl_seconds: PositiveInt = 86_400
+    """How long it is kept which demonstrations a sentence got."""
+    share_answers: bool = True
+    """A sentence or line template that any worker was asked about is answered by all, also after a restart
+    (``method.repeats``)."""
+    answer_ttl_seconds: PositiveInt = 604_800
+    """How long an answer is kept after it was last written."""
     max_connections: PositiveInt = 8
     timeout_seconds: Seconds = 0.25
     """For a connection and for each answer: a cache that is slower than this is no help."""

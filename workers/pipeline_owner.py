@@ -17,8 +17,8 @@ from typing_extensions import override
 from el4ner.models.progress import Progress
 from workers.config import StreamSettings
 from workers.ensemble import members
-from workers.redis_cache import RedisRetrievalCache
 from workers.roles import stages_of
+from workers.shared_cache.process_caches import ProcessCaches, process_caches
 from workers.stages.engine_calls import Owner
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.mixes import observe_mixes
@@ -34,10 +34,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class OwnedPipeline:
-    """The owner of the pipeline, and the cache that the pipeline asks."""
+    """The owner of the pipeline, and what the pipeline shares with those of other processes."""
 
     owner: Owner
-    cache: RedisRetrievalCache | None
+    caches: ProcessCaches
     _mixes: dict[str, StreamMix] = field(default_factory=dict)
 
     async def load(self, stop: asyncio.Event) -> bool:
@@ -61,13 +61,10 @@ class OwnedPipeline:
         return True
 
     def observe(self, metrics: Metrics) -> None:
-        """Have the engine's queue, the streams' mixes and the cache's counters read when somebody scrapes."""
+        """Have the engine's queue, the streams' mixes and the caches' counters read when somebody scrapes."""
         metrics.observe("el4ner_engine_waiting_calls", lambda: self.owner.waiting)
         observe_mixes(metrics, lambda: self._mixes)
-        if self.cache is not None:
-            counters = self.cache.counters
-            metrics.observe("el4ner_cache_lookups_total", lambda: {("hit",): counters.hits, ("miss",): counters.misses})
-            metrics.observe("el4ner_cache_errors_total", lambda: counters.errors)
+        self.caches.observe(metrics)
 
 
 @contextlib.contextmanager
@@ -86,27 +83,30 @@ def owned_pipeline(
     from el4ner.engines.owner import OwnedEngine
     from el4ner.loader import load_members, load_pipeline
 
-    cache = RedisRetrievalCache(settings.redis) if settings.redis.enabled and "extract" in asked else None
     hosted = members.hosted_members(settings) if members.split_stages(settings, stages) else None
     load = load_pipeline if hosted is None else partial(load_members, members=hosted)
-    # OwnedEngine works for a pipeline too: one thread calls it and closes it.
-    owner = OwnedEngine[Any](
-        lambda: load(settings, cache=cache, progress=_LoggedStarts(), stages=asked),
-        capacity=len(asked) * settings.worker.batches_in_flight,
-        name="pipeline",
-    )
-    try:
-        yield OwnedPipeline(owner, cache)
-    finally:
-        if cache is not None:
-            log.info("retrieval cache", extra={"hits": cache.counters.hits, "misses": cache.counters.misses})
-        # The drain has waited for the running call as long as it may. Engines that can be interrupted are; a call that
-        # stays in its model ends with the process.
-        closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
-        closing.start()
-        closing.join(timeout=close_seconds)
-        if cache is not None:
-            cache.close()
+    with process_caches(settings, asked) as caches:
+        # OwnedEngine works for a pipeline too: one thread calls it and closes it.
+        owner = OwnedEngine[Any](
+            lambda: load(
+                settings,
+                cache=caches.retrieval,
+                answers=caches.answers,
+                progress=_LoggedStarts(),
+                stages=asked,
+            ),
+            capacity=len(asked) * settings.worker.batches_in_flight,
+            name="pipeline",
+        )
+        try:
+            yield OwnedPipeline(owner, caches)
+        finally:
+            caches.log_counts()
+            # The drain has waited for the running call as long as it may. Engines that can be interrupted are; a call
+            # that stays in its model ends with the process.
+            closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
+            closing.start()
+            closing.join(timeout=close_seconds)
 
 
 class _LoggedStarts(Progress):

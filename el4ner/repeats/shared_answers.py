@@ -1,6 +1,6 @@
 """Answers that a fleet shares: what one process has settled of a text or a line template, the others take over.
 
-An :class:`AnswerStore` keeps bytes under keys for all of them (:mod:`workers.redis_cache` has one in Redis). A key is a
+An :class:`AnswerStore` keeps bytes under keys for all of them (:mod:`workers.shared_cache` has one in Redis). A key is a
 hash of what is asked and of everything that decides the answer, so that another pool, model, prompt, setting or version
 of the code never finds it. A value holds no text of a sentence: places, types, confidences and names of members.
 

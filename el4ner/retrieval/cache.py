@@ -1,4 +1,4 @@
-"""The seam to a cache of retrieval results. Redis is one driver (:mod:`workers.redis_cache`)."""
+"""The seam to a cache of retrieval results. Redis is one driver (:mod:`workers.shared_cache`)."""
 
 from __future__ import annotations
 

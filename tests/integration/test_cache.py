@@ -1,4 +1,4 @@
-"""The retrieval cache against a real server that is killed, restarted and slow."""
+"""What is kept in Redis, against a real server that is killed, restarted and slow."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ import pytest
 from workers.config import RedisSettings
 from workers.local.ports import choose_port
 from workers.local.valkey_server import _find_binary
-from workers.redis_cache import KEY_PREFIX, RedisRetrievalCache
+from workers.shared_cache.answer_store import RedisAnswerStore
+from workers.shared_cache.redis_client import RedisClient
+from workers.shared_cache.retrieval_cache import KEY_PREFIX, RedisRetrievalCache
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(60)]
 
@@ -58,10 +60,15 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 
 @pytest.fixture
-def cache(server: Server) -> Iterator[RedisRetrievalCache]:
-    made = RedisRetrievalCache(RedisSettings(url=server.url, retry_seconds=0.2, ttl_seconds=60))
+def client(server: Server) -> Iterator[RedisClient]:
+    made = RedisClient(RedisSettings(url=server.url, retry_seconds=0.2))
     yield made
     made.close()
+
+
+@pytest.fixture
+def cache(client: RedisClient) -> RedisRetrievalCache:
+    return RedisRetrievalCache(client, ttl_seconds=60)
 
 
 def test_what_was_set_is_found_under_a_versioned_key_that_expires(cache: RedisRetrievalCache) -> None:
@@ -70,7 +77,7 @@ def test_what_was_set_is_found_under_a_versioned_key_that_expires(cache: RedisRe
     assert cache.get_many(["a", "b"]) == [None, None]
     cache.set_many({"a": b"1", "b": b"\x00\xff"})
     assert cache.get_many(["b", "missing", "a"]) == [b"\x00\xff", None, b"1"]
-    assert 0 < cache._redis.ttl(f"{KEY_PREFIX}a") <= 60
+    assert 0 < cache._client._redis.ttl(f"{KEY_PREFIX}a") <= 60
     assert (cache.counters.hits, cache.counters.misses, cache.counters.errors) == (2, 3, 0)
 
 
@@ -114,8 +121,37 @@ def test_a_server_that_hangs_costs_one_timeout_and_not_one_for_every_call(
         server.process.send_signal(signal.SIGCONT)
 
 
+def test_answers_are_kept_by_stage_under_versioned_keys_that_expire(client: RedisClient) -> None:
+    store = RedisAnswerStore(client, ["extract", "classify"], ttl_seconds=60)
+    assert store.get_many("extract", []) == []
+    store.put_many("extract", {})
+    many = {f"{number:040x}": bytes([number % 256]) * 1_000 for number in range(1_700)}
+    assert store.get_many("extract", list(many)) == [None] * len(many)
+    store.put_many("extract", many)
+    assert store.get_many("extract", [*many, "missing"]) == [*many.values(), None]
+    assert store.get_many("classify", list(many)[:2]) == [None, None]
+    assert 0 < client._redis.ttl(f"el4ner:answers:v1:extract:{0:040x}") <= 60
+    assert store.counters["extract"].errors == 0
+
+
+def test_answers_of_a_store_that_is_away_are_misses_and_errors_of_their_stage(
+    server: Server, client: RedisClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = RedisAnswerStore(client, ["extract", "classify"], ttl_seconds=60)
+    store.put_many("classify", {"a": b"1"})
+    server.kill()
+    for _ in range(5):
+        assert store.get_many("classify", ["a", "b"]) == [None, None]
+        store.put_many("classify", {"a": b"2"})
+        assert store.get_many("extract", ["a"]) == [None]
+    assert store.counters["classify"].errors == 1
+    assert store.counters["extract"].errors == 0, "left alone"
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
 def test_more_callers_than_connections_wait_their_turn(server: Server) -> None:
-    cache = RedisRetrievalCache(RedisSettings(url=server.url, max_connections=2, timeout_seconds=5.0))
+    client = RedisClient(RedisSettings(url=server.url, max_connections=2, timeout_seconds=5.0))
+    cache = RedisRetrievalCache(client, ttl_seconds=60)
     cache.set_many({"a": b"1"})
     found: list[bytes | None] = []
 
@@ -128,6 +164,6 @@ def test_more_callers_than_connections_wait_their_turn(server: Server) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    cache.close()
+    client.close()
     assert found == [b"1"] * 320
     assert cache.counters.errors == 0

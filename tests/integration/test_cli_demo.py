@@ -121,7 +121,7 @@ def test_demo_with_models_on_given_services_cleans_up_its_topics(tmp_path: Path,
     done = el4ner("demo", "--limit", "6", cwd=tmp_path, environ=environ, timeout=580)
     assert done.returncode == 0, done.stderr
     assert "6 of 6, 0 twice, 0 dead letters" in done.stdout
-    assert re.search(r"cache +\d+ hits, [1-9]\d* misses", done.stdout)
+    assert re.search(r"answers +\d+ of [1-9]\d* looked up in Redis were there", done.stdout)
     # Kafka makes these when a broker's first group or transaction begins.
     kafkas_own = {"__consumer_offsets", "__transaction_state"}
     assert topics_of(services.kafka_bootstrap) - kafkas_own == before - kafkas_own

@@ -32,7 +32,9 @@ from workers.inputs.documents import NewDocument
 from workers.kafka import broker, topic_admin
 from workers.kafka.acls import Acl, Role, bindings, check_rights
 from workers.produce import ProduceError, produce_documents
-from workers.redis_cache import RedisRetrievalCache
+from workers.shared_cache.answer_store import RedisAnswerStore
+from workers.shared_cache.redis_client import RedisClient
+from workers.shared_cache.retrieval_cache import RedisRetrievalCache
 from workers.tail import tail_documents
 from workers.topics import Topic, TopicError, app_id, changelog_name, topic_name
 
@@ -45,7 +47,7 @@ pytestmark = [
 
 PREFIX = "s."
 READERS = "archive"
-REDIS_RIGHTS = "~el4ner:retrieval:* -@all +mget +set"
+REDIS_RIGHTS = "~el4ner:* -@all +mget +set"
 """What docs/security.md says that the cache's user needs."""
 PASSWORDS = {
     ADMIN: "sekrit-of-the-super-user",
@@ -364,16 +366,20 @@ def test_the_cache_works_over_tls_with_a_user_that_may_do_no_more(secured: Secur
             "ssl_certfile": str(certificate.certfile),
             "ssl_keyfile": str(certificate.keyfile),
         }
-    cache = RedisRetrievalCache(_redis(overrides))
-    with contextlib.closing(cache):
+    client = RedisClient(_redis(overrides))
+    cache = RedisRetrievalCache(client, ttl_seconds=60)
+    store = RedisAnswerStore(client, ["classify"], ttl_seconds=60)
+    with contextlib.closing(client):
         cache.set_many({"a": b"1", "b": b"2"})
         assert cache.get_many(["a", "b", "c"]) == [b"1", b"2", None]
-    assert cache.counters.errors == 0
-    with redis.Redis(connection_pool=cache._pool) as client:
-        for forbidden in (lambda: client.flushdb(), lambda: client.set("other", b"1"), lambda: client.keys("*")):
+        store.put_many("classify", {"a": b"3"})
+        assert store.get_many("classify", ["a", "b"]) == [b"3", None]
+    assert cache.counters.errors == store.counters["classify"].errors == 0
+    with redis.Redis(connection_pool=client._pool) as other:
+        for forbidden in (lambda: other.flushdb(), lambda: other.set("other", b"1"), lambda: other.keys("*")):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 forbidden()
-    cache._pool.disconnect()
+    client._pool.disconnect()
 
 
 @pytest.mark.parametrize(
@@ -389,14 +395,15 @@ def test_a_cache_that_lets_nobody_in_is_away_and_says_why_without_the_password(
 ) -> None:
     caplog.set_level("DEBUG")
     ports = {"port": secured.valkey.port, "mutual_port": secured.valkey.mutual_port}
-    cache = RedisRetrievalCache(
+    client = RedisClient(
         _redis(secured.sections()["redis"] | {key: value.format(**ports) for key, value in changed.items()})
     )
-    with contextlib.closing(cache):
+    cache = RedisRetrievalCache(client, ttl_seconds=60)
+    with contextlib.closing(client):
         assert cache.get_many(["a"]) == [None]
     assert cache.counters.errors == 1
     assert re.search(words, caplog.text)
-    _assert_no_secret(secured, caplog.text + repr(cache._pool) + repr(cache._redis))
+    _assert_no_secret(secured, caplog.text + repr(client._pool) + repr(client._redis))
 
 
 def _redis(overrides: Mapping[str, Any]) -> RedisSettings:

@@ -59,7 +59,7 @@ ORDER = {
         ("messages",),
         ("telemetry",),
         ("kafka",),
-        ("redis_cache",),
+        ("shared_cache",),
         ("stages",),
         ("join",),
         ("dead_letters", "ensemble", "inputs", "one_hop"),

@@ -166,7 +166,7 @@ def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, star
     problems += [f"document {document.id} is missing" for document in batch if not seen[document.id]]
     problems += [f"document {name} came out {count} times" for name, count in seen.items() if count > 1]
     dead = stack.dead_letters()
-    hits, misses = stack.cache_counters()
+    known, looked_up = stack.answer_counters()
 
     console = results()
     shown = table("type", "entities", right={"entities"})
@@ -181,7 +181,7 @@ def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, star
         "models": f"prepared in {prepared:.1f} s" if prepared else "were prepared already",
         "start-up": f"{started:.1f} s (services, topics, workers with their models)",
         "stream": f"{seconds:.1f} s, {len(seen) / seconds:.2f} documents/s",
-        "cache": f"{hits} hits, {misses} misses",
+        "answers": f"{known} of {looked_up} looked up in Redis were there ({known / max(1, looked_up):.0%})",
     }
     for name, text in lines.items():
         console.print(f"{name:<10} {text}")

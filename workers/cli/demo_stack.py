@@ -71,12 +71,12 @@ class Stack:
 
         return sum(1 for _ in read_letters(self.settings))
 
-    def cache_counters(self) -> tuple[int, int]:
-        """Hits and misses of the retrieval cache, which the workers log when they stop."""
-        for record in _log_records(self._folder):
-            if record.get("event") == "retrieval cache":
-                return int(record["hits"]), int(record["misses"])
-        return 0, 0
+    def answer_counters(self) -> tuple[int, int]:
+        """How many of the sentences and templates that were looked up in Redis were there, and how many were looked up:
+        as the workers log when they stop."""
+        counted = [record for record in _log_records(self._folder) if record.get("event") == "shared answers"]
+        hits = sum(int(record["hits"]) for record in counted)
+        return hits, hits + sum(int(record["misses"]) for record in counted)
 
 
 @contextlib.contextmanager

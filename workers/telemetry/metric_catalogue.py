@@ -307,9 +307,27 @@ CATALOGUE: Final = (
     ),
     # --- the cache ---------------------------------------------------------------------------------------------------
     MetricSpec(
+        "el4ner_shared_answers_total",
+        "counter",
+        "Sentences and line templates that were new to a worker and looked up among what all were asked; outcome: hit "
+        "or miss (also when Redis is away).",
+        "Hits fall: new text, another pool, model or setting; or Redis evicts. Hits after a restart are work saved.",
+        labels=("stage", "outcome"),
+        observed=True,
+    ),
+    MetricSpec(
+        "el4ner_shared_answers_damaged_total",
+        "counter",
+        "Values that were found and could not be used; the sentence is asked about instead.",
+        "Rises: something else writes under el4ner's keys, or Redis damages what it keeps.",
+        labels=("stage",),
+        observed=True,
+    ),
+    MetricSpec(
         "el4ner_cache_lookups_total",
         "counter",
-        "Sentences looked up in the retrieval cache; outcome: hit or miss (also when it is away).",
+        "Sentences looked up in the retrieval cache; outcome: hit or miss (also when it is away). Only where prompts "
+        "show demonstrations.",
         "Hits fall: new text, another pool or other settings; or the cache evicts.",
         labels=("outcome",),
         observed=True,
@@ -317,8 +335,9 @@ CATALOGUE: Final = (
     MetricSpec(
         "el4ner_cache_errors_total",
         "counter",
-        "Calls to the retrieval cache that failed; it is left alone for redis.retry_seconds after each.",
+        "Calls to Redis that failed; it is left alone for redis.retry_seconds after each.",
         "Rises: Redis is away. Everything is slower, nothing is different.",
+        labels=("stage",),
         observed=True,
     ),
     # --- traces ------------------------------------------------------------------------------------------------------

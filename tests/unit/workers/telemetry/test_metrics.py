@@ -169,10 +169,10 @@ def test_codes_are_bounded_in_number_and_length() -> None:
 def test_observed_values_are_read_at_every_scrape() -> None:
     metrics = Metrics(version="1")
     errors = [3]
-    metrics.observe("el4ner_cache_errors_total", lambda: errors[0])
-    assert value(metrics, "el4ner_cache_errors_total") == 3
+    metrics.observe("el4ner_cache_errors_total", lambda: {("extract",): errors[0]})
+    assert value(metrics, "el4ner_cache_errors_total", stage="extract") == 3
     errors[0] = 5
-    assert value(metrics, "el4ner_cache_errors_total") == 5
+    assert value(metrics, "el4ner_cache_errors_total", stage="extract") == 5
 
 
 def test_stages_of_one_process_add_to_the_same_metric() -> None:
