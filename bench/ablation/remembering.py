@@ -23,7 +23,7 @@ from el4ner.engines.base import (
     StateRequest,
     StateResult,
 )
-from el4ner.evaluation.remembered_states import Asked, RememberedStates
+from el4ner.engines.remembered_states import Asked, RememberedStates
 from el4ner.types import Usage
 
 __all__ = ["Answers", "RememberingEngine", "RememberingStates"]

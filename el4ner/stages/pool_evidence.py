@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +23,7 @@ from el4ner.evidence import (
 )
 from el4ner.evidence.calibration import ENOUGH_SENTENCES
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
+from el4ner.evidence.kept_states import KeptStates
 from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
 from el4ner.evidence.priors import pool_density, pool_mix
 from el4ner.evidence.sources import Ask, StateKind
@@ -153,16 +156,22 @@ def _sources(
     sources: list[Source] = []
     if context.proposer is not None and not goes_by_mean(method, shows_states=True):
         sources.append(_boundary_source(context.proposer, spans, len(pool.types) + 1))
-    for encoder in _encoders(settings, members, embedder, context) if by_states else ():
+    kept = {name: _kept(engine, folder, pool, "spans") for name, engine in members.items()}
+    encoders = _encoders(settings, members, embedder, context) if by_states else ()
+    for encoder, reader in zip(encoders, _encoders(settings, kept, embedder, context), strict=False):
         label = f"reading the spans of pool {pool.name} with {encoder.name}"
-        memory = SpanMemory.open(spans, encoder, folder, label=label, progress=progress, prepared=prepared)
+        memory = SpanMemory.open(spans, reader, folder, label=label, progress=progress, prepared=prepared)
         by_boundaries = context.proposer is not None
         sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states, by_boundaries=by_boundaries))
     if by_states and method.encoder == "members" and pool.text_kind == "log" and settings.proposer in members:
         in_place = PlaceEncoder(_word_reader(members[settings.proposer], context))
+        kept["in place"] = _kept(members[settings.proposer], folder, pool, "words")
         label = f"reading the lines of pool {pool.name} with {in_place.name}"
-        memory = SpanMemory.open(spans, in_place, folder, label=label, progress=progress, prepared=prepared)
+        reader = PlaceEncoder(_word_reader(kept["in place"], context))
+        memory = SpanMemory.open(spans, reader, folder, label=label, progress=progress, prepared=prepared)
         sources.append(StateSource(in_place, memory, spans, len(pool.types) + 1, by_states, kind="in place"))
+    for each in kept.values():
+        each.tidy()
     for name, engine in engines.items():
         if speaks_in_context(method, shows_states=isinstance(engine, StateEngine)):
             fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint} {spans.fingerprint}"
@@ -211,12 +220,14 @@ def make_proposers(
         sentences = _known_sentences(context)
         if len(sentences) < ENOUGH_SENTENCES or not any(sentence.entities for sentence in sentences):
             continue
-        reader = _word_reader(engine, context)
+        kept = _kept(engine, folder, pool, "words")
         label = f"reading the words of pool {name} with {engine.name}"
         with exclusive(folder / f"{pool.fingerprint}.lock"):
-            proposers[name] = BoundaryProposer.open(
-                sentences, reader, folder, label=label, progress=progress, prepared=prepared
+            proposer = BoundaryProposer.open(
+                sentences, _word_reader(kept, context), folder, label=label, progress=progress, prepared=prepared
             )
+            kept.tidy()
+        proposers[name] = replace(proposer, reader=_word_reader(engine, context))
     return proposers
 
 
@@ -240,6 +251,12 @@ def _known_sentences(context: StageContext) -> list[KnownSentence]:
 
 def _word_reader(engine: StateEngine, context: StageContext) -> WordReader:
     return WordReader(engine, _prompt(engine, context), _again(context), version=_shown(context))
+
+
+def _kept(engine: StateEngine, folder: Path, pool: Pool, use: str) -> KeptStates:
+    """For reading a pool: what its earlier contents made the member read is known."""
+    key = hashlib.sha256(f"{engine.fingerprint} {pool.name} {use}".encode()).hexdigest()[:24]
+    return KeptStates(engine, folder / f"states-{key}.sqlite")
 
 
 def _again(context: StageContext) -> Callable[[str], str]:

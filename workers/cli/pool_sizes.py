@@ -41,7 +41,7 @@ def measure(
 ) -> LearningCurve:
     """One pipeline for each subset. They share the models, and what the models have read."""
     work_offline_if_local(settings)
-    from el4ner.evaluation.remembered_states import remembering
+    from el4ner.engines.remembered_states import remembering
     from el4ner.loader import load_models
     from el4ner.models.prepare import default_cache_dir
 

@@ -16,7 +16,7 @@ from el4ner.evaluation.curve_report import as_curve, render_curves, write_curve_
 from el4ner.evaluation.learning_curve import LearningCurve, learning_curve
 from el4ner.evaluation.plots import Curve, Place, curve_fields
 from el4ner.evaluation.pool_subsets import subsets_of
-from el4ner.evaluation.remembered_states import RememberedStates, remembering
+from el4ner.engines.remembered_states import RememberedStates, remembering
 from el4ner.evaluation.scoring import Tally
 from el4ner.evaluation.sentence_records import SentenceRecord
 from el4ner.evaluation.stats import intervals, mean_f1

@@ -291,7 +291,7 @@ def test_even_weights_need_no_estimate(tmp_path: Path) -> None:
     made = assembled(tmp_path, reader("a"), reader("b"), method={"weights": "even"})
     assert found(made) == TRUTH
     made_files = sorted(path.suffix for path in tmp_path.iterdir())
-    assert made_files == [".lock", ".npz", ".npz"], "what was read, no weights"
+    assert made_files == [".lock", ".npz", ".npz", ".sqlite", ".sqlite"], "what was read, no weights"
     calibration = made.calibration("p")
     assert calibration is not None
     assert calibration.figures is None
