@@ -39,12 +39,12 @@ from spacy_training import BEGINNINGS, by_training  # noqa: E402
 
 from el4ner.config import PoolsSettings, Settings  # noqa: E402
 from el4ner.engines.base import Engine  # noqa: E402
+from el4ner.engines.remembered_states import remembering  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, load_dataset  # noqa: E402
 from el4ner.evaluation.curve_report import as_curve, render_curves  # noqa: E402
 from el4ner.evaluation.learning_curve import LearningCurve, learning_curve  # noqa: E402
 from el4ner.evaluation.pool_subsets import PoolSubset, read_sizes, subsets_of  # noqa: E402
-from el4ner.engines.remembered_states import remembering  # noqa: E402
 from el4ner.evaluation.store import FOLDER as RECORDS  # noqa: E402
 from el4ner.loader import load_models  # noqa: E402
 from el4ner.models.prepare import default_cache_dir  # noqa: E402

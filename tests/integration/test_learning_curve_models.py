@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from el4ner.config import PoolsSettings, Settings, load_settings
+from el4ner.engines.remembered_states import remembering
 from el4ner.evaluation import Dataset, EvaluationResult, evaluate
 from el4ner.evaluation.learning_curve import learning_curve
 from el4ner.evaluation.pool_subsets import subsets_of
-from el4ner.engines.remembered_states import remembering
 from el4ner.loader import load_models, pipeline_from
 from el4ner.models.prepare import default_cache_dir
 from el4ner.pools import load_pools

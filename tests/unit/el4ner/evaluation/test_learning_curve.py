@@ -11,12 +11,12 @@ import pytest
 
 from el4ner.engines.base import Prompt, StateEngine, StateRequest
 from el4ner.engines.instant import InstantEngine
+from el4ner.engines.remembered_states import RememberedStates, remembering
 from el4ner.evaluation import Dataset, EvaluationError, EvaluationResult, summarise
 from el4ner.evaluation.curve_report import as_curve, render_curves, write_curve_report
 from el4ner.evaluation.learning_curve import LearningCurve, learning_curve
 from el4ner.evaluation.plots import Curve, Place, curve_fields
 from el4ner.evaluation.pool_subsets import subsets_of
-from el4ner.engines.remembered_states import RememberedStates, remembering
 from el4ner.evaluation.scoring import Tally
 from el4ner.evaluation.sentence_records import SentenceRecord
 from el4ner.evaluation.stats import intervals, mean_f1
