@@ -23,6 +23,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario("network-cut", brokers.network_cut, 210, _SESSION),
         Scenario("network-cut-closed", brokers.network_cut_closed, 210, _SESSION),
         Scenario("redis", cache.redis_away, 180, {**_SESSION, **cache.SECTIONS}),
+        Scenario("redis-answers", cache.redis_away, 180, {**_SESSION, **cache.ANSWERS}),
         Scenario("broken-documents", documents.broken_documents, 150, {**_SESSION, **documents.BROKEN_SECTIONS}),
         Scenario("engine-faults", documents.engine_faults, 240, {**_SESSION, **documents.FAULT_SECTIONS}),
         Scenario("stage-messages", messages.stage_messages, 180, _SESSION),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import redis
 from redis.backoff import NoBackoff
@@ -23,6 +23,9 @@ __all__ = ["RedisClient"]
 log = logging.getLogger(__name__)
 
 Reply = TypeVar("Reply")
+
+_TOO_SLOW: Final = 4
+"""So many times ``redis.timeout_seconds``, which is for one wait, all waits of a call may take together."""
 
 
 class RedisClient:
@@ -51,26 +54,35 @@ class RedisClient:
     def ask(self, question: Callable[[Any], Reply], *, failed: Callable[[], None]) -> Reply | None:
         """What ``question`` makes of the redis-py client, or None while Redis is away. ``failed`` is called where Redis
         was tried and did not answer."""
-        if self._away_until is not None and self._monotonic() < self._away_until:
+        began = self._monotonic()
+        if self._away_until is not None and began < self._away_until:
             return None
         try:
             reply = question(self._redis)
         except (redis.RedisError, OSError) as error:
             failed()
-            if self._away_until is None:
-                log.warning(
-                    "Redis is away: work goes on without what other workers and earlier ones know, slower, with the "
-                    "same results (%s); redis.url, or REDIS_URL, is %s; redis.enabled = false does without",
-                    error,
-                    self._settings.url,
-                    extra={"component": "cache"},
-                )
-            self._away_until = self._monotonic() + self._settings.retry_seconds
+            self._leave_alone(str(error))
             return None
-        if self._away_until is not None:
+        seconds = self._monotonic() - began
+        if seconds > _TOO_SLOW * self._settings.timeout_seconds:
+            # Each wait was short enough, and together they were not.
+            failed()
+            self._leave_alone(f"it took {seconds:.1f} s to answer")
+        elif self._away_until is not None:
             self._away_until = None
             log.info("Redis is back: it is used again", extra={"component": "cache"})
         return reply
+
+    def _leave_alone(self, reason: str) -> None:
+        if self._away_until is None:
+            log.warning(
+                "Redis is away: work goes on without what other workers and earlier ones know, slower, with the same "
+                "results (%s); redis.url, or REDIS_URL, is %s; redis.enabled = false does without",
+                reason,
+                self._settings.url,
+                extra={"component": "cache"},
+            )
+        self._away_until = self._monotonic() + self._settings.retry_seconds
 
     def close(self) -> None:
         """Give the connections back."""

@@ -19,12 +19,17 @@ from workers.local.processes import is_running, wait_until
 from workers.local.state import ServiceRecord
 from workers.local.valkey_server import ValkeyServer
 
-__all__ = ["SECTIONS", "redis_away"]
+__all__ = ["ANSWERS", "SECTIONS", "redis_away"]
 
 SECTIONS = {
     # Repeated texts have to reach retrieval, instead of being answered from the worker's own memory.
     "method": {"repeats": "off"},
     "retrieval": {"kind": "span", "k": 2},
+    "redis": {"enabled": True, "retry_seconds": 0.5},
+}
+ANSWERS = {
+    # A worker's own memory is small, so that repeated texts are looked up among what all workers were asked.
+    "method": {"repeats": "exact", "repeat_cache_sentences": 5},
     "redis": {"enabled": True, "retry_seconds": 0.5},
 }
 TEXTS = 60
