@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
-from tests.chaos.run import Scenario
+from tests.chaos.run import ONE_HOP, Check, Run, Scenario
 from tests.chaos.scenarios import brokers, cache, documents, messages, processes, transactions
 
 __all__ = ["SCENARIOS"]
 
 _SESSION: Final = {"kafka": {"session_timeout_seconds": processes.SESSION_SECONDS}}
+
+
+def _one_hop(
+    name: str,
+    act: Callable[[Run], Check | None],
+    seconds: float,
+    sections: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Scenario:
+    """A scenario of ``el4ner worker pipeline``."""
+    return Scenario(f"one-hop-{name}", act, seconds, {**_SESSION, **(sections or {})}, ONE_HOP)
+
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
     scenario.name: scenario
@@ -31,5 +42,17 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario("disk-full", processes.disk_full, 180, _SESSION),
         Scenario("clock-jump", processes.clock_jump, 210, _SESSION),
         Scenario("rolling-upgrade", messages.rolling_upgrade, 240, _SESSION),
+        _one_hop("kill-workers", processes.kill_workers, 420),
+        _one_hop("scale", processes.scale, 180),
+        _one_hop("paused-consumer", processes.paused_owner, 210),
+        _one_hop("broker-restart", brokers.broker_restart, 210),
+        _one_hop("all-brokers", brokers.all_brokers, 240),
+        _one_hop("network-cut", brokers.network_cut, 210),
+        _one_hop("network-cut-closed", brokers.network_cut_closed, 210),
+        _one_hop("broken-documents", documents.broken_documents, 150, documents.BROKEN_SECTIONS),
+        _one_hop("engine-faults", documents.engine_faults, 240, documents.FAULT_SECTIONS),
+        _one_hop("transactional-producer", transactions.transactional_producer, 210),
+        _one_hop("disk-full", processes.disk_full, 180),
+        Scenario("both-topologies", processes.both_topologies, 240, _SESSION),
     )
 }

@@ -26,9 +26,10 @@ from tests.support.cluster import KafkaCluster
 from workers.local.clients import connect
 from workers.topics import Topic, app_id
 
-__all__ = ["STAGES", "LateError", "Outcome", "Run", "Scenario", "World", "document", "documents", "message"]
+__all__ = ["ONE_HOP", "STAGES", "LateError", "Outcome", "Run", "Scenario", "World", "document", "documents", "message"]
 
 STAGES: Final = ("extract", "classify", "validate", "aggregate")
+ONE_HOP: Final = ("pipeline",)
 COUNTING_SECONDS: Final = 30.0
 """What is kept back for stopping, reading and counting, of a scenario's time."""
 
@@ -82,13 +83,14 @@ class Scenario:
     """``act`` does everything up to the point where nothing is broken any more; what it returns is checked then.
 
     ``seconds``: all of it has to be over by then. It is several times what it takes on the reference machine when that
-    has nothing else to do.
+    has nothing else to do. ``roles``: the workers of the topology that is broken.
     """
 
     name: str
     act: Callable[[Run], Check | None]
     seconds: float
     sections: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    roles: Sequence[str] = STAGES
 
 
 class Run:
@@ -96,6 +98,7 @@ class Run:
 
     def __init__(self, scenario: Scenario, world: World, seed: int, folder: Path) -> None:
         self.scenario = scenario
+        self.roles = scenario.roles
         self.world = world
         self.cluster = world.cluster
         self.random = random.Random(f"{scenario.name}:{seed}")
@@ -142,8 +145,8 @@ class Run:
     # --- what a scenario does ---
 
     def deploy(self, **workers: int) -> list[Place]:
-        """So many workers of each stage (one each if nothing is said); returns when all are ready."""
-        places = [self.fleet.add(stage) for stage in STAGES for _ in range(workers.get(stage, 1) if workers else 1)]
+        """So many workers of each role (one each if nothing is said); returns when all are ready."""
+        places = [self.fleet.add(role) for role in self.roles for _ in range(workers.get(role, 1) if workers else 1)]
         self.wait_ready()
         return places
 
@@ -155,6 +158,10 @@ class Run:
         """Start a feed of the scenario's own; what it has sent is expected to come out."""
         self._feeds.append(feed.start())
         return feed
+
+    def kill(self, stage: str) -> None:
+        """``kill -9`` of a worker that runs the stage, whatever else it runs; it is started again."""
+        self.fleet.kill(self.fleet.of(stage if stage in self.roles else self.roles[0])[0])
 
     def fault(self) -> None:
         """Now something is broken; recovery is measured from here."""
@@ -257,6 +264,9 @@ class Run:
             "validate": Topic.TYPED_ENTITIES,
             "aggregate": Topic.VALIDATION_VERDICTS,
         }
+        if self.roles == ONE_HOP:
+            # It reads in the group of extract, and nobody reads what else there is.
+            first = {"extract": Topic.DOCUMENTS}
         try:
             with contextlib.closing(connect(KafkaAdminClient, bootstrap_servers=self.bootstrap)) as admin:
                 for stage, topic in first.items():

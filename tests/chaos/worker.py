@@ -75,7 +75,7 @@ def _replace_models(stages: Sequence[str]) -> None:
     from el4ner.engines import registry
     from tests.chaos.faults import STAGES, FaultyEngine
 
-    own = STAGES if "all" in stages else tuple(stage for stage in stages if stage in STAGES)
+    own = STAGES if {"all", "pipeline"} & set(stages) else tuple(stage for stage in stages if stage in STAGES)
 
     def load_engine(name: str, *_: Any, **__: Any) -> FaultyEngine:
         return FaultyEngine(name, stages=own)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from tests.chaos.proxy import Proxy
-from tests.chaos.run import Check, Run, documents
+from tests.chaos.run import ONE_HOP, STAGES, Check, Run, documents
 from workers.local.ports import LOOPBACK
 
 __all__ = ["all_brokers", "broker_restart", "network_cut", "network_cut_closed"]
@@ -46,7 +46,8 @@ def all_brokers(run: Run) -> Check | None:
 
 
 def network_cut(run: Run) -> Check | None:
-    """One of two aggregators and one of two stage workers are cut off for 30 s; what they sent arrives late."""
+    """One of two aggregators and one of two stage workers are cut off for 30 s; what they sent arrives late. In one hop
+    it is one of two workers."""
     return _cut(run, held=True)
 
 
@@ -59,11 +60,11 @@ def _cut(run: Run, *, held: bool) -> Check | None:
     ports, targets = run.cluster.detour_ports, run.cluster.detour_targets
     proxy: Proxy = run.keep(Proxy({ports[node]: targets[node] for node in run.cluster.nodes}))
     detour = {"EL4NER_KAFKA__BOOTSTRAP_SERVERS": ",".join(f"{LOOPBACK}:{port}" for port in ports.values())}
-    stage = run.random.choice(["extract", "classify", "validate"])
-    for one in ("extract", "classify", "validate", "aggregate"):
-        run.fleet.add(one)
-    for one in (stage, "aggregate"):
-        run.fleet.add(one, environ=detour)
+    cut_off = run.roles if run.roles == ONE_HOP else (run.random.choice(STAGES[:-1]), STAGES[-1])
+    for role in run.roles:
+        run.fleet.add(role)
+    for role in cut_off:
+        run.fleet.add(role, environ=detour)
     run.wait_ready()
     run.load(documents(run.random, 6_000), per_second=100)
     run.wait_tagged(300)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.chaos.run import STAGES, Check, Run, documents
 
-__all__ = ["clock_jump", "disk_full", "kill_workers", "paused_consumer", "scale"]
+__all__ = ["both_topologies", "clock_jump", "disk_full", "kill_workers", "paused_consumer", "paused_owner", "scale"]
 
 KILLS = 20
 DOCUMENTS = 20_000
@@ -23,7 +23,7 @@ def kill_workers(run: Run) -> Check | None:
     run.deploy()
     run.load(documents(run.random, DOCUMENTS), per_second=90)
     run.wait_tagged(200)
-    victims = [*STAGES] * (KILLS // len(STAGES))
+    victims = [*run.roles] * (KILLS // len(run.roles))
     run.random.shuffle(victims)
     # Two in short order, so that the second one hits the first one's recovery; then until results come again.
     for pair in zip(victims[::2], victims[1::2], strict=True):
@@ -51,7 +51,7 @@ def scale(run: Run) -> Check | None:
         # One that is still starting ends as Python does; whoever is ready ends in order.
         spare = [
             place
-            for stage in STAGES
+            for stage in run.roles
             if len(own := [one for one in run.fleet.of(stage) if one.ready]) > 1
             for place in own
         ]
@@ -60,13 +60,43 @@ def scale(run: Run) -> Check | None:
             place = run.random.choice(spare)
             statuses.append((place.name, run.fleet.remove(place)))
         else:
-            run.fleet.add(run.random.choice(STAGES))
+            run.fleet.add(run.random.choice(run.roles))
 
     def check(_: object) -> None:
         failed = [(name, status) for name, status in statuses if status != 0]
         assert not failed, f"workers that were told to stop did not end with status 0: {failed}"
 
     return check
+
+
+def paused_owner(run: Run) -> Check | None:
+    """One of two workers of all stages is paused past the session timeout, three times."""
+    run.deploy(pipeline=2)
+    run.load(documents(run.random, 7_000), per_second=120)
+    run.wait_tagged(200)
+    for _ in range(3):
+        run.pause(run.random.uniform(0.5, 3.0))
+        place = run.random.choice(run.fleet.of("pipeline"))
+        run.fault()
+        run.fleet.pause(place)
+        run.pause(SESSION_SECONDS + run.random.uniform(5.0, 9.0))
+        run.fleet.resume(place)
+        run.pause(2.0)
+    return None
+
+
+def both_topologies(run: Run) -> Check | None:
+    """A worker of all stages beside workers of the stages: they fence each other off until it is stopped."""
+    run.deploy()
+    run.load(documents(run.random, 4_000), per_second=60)
+    run.wait_tagged(200)
+    run.fault()
+    place = run.fleet.add("pipeline")
+    run.pause(25.0 + run.random.uniform(0.0, 5.0))
+    run.wait_more(100)
+    run.fault()
+    run.fleet.remove(place)
+    return None
 
 
 def paused_consumer(run: Run) -> Check | None:
@@ -130,7 +160,7 @@ def disk_full(run: Run) -> Check | None:
         run.world.reaper.watch_mount(folder)
         run.keep(_unmounted(folder))
     environ = {"EL4NER_WORKER__DATA_DIR": str(folder / "data")}
-    for stage in STAGES:
+    for stage in run.roles:
         run.fleet.add(stage, environ=environ)
     run.wait_ready()
     run.load(documents(run.random, 4_000), per_second=110)
@@ -142,7 +172,7 @@ def disk_full(run: Run) -> Check | None:
             # No small file system can be made here: from its next start on, the process can write no file at all.
             place.environ = {**environ, "CHAOS_FULL": "1"}
     run.pause(3.0)
-    for stage in STAGES:
+    for stage in run.roles:
         run.fault()
         run.fleet.kill(run.fleet.of(stage)[0])
         run.pause(run.random.uniform(1.0, 4.0))

@@ -113,18 +113,18 @@ def transactional_producer(run: Run) -> Check | None:
     run.wait_tagged(200)
     # Killed while everything flows, and while nothing can be read on.
     run.fault()
-    run.fleet.kill(run.fleet.of("extract")[0])
+    run.kill("extract")
     run.wait_more(200)
     run.fault()
     _leave_open(run)
     seen = len(run.watch.seen)
     run.pause(1.0)
     for stage in ("extract", "aggregate"):
-        run.fleet.kill(run.fleet.of(stage)[0])
+        run.kill(stage)
     # When the brokers have aborted it, all that was held back comes.
     run.wait_tagged(seen + 300)
     run.fault()
-    run.fleet.kill(run.fleet.of("validate")[0])
+    run.kill("validate")
     run.wait(lambda: feed.done, "all transactions to be over")
     run.pause(1.0)
 
