@@ -18,7 +18,7 @@ from el4ner.repeats.entries import FIRST_CHECK
 from el4ner.repeats.kept_formats import AgreedFormat
 from el4ner.repeats.shared_answers import MOST_BYTES, SharedAnswers
 from el4ner.text.template_miner import TemplateMiner
-from el4ner.types import Document
+from el4ner.types import Document, TaggedDocument
 from tests.support.answer_stores import DictStore
 from tests.unit.el4ner.repeats import test_agreement as agreement
 from tests.unit.el4ner.repeats import test_repeats as repeats
@@ -63,6 +63,28 @@ def test_a_template_that_one_process_settled_another_does_not_ask() -> None:
     (result,) = stages(log("sshd[99]: Failed password for root from 192.0.2.7 port 8"), second)
     assert engine.questions == 0
     assert costless([result]) == costless([expected])
+
+
+@pytest.mark.parametrize("method", [{}, {"validation": "off"}, {"mode": "paper"}], ids=str)
+@pytest.mark.parametrize("through_the_door", [True, False])
+def test_stages_in_one_call_and_stages_apart_know_each_others_answers(
+    method: dict[str, Any], through_the_door: bool
+) -> None:
+    store = DictStore()
+    seen = [
+        *NEWS,
+        *log(*(f"sshd[{n}]: Failed password for root from 10.0.0.{n} port {n + 2000}" for n in range(1, 30))),
+    ]
+    new = [*renamed(NEWS), *log("sshd[99]: Failed password for root from 192.0.2.7 port 8080")]
+    first, _ = worker(store, **method)
+    second, engine = worker(store, **method)
+    if through_the_door:
+        stages(seen, first)
+        assert all(isinstance(tagged, TaggedDocument) for tagged in second.tag(new))
+    else:
+        first.tag(seen)
+        stages(new, second)
+    assert engine.questions == 0
 
 
 @settings(deadline=None)
