@@ -14,6 +14,7 @@ from el4ner.errors import DocumentError
 from el4ner.loader import load_pipeline
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pipeline import Pipeline
+from el4ner.repeats import AnswerStore
 from el4ner.retrieval import RetrievalCache
 from el4ner.types import Document, TaggedDocument
 
@@ -39,10 +40,12 @@ class Tagger:
         overrides: Mapping[str, Any] | None = None,
         environ: Mapping[str, str] = os.environ,
         cache: RetrievalCache | None = None,
+        answers: AnswerStore | None = None,
         cache_dir: Path | None = None,
         progress: Progress = NO_PROGRESS,
     ) -> Tagger:
-        """Load what the configuration names; see :func:`el4ner.config.load_settings` for its sources.
+        """Load what the configuration names; see :func:`el4ner.config.load_settings` for its sources, and
+        :func:`~el4ner.loader.load_pipeline` for the rest.
 
         Raises:
             ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
@@ -54,7 +57,7 @@ class Tagger:
             overrides=overrides,
             passed_over=STREAM_SECTIONS,
         )
-        return cls(load_pipeline(settings, cache=cache, cache_dir=cache_dir, progress=progress))
+        return cls(load_pipeline(settings, cache=cache, answers=answers, cache_dir=cache_dir, progress=progress))
 
     def tag(self, texts: Iterable[str | Document], *, batch_size: int = 16) -> Iterator[TaggedDocument]:
         """Tag documents, in order. A plain string gets its position as its id.

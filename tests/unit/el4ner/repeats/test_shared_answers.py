@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from el4ner.repeats import ClassifyCarry, StageMemory
 from el4ner.repeats.entries import FIRST_CHECK
 from el4ner.repeats.kept_formats import AgreedFormat
 from el4ner.repeats.shared_answers import MOST_BYTES, SharedAnswers
+from el4ner.tagger import Tagger
 from el4ner.text.template_miner import TemplateMiner
 from el4ner.types import Document, TaggedDocument
 from tests.support.answer_stores import DictStore
@@ -85,6 +87,17 @@ def test_stages_in_one_call_and_stages_apart_know_each_others_answers(
         first.tag(seen)
         stages(new, second)
     assert engine.questions == 0
+
+
+def test_taggers_may_share_what_they_were_asked(tmp_path: Path) -> None:
+    store = DictStore()
+    tagged = []
+    for _ in range(2):
+        overrides = {"ensemble": {"preset": "instant"}}
+        with Tagger.from_config(overrides=overrides, environ={}, answers=store, cache_dir=tmp_path) as tagger:
+            tagged += tagger.tag(["Ada Lovelace met Bob in Rome."])
+    assert (store.misses["classify"], store.hits["classify"]) == (1, 1)
+    assert tagged[0] == tagged[1]
 
 
 @settings(deadline=None)
