@@ -102,6 +102,8 @@ class FrontDoor:
         self._manifest_of = manifest_of
         self._within_spans = within_spans
         self._extract, self._classify, self._validate = extract, classify, validate
+        self.usage: dict[StageName, Usage] = {}
+        """What the stages have cost so far, for those that were asked."""
         self._known: OrderedDict[Form, KnownCandidates] = OrderedDict()
         # What one sense makes of a line depends on what stands in its fields.
         self._takes_lines = method.repeats != "off" and not method.one_sense
@@ -222,6 +224,7 @@ class FrontDoor:
                 sentences[each.place] = [LookedAt(memory.carry, item) for item in stage.sentences(each.given)]
                 subjects += sentences[each.place]
         found = memory.find(subjects, lambda new: in_slices(new, lambda some: stage.ask(some, context), progress))
+        self.usage[stage.name] = self.usage.get(stage.name, Usage()) + found.usage
         first = 0
         for each in group:
             if each.line is None:

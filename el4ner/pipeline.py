@@ -380,6 +380,11 @@ class Pipeline(BasePipeline):
         """
         return self._front_door.tag(batch, self._progressed)
 
+    @property
+    def tagging_usage(self) -> Mapping[StageName, Usage]:
+        """By stage, what :meth:`tag` has cost so far; stages that were not asked may be missing."""
+        return self._front_door.usage
+
     def calibration(self, pool: str) -> Calibration | None:
         """How the evidence of ``pool`` is weighed; None where there is none."""
         evidence = self.evidence(pool)

@@ -284,14 +284,20 @@ async def test_a_document_on_which_validation_fails_comes_out_with_its_types(
     from el4ner.errors import EngineError
 
     stream.create_topics()
-    validate = Pipeline.validate
+    validate, tag = Pipeline.validate, Pipeline.tag
 
     def poisoned(self: Pipeline, batch: Any) -> Any:
         if any(item.document.id == "d-7" for item in batch):
             raise EngineError("it cannot be done")
         return validate(self, batch)
 
+    def poisoned_together(self: Pipeline, batch: Any) -> Any:
+        if any(document.id == "d-7" for document in batch):
+            raise EngineError("it cannot be done")
+        return tag(self, batch)
+
     monkeypatch.setattr(Pipeline, "validate", poisoned)
+    monkeypatch.setattr(Pipeline, "tag", poisoned_together)
     sent = documents(20)
     stream.produce_documents(sent)
     async with serving(stream, "pipeline"):

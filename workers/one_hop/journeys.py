@@ -14,7 +14,7 @@ from el4ner.assemble import assemble_by
 from el4ner.config import MethodSettings
 from el4ner.errors import DocumentError
 from el4ner.serialize import document_to_json, manifest_to_json
-from el4ner.types import Document
+from el4ner.types import Document, TaggedDocument
 from workers.join.owned_partition import PendingLetter
 from workers.join.rules import Deletion, JoinInput, LocalAnswer, ReceivedAnswer
 from workers.kafka.delivery import RefusedError
@@ -25,7 +25,7 @@ from workers.stages.stage import Deleted, Failure, Stage, Work
 from workers.stages.table import STAGE_TABLE
 from workers.topics import Topic
 
-__all__ = ["DocumentAnswer", "Journey", "Teller"]
+__all__ = ["DocumentAnswer", "Journey", "TaggedJourney", "Teller"]
 
 _STAGES: Final[Sequence[Stage[Any, Any]]] = tuple(STAGE_TABLE.values())
 
@@ -36,6 +36,15 @@ class Journey:
 
     work: Work[Document]
     results: Sequence[Result[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedJourney:
+    """A document that all stages have worked on in one call. ``manifests``: who answered, by stage, as JSON."""
+
+    work: Work[Document]
+    tagged: TaggedDocument
+    manifests: Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,13 +88,29 @@ class Teller:
         self._publishes = publishes
         self._refusal = refusal
 
-    def tell(self, item: Journey | Failure | Deleted, *, now_ms: int) -> DocumentAnswer:
+    def tell(self, item: Journey | TaggedJourney | Failure | Deleted, *, now_ms: int) -> DocumentAnswer:
         """The answer about a document that the stages have worked on, that cannot be read, or that is deleted."""
+        if isinstance(item, TaggedJourney):
+            return self._tagged(item)
         if isinstance(item, Deleted):
             return self._deletion(item, now_ms)
         if isinstance(item, Failure):
             return self._failed(_STAGES[0], item, _Published(item.record, self._names), now_ms)
         return self._worked(item, now_ms)
+
+    def _tagged(self, journey: TaggedJourney) -> DocumentAnswer:
+        work, manifests, last = journey.work, journey.manifests, _STAGES[-1].name
+        document, record = work.document, work.record
+        trace = next_trace(record.headers, self._random)
+        body = {
+            "document": document_to_json(document),
+            "producer": manifests[last],
+            "manifests": {name: manifest for name, manifest in manifests.items() if name != last},
+            **work.carried,
+        }
+        local = LocalAnswer(body, journey.tagged, record)
+        answer = _answer(document.id, document.revision, last, local, trace, failed=False)
+        return DocumentAnswer(record, document.id, [answer], trace)
 
     def _worked(self, journey: Journey, now_ms: int) -> DocumentAnswer:
         work = journey.work

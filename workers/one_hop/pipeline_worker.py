@@ -19,6 +19,7 @@ from typing import Any
 from typing_extensions import override
 
 from el4ner.errors import DocumentError
+from el4ner.serialize import manifest_to_json
 from workers.join.agent import TICK_SECONDS, World
 from workers.join.join_telemetry import JoinTelemetry
 from workers.join.outcome_writer import OutcomeWriter
@@ -29,7 +30,8 @@ from workers.join.write_loop import WriteLoop
 from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
-from workers.one_hop.journeys import DocumentAnswer, Journey, Teller
+from workers.one_hop.journeys import DocumentAnswer, Journey, TaggedJourney, Teller
+from workers.one_hop.tagging import TAGGING, TaggingTelemetry
 from workers.roles import PIPELINE
 from workers.stages.batch_worker import BatchWorker
 from workers.stages.crash_journal import CrashJournal
@@ -78,6 +80,12 @@ class PipelineWorker(BatchWorker):
             )
             for stage in STAGE_TABLE.values()
         ]
+        # All stages in one call. Its notes are those of the first stage: after a death the stages are asked one by one,
+        # which shows whose it was.
+        self._tokens = TaggingTelemetry(
+            telemetry, PIPELINE, clock_ms=world.clock_ms, random=world.random, group=app.group
+        )
+        self._tagging = EngineCalls(TAGGING, self._calls[0].journal, worker, app.backoff, self._stopping, self._tokens)
         self._journal = CrashJournal(worker.data_dir, PIPELINE)
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         self._teller = Teller(
@@ -95,7 +103,9 @@ class PipelineWorker(BatchWorker):
     @property
     @override
     def batch_seconds(self) -> float | None:
-        return max((seconds for calls in self._calls if (seconds := calls.seconds) is not None), default=None)
+        return max(
+            (seconds for calls in [self._tagging, *self._calls] if (seconds := calls.seconds) is not None), default=None
+        )
 
     # --- from messages to outcomes ---
 
@@ -113,8 +123,38 @@ class PipelineWorker(BatchWorker):
             if (owned := self._partitions.get(partition)) is not None:
                 await owned.writes.room()
 
-    def _journeys(self, pipeline: Any, works: Sequence[Work[Any]]) -> list[Journey]:
-        """Ask all stages about a batch, one after another. On the engine's thread."""
+    def _journeys(self, pipeline: Any, works: Sequence[Work[Any]]) -> list[Journey | TaggedJourney]:
+        """Ask all stages about a batch. On the engine's thread.
+
+        One call does it, unless somebody wants to know what each stage says: who reads their messages, or we ourselves
+        of a document that failed or has killed a worker.
+        """
+        if self._settings.worker.publish_stages or self._has_suspects(works):
+            return list(self._by_stage(pipeline, works))
+        tagged = [result.value for result in self._tagging.results(pipeline, works)]
+        self._tokens.tokens(pipeline.tagging_usage)
+        apart = [work for work, value in zip(works, tagged, strict=True) if isinstance(value, DocumentError)]
+        by_stage = iter(self._by_stage(pipeline, apart))
+        manifests: dict[str, dict[str, Any]] = {}
+        journeys: list[Journey | TaggedJourney] = []
+        for work, value in zip(works, tagged, strict=True):
+            if isinstance(value, DocumentError):
+                journeys.append(next(by_stage))
+                continue
+            if value.pool not in manifests:
+                manifests[value.pool] = {
+                    stage: manifest_to_json(pipeline.manifest(stage, value.pool)) for stage in STAGE_TABLE
+                }
+            journeys.append(TaggedJourney(work, value, manifests[value.pool]))
+        return journeys
+
+    def _has_suspects(self, works: Sequence[Work[Any]]) -> bool:
+        """Whether a process died over any of them."""
+        journals = [calls.journal for calls in self._calls if calls.journal.has_suspects]
+        return any(journal.deaths(work.record) for journal in journals for work in works)
+
+    def _by_stage(self, pipeline: Any, works: Sequence[Work[Any]]) -> list[Journey]:
+        """Ask one stage after another, each about what the one before has answered."""
         results: list[list[Any]] = [[] for _ in works]
         going = list(enumerate(works))
         for calls in self._calls:

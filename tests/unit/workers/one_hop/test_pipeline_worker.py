@@ -15,9 +15,12 @@ from typing import Any
 import orjson
 import pytest
 
+from el4ner.assemble import assemble_by
+from el4ner.config import MethodSettings
 from el4ner.errors import EngineError
 from el4ner.serialize import dumps
-from tests.support.answers import RESULTS, TIME, random, raw
+from el4ner.types import Usage
+from tests.support.answers import RESULTS, TIME, manifest, random, raw
 from workers.backoff import Backoff
 from workers.config import load_stream_settings
 from workers.join.agent import World
@@ -31,6 +34,7 @@ from workers.messages.envelope import Outgoing, Record
 from workers.messages.headers import find
 from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.stages.failure_limit import TooManyFailuresError
+from workers.stages.table import STAGE_TABLE
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.recorder import Telemetry
 from workers.telemetry.trace_spans import NoSpans
@@ -48,8 +52,9 @@ class Owner:
     waiting = 0
 
     def submit_within(self, _seconds: float | None, function: Any, *args: Any) -> Future[Any]:
+        pipeline = SimpleNamespace(manifest=lambda stage, _pool: manifest(stage), tagging_usage={"classify": Usage(7)})
         future: Future[Any] = Future()
-        future.set_result(function(None, *args))
+        future.set_result(function(pipeline, *args))
         return future
 
 
@@ -96,6 +101,8 @@ class Process:
         assert not app.consumer.commits
         for calls in self.worker._calls:
             calls.stage = replace(calls.stage, call=self._call(calls.stage.name, fails))
+        tagging = self.worker._tagging
+        tagging.stage = replace(tagging.stage, call=self._tag(fails))
         for journal in self.worker._journals:
             journal.take_over()
         self.writer = Writer()
@@ -113,6 +120,19 @@ class Process:
                 if (error := fails(stage, document.id)) is not None:
                     raise error
             return [RESULTS[stage](document) for document in documents]
+
+        return call
+
+    def _tag(self, fails: Fails) -> Any:
+        """All stages in one call, as :meth:`el4ner.pipeline.Pipeline.tag`."""
+
+        def call(_: Any, documents: Sequence[Any]) -> list[Any]:
+            self.calls.append(("tag", [document.id for document in documents]))
+            for stage in RESULTS:
+                for document in documents:
+                    if (error := fails(stage, document.id)) is not None:
+                        raise error
+            return [assemble_by(MethodSettings(), RESULTS["validate"](document)) for document in documents]
 
         return call
 
@@ -182,8 +202,20 @@ async def test_outcomes_mentions_what_is_remembered_and_the_offset_are_one_trans
     assert {name: body["status"] for name, body in process.outcomes.items()} == dict.fromkeys(
         ("a", "poison", "c"), "complete"
     )
-    assert process.calls == [(stage, ["a", "poison", "c"]) for stage in RESULTS]
+    assert process.calls == [("tag", ["a", "poison", "c"])]
     assert process.positions.in_flight == 0
+    assert 'el4ner_prompt_tokens_total{stage="classify"} 7.0' in process.metrics.exposition()[0].decode()
+
+
+async def test_it_is_the_same_whether_the_stages_are_asked_together_or_one_by_one(tmp_path: Path) -> None:
+    together, apart = Process(tmp_path / "a"), Process(tmp_path / "b", publish_stages=True)
+    for process in (together, apart):
+        await process.take_in(*BATCH)
+        await process.write()
+    assert apart.calls == [(stage, ["a", "poison", "c"]) for stage in RESULTS]
+    assert together.outcomes == apart.outcomes
+    written = [message for message in apart.messages if message not in together.messages]
+    assert {message.topic for message in written} == {stage.output for stage in STAGE_TABLE.values()}
 
 
 async def test_the_offset_never_passes_a_document_that_is_not_written(tmp_path: Path) -> None:
@@ -241,7 +273,8 @@ async def test_one_poison_document_costs_only_itself_whichever_stage_it_is_poiso
 async def test_a_document_that_kills_worker_after_worker_is_given_up_by_the_stage_that_it_kills(
     tmp_path: Path, stage: str, status: str
 ) -> None:
-    for _ in range(3):
+    # Over the first one all stages were asked together: which it was shows only when they are asked one by one.
+    for _ in range(3 if stage == "extract" else 4):
         process = Process(tmp_path, on(stage, "poison", ZeroDivisionError("a bug")), max_crashes=3)
         with pytest.raises(ZeroDivisionError):
             await process.take_in(*BATCH)
