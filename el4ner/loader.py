@@ -20,6 +20,7 @@ from el4ner.evidence.calibration import FOLDER
 from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
 from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.prepare import default_cache_dir, prepare
+from el4ner.models.preparing_ahead import prepared_ahead
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.participation import (
     SPLITTABLE,
@@ -217,8 +218,9 @@ def _engines(
     engines: dict[str, Engine] = {}
     try:
         wanted = {name: settings.models[name] for name in names}
-        for name, placed in place(wanted, cache_dir=folder, progress=progress).items():
-            engines[name] = load_engine(name, placed, cache_dir=folder, progress=progress)
+        with prepared_ahead((model.source for model in wanted.values() if model.engine != "instant"), folder):
+            for name, placed in place(wanted, cache_dir=folder, progress=progress).items():
+                engines[name] = load_engine(name, placed, cache_dir=folder, progress=progress)
         yield engines
     except BaseException:
         for engine in engines.values():

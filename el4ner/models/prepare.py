@@ -224,7 +224,15 @@ def _convert_once(model: PackagedModel, folder: Path, progress: Progress) -> Non
     files = model.locate()
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder.with_suffix(".lock")):
+        waited: list[str] = []
+
+        def waiting() -> None:
+            waited.append(f"{model.name}: another process prepares it")
+            progress.start(waited[0], 0)
+
+        with exclusive(folder.with_suffix(".lock"), waiting):
+            if waited:
+                progress.done()
             if looks_whole(folder, FORMAT):  # another process was faster
                 return
             with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as scratch:
@@ -238,7 +246,7 @@ def _convert_once(model: PackagedModel, folder: Path, progress: Progress) -> Non
 
 
 def _convert_into(model: PackagedModel, files: list[Path], scratch: Path, target: Path, progress: Progress) -> None:
-    from el4ner.models.convert import convert  # brings torch
+    from el4ner.models.convert import convert  # what reads the files takes a while to import
 
     progress.start(f"{model.name}: check", size_of(files))
     if len(files) == 1:
