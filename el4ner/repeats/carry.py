@@ -161,7 +161,7 @@ class ClassifyCarry(_CandidatesCarry[SentenceTypes, AgreedTypes]):
     def recall(self, item: SentenceCandidates, kept: AgreedTypes, view: Template) -> SentenceTypes:
         del view
         pairs = zip(kept.agreed, item.candidates, strict=True)
-        typed = tuple(replace(span, candidate=candidate) for span, candidate in pairs)
+        typed = tuple(TypedSpan(candidate, span.type, span.confidence, span.votes) for span, candidate in pairs)
         return SentenceTypes(item.sentence, item.demonstrations, typed)
 
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from functools import cached_property
 from typing import Final, Literal
 
 import regex
@@ -61,17 +62,21 @@ def segment(text: str, kind: TextKind = "prose", *, max_chars: int = 1_000, lang
 
 
 class _Addresses:
-    """The atoms of a text, where no sentence ends."""
+    """The atoms of a text, where no sentence ends; looked for when the first is needed: most log lines are not cut."""
 
     def __init__(self, text: str) -> None:
-        spans = [(atom.start, atom.end) for atom in atoms(text)]
-        self._starts = [start for start, _ in spans]
-        self._ends = [end for _, end in spans]
+        self._text = text
 
     def around(self, place: int) -> int:
         """Where the atom begins that ``place`` is inside of; ``place`` itself if it is in none."""
-        index = bisect_right(self._starts, place) - 1
-        return self._starts[index] if index >= 0 and place < self._ends[index] else place
+        starts, ends = self._bounds
+        index = bisect_right(starts, place) - 1
+        return starts[index] if index >= 0 and place < ends[index] else place
+
+    @cached_property
+    def _bounds(self) -> tuple[list[int], list[int]]:
+        spans = [(atom.start, atom.end) for atom in atoms(self._text)]
+        return [start for start, _ in spans], [end for _, end in spans]
 
 
 def _split(text: str, start: int, end: int, max_chars: int, cutting: set[int], address: _Addresses) -> list[Sentence]:
