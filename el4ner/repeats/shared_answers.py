@@ -1,8 +1,8 @@
 """Answers that a fleet shares: what one process has settled of a text or a line template, the others take over.
 
-An :class:`AnswerStore` keeps bytes under keys for all of them (:mod:`workers.shared_cache` has one in Redis). A key is a
-hash of what is asked and of everything that decides the answer, so that another pool, model, prompt, setting or version
-of the code never finds it. A value holds no text of a sentence: places, types, confidences and names of members.
+An :class:`AnswerStore` keeps bytes under keys for all of them (:mod:`workers.shared_cache` has one in Redis). A key is
+a hash of what is asked and of everything that decides the answer, so that another pool, model, prompt, setting or
+version of the code never finds it. A value holds no text of a sentence: places, types, confidences, names of members.
 
 Shared is what stands: of a template whose types several lines decide, nothing before they agree, and again after a
 later check. Whoever takes it over makes later checks of its own. A value that is not one of ours is a miss.
@@ -98,9 +98,11 @@ class SharedAnswers(Exchange[Item, Kept]):
     def fetch(self, items: Sequence[Item], ways: Sequence[Sequence[Way[Kept]]]) -> None:
         wanted: dict[Hashable, list[_Asked[Item, Kept]]] = {}
         for item, to_item in zip(items, ways, strict=True):
+            if not to_item or to_item[-1].key in wanted:
+                continue
             # A template that is being checked, or decided anew, has to be asked about.
-            if to_item and to_item[-1].is_new and all(way.missing > 0 for way in to_item):
-                wanted.setdefault(to_item[-1].key, [_Asked(item, way, self._key(way)) for way in to_item])
+            if to_item[-1].is_new and all(way.missing > 0 for way in to_item):
+                wanted[to_item[-1].key] = [_Asked(item, way, self._key(way)) for way in to_item]
         if not wanted:
             return
         keys = list(dict.fromkeys(asked.key for each in wanted.values() for asked in each))
