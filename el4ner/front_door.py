@@ -23,6 +23,7 @@ from el4ner.repeats import AgreedTypes, ExtractedAnchors, LookedAt, Subject
 from el4ner.stages.context import StageContext
 from el4ner.stages.document_stage import DocumentStage, or_error
 from el4ner.stages.slices import in_slices
+from el4ner.stages.validate import unverified
 from el4ner.stages.views import SegmentedDocument
 from el4ner.text.controls import CleanText, separators
 from el4ner.text.template_miner import MOST_FORMS
@@ -123,9 +124,25 @@ class FrontDoor:
                 lines = [each for each in passing if each.line is not None]
                 passing = [each for each in passing if each.line is None]
                 self._finish(lines, results)
+                passing = self._unverified(passing, results)
+                break
             passing = self._through(step, passing, results, progress)
         self._finish(passing, results)
         return [results[place] for place in range(len(batch))]
+
+    def _unverified(
+        self, passing: Sequence[_Passing], results: dict[int, TaggedDocument | DocumentError]
+    ) -> list[_Passing]:
+        """As validation gives it where there is nobody to ask."""
+        for each in passing:
+            item = or_error(self._validate.admit, each.given)
+            if isinstance(item, DocumentError):
+                results[each.place] = item
+            elif each.context is not None:
+                manifest = self._manifest_of("validate", each.context.pool.name)
+                sentences = tuple(unverified(sentence) for sentence in item.sentences)
+                each.given = DocumentEntities(item.document, manifest, sentences, Usage())
+        return [each for each in passing if each.place not in results]
 
     # --- in and out ---------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ from el4ner.stages.admission import check_text, of_the_same_pool, segmented
 from el4ner.stages.document_stage import DocumentStage, or_error
 from el4ner.stages.extract import check_spans, propose
 from el4ner.stages.one_sense import with_one_sense
+from el4ner.stages.validate import unverified
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (
     SegmentedDocument,
@@ -192,7 +193,16 @@ class BasePipeline:
 
     def validate(self, batch: Sequence[DocumentTypes]) -> list[DocumentEntities | DocumentError]:
         """Ask the verifier about every typed span that is no ``none`` (stage 4)."""
-        return self._run(self._validate, batch)
+        if self._validates:
+            return self._run(self._validate, batch)
+        # There is nobody to ask, so no sentence has to be taken out of its document.
+        return [or_error(self._unverified, item) for item in batch]
+
+    def _unverified(self, item: DocumentTypes) -> DocumentEntities:
+        pool = self._pool_of(item.document)
+        of_the_same_pool(item, pool)
+        sentences = tuple(unverified(sentence) for sentence in item.sentences)
+        return DocumentEntities(item.document, self.manifest("validate", pool.name), sentences, Usage())
 
     def manifest(self, stage: StageName, pool: str) -> Manifest:
         """Who would produce a result of ``stage`` for a document of ``pool``."""
