@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import override
-
-from el4ner.models.progress import Progress
 from workers.config import StreamSettings
 from workers.ensemble import members
 from workers.roles import stages_of
@@ -22,6 +19,7 @@ from workers.shared_cache.process_caches import ProcessCaches, process_caches
 from workers.stages.engine_calls import Owner
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.mixes import observe_mixes
+from workers.telemetry.start_progress import StartProgress
 
 if TYPE_CHECKING:
     # At run time it takes numpy along, which the aggregator's process can do without.
@@ -92,7 +90,7 @@ def owned_pipeline(
                 settings,
                 cache=caches.retrieval,
                 answers=caches.answers,
-                progress=_LoggedStarts(),
+                progress=StartProgress(time.monotonic),
                 stages=asked,
             ),
             capacity=len(asked) * settings.worker.batches_in_flight,
@@ -107,19 +105,3 @@ def owned_pipeline(
             closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
             closing.start()
             closing.join(timeout=close_seconds)
-
-
-class _LoggedStarts(Progress):
-    """Logs what takes long before a worker is ready: converting weights, reading a pool."""
-
-    @override
-    def start(self, label: str, total: int) -> None:
-        log.info(label, extra={"total": total})
-
-    @override
-    def advance(self, steps: int) -> None:
-        pass
-
-    @override
-    def done(self) -> None:
-        pass
