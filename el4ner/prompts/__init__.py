@@ -40,7 +40,8 @@ class PromptSet:
     def block(self, task: str, name: str, **values: Any) -> str:
         """One block alone, e.g. the tail that asks about one span."""
         template = self._templates[task]
-        return "".join(template.blocks[name](template.new_context(values)))
+        # Shared: the values are ours alone, and no block uses Jinja's globals, which would be copied for each.
+        return "".join(template.blocks[name](template.new_context(values, shared=True)))
 
 
 @cache

@@ -7,6 +7,7 @@ done for prose is in ``prose_chunks``, for log lines in ``log_chunks``.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 
 from el4ner.text.log_chunks import log_chunks
 from el4ner.text.prose_chunks import prose_chunks
@@ -35,9 +36,14 @@ values we could not read."""
 
 def chunks(text: str, kind: TextKind = "prose") -> list[Chunk]:
     """The proposals for one sentence: sorted by start then longest first, each span once."""
+    return list(_chunks(text, kind))
+
+
+@lru_cache(maxsize=256)  # retrieval, extraction and the pool's demonstrations ask about the same sentences
+def _chunks(text: str, kind: TextKind) -> tuple[Chunk, ...]:
     proposed = log_chunks(text) if kind == "log" else prose_chunks(text)
     unique = {(chunk.span.start, chunk.span.end): chunk for chunk in proposed}
-    return sorted(unique.values(), key=lambda chunk: (chunk.span.start, -chunk.span.end))
+    return tuple(sorted(unique.values(), key=lambda chunk: (chunk.span.start, -chunk.span.end)))
 
 
 def outermost(chunks_of_text: Sequence[Chunk]) -> list[Span]:

@@ -111,8 +111,10 @@ def batch_bytes(message: Outgoing) -> int:
 
 def record_bytes(message: Outgoing) -> int:
     """At most what a message adds to a batch, without building one."""
-    headers = sum(4 * len(name) + len(value or b"") + 10 for name, value in message.headers)
-    return 40 + len(message.key or b"") + len(message.value or b"") + headers
+    size = 40 + len(message.key or b"") + len(message.value or b"")
+    for name, value in message.headers:
+        size += 4 * len(name) + 10 + (len(value) if value else 0)
+    return size
 
 
 def expected_bytes(settings: Settings) -> int:
