@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.integration.conftest import Endpoints
-from tests.integration.stream_harness import STAGES, Stream, Worker, wait_until
+from tests.integration.stream_harness import Stream, Worker, wait_until
 from tests.integration.test_cache import Server
 from tests.integration.test_stream import assert_exact, documents
 
@@ -83,17 +83,18 @@ def test_what_one_worker_answered_others_answer_and_so_does_whoever_comes_after_
 ) -> None:
     first, second = (stream_of(services, redis, tmp_path / name) for name in ("first", "second"))
     try:
-        worker = first.start("all").wait_ready()
+        worker = first.start("all").wait_ready(timeout=120)
         sent: list[dict[str, Any]] = []
         tag(first, sent, [*documents(8, "a"), *lines(20, "a")])
-        # Another worker is alive at the same time: a process for each stage.
-        others = [second.start(stage) for stage in STAGES]
+        # Other workers are alive at the same time, with stages of their own.
+        others = [second.start("extract", "validate"), second.start("classify", "aggregate")]
         for other in others:
-            other.wait_ready()
+            other.wait_ready(timeout=120)
         sent_to_others: list[dict[str, Any]] = []
         tag(second, sent_to_others, [*documents(8, "b"), *lines(20, "b", first=500)])
         assert worker.stop() == 0
-        again = first.start("all").wait_ready()
+        # Whoever comes after it does all in one hop.
+        again = first.start("pipeline").wait_ready(timeout=120)
         tag(first, sent, [*documents(8, "c"), *lines(20, "c", first=700)])
         assert again.stop() == 0
         assert [other.stop() for other in others] == [0] * len(others)
@@ -122,7 +123,7 @@ def test_redis_killed_in_between_is_one_warning_and_costs_no_document(
 ) -> None:
     stream = stream_of(services, redis, tmp_path / "stream")
     try:
-        worker = stream.start("all").wait_ready()
+        worker = stream.start("all").wait_ready(timeout=120)
         sent: list[dict[str, Any]] = []
         tag(stream, sent, [*documents(8, "a"), *lines(8, "a")])
         redis.kill()
@@ -144,7 +145,7 @@ def test_redis_killed_in_between_is_one_warning_and_costs_no_document(
         assert worker.stop() == 0
         assert_exact(stream.tagged(), sent)
         # What was answered while Redis was back is there for whoever comes next.
-        after = stream.start("all").wait_ready()
+        after = stream.start("all").wait_ready(timeout=120)
         tag(stream, sent, [{"id": "after", "text": "Zoë met Max in Rome."}])
         assert after.stop() == 0
         hits, misses = counted(after)
