@@ -33,7 +33,16 @@ from el4ner.models.quantized import QUANTIZED, QuantizedName, quantized_folder, 
 from el4ner.models.safety import check_folder
 from el4ner.models.shapes import read_config, shape_of
 
-__all__ = ["ModelInfo", "default_cache_dir", "list_models", "prepare", "resolve", "verify", "weights_digest"]
+__all__ = [
+    "ModelInfo",
+    "default_cache_dir",
+    "list_models",
+    "prepare",
+    "prepared_folder",
+    "resolve",
+    "verify",
+    "weights_digest",
+]
 
 FORMAT: Final = 1
 """Of what :mod:`el4ner.models.convert` writes. Counting it up makes everybody convert again."""
@@ -86,7 +95,7 @@ def prepare(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> P
             check_folder(folder)
             _expect_remembered(folder / WEIGHTS, model.sha256, cache_dir, f"reinstall {model.distribution}")
             return folder
-        folder = _folder(model, cache_dir)
+        folder = prepared_folder(model, cache_dir)
         if not looks_whole(folder, FORMAT):
             _convert_once(model, folder, progress)
         check_folder(folder)
@@ -113,7 +122,7 @@ def resolve(source: str, cache_dir: Path) -> Path | None:
         model = packaged(source)
         if model.kind == "folder":
             return model.locate()[0]
-        folder = _folder(model, cache_dir)
+        folder = prepared_folder(model, cache_dir)
         return folder if looks_whole(folder, FORMAT) else None
     if source.startswith(QUANTIZED):
         return quantized_folder(source, cache_dir)
@@ -142,7 +151,7 @@ def verify(source: str, cache_dir: Path, progress: Progress = NO_PROGRESS) -> No
         expect(weights, model.sha256, progress)
         progress.done()
         return
-    folder = _folder(model, cache_dir)
+    folder = prepared_folder(model, cache_dir)
     if not looks_whole(folder, FORMAT):
         raise ModelError(f"{source}: is not prepared: run `el4ner models prepare`")
     _verify_listed(model.name, folder, progress)
@@ -211,7 +220,8 @@ def _verify_listed(name: str, folder: Path, progress: Progress) -> None:
     progress.done()
 
 
-def _folder(model: PackagedModel, cache_dir: Path) -> Path:
+def prepared_folder(model: PackagedModel, cache_dir: Path) -> Path:
+    """Where what is made of a packaged model is, or will be. Whoever makes it holds the lock file of that name."""
     return cache_dir / "models" / f"{model.name}-{model.sha256[:8]}-{FORMAT}"
 
 

@@ -16,18 +16,20 @@ import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from el4ner.errors import ModelError
-from el4ner.models.catalogue import PREFIX
-from el4ner.models.prepare import prepare, resolve
+from el4ner.models.catalogue import PREFIX, packaged
+from el4ner.models.prepare import prepare, prepared_folder, resolve
 
 __all__ = ["prepared_ahead"]
 
 
 @contextlib.contextmanager
 def prepared_ahead(sources: Iterable[str], cache_dir: Path) -> Iterator[None]:
-    """Inside, a process prepares each packaged model of ``sources`` that is not prepared, if there are several
-    processors. :func:`~el4ner.models.prepare.prepare` waits for it. At the end of the block those that are still at
-    work are ended."""
+    """Inside, processes prepare those packaged models of ``sources`` that are not prepared and that nobody prepares: one
+    for each, if there are several processors. :func:`~el4ner.models.prepare.prepare` waits for them. At the end of the
+    block those that are still at work are ended."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
         if len(os.sched_getaffinity(0)) > 1:
@@ -44,9 +46,21 @@ def prepared_ahead(sources: Iterable[str], cache_dir: Path) -> Iterator[None]:
 
 def _missing(source: str, cache_dir: Path) -> bool:
     try:
-        return source.startswith(PREFIX) and resolve(source, cache_dir) is None
+        if not source.startswith(PREFIX) or resolve(source, cache_dir) is not None:
+            return False
+        return not _is_locked(prepared_folder(packaged(source), cache_dir).with_suffix(".lock"))
     except ModelError:
         return False  # whoever prepares it says why
+
+
+def _is_locked(lock: Path) -> bool:
+    if not lock.is_file():
+        return False
+    try:
+        with FileLock(lock, blocking=False):
+            return False
+    except Timeout:
+        return True
 
 
 def _started(source: str, cache_dir: Path) -> subprocess.Popen[bytes]:

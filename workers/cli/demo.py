@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -70,19 +71,19 @@ def demo(
     settings = stream_settings(ctx, config, {**overrides_of(ensemble=ensemble), "retrieval": {"k": k}})
     batch = _read(documents, limit)
     configure_cli_logging(ctx)
-    prepared = _prepare_models(settings)
+    missing = _missing_models(settings)
     worker_options = [
         *([] if ensemble is None else ["--ensemble", ensemble]),
         *([] if (file := config or ctx.obj.config) is None else ["--config", str(file)]),
     ]
-    with running_stack(settings, worker_options, keep=keep) as stack:
-        started = time.monotonic() - began - prepared
+    with _prepared_meanwhile(missing), running_stack(settings, worker_options, keep=keep) as stack:
+        started = time.monotonic() - began
         tell(f"streaming {len(batch)} documents")
         streaming = time.monotonic()
         _stream(stack, batch, patience)
         seconds = time.monotonic() - streaming
         stack.stop_worker()
-        good = _sum_up(stack, batch, prepared=prepared, started=started, seconds=seconds)
+        good = _sum_up(stack, batch, prepared=missing, started=started, seconds=seconds)
         if not good:
             stack.keep()
     if not good:
@@ -103,20 +104,34 @@ def _read(file: Path | None, limit: int | None) -> list[NewDocument]:
     return documents
 
 
-def _prepare_models(settings: StreamSettings) -> float:
-    """Seconds that it took; 0 where everything was there already."""
+def _missing_models(settings: StreamSettings) -> list[str]:
+    """Packaged ones that are installed and have yet to be prepared. What comes from a hub is fetched now."""
+    from el4ner.models.catalogue import PREFIX, packaged
     from el4ner.models.prepare import default_cache_dir, prepare, resolve
 
     folder = default_cache_dir()
-    began = time.monotonic()
     missing = [source for source in sources_of(settings) if resolve(source, folder) is None]
-    if not missing:
-        return 0.0
-    tell(f"preparing {', '.join(missing)} in {folder} (once)")
-    with TerminalProgress() as progress:
-        for source in missing:
+    for source in missing:
+        if source.startswith(PREFIX):
+            packaged(source).locate()  # that it is not installed should be said at once
+            continue
+        tell(f"fetching {source} (once)")
+        with TerminalProgress() as progress:
             prepare(source, folder, progress)
-    return time.monotonic() - began
+    return [source for source in missing if source.startswith(PREFIX)]
+
+
+@contextlib.contextmanager
+def _prepared_meanwhile(sources: Sequence[str]) -> Iterator[None]:
+    """While services and workers start; the workers wait for what is not ready then."""
+    from el4ner.models.prepare import default_cache_dir
+    from el4ner.models.preparing_ahead import prepared_ahead
+
+    folder = default_cache_dir()
+    if sources:
+        tell(f"preparing {', '.join(sources)} in {folder} (once), beside the services")
+    with prepared_ahead(sources, folder):
+        yield
 
 
 def _stream(stack: Stack, batch: Sequence[NewDocument], patience: float) -> None:
@@ -146,7 +161,9 @@ def _stream(stack: Stack, batch: Sequence[NewDocument], patience: float) -> None
             return
 
 
-def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, started: float, seconds: float) -> bool:
+def _sum_up(
+    stack: Stack, batch: Sequence[NewDocument], *, prepared: Sequence[str], started: float, seconds: float
+) -> bool:
     """The workers have stopped: read the whole topic again, count, and say what was found. True: all is well."""
     from el4ner.errors import MessageError
     from workers.tail import tagged_until_now
@@ -178,7 +195,7 @@ def _sum_up(stack: Stack, batch: Sequence[NewDocument], *, prepared: float, star
     lines = {
         "documents": f"{len(seen)} of {len(batch)}, {seen.total() - len(seen)} twice, {dead} dead letters",
         "entities": str(types.total()),
-        "models": f"prepared in {prepared:.1f} s" if prepared else "were prepared already",
+        "models": "were prepared meanwhile" if prepared else "were prepared already",
         "start-up": f"{started:.1f} s (services, topics, workers with their models)",
         "stream": f"{seconds:.1f} s, {len(seen) / seconds:.2f} documents/s",
         "answers": f"{known} of {looked_up} looked up in Redis were there ({known / max(1, looked_up):.0%})",

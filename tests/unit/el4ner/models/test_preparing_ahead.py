@@ -9,7 +9,8 @@ import pytest
 from el4ner.errors import ModelError
 from el4ner.models import preparing_ahead
 from el4ner.models.catalogue import CATALOGUE
-from el4ner.models.prepare import prepare
+from el4ner.models.locking import exclusive
+from el4ner.models.prepare import prepare, prepared_folder
 from el4ner.models.preparing_ahead import prepared_ahead
 
 PACKAGED = "packaged:smollm2-135m-instruct"
@@ -65,3 +66,11 @@ def test_processes_are_ended_with_the_block(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(KeyboardInterrupt), prepared_ahead([PACKAGED], tmp_path):
         raise KeyboardInterrupt
     assert [process.poll() is not None for process in processes] == [True]
+
+
+def test_a_model_that_somebody_prepares_gets_no_second_process(started: list[str], tmp_path: Path) -> None:
+    lock = prepared_folder(CATALOGUE["smollm2-135m-instruct"], tmp_path).with_suffix(".lock")
+    with exclusive(lock), prepared_ahead([PACKAGED], tmp_path):
+        assert not started
+    with prepared_ahead([PACKAGED], tmp_path):
+        assert started == [PACKAGED]
