@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from el4ner.assemble import assemble_by
 from el4ner.config import Settings
@@ -40,9 +40,6 @@ from el4ner.types import (
 )
 
 __all__ = ["FrontDoor"]
-
-_MOST_BYTES: Final = 4
-"""Of a code point in UTF-8."""
 
 
 class _Passing:
@@ -159,16 +156,17 @@ class FrontDoor:
         line = text.strip()
         if not line or "\n" in line or "\r" in line or len(text) > min(method.max_document_chars, method.max_spans):
             return None
-        if len(line) > method.max_sentence_chars:
+        if text.isascii():
+            size = len(line)
+        elif text[-1].isspace():  # which may be part of the character before it
             return None
-        if not text.isascii():
-            # White space may be part of the character before it.
-            if text[-1].isspace() or len(line) * _MOST_BYTES > method.max_sentence_chars:
-                return None
+        else:
             try:
-                text.encode()
+                size = len(line.encode())
             except UnicodeEncodeError:
                 return None
+        if size > method.max_sentence_chars:
+            return None
         if separators(text):
             return None
         return KnownLine(document, 0 if len(line) == len(text) else len(text) - len(text.lstrip()), line)
