@@ -27,8 +27,8 @@ __all__ = ["prepared_ahead"]
 
 @contextlib.contextmanager
 def prepared_ahead(sources: Iterable[str], cache_dir: Path) -> Iterator[None]:
-    """Inside, processes prepare those packaged models of ``sources`` that are not prepared and that nobody prepares: one
-    for each, if there are several processors. :func:`~el4ner.models.prepare.prepare` waits for them. At the end of the
+    """Inside, processes prepare those packaged models of ``sources`` that are not prepared and nobody prepares: one
+    each, where there are several processors. :func:`~el4ner.models.prepare.prepare` waits for them. At the end of the
     block those that are still at work are ended."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
