@@ -1,12 +1,20 @@
-"""Load: documents per second through all stages with the instant engine, and latency at half of that load.
+"""Load: documents per second through both topologies, and latency at half of that load.
 
     python bench/load.py [--documents N] [--processes 1 2] [--json OUT]
+    python bench/load.py --lines FILE... [--first 4000] [--ensemble default] [--documents N] [--processes 1]
 
-One worker process a stage, then two; against bare aiokafka chains in the same run: consume and produce over the same
-topics (documents → span-candidates → typed-entities → validation-verdicts → tagged-documents), with nothing done to the
-messages: no join, no validation, no state, no headers. They are the most that this broker, this client and these cores
-can do, not a pipeline. One chain has all four hops in one process, with aiokafka's own settings but for acks and
-idempotence; the other one a process a hop, and larger batches. The broker and all clients share the machine.
+The stages apart (a process each, then two), and ``el4ner worker pipeline`` (one process, then two), with the engine
+that answers at once; against bare aiokafka chains in the same run: consume and produce over the same topics, with
+nothing done to the messages: no join, no validation, no state, no headers. They are the most that this broker, this
+client and these cores can do, not a pipeline. Of four hops (documents → span-candidates → typed-entities →
+validation-verdicts → tagged-documents) one chain has all in one process, with aiokafka's own settings but for acks and
+idempotence; the other one a process a hop, and larger batches. The chain of one hop has the larger batches. The broker
+and all clients share the machine.
+
+``--lines FILE...``: log lines through ``el4ner worker pipeline`` alone, with real models. The files' lines are gone
+through again and again, each time with other addresses, ports, process ids and times (as `log_rate.py` does it). The
+first ``--first`` are not counted: after them most templates are known. Latency is measured at half of the load, and at
+2,000 lines a second.
 """
 
 from __future__ import annotations
@@ -16,20 +24,24 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from log_rate import varied
+from logs import read_lines
 
 from workers.config import StreamSettings, load_stream_settings
 from workers.kafka import topic_admin
 from workers.local.services import temporary_services
-from workers.roles import STAGED_ROLES
+from workers.roles import PIPELINE, STAGED_ROLES
 from workers.topics import Topic, topic_name
 
 HOPS = (
@@ -38,19 +50,38 @@ HOPS = (
     (Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS),
     (Topic.VALIDATION_VERDICTS, Topic.TAGGED_DOCUMENTS),
 )
+ONE_HOP = ((Topic.DOCUMENTS, Topic.TAGGED_DOCUMENTS),)
 TEXT = "The minister met Ada Lovelace of Analytical Engines in London on Tuesday, before the Trade Summit."
 WARM_UP = 500
 
 
-def message(run: str, number: int, now: float) -> tuple[bytes, bytes]:
+Texts = Callable[[int], dict[str, str]]
+"""The text and the pool of a document, by its number."""
+
+
+def prose(number: int) -> dict[str, str]:
+    """A sentence that was seen before, and one that is new."""
+    return {"text": f"{TEXT} Note {number}.", "pool": "news"}
+
+
+def log_lines(files: Sequence[Path]) -> Texts:
+    """The files' lines, again and again, hardly a text twice."""
+    lines = [line for file in files for line in read_lines(file, None)]
+    rng = random.Random(0)
+    rng.shuffle(lines)
+    return lambda number: {"text": varied(lines[number % len(lines)], rng), "pool": "logs"}
+
+
+def message(run: str, number: int, now: float, texts: Texts) -> tuple[bytes, bytes]:
     """Key and value; when it was sent travels in its metadata, so that latency is by one clock."""
     name = f"{run}-{number}"
-    value = {"id": name, "text": f"{TEXT} Note {number}.", "pool": "news", "metadata": {"sent": now}}
-    return name.encode(), orjson.dumps(value)
+    return name.encode(), orjson.dumps({"id": name, **texts(number), "metadata": {"sent": now}})
 
 
 @contextlib.contextmanager
-def processes(commands: Sequence[list[str]], settings: StreamSettings, folder: Path) -> Iterator[None]:
+def processes(
+    commands: Sequence[list[str]], settings: StreamSettings, folder: Path, ensemble: str = "instant"
+) -> Iterator[None]:
     """Processes that are ready when they have touched the file after ``--ready-file``."""
     environ = {
         **os.environ,
@@ -58,7 +89,7 @@ def processes(commands: Sequence[list[str]], settings: StreamSettings, folder: P
         "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
         "EL4NER_REDIS__URL": settings.redis.url,
-        "EL4NER_ENSEMBLE__PRESET": "instant",
+        "EL4NER_ENSEMBLE__PRESET": ensemble,
         "EL4NER_WORKER__DATA_DIR": str(folder / "workers"),
         "EL4NER_WORKER__LOG_FORMAT": "json",
     }
@@ -92,8 +123,9 @@ def processes(commands: Sequence[list[str]], settings: StreamSettings, folder: P
 class Client:
     """Produces documents and sees them come out."""
 
-    def __init__(self, settings: StreamSettings) -> None:
+    def __init__(self, settings: StreamSettings, texts: Texts = prose) -> None:
         self._settings = settings
+        self._texts = texts
         self._documents = topic_name(settings.kafka, Topic.DOCUMENTS)
         self._tagged = topic_name(settings.kafka, Topic.TAGGED_DOCUMENTS)
 
@@ -120,7 +152,7 @@ class Client:
         for number in range(count):
             if rate is not None:
                 await asyncio.sleep(max(0.0, began + number / rate - time.perf_counter()))
-            key, value = message(run, number, time.time())
+            key, value = message(run, number, time.time(), self._texts)
             sent.append(await self._producer.send(self._documents, key=key, value=value))
         await asyncio.gather(*sent)
 
@@ -204,17 +236,54 @@ async def measure(settings: StreamSettings, run: str, documents: int) -> dict[st
     async with Client(settings) as client:
         await client.throughput(f"{run}-warm", WARM_UP)
         rate = await client.throughput(run, documents)
-        result = {"documents_per_second": rate}
-        found = await client.latencies(f"{run}-half", max(200, int(rate / 2 * 15)), rate / 2)
-        for share in (50, 95, 99):
-            result[f"p{share}_seconds"] = found[min(len(found) - 1, len(found) * share // 100)]
-    return result
+        return {"documents_per_second": rate, **await at_load(client, f"{run}-half", rate / 2)}
+
+
+async def measure_lines(
+    settings: StreamSettings, texts: Texts, documents: int, first: int, rates: Sequence[float]
+) -> dict[str, Any]:
+    async with Client(settings, texts) as client:
+        await client.throughput("lines-first", first)
+        rate = await client.throughput("lines", documents)
+        loads = [rate / 2, *rates]
+        return {
+            "lines_per_second": rate,
+            "latency": [{"per_second": load, **await at_load(client, f"at-{load:.0f}", load)} for load in loads],
+        }
+
+
+async def at_load(client: Client, run: str, rate: float) -> dict[str, float]:
+    latencies = await client.latencies(run, max(200, int(rate * 15)), rate)
+    return {
+        f"p{share}_seconds": latencies[min(len(latencies) - 1, len(latencies) * share // 100)] for share in (50, 95, 99)
+    }
+
+
+def show(results: dict[str, dict[str, float]], documents: int) -> None:
+    by_hops = {4: results["bare chain, four hops"], 1: results["bare chain, one hop"]}
+    print(f"{documents} documents, instant engine, {os.cpu_count()} cores for broker, workers and client")
+    print(f"{'':24}{'documents/s':>12}{'of bare':>9}{'p50':>9}{'p95':>9}{'p99':>9}   (s, at half the load)")
+    for name, result in results.items():
+        bare = by_hops[1 if "one hop" in name else 4]["documents_per_second"]
+        rate = result["documents_per_second"]
+        cells = "".join(f"{result[f'p{one}_seconds']:9.3f}" for one in (50, 95, 99))
+        print(f"{name:24}{rate:12.0f}{f'1/{bare / rate:.1f}':>9}{cells}")
+
+
+def worker(role: str) -> list[str]:
+    return ["-m", "workers.cli", "worker", role]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="worker processes a stage")
+    parser.add_argument("--lines", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--first", type=int, default=4_000)
+    parser.add_argument(
+        "--rates", type=float, nargs="*", default=[2_000.0], help="lines a second to measure latency at"
+    )
+    parser.add_argument("--ensemble", default="default", help="of --lines")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--chain", nargs="+", metavar="SERVERS BATCH TOPIC", help=argparse.SUPPRESS)
     parser.add_argument("--ready-file", type=Path, help=argparse.SUPPRESS)
@@ -224,7 +293,7 @@ def main() -> None:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(chain(servers, list(zip(names[::2], names[1::2], strict=True)), options.ready_file, int(batch)))
         return
-    results: dict[str, dict[str, float]] = {}
+    results: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as scratch, temporary_services(Path(scratch)) as services:
         folder = Path(scratch)
 
@@ -236,29 +305,46 @@ def main() -> None:
             topic_admin.create(settings)
             return settings
 
-        for name, batch, together in (("bare chain, one process", 16_384, True), ("bare chain, four", 262_144, False)):
-            settings = prefixed(f"bare{batch}-")
-            hops = [[topic_name(settings.kafka, topic) for topic in pair] for pair in HOPS]
-            split = [[name for pair in hops for name in pair]] if together else hops
-            commands = [[__file__, "--chain", services.kafka_bootstrap, str(batch), *names] for names in split]
+        def run(name: str, prefix: str, commands: Sequence[list[str]]) -> None:
+            settings = prefixed(f"{prefix}-")
             with processes(commands, settings, folder):
-                results[name] = asyncio.run(measure(settings, f"bare{batch}", options.documents))
-        for count in options.processes:
-            settings = prefixed(f"load{count}-")
-            commands = [["-m", "workers.cli", "worker", stage] for stage in STAGED_ROLES for _ in range(count)]
-            with processes(commands, settings, folder):
-                results[f"pipeline, {count} a stage"] = asyncio.run(
-                    measure(settings, f"load{count}", options.documents)
+                results[name] = asyncio.run(measure(settings, prefix, options.documents))
+
+        if options.lines:
+            for count in options.processes:
+                settings = prefixed(f"lines{count}-")
+                with processes([worker(PIPELINE)] * count, settings, folder, options.ensemble):
+                    results[f"one hop, {count}"] = found = asyncio.run(
+                        measure_lines(
+                            settings, log_lines(options.lines), options.documents, options.first, options.rates
+                        )
+                    )
+                print(f"one hop, {count}: {found['lines_per_second']:.0f} lines/s")
+                for at in found["latency"]:
+                    cells = ", ".join(f"p{one} {at[f'p{one}_seconds']:.3f} s" for one in (50, 95, 99))
+                    print(f"  at {at['per_second']:.0f} lines/s: {cells}")
+        else:
+            for name, hops, batch in (
+                ("bare chain, four hops", [HOPS], 16_384),
+                ("bare chain, tuned", [[hop] for hop in HOPS], 262_144),
+                ("bare chain, one hop", [ONE_HOP], 262_144),
+            ):
+                prefix = name.removeprefix("bare chain, ").replace(" ", "-")
+                of_prefix = prefixed(f"{prefix}-").kafka
+                run(
+                    name,
+                    prefix,
+                    [
+                        [__file__, "--chain", services.kafka_bootstrap, str(batch)]
+                        + [topic_name(of_prefix, topic) for pair in together for topic in pair]
+                        for together in hops
+                    ],
                 )
-    bare, tuned = (results[name]["documents_per_second"] for name in list(results)[:2])
-    print(f"{options.documents} documents, instant engine, {os.cpu_count()} cores for broker, workers and client")
-    print(
-        f"{'':24}{'documents/s':>12}{'of one':>8}{'of four':>9}{'p50':>9}{'p95':>9}{'p99':>9}   (s, at half the load)"
-    )
-    for name, result in results.items():
-        rate = result["documents_per_second"]
-        cells = "".join(f"{result[f'p{one}_seconds']:9.3f}" for one in (50, 95, 99))
-        print(f"{name:24}{rate:12.0f}{f'1/{bare / rate:.1f}':>8}{f'1/{tuned / rate:.1f}':>9}{cells}")
+            for count in options.processes:
+                run(f"stages apart, {count} each", f"apart{count}", [worker(role) for role in STAGED_ROLES] * count)
+            for count in options.processes:
+                run(f"one hop, {count}", f"hop{count}", [worker(PIPELINE)] * count)
+            show(results, options.documents)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
         options.json.write_text(json.dumps(results, indent=2) + "\n")

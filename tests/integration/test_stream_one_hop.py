@@ -134,6 +134,25 @@ def test_workers_that_join_and_leave_in_the_middle_lose_nothing_and_repeat_nothi
     assert second.stop() == third.stop() == 0
 
 
+@pytest.mark.parametrize("stream", [{"kafka": {"partitions": 1}}], indirect=True)
+def test_a_process_without_partitions_stands_by_and_takes_over(stream: Stream) -> None:
+    stream.create_topics()
+    first = stream.start("pipeline").wait_ready()
+    sent = documents(400)
+    stream.produce_documents(sent[:200])
+    second = stream.start("pipeline").wait_ready()
+    stream.wait_tagged(200)
+    # Whichever of them has the partition now.
+    for worker in (first, second):
+        worker.kill()
+        stream.start("pipeline").wait_ready()
+    stream.produce_documents(sent[200:])
+    stream.wait_tagged(400)
+    wait_committed(stream)
+    assert_exact(stream.tagged(), sent)
+    assert [worker.stop() for worker in stream.workers[2:]] == [0, 0]
+
+
 def test_each_topology_goes_on_where_the_other_has_stopped(stream: Stream) -> None:
     stream.create_topics()
     sent = documents(900)

@@ -118,7 +118,7 @@ class PartitionOwner:
                 owned.writes.wake()
             if self._consumes is not None:
                 # Faust has asked before we fenced: what was in a transaction then is committed now, or never will be.
-                await self._app.consumer.perform_seek()
+                await self._app.consumer.seek_again()
 
     async def let_go(self) -> None:
         """Own nothing. What was begun is aborted by the next owner, or by the broker."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 from aiokafka.errors import (
@@ -180,7 +181,12 @@ def may_be_of_a_message(error: BaseException) -> bool:
 def partition_of(message: Outgoing, partitions: int) -> int:
     """By the key, as every Kafka client does it (murmur2); a message without one by its value."""
     source = message.key if message.key is not None else message.value or b""
-    return int(murmur2(source) & 0x7FFFFFFF) % partitions
+    return _hashed(source) % partitions
+
+
+@lru_cache(maxsize=8_192)  # in pure Python it takes longer than the rest of a mention, and names come again
+def _hashed(source: bytes) -> int:
+    return int(murmur2(source) & 0x7FFFFFFF)
 
 
 async def _partitions(producer: Any, name: str) -> Sequence[int]:

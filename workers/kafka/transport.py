@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types.tuples import ConsumerMessage
 from typing_extensions import override
@@ -231,8 +232,24 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         await super().perform_seek()
         # Where nothing was ever committed there is nothing to go back to, and aiokafka stays where a fetch has left it.
         fresh = [tp for tp, offset in self._read_offset.items() if not offset]
-        if fresh:
+        if fresh and (fresh := [tp for tp in fresh if tp in self.assignment()]):
             await self._thread.seek_to_beginning(*map(driver.ensure_aiokafka_TP, fresh))
+
+    async def seek_again(self) -> None:
+        """Go back to what is committed by now, before :meth:`begin`.
+
+        A process that stands by has nothing to go back to, nor has one whose partitions are taken away meanwhile: what
+        it gets then is prepared anew.
+        """
+        assigned = set(self.assignment())
+        if not assigned:
+            return
+        try:
+            await self.perform_seek()
+        except (AssertionError, IllegalStateError):
+            # aiokafka's words for partitions that are not assigned.
+            if self.assignment() == assigned:
+                raise
 
     @override
     def _to_message(self, tp: Any, fetched: Fetched) -> Any:

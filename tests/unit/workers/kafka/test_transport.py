@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from aiokafka.errors import IllegalStateError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -304,5 +305,44 @@ async def test_a_partition_without_a_commit_is_read_from_its_beginning_after_a_r
 
     monkeypatch.setattr(consumer, "seek_to_committed", seek_to_committed)
     monkeypatch.setattr(consumer._thread, "seek_to_beginning", seek_to_beginning)
+    monkeypatch.setattr(consumer, "assignment", lambda: {A, B})
     await consumer.perform_seek()
     assert sought == [A]
+
+
+@pytest.mark.parametrize(
+    ("assigned", "afterwards", "raised"),
+    [
+        (set(), set(), None),
+        ({A}, set(), AssertionError("No partitions are currently assigned")),
+        ({A}, {B}, IllegalStateError("not assigned")),
+    ],
+)
+async def test_going_back_is_no_error_for_who_has_no_partitions_or_loses_them_meanwhile(
+    consumer: Consumer,
+    monkeypatch: pytest.MonkeyPatch,
+    assigned: set[TP],
+    afterwards: set[TP],
+    raised: Exception | None,
+) -> None:
+    asked = iter([assigned, afterwards])
+
+    async def seek_to_committed() -> None:
+        assert raised is not None
+        raise raised
+
+    monkeypatch.setattr(consumer, "seek_to_committed", seek_to_committed)
+    monkeypatch.setattr(consumer, "assignment", lambda: next(asked))
+    await consumer.seek_again()
+
+
+async def test_what_is_wrong_with_our_own_partitions_is_an_error(
+    consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def seek_to_committed() -> None:
+        raise IllegalStateError("it is broken")
+
+    monkeypatch.setattr(consumer, "seek_to_committed", seek_to_committed)
+    monkeypatch.setattr(consumer, "assignment", lambda: {A})
+    with pytest.raises(IllegalStateError):
+        await consumer.seek_again()
