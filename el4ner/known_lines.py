@@ -65,6 +65,10 @@ class KnownLine(Subject[Sentence]):
         return self._sighting
 
     @override
+    def view(self, form: Form | None) -> Template:
+        return Template(self.text, cut(self.text, ())) if form is None else form.template(self.sighting())
+
+    @override
     def like(self, form: Form) -> Hashable | None:
         return form.key
 
@@ -88,7 +92,7 @@ class KnownCandidates(SaidOfText):
 
     def of(self, line: KnownLine) -> SentenceCandidates:
         """As the stage says it of a line."""
-        return _EXTRACT.recall(line.item(), self.kept, _view(line.text, self.form))
+        return _EXTRACT.recall(line.item(), self.kept, line.view(self.form))
 
     def types(self, kept: AgreedTypes) -> KnownTypes:
         """What classification keeps of these candidates."""
@@ -114,7 +118,9 @@ class KnownCandidates(SaidOfText):
         """The candidates told by the pieces of another form, which the text has too; None where one cannot be."""
         if _is_same(form, self.form):
             return self.kept.anchors
-        view, bounds = _view(text, form), sighted(text).bounds
+        sighting = sighted(text)
+        view = Template(text, cut(text, ())) if form is None else form.template(sighting)
+        bounds = sighting.bounds
         anchors = []
         for first, skip, last, past in self.extents:
             anchor = view.anchor(bounds[first] + skip, bounds[last] + past)
@@ -138,7 +144,7 @@ class KnownTypes(SaidOfText):
 
     def of(self, line: KnownLine) -> SentenceTypes:
         """As the stage says it of a line."""
-        return _CLASSIFY.recall(self._candidates.of(line), self.kept, _view(line.text, None))
+        return _CLASSIFY.recall(self._candidates.of(line), self.kept, line.view(None))
 
     @override
     def said_of(self, text: str) -> tuple[Any, ...]:
@@ -228,6 +234,10 @@ class LineToClassify(Subject[SentenceCandidates]):
         return self._line.sighting()
 
     @override
+    def view(self, form: Form | None) -> Template:
+        return self._line.view(form)
+
+    @override
     def like(self, form: Form) -> Hashable | None:
         return self._candidates.like(form, self._line)
 
@@ -251,6 +261,10 @@ class LineToValidate(Subject[SentenceTypes]):
         return self._line.sighting()
 
     @override
+    def view(self, form: Form | None) -> Template:
+        return self._line.view(form)
+
+    @override
     def like(self, form: Form) -> Hashable | None:
         return self._types.like(form, self._line)
 
@@ -262,10 +276,6 @@ class LineToValidate(Subject[SentenceTypes]):
 def _extent(anchor: Anchor, form: Form | None) -> Extent:
     # A text as one fixed piece has the bounds of its beginning and of its end.
     return Extent(0, anchor.skip, -1, -anchor.trim) if form is None else form.extent(anchor)
-
-
-def _view(text: str, form: Form | None) -> Template:
-    return Template(text, cut(text, ())) if form is None else form.template(sighted(text))
 
 
 def _is_same(left: Form | None, right: Form | None) -> bool:

@@ -61,6 +61,10 @@ class Subject(ABC, Generic[Item]):
         """Of the text."""
 
     @abstractmethod
+    def view(self, form: Form | None) -> Template:
+        """The text as one fixed piece, or as a template of ``form``."""
+
+    @abstractmethod
     def like(self, form: Form) -> Hashable | None:
         """As :meth:`~el4ner.repeats.entries.Carry.key` gives it of the text's template, which is of ``form``."""
 
@@ -126,6 +130,9 @@ class StageMemory(Generic[Item, Answer, Kept]):
         self, items: Sequence[Item], ask: Callable[[list[Item]], tuple[list[Answer], Usage]]
     ) -> Answered[Answer]:
         """As :meth:`find`, with all answers said of their items."""
+        if not self._size and items:
+            answers, usage = ask(list(items))
+            return Answered(answers, usage, [True] * len(items))
         subjects = [LookedAt(self.carry, item) for item in items]
         found = self.find(subjects, ask)
         return Answered(self.said(subjects, found), found.usage, found.asked)
@@ -222,11 +229,9 @@ class StageMemory(Generic[Item, Answer, Kept]):
         key, form, like = route
         if key is None:
             return []
-        sighting = subject.sighting()
-        whole = Template(sighting.line, cut(sighting.line, ()))
-        ways = [Way(self._texts, key, whole, None, 1)]
+        ways = [Way(self._texts, key, subject.view(None), None, 1)]
         if form is not None and like is not None:
-            ways.append(Way(self._templates, like, form.template(sighting), form, self.carry.lines))
+            ways.append(Way(self._templates, like, subject.view(form), form, self.carry.lines))
         return ways
 
     def _ask(
@@ -299,8 +304,8 @@ class LookedAt(Subject[Item]):
             self._sighting = sighted(self._text)
         return self._sighting
 
+    @override
     def view(self, form: Form | None) -> Template:
-        """The text as one fixed piece, or as a template of ``form``."""
         if self._view is None or self._view[0] is not form:
             view = Template(self._text, cut(self._text, ())) if form is None else form.template(self.sighting())
             self._view = (form, view)
