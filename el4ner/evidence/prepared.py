@@ -2,7 +2,7 @@
 
 Files as in the cache folder, under keys that leave the number type out: whoever reads in float32, bfloat16 or int8
 finds the same ones, since the states differ by rounding alone. ``make evidence`` makes them anew. Vectors are stored in
-some three bits a number (:func:`pack`). docs/method.md says what that costs, and what number types do.
+two to three bits a number (:func:`pack`). docs/method.md says what that costs, and what number types do.
 """
 
 from __future__ import annotations
