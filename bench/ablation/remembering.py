@@ -13,6 +13,7 @@ from pathlib import Path
 from typing_extensions import override
 
 from el4ner.engines.base import (
+    Asked,
     Engine,
     GenerateRequest,
     GenerateResult,
@@ -23,7 +24,7 @@ from el4ner.engines.base import (
     StateRequest,
     StateResult,
 )
-from el4ner.engines.remembered_states import Asked, RememberedStates
+from el4ner.engines.remembered_states import RememberedStates
 from el4ner.types import Usage
 
 __all__ = ["Answers", "RememberingEngine", "RememberingStates"]
@@ -147,9 +148,7 @@ class RememberingStates(RememberedStates):
 
     @override
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
-        keys = [
-            (request.prompt, asked) for request in requests for asked in zip(request.tails, request.ends, strict=True)
-        ]
+        keys = [(request.prompt, asked) for request in requests for asked in request.asked]
         self.saved += sum(self._seconds.get(key, 0.0) for key in keys)
         new = {key for key in keys if key not in self._seconds}
         began = time.process_time()

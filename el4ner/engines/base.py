@@ -22,6 +22,7 @@ from el4ner.types import Usage
 
 __all__ = [
     "LAYERS",
+    "Asked",
     "CandidateScore",
     "Engine",
     "GenerateRequest",
@@ -39,6 +40,8 @@ __all__ = [
 
 
 States = npt.NDArray[np.float32]
+Asked = tuple[str, tuple[int, ...], bool]
+"""A tail, the ends in it whose states are wanted, and whether the middle layer's are enough."""
 LAYERS: Final = 2
 """How many states a :class:`StateEngine` gives for a place: from the middle of the model, and from its end."""
 
@@ -130,6 +133,9 @@ class StateRequest:
     seen the tail up to e, and what else its token holds. An empty tuple for a tail, or no ``marks`` at all: the tail's
     end alone. With marks a whole sentence is read once for the states behind each of its words.
 
+    ``middle_only``: the states of the middle layer alone are wanted. What stands in the last one's place may be
+    anything; an engine need not read the tails any further than the middle.
+
     Raises:
         ValueError: ``marks`` are not as said.
     """
@@ -137,6 +143,7 @@ class StateRequest:
     prompt: Prompt
     tails: tuple[str, ...]
     marks: tuple[tuple[int, ...], ...] = ()
+    middle_only: bool = False
 
     def __post_init__(self) -> None:
         if not self.marks:
@@ -154,6 +161,11 @@ class StateRequest:
         """For each tail the ends whose states are wanted: its marks, or its own end."""
         marks = self.marks or ((),) * len(self.tails)
         return tuple(ends or (len(tail),) for tail, ends in zip(self.tails, marks, strict=True))
+
+    @property
+    def asked(self) -> tuple[Asked, ...]:
+        """Each tail with all that its states depend on, but for the prompt."""
+        return tuple((tail, ends, self.middle_only) for tail, ends in zip(self.tails, self.ends, strict=True))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,6 +16,7 @@ import numpy as np
 from el4ner.engines import checks
 from el4ner.engines.base import (
     LAYERS,
+    Asked,
     Engine,
     GenerateRequest,
     GenerateResult,
@@ -29,10 +30,8 @@ from el4ner.engines.base import (
 )
 from el4ner.types import Usage
 
-__all__ = ["Asked", "RememberedStates", "remembering"]
+__all__ = ["RememberedStates", "remembering"]
 
-Asked = tuple[str, tuple[int, ...]]
-"""A tail, and the ends in it whose states are wanted."""
 MOST_BYTES: Final = 1 << 30
 """Of states that are kept, for each engine. Those that were not asked for longest are forgotten first."""
 
@@ -103,13 +102,12 @@ class RememberedStates:
         read: dict[Prompt, dict[Asked, States]] = {}
         for request, result in zip(unknown, checks.states(self._engine, unknown) if unknown else [], strict=True):
             of_tails = np.split(result.states, np.cumsum([len(ends) for ends in request.ends])[:-1])
-            asked = zip(request.tails, request.ends, strict=True)
-            read.setdefault(request.prompt, {}).update(zip(asked, of_tails, strict=True))
+            read.setdefault(request.prompt, {}).update(zip(request.asked, of_tails, strict=True))
             used[id(request.prompt)] = used.get(id(request.prompt), Usage()) + result.usage
         results = []
         for request in requests:
             known = {**self._known.get(request.prompt, {}), **read.get(request.prompt, {})}
-            of_tails = [known[asked] for asked in zip(request.tails, request.ends, strict=True)]
+            of_tails = [known[asked] for asked in request.asked]
             states = np.concatenate([np.zeros((0, LAYERS, self.hidden_size), np.float32), *of_tails])
             results.append(StateResult(states, used.pop(id(request.prompt), Usage())))
         for prompt in dict.fromkeys(request.prompt for request in requests):
@@ -125,9 +123,7 @@ class RememberedStates:
     def _unknown(self, request: StateRequest) -> StateRequest:
         """The part of it that was never read."""
         known = self._known.get(request.prompt, {})
-        new = [
-            number for number, asked in enumerate(zip(request.tails, request.ends, strict=True)) if asked not in known
-        ]
+        new = [number for number, asked in enumerate(request.asked) if asked not in known]
         return replace(
             request,
             tails=tuple(request.tails[number] for number in new),

@@ -18,8 +18,8 @@ from typing import Final, TypeVar
 import numpy as np
 from typing_extensions import override
 
-from el4ner.engines.base import LAYERS, Prompt, StateEngine, StateRequest, StateResult, States
-from el4ner.engines.remembered_states import Asked, RememberedStates
+from el4ner.engines.base import LAYERS, Asked, Prompt, StateEngine, StateRequest, StateResult, States
+from el4ner.engines.remembered_states import RememberedStates
 
 __all__ = ["KeptStates"]
 
@@ -71,9 +71,7 @@ class KeptStates(RememberedStates):
     def _recall(self, requests: Sequence[StateRequest]) -> None:
         """Whatever the file has of what is asked for."""
         wanted = {
-            self._key(request.prompt, asked): (request.prompt, asked)
-            for request in requests
-            for asked in zip(request.tails, request.ends, strict=True)
+            self._key(request.prompt, asked): (request.prompt, asked) for request in requests for asked in request.asked
         }
         self._asked.update(wanted)
         found = self._using(lambda file: [_row(file, key) for key in wanted]) if self._file.exists() else None

@@ -57,7 +57,7 @@ class WordReader:
             tail = self._again(texts[index])
             before = len(tail) - len(texts[index])
             ends = tuple(before + end for _, end in places[index])
-            requests.append(StateRequest(self._prompt(texts[index]), (tail,), (ends,)))
+            requests.append(StateRequest(self._prompt(texts[index]), (tail,), (ends,), middle_only=True))
         results = checks.states(self._engine, requests)
         states: list[Floats] = [np.zeros((0, self._engine.hidden_size), dtype=np.float32) for _ in texts]
         for index, result in zip(asked, results, strict=True):

@@ -26,7 +26,8 @@ class PassSegment:
 
     ``group`` ``[layers, 2, rows, heads, capacity, head_dim]`` has key-value states of rows; this one's, at ``slot``,
     are ``past`` tokens and room for the new ones, which the pass writes behind them: first the chain, then the tree's
-    nodes in their order.
+    nodes in their order. ``to_middle``: the tree is read as far as the middle layer; later layers' states of it stay
+    unwritten.
     """
 
     group: torch.Tensor
@@ -34,6 +35,7 @@ class PassSegment:
     past: int
     chain: Sequence[int]
     tree: TokenTree = field(default_factory=TokenTree)
+    to_middle: bool = False
 
     @property
     def new(self) -> int:

@@ -14,27 +14,32 @@ from transformers.utils import logging as transformers_logging
 from el4ner.engines.torch.lean_transformers import without_compiler
 from el4ner.engines.torch.meta_init import SkipMetaInit
 from el4ner.engines.torch.packed_model import IMPLEMENTATION
+from el4ner.engines.torch.stored_tables import store_tables
 from el4ner.errors import ModelError
 from el4ner.models.tokenizers import load_tokenizer
 
 __all__ = ["choose_device", "load_model"]
 
 
-def load_model(path: Path, place: torch.device, dtype: str) -> tuple[Any, Any]:
-    """The model, ready to answer at ``place``, and its tokenizer. ``dtype``: ``auto``, ``bfloat16`` or ``float32``."""
+def load_model(path: Path, place: torch.device, dtype: str) -> tuple[Any, Any, torch.dtype]:
+    """The model, ready to answer at ``place``, its tokenizer, and the type that it computes in. ``dtype``: ``auto``,
+    ``bfloat16`` or ``float32``."""
     use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (place.type == "cuda" or fast_bfloat16()))
+    computes_in = torch.bfloat16 if use_bfloat16 else torch.float32
     with _no_progress_bars():
         tokenizer = load_tokenizer(path)
     with _no_progress_bars(), without_compiler(), SkipMetaInit():
         model = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=torch.bfloat16 if use_bfloat16 else torch.float32,
+            dtype=computes_in,
             attn_implementation=IMPLEMENTATION,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
         ).eval()
-    return model.to(place), tokenizer
+    if place.type == "cpu" and not use_bfloat16:
+        store_tables(model)
+    return model.to(place), tokenizer, computes_in
 
 
 def choose_device(name: str, wanted: str) -> torch.device:

@@ -14,11 +14,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 from transformers import AttentionInterface
 
 from el4ner.engines.device_copies import upload
@@ -27,6 +29,8 @@ from el4ner.engines.sdpa import without_cudnn
 from el4ner.engines.torch.attention_plans import AttentionPlan, DecodingPlan, PassSegment, RowsPlan
 from el4ner.engines.torch.decode_graphs import CudaRecorder, DecodeGraphs, DecodingStates, Recorder
 from el4ner.engines.torch.joint_attention import JointPlan
+from el4ner.engines.torch.middle_layers import MiddleExit, Shorter
+from el4ner.engines.torch.stored_tables import Head
 from el4ner.errors import ModelError
 
 __all__ = ["Attend", "PackedModel"]
@@ -49,11 +53,19 @@ class PackedModel:
 
     Args:
         model: of transformers, loaded with the attention implementation :data:`IMPLEMENTATION`.
+        dtype: of states and keys.
         attend: how rows of a pass attend; None: ``together`` on a GPU, ``rows`` elsewhere.
         recorder: of decoding steps; None: CUDA graphs on a GPU where rows attend together, none elsewhere.
     """
 
-    def __init__(self, model: Any, *, attend: Attend | None = None, recorder: Recorder | None = None) -> None:
+    def __init__(
+        self,
+        model: Any,
+        *,
+        dtype: torch.dtype,
+        attend: Attend | None = None,
+        recorder: Recorder | None = None,
+    ) -> None:
         self._model = model
         self._body = model.base_model
         self._head = model.get_output_embeddings()
@@ -61,11 +73,16 @@ class PackedModel:
         heads = config.num_attention_heads
         self._config = config
         self._layers = int(config.num_hidden_layers)
+        self._middle = self._layers // 2
+        layers = getattr(self._body, "layers", None)
+        self._exit: MiddleExit | None = None
+        if isinstance(layers, nn.ModuleList) and self._middle + 1 < len(layers) == self._layers:
+            self._exit = MiddleExit(layers, self._middle)
         self._kv_heads = int(getattr(config, "num_key_value_heads", None) or heads)
         self._head_dim = int(getattr(config, "head_dim", None) or config.hidden_size // heads)
         self._softcap: float | None = getattr(config, "final_logit_softcapping", None)
         self.vocabulary = int(self._head.weight.shape[0])
-        self.dtype: torch.dtype = model.dtype
+        self.dtype = dtype
         self.device: torch.device = model.device
         self.attend: Attend = attend or ("together" if self.device.type == "cuda" else "rows")
         self.seconds = 0.0
@@ -133,7 +150,8 @@ class PackedModel:
         """Read every segment's new tokens; their last hidden states ``[sum of new tokens, hidden]``, in order.
 
         ``with_middle``: the middle layer's states stand before the last ones, ``[…, 2 · hidden]``. ``windows``, if
-        given, is filled with every layer's attention window.
+        given, is filled with every layer's attention window. Behind the middle layer trees that are read only that far
+        have zeros.
         """
         started = time.perf_counter()
         tokens: list[int] = []
@@ -144,16 +162,29 @@ class PackedModel:
             end = segment.past + len(segment.chain)
             positions += range(segment.past, end)
             positions += [end - 1 + depth for depth in segment.tree.depths]
-        plan: AttentionPlan
-        if self.attend == "together":
-            plan = JointPlan(segments, self._kv_heads, self.dtype, windows)
-        else:
-            plan = RowsPlan(segments, self.dtype, self.device, windows)
+        plan = self._plan(segments, windows)
+        shorter = self._shorter(segments, windows) if with_middle else None
         ids, places = upload([np.asarray(tokens), np.asarray(positions)], self.device)
-        hidden = self._read(ids[None], places[None], plan, with_middle=with_middle)
+        hidden = self._read(ids[None], places[None], plan, with_middle=with_middle, shorter=shorter)
         self.seconds += time.perf_counter() - started
         self.tokens += len(tokens)
         return hidden
+
+    def _shorter(self, segments: Sequence[PassSegment], windows: dict[int, int | None] | None) -> Shorter | None:
+        """All but the trees that are read to the middle; None where nothing is left behind."""
+        if self._exit is None or not any(segment.to_middle and len(segment.tree) for segment in segments):
+            return None
+        goes_on = [
+            np.repeat([True, not segment.to_middle], [len(segment.chain), len(segment.tree)]) for segment in segments
+        ]
+        (places,) = upload([np.flatnonzero(np.concatenate(goes_on))], self.device)
+        left = [replace(segment, tree=TokenTree()) if segment.to_middle else segment for segment in segments]
+        return Shorter(places, self._plan(left, windows))
+
+    def _plan(self, segments: Sequence[PassSegment], windows: dict[int, int | None] | None) -> AttentionPlan:
+        if self.attend == "together":
+            return JointPlan(segments, self._kv_heads, self.dtype, windows)
+        return RowsPlan(segments, self.dtype, self.device, windows)
 
     def decode(self, group: torch.Tensor, tokens: Sequence[int], lengths: Sequence[int]) -> torch.Tensor:
         """Read ``tokens[row]`` behind the ``lengths[row]`` tokens that row ``row`` of the group holds; next-token
@@ -211,10 +242,42 @@ class PackedModel:
                     f"{type(self._model).__name__}: packed passes differ from plain ones ({what}): by "
                     f"{', '.join(f'{value:.1%}' for value in apart)}"
                 )
+        self._check_middle(prefixes, trees)
         for layer, kind in enumerate(getattr(self._config, "layer_types", None) or ()):
             window = self._config.sliding_window if kind == "sliding_attention" else None
             if windows.get(layer) != window:
                 raise ModelError(f"{type(self._model).__name__}: layer {layer} does not tell its attention window")
+
+    def _check_middle(self, prefixes: Sequence[Sequence[int]], trees: Sequence[TokenTree]) -> None:
+        """Compare passes that leave trees at the middle layer with whole ones.
+
+        Raises:
+            ModelError: they disagree.
+        """
+        whole, left = (
+            self.forward(
+                [
+                    PassSegment(self.new_group(1, len(prefix) + len(tree)), 0, 0, prefix, tree, to_middle)
+                    for prefix, tree in zip(prefixes, trees, strict=True)
+                ],
+                with_middle=True,
+            ).float()
+            for to_middle in (False, True)
+        )
+        if self._exit is not None:
+            size = self.hidden_size
+            goes_on = left[:, size:].any(dim=1)
+            apart = [*_apart(left[:, :size], whole[:, :size]), *_apart(left[goes_on, size:], whole[goes_on, size:])]
+            if not agrees(apart, self.dtype):
+                raise ModelError(
+                    f"{type(self._model).__name__}: passes that end at the middle layer differ from whole ones: "
+                    f"by {max(apart):.1%}"
+                )
+
+    def forget_head(self) -> None:
+        """Give back what the head made when it was asked: a member that shows hidden states does without."""
+        if isinstance(self._head, Head):
+            self._head.forget()
 
     def raw_seconds(self, tokens: int, batch: int) -> float:
         """Seconds that the plain model takes to read ``batch`` rows of ``tokens`` random tokens: for benchmarks."""
@@ -228,16 +291,23 @@ class PackedModel:
             self._model.set_attn_implementation(IMPLEMENTATION)
 
     def _read(
-        self, ids: torch.Tensor, positions: torch.Tensor, plan: AttentionPlan, *, with_middle: bool = False
+        self,
+        ids: torch.Tensor,
+        positions: torch.Tensor,
+        plan: AttentionPlan,
+        *,
+        with_middle: bool = False,
+        shorter: Shorter | None = None,
     ) -> torch.Tensor:
         """``ids`` and ``positions`` ``[1, tokens]``; hidden states ``[tokens, hidden]``, twice as wide with the middle
         layer's."""
-        with self._kernels():
+        leaving = self._exit.leaving(shorter, ids.shape[1]) if self._exit is not None else nullcontext()
+        with self._kernels(), leaving:
             output = self._body(
                 input_ids=ids,
                 position_ids=positions,
                 use_cache=False,
-                output_hidden_states=[self._layers // 2] if with_middle else False,
+                output_hidden_states=[self._middle] if with_middle else False,
                 packed_plan=plan,
             )
         hidden: torch.Tensor = output.last_hidden_state[0]
@@ -245,7 +315,9 @@ class PackedModel:
             # Of a list of layers transformers keeps no others: all of them would take gigabytes. A version without
             # lists keeps them all, behind the embeddings.
             layers = output.hidden_states
-            middle = layers[self._layers // 2 + len(layers) - self._layers]
+            middle = layers[self._middle + len(layers) - self._layers]
+            if shorter is not None:
+                hidden = hidden.new_zeros(middle[0].shape).index_copy_(0, shorter.places, hidden)
             hidden = torch.cat([middle[0], hidden], dim=-1)
         return hidden
 

@@ -27,12 +27,13 @@ class PromptRow:
 
     ``cached`` counts tokens that were not read for this row. The row's key-value states are those of ``slot`` in
     ``group`` (:class:`PassSegment`): made when its reading begins if it is None, and dropped when it ends if ``keep``
-    is False.
+    is False. ``to_middle``: the trees are read as far as the middle layer.
     """
 
     tokens: tuple[int, ...]
     trees: Sequence[TokenTree] = ()
     keep: bool = False
+    to_middle: bool = False
     group: torch.Tensor | None = field(default=None, repr=False)
     slot: int = 0
     past: int = 0
@@ -183,7 +184,8 @@ class PromptReader:
         too_large = tree == 0 and len(chain) + len(row.trees[0]) > self._max_tokens
         if too_large and len(chain) > 1:  # the prompt but for its last token; then that token with the tree
             chain, ends, tree = chain[:-1], False, None
-        segment = PassSegment(_NOWHERE, 0, past, chain, row.trees[tree] if tree is not None else TokenTree())
+        nodes = row.trees[tree] if tree is not None else TokenTree()
+        segment = PassSegment(_NOWHERE, 0, past, chain, nodes, row.to_middle)
         return segment, Part(row, before + len(chain) - 1, ends, tree)
 
 

@@ -68,8 +68,10 @@ _CHECKED_MODULES: Final = (
     "torch/attention_plans",
     "torch/decode_graphs",
     "torch/joint_attention",
+    "torch/middle_layers",
     "torch/model_loading",
     "torch/packed_model",
+    "torch/stored_tables",
     "torch/transformers_engine",
 )
 """What a self-check depends on of this package: a change to one of them has every model checked again."""
@@ -109,6 +111,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         model: Any,
         tokenizer: Any,
         *,
+        dtype: torch.dtype,
         fingerprint: str,
         digest: str,
         threads: int | None,
@@ -117,7 +120,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         attend: Attend | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        packed = PackedModel(model, attend=attend, recorder=recorder)
+        packed = PackedModel(model, dtype=dtype, attend=attend, recorder=recorder)
         listed = getattr(model.generation_config, "eos_token_id", None)
         super().__init__(
             name,
@@ -179,11 +182,12 @@ class TransformersEngine(TokenEngine, StateEngine):
         place = choose_device(name, device)
         try:
             check_folder(path, shared=True)
-            model, tokenizer = load_model(path, place, dtype)
+            model, tokenizer, computes_in = load_model(path, place, dtype)
             engine = cls(
                 name,
                 model,
                 tokenizer,
+                dtype=computes_in,
                 fingerprint=folder_digest(path, folder),
                 digest=model_digest(path, folder),
                 threads=threads,
@@ -272,7 +276,7 @@ class TransformersEngine(TokenEngine, StateEngine):
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
         """Usage as in :meth:`score`."""
         self._ready()
-        jobs = [_StateJob(*self._tails(request), self._tree_nodes) for request in requests]
+        jobs = [_StateJob(*self._tails(request), self._tree_nodes, request.middle_only) for request in requests]
 
         def take(parts: list[Part], hidden: torch.Tensor) -> None:
             asked = [(part, jobs_by_row[part.row]) for part in parts if part.tree is not None]
@@ -410,6 +414,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         )
         if not has_passed(key, cache_dir):
             self._check()
+            self._model.forget_head()
             remember_passed(key, cache_dir)
 
     @_engine_errors
@@ -427,7 +432,7 @@ class TransformersEngine(TokenEngine, StateEngine):
 class _StateJob:
     """One prompt, the trees of its tails, and where in them the tokens are whose states are wanted."""
 
-    def __init__(self, prefix: tuple[int, ...], tails: Sequence[MarkedTail], max_nodes: int) -> None:
+    def __init__(self, prefix: tuple[int, ...], tails: Sequence[MarkedTail], max_nodes: int, middle_only: bool) -> None:
         # Every token of a tail is read, the last one too: as a question whose answer stands behind the whole tail.
         trees, planted = plant([TokenQuestion(tail.tokens, (_ANY,)) for tail in tails], max_nodes)
         self.places: list[tuple[int, int]] = []
@@ -436,7 +441,7 @@ class _StateJob:
             path = trees[question.tree].path(question.targets[0][0][0])
             self.places += [(question.tree, path[place]) for place in tail.places]
         self._nodes = sum(map(len, trees))
-        self.row = PromptRow(prefix, trees=trees)
+        self.row = PromptRow(prefix, trees=trees, to_middle=middle_only)
         self.states: dict[int, npt.NDArray[np.float32]] = {}
         """By index in ``places``, as soon as it is read: ``[LAYERS · hidden]``."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -430,3 +431,34 @@ def test_an_empty_prompt_of_a_model_without_template_is_not_empty(tmp_path: Path
     assert engine._renderer.prefix(Prompt("", ""))[0] == 1
     assert engine._renderer.prefix(Prompt("a", "b"))[1:] == engine._renderer.encode("a\n\nb\n")
     engine.close()
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_states_of_the_middle_alone_are_those_that_are_read_with_the_last(
+    deep: Path, tmp_path_factory: pytest.TempPathFactory, settings: dict[str, Any]
+) -> None:
+    cache = tmp_path_factory.getbasetemp() / "cache"
+    engine = TransformersEngine.load("deep", deep, dtype="float32", cache_dir=cache, **settings)  # type: ignore[arg-type]
+    both = [state_request(sentence) for sentence in SENTENCES]
+    expected = engine.states(both)
+    engine.forget_prompts()
+    # Some rows of a pass go on behind the middle, some leave their trees there.
+    asked = [replace(request, middle_only=index % 2 == 0) for index, request in enumerate(both)]
+    for _ in range(2):  # the second time from the cache, with prompts that were read to their end
+        for request, found, right in zip(asked, engine.states(asked), expected, strict=True):
+            layers = slice(0, 1) if request.middle_only else slice(None)
+            apart = np.linalg.norm(found.states[:, layers] - right.states[:, layers], axis=-1)
+            assert (apart <= 1e-5 * np.linalg.norm(right.states[:, layers], axis=-1)).all(), apart
+            assert np.isfinite(found.states).all()
+
+
+def test_what_is_read_to_the_middle_alone_goes_through_half_of_the_layers(deep: Path, tmp_path: Path) -> None:
+    engine = TransformersEngine.load("deep", deep, dtype="float32", cache_dir=tmp_path)
+    tokens: list[int] = []
+    for layer in engine._model._body.layers:
+        layer.mlp.register_forward_pre_hook(lambda _, args: tokens.append(args[0].shape[1]))
+    request = replace(state_request(SENTENCES[0]), middle_only=True)
+    engine.states([request])
+    prompt_tokens = len(engine._renderer.prefix(request.prompt))
+    assert tokens[3] > prompt_tokens
+    assert tokens == [tokens[0]] * 4 + [prompt_tokens] * 2

@@ -1,0 +1,83 @@
+"""Tables of tokens that are kept as they were written."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from typing_extensions import override
+
+from el4ner.engines.torch.stored_tables import Head, StoredEmbedding, store_tables
+
+
+@pytest.fixture(autouse=True)
+def _inference() -> Iterator[None]:
+    with torch.inference_mode():
+        yield
+
+
+def random(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+class Scaled(nn.Embedding):
+    """As Gemma has it: it looks at its weight's number type."""
+
+    @override
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input) * torch.tensor(25.298).to(self.weight.dtype)
+
+
+class TiedModel(nn.Module):
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self.table = Scaled(*weight.shape, padding_idx=90)
+        self.table.weight.copy_(weight)
+        self.head = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+        self.head.weight = self.table.weight
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.table
+
+    def set_input_embeddings(self, module: nn.Module) -> None:
+        self.table = module  # type: ignore[assignment]
+
+    def get_output_embeddings(self) -> nn.Module:
+        return self.head
+
+    def set_output_embeddings(self, module: nn.Module) -> None:
+        self.head = module  # type: ignore[assignment]
+
+
+def test_a_table_that_was_written_in_bfloat16_stays_so_and_gives_the_same_numbers() -> None:
+    model = TiedModel(random(100, 16).bfloat16().float())
+    ids, states = torch.tensor([[3, 99, 3, 0]]), random(5, 16)
+    embedded, logits = model.table(ids), model.head(states)
+    store_tables(model)
+    assert isinstance(model.table, StoredEmbedding)
+    assert isinstance(model.head, Head)
+    assert model.head.weight.dtype == torch.bfloat16
+    assert model.head.weight is model.table.embedding.weight
+    assert torch.equal(model.table(ids), embedded)
+    assert torch.equal(model.head(states), logits)
+
+
+def test_a_table_that_bfloat16_does_not_hold_stays_in_float32() -> None:
+    model = TiedModel(random(100, 16))
+    ids = torch.tensor([[3, 99, 3, 0]])
+    embedded = model.table(ids)
+    store_tables(model)
+    assert isinstance(model.table, Scaled)
+    assert torch.equal(model.table(ids), embedded)
+
+
+def test_the_head_is_made_when_it_is_asked_and_may_be_forgotten() -> None:
+    model = TiedModel(random(100, 16).bfloat16().float())
+    states = random(5, 16)
+    logits = model.head(states)
+    store_tables(model)
+    for _ in range(2):
+        assert torch.equal(model.head(states), logits)
+        model.head.forget()  # type: ignore[operator]
