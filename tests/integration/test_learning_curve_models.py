@@ -32,9 +32,7 @@ def test_more_examples_help_and_a_further_pool_costs_less_reading(tmp_path: Path
         remembered = {name: remembering(engine) for name, engine in engines.items()}
 
         def run(part: Dataset) -> EvaluationResult:
-            pipeline = pipeline_from(
-                settings, remembered, {"part": part.pool}, embedder, cache_dir=tmp_path
-            )
+            pipeline = pipeline_from(settings, remembered, {"part": part.pool}, embedder, cache_dir=tmp_path)
             ticks = itertools.count()
             result = evaluate(part, pipeline, clock=lambda: float(next(ticks)))
             read[len(part.pool.sentences)] = result.usage.prompt_tokens
