@@ -23,7 +23,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas evidence format bench bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas evidence format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -57,7 +57,7 @@ test-gpu: env  ## tests of the GPU engines; each says why it is skipped where th
 	$(RUN)/pytest -m gpu tests/gpu
 
 # As in `make test-chaos SCENARIO=kill-workers SEED=7`. Without SEED: 1, 2 and one of the date (DATE=2026-11-26: of that day).
-test-chaos: env  ## break the stream in every way, on three brokers, by three seeds, and count what is lost: some 80 minutes
+test-chaos: env  ## break the stream in every way, on three brokers, by three seeds, and count what is lost: some two hours
 	$(RUN)/pytest tests/chaos/suite.py $(SCENARIO:%=--scenario %) $(SEED:%=--seed %) $(DATE:%=--date %)
 
 lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Faust or Redis
@@ -80,6 +80,9 @@ format: env  ## let ruff format the code
 bench: env  ## the benchmarks of bench/
 	$(RUN)/python bench/load.py
 	$(RUN)/python bench/tag.py
+
+bench-quick: env  ## the headline figures, as ratios of one run: under four minutes
+	$(RUN)/python bench/quick.py $(ARGS)
 
 # As in `make bench-quality DATA="crossner/politics wnut17" ARGS="--limit 100 --html table.html"`
 bench-quality: env  ## the table of what each part is worth, on the data sets in DATA="FOLDER FOLDER"
