@@ -135,8 +135,7 @@ class OutcomeWriter:
 
     def _give_up(self, owned: OwnedPartition, group: Group[TakenMessage], error: RefusedError) -> None:
         """A document that is open cannot be written down: it comes out with what there is, in a group of its own."""
-        for taken in owned.join.give_up(group, error.of_the_document):
-            self.app.positions.finish(taken.ticket)
+        self._finish(owned, owned.join.give_up(group, error.of_the_document))
         log.warning("a document that is open cannot be written down: %s", error, extra={"stage": self.app.stage})
 
     async def _write_refused(self, owned: OwnedPartition, group: Group[TakenMessage], error: RefusedError) -> None:
@@ -195,11 +194,10 @@ class OutcomeWriter:
             await owned.writer.write(messages, consumed)
         if owned.consumed is not None and consumed is not None:
             owned.consumed.committed(consumed)
-        for each in [*owned.join.committed(group, now=self._world.monotonic_ms()), *loose]:
-            self.app.positions.finish(each.ticket)
+        finished = [*owned.join.committed(group, now=self._world.monotonic_ms()), *loose]
         for letter in letters:
             self._recorder.letter_of(letter.stage, letter.code)
-        self._finished(taken)
+        self._finish(owned, finished, written=taken)
         self._recorder.settled(traced, partition=owned.partition, began_ms=began)
         self._committed(group.outcomes)
         if self._journal.has_suspects:
@@ -208,6 +206,20 @@ class OutcomeWriter:
         for outcome, trace in traced:
             extra = {"stage": self.app.stage, "document_id": outcome.id, "trace_id": trace.trace_id}
             log.debug("document is %s", outcome.closed.status, extra=extra)
+
+    def _finish(
+        self, owned: OwnedPartition, messages: Sequence[TakenMessage], written: Sequence[TakenMessage] = ()
+    ) -> None:
+        """The join needs these messages no more. Some came while the transaction was on its way: what has to be written
+        of them is not in it, and still waits to be."""
+        in_it, finished = frozenset(written), []
+        for each in dict.fromkeys(messages):
+            if each.leads_to_more and each not in in_it:
+                owned.loose.append(each)
+            else:
+                self.app.positions.finish(each.ticket)
+                finished.append(each)
+        self._finished(finished)
 
     def _messages_of(
         self, owned: OwnedPartition, group: Group[TakenMessage], traced: Sequence[tuple[Outcome, Trace]]

@@ -35,6 +35,11 @@ class TakenMessage:
     letters: Sequence[PendingLetter] = ()
     published: Sequence[Outgoing] = ()
 
+    @property
+    def leads_to_more(self) -> bool:
+        """Whether anything has to be written of it beside the document's outcome."""
+        return bool(self.letters or self.published)
+
 
 class ConsumedPartition:
     """How far a consumer group has come in a partition, where that is committed in the transactions of its outcomes."""

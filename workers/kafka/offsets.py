@@ -136,7 +136,7 @@ class OffsetTracker:
     def finish(self, ticket: Ticket) -> None:
         """All that came of the message is delivered. In any order; a second time does nothing."""
         ticket.finished = True
-        if ticket.epoch != self._epoch:
+        if not self.is_current(ticket):
             return
         progress = self._progress.get(ticket.partition)
         if progress is None:
@@ -146,6 +146,10 @@ class OffsetTracker:
             progress.moved = self._clock()
         if progress.next is not None and progress.end is not None and not progress.tickets:
             self._advance(progress, progress.end)
+
+    def is_current(self, ticket: Ticket) -> bool:
+        """Whether it is of this epoch. The message of another one comes again, here or elsewhere."""
+        return ticket.epoch == self._epoch
 
     def committable(self) -> dict[Partition, int]:
         """Per partition the offset of the first message that is not finished; only where something is."""

@@ -178,8 +178,8 @@ class PipelineWorker(BatchWorker):
         with journal.answering(records):
             for answer, (_, record, ticket) in zip(answers, items, strict=True):
                 owned = self._partitions.get(record.partition)
-                # None: it was taken away, and the message comes again elsewhere.
-                if owned is not None:
+                # Taken away, and perhaps given back since: the message comes again, here or elsewhere.
+                if owned is not None and self.app.positions.is_current(ticket):
                     self._join(owned, _TakenDocument(ticket, answer.letters, answer.published, answer, began_ms))
                     touched.add(owned)
         for owned in touched:
@@ -191,7 +191,7 @@ class PipelineWorker(BatchWorker):
         free = [owned.join.apply(received, taken, now=now) for received in inputs]
         if None in free:
             return
-        if taken.letters or taken.published:
+        if taken.leads_to_more:
             owned.loose.append(taken)
         else:
             # It leads to nothing: the join knows the document already.

@@ -401,6 +401,43 @@ async def test_what_belongs_to_a_partition_that_was_taken_away_is_left_to_its_ne
     assert process.positions.in_flight == 3
 
 
+async def test_what_was_asked_before_a_rebalance_is_told_once_where_the_partition_comes_back(tmp_path: Path) -> None:
+    process, record = Process(tmp_path), raw(b"rubbish", key=b"x", offset=1)
+    place = (record.source, record.partition)
+    process.positions.read(place, 1, 1)
+    late = process.positions.take(place, 1, 1)
+    assert late is not None
+    process.positions.open(2)
+    await process.worker._work([(record, late)])
+    assert not process.owned.has_work
+    process.positions.read(place, 1, 2)
+    again = process.positions.take(place, 1, 2)
+    assert again is not None
+    await process.worker._work([(record, again)])
+    await process.write()
+    assert [letter.value for letter in process.letters] == [b"rubbish"]
+    assert process.offsets == [2]
+
+
+async def test_a_failure_that_comes_while_its_documents_outcome_is_written_is_a_dead_letter_too(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    await process.take_in(document("x", 1))
+    write = process.writer.write
+    late = [raw(b"rubbish", key=b"x", offset=2), document("x", 3)]
+
+    async def meanwhile(messages: Sequence[Outgoing], consumed: ConsumedOffset | None = None) -> None:
+        await process.take_in(*late)
+        late.clear()
+        await write(messages, consumed)
+
+    process.writer.write = meanwhile  # type: ignore[method-assign]
+    await process.write()
+    assert [letter.value for letter in process.letters] == [b"rubbish"]
+    assert process.offsets == [2, 4]
+    assert process.outcomes["x"]["status"] == "complete"
+    assert (process.worker.documents, process.worker.failures) == (3, 1)
+
+
 async def test_draining_writes_what_is_settled_and_commits_how_far_it_came(tmp_path: Path) -> None:
     process = Process(tmp_path)
     process.owned.task = asyncio.create_task(process.worker._write(process.owned.writes))
