@@ -183,7 +183,14 @@ class AnswersCarry(_CandidatesCarry[SentenceAnswers, KeptAnswers]):
 
     @override
     def recall(self, item: SentenceCandidates, kept: KeptAnswers, view: Template) -> SentenceAnswers:
+        """
+        Raises:
+            ValueError: it is of another number of candidates.
+        """
         del view
+        count = len(item.candidates)
+        if len(kept.votes) not in (0, count) or (kept.said is not None and len(kept.said) != count):
+            raise ValueError("not one answer for each candidate")
         return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, kept.said)
 
 

@@ -157,7 +157,9 @@ class SharedAnswers(Exchange[Item, Kept]):
         try:
             answers, data = _unframed(asked.key, value)
             kept = self._form.from_json(data)
-            self._carry.recall(asked.item, kept, asked.way.view)  # raises if it does not fit the sentence
+            answer = self._carry.recall(asked.item, kept, asked.way.view)  # raises if it does not fit the sentence
+            if self._carry.by_view and self._carry.keep(answer, asked.way.view) != kept:
+                return False  # it fits this sentence by accident, such as by the length of a field
         except (ValueError, TypeError, KeyError, IndexError, AttributeError):
             return False
         if type(answers) is not int or answers < asked.way.lines:

@@ -24,7 +24,7 @@ from el4ner.repeats import (
     VerdictsFormat,
 )
 from el4ner.repeats.carry import NOBODY, KeptAnswers, PlaceVotes
-from el4ner.text.templates import Anchor
+from el4ner.text.templates import Anchor, template_of
 from el4ner.types import Sentence, SentenceAnswers, SentenceCandidates, Span, SpanCandidate, TypedSpan, Usage, Verdict
 from tests.support.answer_stores import DictStore
 
@@ -163,3 +163,11 @@ def test_members_of_one_set_know_each_others_answers() -> None:
         answers += StageMemory(carry, 10, None, shared).answer([item], ask).answers
     assert asked == []
     assert answers[0] == answers[1]
+
+
+def test_members_answers_about_another_number_of_candidates_fit_no_sentence() -> None:
+    item = SentenceCandidates(Sentence(0, 9, "Ada left."), (), (SpanCandidate(Span(0, 3, "Ada"), ("chunks",), 0.5),))
+    view = template_of("Ada left.")
+    for kept in (KeptAnswers(({}, {}), None), KeptAnswers((), np.zeros((2, 1, len(LABELS)), np.float32))):
+        with pytest.raises(ValueError, match="for each candidate"):
+            AnswersCarry().recall(item, kept, view)

@@ -17,7 +17,7 @@ from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.repeats import ClassifyCarry, StageMemory
 from el4ner.repeats.entries import FIRST_CHECK
 from el4ner.repeats.kept_formats import AgreedFormat
-from el4ner.repeats.shared_answers import MOST_BYTES, SharedAnswers
+from el4ner.repeats.shared_answers import MOST_BYTES, SharedAnswers, _framed, _unframed
 from el4ner.tagger import Tagger
 from el4ner.text.template_miner import TemplateMiner
 from el4ner.types import Document, TaggedDocument
@@ -224,6 +224,26 @@ def test_a_value_that_is_damaged_or_somebody_elses_is_asked_for(damage: Any, cap
     assert set(store.hits.values()) == {0}
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 3, "one for each stage"
     assert store.values == whole, "and is written anew"
+
+
+@pytest.mark.parametrize("anchor", [[1, 2, 1, 0], [1, 4, 2, 2], [0, 5, 1, 0]], ids=str)
+def test_a_forged_place_that_fits_one_line_of_a_template_by_accident_is_asked_for(anchor: list[int]) -> None:
+    """The process id is a field: places in it, or told by its length, are other ones in the next line."""
+    store = DictStore()
+    lines = log(*(f"sshd[{n}]: Failed password for root from 10.0.0.{n} port {n + 9}" for n in range(1, 30)))
+    stages(lines, worker(store)[0])
+    for (stage, key), value in store.values.items():
+        if stage == "extract":
+            answers, (demonstrations, *_) = _unframed(key, value)
+            forged = [demonstrations, [anchor], [["somebody"]], [None], 0]
+            store.values[stage, key] = _framed(key, [answers, forged])
+    made, engine = worker(store)
+    known = made.tag(log(*(f"sshd[{n}]: Failed password for root from 192.0.2.7 port 8" for n in (2244, 7))))
+    assert engine.questions > 0
+    assert store.damaged["extract"] == 1
+    for tagged in known:
+        assert isinstance(tagged, TaggedDocument)
+        assert all(tagged.text[entity.start : entity.end] == entity.text != "" for entity in tagged.entities)
 
 
 def test_a_store_that_is_away_changes_nothing() -> None:
