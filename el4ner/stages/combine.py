@@ -236,10 +236,13 @@ class _Said:
                     self._columns[speaker.name] = numbers[:, column : column + width]
                 column += width
         place = {name: number for number, name in enumerate((BOUNDARIES, EMBEDDER, *expected))}
-        self.speakers = sorted(
-            by_name.values(),
-            key=lambda speaker: (not speaker.by_states, place.get(speaker.voter, len(place)), speaker.name),
-        )
+
+        def in_order(speaker: Speaker) -> tuple[bool, bool, int, str]:
+            # One process has what else a member says by its states behind all members.
+            further = speaker.by_states and speaker.name != speaker.voter
+            return not speaker.by_states, further, place.get(speaker.voter, len(place)), speaker.name
+
+        self.speakers = sorted(by_name.values(), key=in_order)
 
     def voter(self, source: str) -> str:
         """Whose vote a source's is."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -205,9 +206,11 @@ KINDS: dict[str, tuple[dict[str, Make], dict[str, Any], Any]] = {
     "boundaries, and answers in context": ({"a": shows, "b": shows}, {"evidence": ["in_context"]}, None),
     "boundaries, and the mean of answers in context": ({"a": answers, "b": shows}, {"evidence": []}, None),
     "boundaries alone propose": ({"a": shows, "b": shows}, {"proposals": ["boundaries"]}, None),
+    "places": ({"a": shows, "b": shows, "c": shows}, {}, None),
+    "places, even": ({"a": shows, "b": shows, "c": shows}, {"weights": "even"}, None),
 }
 PROPOSER = "b"
-"""Who reads boundaries, in the worlds whose names begin so."""
+"""Who reads boundaries or, in a pool of log lines, places, in the worlds whose names begin so."""
 
 
 Worlds = Callable[[str, Sequence[bool]], World]
@@ -230,7 +233,8 @@ def worlds(tmp_path_factory: pytest.TempPathFactory) -> Worlds:
                 cut(list(members), key[1]),
                 method=method,
                 embedder=embedder,
-                proposer=PROPOSER if kind.startswith("boundaries") else None,
+                hosted=replace(pool(), text_kind="log") if kind.startswith("places") else None,
+                proposer=PROPOSER if kind.startswith(("boundaries", "places")) else None,
             )
         return made[key]
 
