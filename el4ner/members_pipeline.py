@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from typing_extensions import override
+
 from el4ner.config import Settings
 from el4ner.engines.base import Engine
 from el4ner.errors import DocumentError
 from el4ner.evidence import Source
 from el4ner.evidence.sources import described
+from el4ner.participation import StageName
 from el4ner.pipeline import BasePipeline
 from el4ner.pools import Pool
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.repeats import AnswersCarry, AnswersFormat, AnswerStore, memories
 from el4ner.retrieval import Retriever
+from el4ner.serialize import fingerprint
 from el4ner.stages import StageContext
 from el4ner.stages.asking import ask_members
 from el4ner.stages.document_stage import DocumentStage
@@ -79,6 +83,14 @@ class MembersPipeline(BasePipeline):
             result=self._with_speakers,
         )
         self._stages = (self._extract, self._answer, self._validate)
+
+    @override
+    def _decided_by(self, stage: StageName, pool: str) -> str:
+        decided_by = super()._decided_by(stage, pool)
+        if stage != "classify":
+            return decided_by
+        # What a member compares with was proposed by the proposer, which need not be hosted here.
+        return fingerprint(decided_by, [source.fingerprint for source in self._sources.get(pool, ())])
 
     def answer(self, batch: Sequence[DocumentCandidates]) -> list[DocumentAnswers | DocumentError]:
         """What the members say of every candidate (stage 3, without the decision)."""

@@ -278,8 +278,12 @@ class BasePipeline:
         if store is None or (stage == "classify" and self.settings.method.priors != "pool"):
             return lambda _: None
         return lambda pool: SharedAnswers(
-            store, stage, lambda: decided_by(self.settings, [self.manifest(stage, pool)]), carry, form(self.pools[pool])
+            store, stage, lambda: self._decided_by(stage, pool), carry, form(self.pools[pool])
         )
+
+    def _decided_by(self, stage: StageName, pool: str) -> str:
+        """What but the text decides the stage's answers: a fingerprint."""
+        return decided_by(self.settings, [self.manifest(stage, pool)])
 
     @property
     def _validates(self) -> bool:

@@ -35,6 +35,7 @@ from el4ner.serialize import (
 from el4ner.stages.combine import Combiner
 from el4ner.stages.pool_evidence import make_evidence, make_proposers, make_sources
 from el4ner.types import Document, DocumentAnswers, DocumentCandidates, DocumentTypes
+from tests.support.answer_stores import DictStore
 from tests.support.doubles import ScriptedEngine, ScriptedStateEngine, drawn
 from tests.support.examples import examples
 from tests.unit.el4ner.stages.test_pool_evidence import FakeEmbedder, pool
@@ -449,3 +450,18 @@ def test_a_text_that_was_answered_before_is_not_asked_again_and_answered_the_sam
         zip(own, others, strict=True) for own, others in zip(before, again, strict=True)
     ):
         assert one.sentences == other.sentences
+
+
+def test_members_that_compare_with_another_reading_of_the_pool_share_no_answers(tmp_path: Path) -> None:
+    """As where the proposer, which is hosted elsewhere, has other weights by now."""
+    world, store = World(tmp_path, {"a": shows, "b": shows}, [["a"], ["b"]]), DictStore()
+    found = world.extracted([Document("d", "Jackson met Wilson in Hamburg.")])
+    (_, part), _ = world.parts
+    (source,) = part._sources["p"]
+    for read in ("now", "now", "later"):
+        source.fingerprint = read
+        made = MembersPipeline(
+            world.settings, part.engines, part.pools, part._retrievers, {"p": [source]}, answers=store
+        )
+        good(made.answer(found)[0])
+    assert (store.hits["classify"], store.misses["classify"]) == (1, 2)
