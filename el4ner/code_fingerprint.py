@@ -17,6 +17,8 @@ DECIDES: Final = (
     "config.py",
     "engines",
     "evidence",
+    "front_door.py",
+    "known_lines.py",
     "loader.py",
     "members_pipeline.py",
     "participation.py",

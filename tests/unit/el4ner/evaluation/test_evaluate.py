@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import el4ner
 from el4ner.code_fingerprint import DECIDES, code_fingerprint, fingerprint_of
 from el4ner.config import MethodSettings, Settings, load_settings
 from el4ner.engines.base import Engine
@@ -264,6 +265,19 @@ def test_a_candidate_that_is_none_has_no_verdict() -> None:
 def test_a_sentence_that_cannot_be_processed_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(DocumentError, match="max_document_chars"):
         run(pipeline({"max_document_chars": 10}), cache=tmp_path)
+
+
+def test_all_code_that_makes_an_answer_is_in_the_fingerprint() -> None:
+    """A new module belongs into one of the two lists: what decides no answer is named here."""
+    decides_nothing = {
+        *("__init__.py", "code_fingerprint.py", "config_errors.py", "decided_by.py", "errors.py", "nearest.py"),
+        *("serialize", "tagger.py", "toml_files.py", "types.py", "evaluation", "quantizing"),
+        *("models", "presets", "prompts"),  # weights, settings and prompts have fingerprints of their own
+    }
+    package = Path(el4ner.__file__).parent
+    there = {file.relative_to(package).parts[0] for file in package.rglob("*") if file.suffix in (".py", ".toml")}
+    assert there == decides_nothing | set(DECIDES)
+    assert decides_nothing.isdisjoint(DECIDES)
 
 
 def test_a_change_of_code_is_another_fingerprint_and_a_comment_is_not(tmp_path: Path) -> None:
