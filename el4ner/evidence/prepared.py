@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import logging
-import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from el4ner.evidence.judges import Floats
-from el4ner.models.files import write_atomically
+from el4ner.models.files import DAMAGED_ARRAYS, write_atomically
 
 __all__ = ["SHIPPED", "PreparedEvidence", "PreparedFile", "pack", "unpack"]
 
@@ -61,7 +60,7 @@ class PreparedEvidence:
                 arrays = {key: np.asarray(stored[key]) for key in stored.files}
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except DAMAGED_ARRAYS as error:
             log.warning("prepared evidence is damaged", extra={"path": str(self.folder / name), "error": str(error)})
             return None
         return PreparedFile(hashlib.sha256(content).hexdigest()[:16], arrays)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +16,7 @@ import numpy.typing as npt
 from el4ner.engines.base import States
 from el4ner.evidence.encoders import SpanEncoder
 from el4ner.evidence.prepared import PreparedEvidence, PreparedFile, pack, unpack
-from el4ner.models.files import written_atomically
+from el4ner.models.files import DAMAGED_ARRAYS, written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.types import Span
@@ -207,7 +206,7 @@ class SpanMemory:
             log.warning("span memory is incomplete and is made anew", extra={"path": str(path)})
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED_ARRAYS as error:
             log.warning("span memory is damaged and is made anew", extra={"path": str(path), "error": str(error)})
         memory = cls.of(_read(spans, encoder, label, progress))
         # As it will be read from the file, also in the order of its numbers, by which float32 sums differ in their last

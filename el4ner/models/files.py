@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tokenize
+import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
-__all__ = ["write_atomically", "written_atomically"]
+__all__ = ["DAMAGED_ARRAYS", "write_atomically", "written_atomically"]
+
+DAMAGED_ARRAYS: Final = (
+    *(OSError, EOFError, zipfile.BadZipFile, zlib.error),
+    RuntimeError,  # zipfile, of bits that ask for what it cannot do: passwords, other compressions
+    *(ValueError, KeyError, SyntaxError, tokenize.TokenError, MemoryError),  # numpy, of an array's head
+)
+"""What reading a file of arrays (``numpy.load``) raises where a disk or a transfer has damaged it."""
 
 
 def write_atomically(path: Path, content: bytes) -> None:

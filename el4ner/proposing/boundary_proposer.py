@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ import orjson
 
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.prepared import PreparedEvidence
-from el4ner.models.files import written_atomically
+from el4ner.models.files import DAMAGED_ARRAYS, written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.proposing.boundary_probe import BoundaryProbe, questions_of
 from el4ner.proposing.span_rule import SpanRule, features_of, worth_asking
@@ -143,7 +142,7 @@ def _opened(
             return {name: np.asarray(stored[name]) for name in _ARRAYS}
     except FileNotFoundError:
         pass
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+    except DAMAGED_ARRAYS as error:
         log.warning("the boundaries of a pool are damaged and are read anew", extra={"path": str(path)})
         log.debug("damaged boundaries: %s", error)
     arrays = _solved(sentences, _read(sentences, reader, label, progress))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from typing_extensions import override
 
-from el4ner.models.files import written_atomically
+from el4ner.models.files import DAMAGED_ARRAYS, written_atomically
 from el4ner.pools.pool import Pool
 from el4ner.retrieval.embedder import Embedder, Vectors
 
@@ -115,7 +114,7 @@ class PoolIndex:
             log.warning("pool index is incomplete and is built anew", extra={"path": str(path)})
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        except DAMAGED_ARRAYS as error:
             log.warning("pool index is damaged and is built anew", extra={"path": str(path), "error": str(error)})
         index = cls.build(pool, embedder, surfaces=surfaces.by_sentence(), progress=progress)
         with written_atomically(path) as out:

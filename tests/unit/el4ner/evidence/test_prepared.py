@@ -130,6 +130,24 @@ def test_a_combiner_of_other_processes_answers_finds_the_prepared_calibration(sh
     assert weighed.combination == evidence.calibration.steps[-1].combination
 
 
+@pytest.mark.parametrize(
+    ("behind", "damaged"),
+    [
+        (b"PK\x01\x02-\x03", b"\xff"),  # of a later version of the format
+        (b"PK\x01\x02-\x03-\x00", b"\x01"),  # it has a password
+        (b"PK\x01\x02-\x03-\x00\x00\x00", b"\x63"),  # another compression
+        (b"(3,), ", b"("),  # the head of the array ends nowhere
+    ],
+)
+def test_whichever_byte_is_damaged_the_file_is_passed_over(tmp_path: Path, behind: bytes, damaged: bytes) -> None:
+    file = tmp_path / "x.npz"
+    np.savez(file, numbers=np.zeros(3))
+    before, found, after = file.read_bytes().partition(behind)
+    assert found
+    file.write_bytes(before + behind + damaged + after[len(damaged) :])
+    assert PreparedEvidence(tmp_path).find("x.npz") is None
+
+
 @pytest.mark.parametrize("kept", [0, 100])
 def test_a_damaged_file_is_passed_over_and_the_pool_read(shipped: Path, tmp_path: Path, kept: int) -> None:
     damaged = tmp_path / "damaged"
