@@ -130,6 +130,24 @@ async def test_an_unreadable_verdict_is_a_dead_letter_and_leaves_a_partial_docum
     assert partition.positions.in_flight == 0
 
 
+async def test_an_unreadable_verdict_that_comes_while_the_outcome_is_written_is_a_dead_letter() -> None:
+    partition, told = Partition(), journey()
+    late = [replace(told["validate"], value=told["validate"].value[:-9] + b"}", headers=())]
+    partition.handle(told["validate"])
+    write = partition.writer.write
+
+    async def meanwhile(messages: Sequence[Outgoing], consumed: Any = None) -> None:
+        while late:
+            partition.handle(late.pop())
+        await write(messages, consumed)
+
+    partition.writer.write = meanwhile  # type: ignore[method-assign]
+    await partition.write()
+    assert partition.positions.in_flight == 1
+    assert topics(await partition.write()) == ["dead-letters"]
+    assert partition.positions.in_flight == 0
+
+
 def emitted(partition: Partition) -> dict[str, Any]:
     """The tagged documents that were written, by their id."""
     written = [message for transaction in partition.writer.transactions for message in transaction]
