@@ -25,6 +25,10 @@ class SeesEndings(ScriptedEngine):
 
     hidden_size = 8
 
+    @property
+    def states_fingerprint(self) -> str:
+        return f"{self.name}-states"
+
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
         return [
             StateResult(np.stack([np.stack([self._state(tail)] * 2) for tail in request.tails]), Usage(5, 0, 0))
