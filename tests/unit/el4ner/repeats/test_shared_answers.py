@@ -181,7 +181,8 @@ def test_neither_keys_nor_values_hold_any_text() -> None:
     stages([*NEWS, *log("job 7 of mallory.example done", "job 8 of mallory.example done")], worker(store)[0])
     assert store.values
     everything = b"\n".join(key.encode() + value for (_, key), value in store.values.items()).lower()
-    for word in ("ada", "lovelace", "rome", "zoë", "łódź", "mallory", "job"):
+    # "Ada" is also three hexadecimal digits, of which keys are made.
+    for word in ("lovelace", "rome", "zoë", "łódź", "mallory", "job 7"):
         assert word.encode() not in everything
 
 
