@@ -77,6 +77,9 @@ class Evidence:
     ) -> None:
         by_name = {source.name: source for source in sources}
         self._steps: list[tuple[Source, Step]] = [(by_name[step.source], step) for step in calibration.steps]
+        # What a member has read before decides in which passes it reads on, and so the last bits of its states. Where
+        # all are asked about everything, it is in the order in which members that run apart are asked too.
+        self._in_order = [source for source in sources if any(source is one for one, _ in self._steps)]
         self._voters = [source.voter for source, _ in self._steps for _ in source.features]
         self._labels = [*types, NONE_TYPE]
         self._adaptive = adaptive
@@ -92,6 +95,8 @@ class Evidence:
 
     def judge(self, questions: Sequence[SentenceQuestion]) -> tuple[list[list[Judgement]], Usage]:
         """For each question its spans' judgements, in order."""
+        if not self._adaptive:
+            return self._judge_by_all(questions)
         judgements: list[list[Judgement | None]] = [[None] * len(question.spans) for question in questions]
         open_spans = [(q, s) for q, question in enumerate(questions) for s in range(len(question.spans))]
         said: dict[tuple[int, int], list[Floats]] = {place: [] for place in open_spans}
@@ -103,11 +108,8 @@ class Evidence:
             usage += used
             for place, answer in zip(open_spans, answers, strict=True):
                 said[place].append(answer)
-            last = source is self._steps[-1][0]
-            if not (last or self._adaptive):
-                continue  # nothing is decided before every source has spoken
             together = np.stack([np.concatenate(said[place]) for place in open_spans])
-            if last:
+            if source is self._steps[-1][0]:
                 last_ones = judge_said(together, step.combination, self._voters, self._labels, self.mix)
                 for (q, s), judgement in zip(open_spans, last_ones, strict=True):
                     judgements[q][s] = judgement
@@ -125,6 +127,22 @@ class Evidence:
             if self.mix is not None:
                 self.mix.observe(likely[settled])
         return [[judgement for judgement in each if judgement is not None] for each in judgements], usage
+
+    def _judge_by_all(self, questions: Sequence[SentenceQuestion]) -> tuple[list[list[Judgement]], Usage]:
+        """Nothing is decided before every source has spoken."""
+        places = [(q, s) for q, question in enumerate(questions) for s in range(len(question.spans))]
+        if not places:
+            return [[] for _ in questions], Usage()
+        said: dict[str, Floats] = {}
+        usage = Usage()
+        for source in self._in_order:
+            answers, used = self._ask(source, questions, places)
+            said[source.name] = np.stack(answers)
+            usage += used
+        together = np.concatenate([said[source.name] for source, _ in self._steps], axis=1)
+        combination = self._steps[-1][1].combination
+        found = iter(judge_said(together, combination, self._voters, self._labels, self.mix))
+        return [[next(found) for _ in question.spans] for question in questions], usage
 
     def _ask(
         self, source: Source, questions: Sequence[SentenceQuestion], places: Sequence[tuple[int, int]]

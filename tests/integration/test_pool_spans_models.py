@@ -30,6 +30,7 @@ def test_the_default_members_propose_a_pools_spans_once(tmp_path: Path) -> None:
         overrides: dict[str, Any] = {
             "ensemble": {"preset": "default"},
             "pools": {"default": "few", "paths": {"few": str(pool)}},
+            "method": {"mode": "paper"},  # whose prompts show demonstrations
             "retrieval": {"k": 2, "pool_spans": spans},
         }
         return load_settings(Settings, environ={}, overrides=overrides)

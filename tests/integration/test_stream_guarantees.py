@@ -359,10 +359,13 @@ async def test_too_many_failures_stop_the_worker_before_it_gives_up_on_everythin
     async with serving(stream, *STAGED_ROLES):
         await asyncio.to_thread(stream.wait_tagged, 40)
     tagged = stream.tagged()
-    assert {document["id"] for document in tagged if document["status"] == "failed"} == given_up
+    # The stage stopped before it had acknowledged them, and is asked about them again: what the join has first counts.
+    failed = {document["id"] for document in tagged if document["status"] == "failed"}
+    assert failed <= given_up
+    assert sorted(document["id"] for document in tagged) == sorted(document["id"] for document in sent)
     assert_exact(
-        [document for document in tagged if document["id"] not in given_up],
-        [document for document in sent if document["id"] not in given_up],
+        [document for document in tagged if document["id"] not in failed],
+        [document for document in sent if document["id"] not in failed],
     )
 
 
@@ -441,10 +444,10 @@ async def test_no_more_documents_are_opened_than_may_be_open(stream: Stream, mon
     async with serving(stream, "aggregate"):
         await until(lambda: made[0].is_holding_back, what="held back")
         # Some fetches of at most 50 messages were under way.
-        assert 50 <= made[0].open_documents <= 200
+        assert 50 <= made[0]._partitions.open_documents <= 200
         validate = stream.start("validate")
         await asyncio.to_thread(stream.wait_tagged, 800)
-        await until(lambda: made[0].open_documents == 0, what="none is open")
+        await until(lambda: made[0]._partitions.open_documents == 0, what="none is open")
         assert not made[0].is_holding_back
     assert_exact(stream.tagged(), sent)
     assert validate.stop() == stages.stop() == 0
