@@ -17,7 +17,7 @@ from typing import Any
 from el4ner.assemble import assemble_by
 from el4ner.config import Settings
 from el4ner.errors import DocumentError
-from el4ner.known_lines import KnownCandidates, KnownLine, LineToClassify, LineToValidate
+from el4ner.known_lines import KnownCandidates, KnownLine, LineToAsk
 from el4ner.participation import StageName
 from el4ner.repeats import AgreedTypes, ExtractedAnchors, LookedAt, Subject
 from el4ner.stages.context import StageContext
@@ -35,6 +35,8 @@ from el4ner.types import (
     DocumentTypes,
     Manifest,
     Sentence,
+    SentenceCandidates,
+    SentenceTypes,
     TaggedDocument,
     Usage,
 )
@@ -137,8 +139,7 @@ class FrontDoor:
                 results[each.place] = item
             elif each.context is not None:
                 manifest = self._manifest_of("validate", each.context.pool.name)
-                sentences = tuple(unverified(sentence) for sentence in item.sentences)
-                each.given = DocumentEntities(item.document, manifest, sentences, Usage())
+                each.given = unverified(item, manifest)
         return [each for each in passing if each.place not in results]
 
     # --- in and out ---------------------------------------------------------------------------------------------
@@ -308,9 +309,9 @@ class FrontDoor:
         return made
 
 
-def _to_classify(line: KnownLine) -> LineToClassify:
+def _to_classify(line: KnownLine) -> LineToAsk[SentenceCandidates]:
     assert line.candidates is not None
-    return LineToClassify(line, line.candidates)
+    return LineToAsk(line, line.candidates)
 
 
 def _keep_types(line: KnownLine, kept: AgreedTypes, form: Form | None) -> None:
@@ -319,9 +320,9 @@ def _keep_types(line: KnownLine, kept: AgreedTypes, form: Form | None) -> None:
     line.types = line.candidates.types(kept)
 
 
-def _to_validate(line: KnownLine) -> LineToValidate:
+def _to_validate(line: KnownLine) -> LineToAsk[SentenceTypes]:
     assert line.types is not None
-    return LineToValidate(line, line.types)
+    return LineToAsk(line, line.types)
 
 
 def _keep_verdicts(line: KnownLine, kept: Any, form: Form | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from itertools import pairwise
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from typing_extensions import override
 
@@ -32,10 +32,12 @@ from el4ner.types import (
     Verdict,
 )
 
-__all__ = ["KnownCandidates", "KnownLine", "KnownTypes", "LineToClassify", "LineToValidate"]
+__all__ = ["KnownCandidates", "KnownLine", "KnownTypes", "LineToAsk"]
 
 _EXTRACT = ExtractCarry()
 _CLASSIFY = ClassifyCarry()
+Item = TypeVar("Item")
+Item_co = TypeVar("Item_co", covariant=True)
 Verdicts = tuple[Verdict, ...] | None
 """Of the entities in order; None: nobody was asked."""
 
@@ -219,15 +221,25 @@ class _EntitySlots:
         return entities
 
 
-class LineToClassify(Subject[SentenceCandidates]):
-    """A line with its candidates, as classification's memory is asked about it."""
+class KnownOfLine(SaidOfText, Protocol[Item_co]):
+    """What a stage keeps of a line, for the stage after it."""
 
-    __slots__ = ("_candidates", "_line", "key")
+    def of(self, line: KnownLine) -> Item_co:
+        """As the stage says it of a line."""
 
-    def __init__(self, line: KnownLine, candidates: KnownCandidates) -> None:
+    def like(self, form: Form, line: KnownLine) -> LineKey | None:
+        """What the next stage's memory knows a line's template by."""
+
+
+class LineToAsk(Subject[Item]):
+    """A line with what one stage keeps of it, as the next stage's memory is asked about it."""
+
+    __slots__ = ("_known", "_line", "key")
+
+    def __init__(self, line: KnownLine, known: KnownOfLine[Item]) -> None:
         self._line = line
-        self._candidates = candidates
-        self.key: Hashable = LineKey(line.text, candidates)
+        self._known = known
+        self.key: Hashable = LineKey(line.text, known)
 
     @override
     def sighting(self) -> Sighting:
@@ -239,38 +251,11 @@ class LineToClassify(Subject[SentenceCandidates]):
 
     @override
     def like(self, form: Form) -> Hashable | None:
-        return self._candidates.like(form, self._line)
+        return self._known.like(form, self._line)
 
     @override
-    def item(self) -> SentenceCandidates:
-        return self._candidates.of(self._line)
-
-
-class LineToValidate(Subject[SentenceTypes]):
-    """A line with its types, as validation's memory is asked about it."""
-
-    __slots__ = ("_line", "_types", "key")
-
-    def __init__(self, line: KnownLine, types: KnownTypes) -> None:
-        self._line = line
-        self._types = types
-        self.key: Hashable = LineKey(line.text, types)
-
-    @override
-    def sighting(self) -> Sighting:
-        return self._line.sighting()
-
-    @override
-    def view(self, form: Form | None) -> Template:
-        return self._line.view(form)
-
-    @override
-    def like(self, form: Form) -> Hashable | None:
-        return self._types.like(form, self._line)
-
-    @override
-    def item(self) -> SentenceTypes:
-        return self._types.of(self._line)
+    def item(self) -> Item:
+        return self._known.of(self._line)
 
 
 def _extent(anchor: Anchor, form: Form | None) -> Extent:

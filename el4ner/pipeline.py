@@ -195,14 +195,12 @@ class BasePipeline:
         """Ask the verifier about every typed span that is no ``none`` (stage 4)."""
         if self._validates:
             return self._run(self._validate, batch)
-        # There is nobody to ask, so no sentence has to be taken out of its document.
         return [or_error(self._unverified, item) for item in batch]
 
     def _unverified(self, item: DocumentTypes) -> DocumentEntities:
         pool = self._pool_of(item.document)
         of_the_same_pool(item, pool)
-        sentences = tuple(unverified(sentence) for sentence in item.sentences)
-        return DocumentEntities(item.document, self.manifest("validate", pool.name), sentences, Usage())
+        return unverified(item, self.manifest("validate", pool.name))
 
     def manifest(self, stage: StageName, pool: str) -> Manifest:
         """Who would produce a result of ``stage`` for a document of ``pool``."""

@@ -79,7 +79,8 @@ class Evidence:
         self._steps: list[tuple[Source, Step]] = [(by_name[step.source], step) for step in calibration.steps]
         # What a member has read before decides in which passes it reads on, and so the last bits of its states. Where
         # all are asked about everything, it is in the order in which members that run apart are asked too.
-        self._in_order = [source for source in sources if any(source is one for one, _ in self._steps)]
+        asked = {step.source for step in calibration.steps}
+        self._in_order = [source for source in sources if source.name in asked]
         self._voters = [source.voter for source, _ in self._steps for _ in source.features]
         self._labels = [*types, NONE_TYPE]
         self._adaptive = adaptive

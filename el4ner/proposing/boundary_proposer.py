@@ -91,14 +91,16 @@ class BoundaryProposer:
 
         ``sentences``: of different texts, with at least one word and one entity in all.
         """
-        shared = _key(sentences, reader.states_fingerprint)
+        shared, own = _key(sentences, reader.states_fingerprint), _key(sentences, reader.fingerprint)
         file = None if prepared is None else prepared.find(_file_name(shared))
         if prepared is not None and prepared.fill and file is None:
-            file = prepared.add(_file_name(shared), _opened(sentences, reader, folder, label, progress))
+            file = prepared.add(
+                _file_name(shared), _opened(folder / _file_name(own), sentences, reader, label, progress)
+            )
         if file is not None and set(_ARRAYS) <= file.arrays.keys():
             return cls._of(sentences, reader, file.arrays, f"{shared} prepared {file.digest}")
-        arrays = _opened(sentences, reader, folder, label, progress)
-        return cls._of(sentences, reader, arrays, _key(sentences, reader.fingerprint))
+        arrays = _opened(folder / _file_name(own), sentences, reader, label, progress)
+        return cls._of(sentences, reader, arrays, own)
 
     @classmethod
     def _of(
@@ -133,10 +135,9 @@ def _file_name(key: str) -> str:
 
 
 def _opened(
-    sentences: Sequence[KnownSentence], reader: WordReader, folder: Path, label: str, progress: Progress
+    path: Path, sentences: Sequence[KnownSentence], reader: WordReader, label: str, progress: Progress
 ) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of the file in ``folder``, which is made where it is not there."""
-    path = folder / _file_name(_key(sentences, reader.fingerprint))
+    """The arrays of the file, which is made where it is not there."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: np.asarray(stored[name]) for name in _ARRAYS}

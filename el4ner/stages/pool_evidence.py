@@ -156,26 +156,48 @@ def _sources(
     sources: list[Source] = []
     if context.proposer is not None and not goes_by_mean(method, shows_states=True):
         sources.append(_boundary_source(context.proposer, spans, len(pool.types) + 1))
-    kept = {name: _kept(engine, folder, pool, "spans") for name, engine in members.items()}
-    encoders = _encoders(settings, members, embedder, context) if by_states else ()
-    for encoder, reader in zip(encoders, _encoders(settings, kept, embedder, context), strict=False):
-        label = f"reading the spans of pool {pool.name} with {encoder.name}"
-        memory = SpanMemory.open(spans, reader, folder, label=label, progress=progress, prepared=prepared)
-        by_boundaries = context.proposer is not None
-        sources.append(StateSource(encoder, memory, spans, len(pool.types) + 1, by_states, by_boundaries=by_boundaries))
-    if by_states and method.encoder == "members" and pool.text_kind == "log" and settings.proposer in members:
-        in_place = PlaceEncoder(_word_reader(members[settings.proposer], context))
-        kept["in place"] = _kept(members[settings.proposer], folder, pool, "words")
-        label = f"reading the lines of pool {pool.name} with {in_place.name}"
-        reader = PlaceEncoder(_word_reader(kept["in place"], context))
-        memory = SpanMemory.open(spans, reader, folder, label=label, progress=progress, prepared=prepared)
-        sources.append(StateSource(in_place, memory, spans, len(pool.types) + 1, by_states, kind="in place"))
-    for each in kept.values():
-        each.tidy()
+    if by_states:
+        sources += _state_sources(settings, members, context, spans, embedder, folder, progress, prepared)
     for name, engine in engines.items():
         if speaks_in_context(method, shows_states=isinstance(engine, StateEngine)):
             fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint} {spans.fingerprint}"
             sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
+    return sources
+
+
+def _state_sources(
+    settings: Settings,
+    members: Mapping[str, StateEngine],
+    context: StageContext,
+    spans: PoolSpans,
+    embedder: SentenceTransformerEmbedder | None,
+    folder: Path,
+    progress: Progress,
+    prepared: PreparedEvidence,
+) -> list[Source]:
+    method, pool = settings.method, context.pool
+    using, kinds = _state_kinds(method), len(pool.types) + 1
+
+    def memory_of(reader: SpanEncoder, what: str) -> SpanMemory:
+        label = f"reading the {what} of pool {pool.name} with {reader.name}"
+        return SpanMemory.open(spans, reader, folder, label=label, progress=progress, prepared=prepared)
+
+    sources: list[Source] = []
+    kept = {name: _kept(engine, folder, pool, "spans") for name, engine in members.items()}
+    readers = _encoders(settings, kept, embedder, context)
+    for encoder, reader in zip(_encoders(settings, members, embedder, context), readers, strict=True):
+        memory, by_boundaries = memory_of(reader, "spans"), context.proposer is not None
+        sources.append(StateSource(encoder, memory, spans, kinds, using, by_boundaries=by_boundaries))
+    reading = list(kept.values())
+    proposer = members.get(settings.proposer or "")
+    if method.encoder == "members" and pool.text_kind == "log" and proposer is not None:
+        words = _kept(proposer, folder, pool, "words")
+        memory = memory_of(PlaceEncoder(_word_reader(words, context)), "lines")
+        in_place = PlaceEncoder(_word_reader(proposer, context))
+        sources.append(StateSource(in_place, memory, spans, kinds, using, kind="in place"))
+        reading.append(words)
+    for each in reading:
+        each.tidy()
     return sources
 
 

@@ -13,7 +13,18 @@ from el4ner.engines.base import Engine, GenerateRequest, ScoreItem, ScoreRequest
 from el4ner.stages.classify import softmax
 from el4ner.stages.context import StageContext
 from el4ner.text.white_space import as_read
-from el4ner.types import NONE_TYPE, Mode, SentenceEntities, SentenceTypes, TypedSpan, Usage, Verdict
+from el4ner.types import (
+    NONE_TYPE,
+    DocumentEntities,
+    DocumentTypes,
+    Manifest,
+    Mode,
+    SentenceEntities,
+    SentenceTypes,
+    TypedSpan,
+    Usage,
+    Verdict,
+)
 
 __all__ = ["UNVERIFIED", "unverified", "validate"]
 
@@ -22,10 +33,15 @@ UNVERIFIED = Verdict(holds=True, probability=1.0, verifier=None)
 _YES_NO = (" yes", " no")
 
 
-def unverified(item: SentenceTypes) -> SentenceEntities:
-    """What :func:`validate` gives of a sentence without a verifier."""
-    entities = tuple((typed, UNVERIFIED) for typed in item.typed if typed.type != NONE_TYPE)
-    return SentenceEntities(item.sentence, entities)
+def unverified(item: DocumentTypes, manifest: Manifest) -> DocumentEntities:
+    """What validation gives of a document where there is nobody to ask: no sentence has to be taken out of it."""
+    sentences = tuple(
+        SentenceEntities(
+            sentence.sentence, tuple((typed, UNVERIFIED) for typed in sentence.typed if typed.type != NONE_TYPE)
+        )
+        for sentence in item.sentences
+    )
+    return DocumentEntities(item.document, manifest, sentences, Usage())
 
 
 def validate(

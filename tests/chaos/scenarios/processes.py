@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tests.chaos.run import STAGES, Check, Run, documents
@@ -74,14 +74,7 @@ def paused_owner(run: Run) -> Check | None:
     run.deploy(pipeline=2)
     run.load(documents(run.random, 7_000), per_second=120)
     run.wait_tagged(200)
-    for _ in range(3):
-        run.pause(run.random.uniform(0.5, 3.0))
-        place = run.random.choice(run.fleet.of("pipeline"))
-        run.fault()
-        run.fleet.pause(place)
-        run.pause(SESSION_SECONDS + run.random.uniform(5.0, 9.0))
-        run.fleet.resume(place)
-        run.pause(2.0)
+    _pause_past_the_session(run, ("pipeline",) * 3)
     return None
 
 
@@ -105,14 +98,7 @@ def paused_consumer(run: Run) -> Check | None:
     run.deploy(**{"extract": 1, "classify": 1, "validate": 1, stage: 2, "aggregate": 2})
     run.load(documents(run.random, 7_000), per_second=120)
     run.wait_tagged(200)
-    for kind in ("aggregate", stage, "aggregate"):
-        run.pause(run.random.uniform(0.5, 3.0))
-        place = run.random.choice(run.fleet.of(kind))
-        run.fault()
-        run.fleet.pause(place)
-        run.pause(SESSION_SECONDS + run.random.uniform(5.0, 9.0))
-        run.fleet.resume(place)
-        run.pause(2.0)
+    _pause_past_the_session(run, ("aggregate", stage, "aggregate"))
     return None
 
 
@@ -143,6 +129,18 @@ def clock_jump(run: Run) -> Check | None:
     # Documents that were open when the clock jumped past their deadline are given up on in time, and marked so.
     run.statuses = ("complete", "partial")
     return None
+
+
+def _pause_past_the_session(run: Run, kinds: Sequence[str]) -> None:
+    """One worker of each kind, one after the other."""
+    for kind in kinds:
+        run.pause(run.random.uniform(0.5, 3.0))
+        place = run.random.choice(run.fleet.of(kind))
+        run.fault()
+        run.fleet.pause(place)
+        run.pause(SESSION_SECONDS + run.random.uniform(5.0, 9.0))
+        run.fleet.resume(place)
+        run.pause(2.0)
 
 
 def _set(clock: Path, seconds: float) -> None:
