@@ -1,17 +1,21 @@
-"""Cost as work grows: batches of the default ensemble, and pools of up to 100,000 sentences.
+"""Cost as work grows: batches of the default ensemble, numbers of types, and pools of up to 100,000 sentences.
 
-    python bench/scaling.py [--json OUT] [--batches 1,4,16,64] [--pools 100,1000,10000,100000] [--sentences N]
-                            [--ensemble NAME] [--without-evidence]
+    python bench/scaling.py [--json OUT] [--batches 1,4,16,64] [--types 6,24,96] [--pools 100,1000,10000,100000]
+                            [--sentences N] [--ensemble NAME] [--without-evidence]
+
+Seconds are those on the wall and, beside them, those of the processor, summed over its cores: on a machine that is
+shared the latter say more.
 
 The sentences are the shipped sample's news, each asked about once (`method.repeats = "off"`). Memory is that of the
 whole process, at its peak so far and now: batches and pools grow, so that the peak says something about the latest.
 
-A pool is made of the shipped news pool's sentences: each entity is replaced by another one of its type, or by the
-beginning of one and the end of another. So all sentences differ and most surfaces do, and nothing about quality can be
-learned from them. "first" is the time until a new pool can be used, "again" that with its files there. Retrieval is
-measured with the chunks as the input's spans, as the scored mode does; its share is of retrieval and the rest of a
-sentence's time, which is measured once, with the shipped pool. Reading a pool's evidence takes as long for any pool of
-more than 1,000 sentences; `--without-evidence` leaves it out.
+More types are those of the shipped news pool, divided. A larger pool is made of its sentences: each entity is replaced
+by another one of its type, or by the beginning of one and the end of another. So all sentences differ and most surfaces
+do, and nothing about quality can be learned from them. "first" is the time until a new pool can be used, "again" that
+with its files there. Sentences are then tagged by that pool with the default method, which retrieves nothing.
+Retrieval, for the modes that need it, is measured with the chunks as the input's spans; its share is of retrieval and
+the rest of a sentence's time, which is measured once, with the shipped pool. Reading a pool's evidence takes as long
+for any pool of more than 1,000 sentences; `--without-evidence` leaves it out, and tagging.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -31,21 +36,21 @@ from workers.cli.settings import prepare_process
 
 prepare_process()  # as the command line does
 
-from synthetic import synthetic  # noqa: E402
+from synthetic import divided, synthetic  # noqa: E402
 from tag import POOL, forget_prompts, measure, sample  # noqa: E402
 
 from el4ner.config import Settings, load_settings  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evidence.span_memory import PoolSpans  # noqa: E402
-from el4ner.loader import load_pipeline  # noqa: E402
+from el4ner.loader import load_pipeline, pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
+from el4ner.models.progress import Progress  # noqa: E402
 from el4ner.pipeline import Pipeline  # noqa: E402
 from el4ner.pools import Pool, load_pool  # noqa: E402
 from el4ner.prompts import PromptSet  # noqa: E402
 from el4ner.retrieval import Retriever, SentenceTransformerEmbedder, make_retriever  # noqa: E402
 from el4ner.stages import StageContext  # noqa: E402
 from el4ner.stages.extract import pool_proposals  # noqa: E402
-from el4ner.stages.pool_evidence import make_evidence, make_proposers  # noqa: E402
 from el4ner.text.chunks import chunks, outermost  # noqa: E402
 from workers.cli.progress import TerminalProgress  # noqa: E402
 from workers.cli.settings import work_offline_if_local  # noqa: E402
@@ -85,14 +90,50 @@ def retrieval(retriever: Retriever, sentences: Sequence[str], pool: Pool) -> flo
 def by_batch(pipeline: Pipeline, sentences: list[str], batches: Sequence[int]) -> list[dict[str, Any]]:
     rows = []
     for batch in sorted(batches):
-        forget_prompts(pipeline.engines.values())  # no batch size finds what the one before has read
-        seconds = sum(measure(pipeline, sentences, batch)["seconds"].values())
-        row = {"batch": batch, "sentences_per_second": len(sentences) / seconds, **memory()}
+        row = {"batch": batch, **tagging(pipeline, sentences, batch), **memory()}
         rows.append(row)
         print(
-            f"  batch {batch:3}: {row['sentences_per_second']:6.2f} sentences/s, "
+            f"  batch {batch:3}: {row['sentences_per_second']:6.2f} sentences/s, {_a_sentence(row)}, "
             f"{row['peak_mb']:.0f} MB at the peak so far, {row['now_mb']:.0f} MB now"
         )
+    return rows
+
+
+def tagging(pipeline: Pipeline, sentences: list[str], batch: int) -> dict[str, float]:
+    """What the sentences take: by the wall's clock and by the processor's."""
+    forget_prompts(pipeline.engines.values())
+    processor = time.process_time()
+    seconds = sum(measure(pipeline, sentences, batch)["seconds"].values())
+    return {
+        "sentences_per_second": len(sentences) / seconds,
+        "processor_seconds_per_sentence": (time.process_time() - processor) / len(sentences),
+    }
+
+
+def _a_sentence(row: dict[str, Any]) -> str:
+    return f"{row['processor_seconds_per_sentence']:.3f} s of the processor a sentence"
+
+
+def with_pool(pool: Pool, pipeline: Pipeline, sentences: list[str], cache: Path, progress: Progress) -> dict[str, Any]:
+    """The default method with one pool: seconds until it can be used, first and again, and what a sentence takes."""
+    pools = {POOL: replace(pool, name=POOL)}
+    row: dict[str, Any] = {}
+    for when in ("first", "again"):
+        processor = time.process_time()
+        tagger, row[f"ready_{when}_seconds"] = timed(
+            lambda: pipeline_from(pipeline.settings, pipeline.engines, pools, None, cache_dir=cache, progress=progress)
+        )
+        row[f"ready_{when}_processor_seconds"] = time.process_time() - processor
+    return row | tagging(tagger, sentences, BATCH)
+
+
+def by_types(pipeline: Pipeline, sentences: list[str], counts: Sequence[int]) -> list[dict[str, Any]]:
+    shipped, rows = load_pool(f"shipped:{POOL}", name=POOL), []
+    with tempfile.TemporaryDirectory(prefix="el4ner-scaling-") as scratch, TerminalProgress() as progress:
+        for count in sorted(counts):
+            row = {"types": count} | with_pool(divided(shipped, count), pipeline, sentences, Path(scratch), progress)
+            rows.append(row)
+            print(f"  {count:4} types: {row['sentences_per_second']:6.2f} sentences/s, {_a_sentence(row)}")
     return rows
 
 
@@ -121,25 +162,12 @@ def by_pool(
         retriever, row["index_first_seconds"] = timed(index)
         row["retrieval_seconds_per_sentence"] = retrieval(retriever, sentences, pool)
         del retriever
-        retriever, row["index_again_seconds"] = timed(index)
+        row["index_again_seconds"] = timed(index)[1]
         row["index_mb"] = _megabytes(folder / "index")
 
-        def make() -> object:
-            pools, files = {pool.name: pool}, folder / "evidence"
-            return make_evidence(
-                settings,
-                pipeline.engines,
-                pools,
-                {pool.name: retriever},
-                embedder=embedder,
-                folder=files,
-                progress=progress,
-                proposers=make_proposers(settings, pipeline.engines, pools, folder=files, progress=progress),
-            )
-
-        for when in ("first", "again") if evidence else ():
-            _, row[f"evidence_{when}_seconds"] = timed(make)
-        row["evidence_mb"] = _megabytes(folder / "evidence")
+        if evidence:
+            row |= with_pool(pool, pipeline, sentences, folder / "cache", progress)
+            row["evidence_mb"] = _megabytes(folder / "cache")
     return row | memory()
 
 
@@ -157,10 +185,10 @@ def show(row: dict[str, Any]) -> None:
         f"    index first {row['index_first_seconds']:.1f} s, again {row['index_again_seconds']:.2f} s, "
         f"{row['index_mb']:.1f} MB"
     )
-    if "evidence_first_seconds" in row:
+    if "ready_first_seconds" in row:
         print(
-            f"    evidence first {row['evidence_first_seconds']:.1f} s, again {row['evidence_again_seconds']:.2f} s, "
-            f"{row['evidence_mb']:.1f} MB"
+            f"    ready first {row['ready_first_seconds']:.1f} s, again {row['ready_again_seconds']:.2f} s, "
+            f"{row['evidence_mb']:.1f} MB; {row['sentences_per_second']:.2f} sentences/s, {_a_sentence(row)}"
         )
     print(
         f"    retrieval {row['retrieval_seconds_per_sentence'] * 1000:.1f} ms a sentence: "
@@ -180,6 +208,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batches", type=numbers, default=[1, 4, 16, 64])
     parser.add_argument("--pools", type=numbers, default=[100, 1_000, 10_000, 100_000])
+    parser.add_argument("--types", type=numbers, default=[6, 24, 96])
     parser.add_argument("--sentences", type=int, default=64)
     parser.add_argument("--ensemble", default="default")
     parser.add_argument("--without-evidence", action="store_true")
@@ -214,6 +243,10 @@ def run(pipeline: Pipeline, options: argparse.Namespace) -> None:
     print(f"{len(sentences)} sentences, ensemble {options.ensemble}")
     summary["batches"] = by_batch(pipeline, sentences, options.batches)
     _write(options.json, summary)
+    if options.types:
+        print("types; the same sentences, batches of 16")
+        summary["types"] = by_types(pipeline, sentences, options.types)
+        _write(options.json, summary)
     if not options.pools:
         return
     embedder = SentenceTransformerEmbedder(prepare(pipeline.settings.retrieval.embedder, default_cache_dir()))

@@ -1,14 +1,16 @@
-"""Pools of any size, for bench/scaling.py: the sentences and entities of a pool in new combinations."""
+"""Pools of any size and with any number of types, for bench/scaling.py, out of the sentences and entities of a pool."""
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
+from dataclasses import replace
 
 from el4ner.pools import Pool, PoolSentence
 from el4ner.types import Span
 
-__all__ = ["synthetic"]
+__all__ = ["divided", "synthetic"]
 
 
 def synthetic(pool: Pool, size: int, seed: int = 0) -> Pool:
@@ -34,6 +36,29 @@ def synthetic(pool: Pool, size: int, seed: int = 0) -> Pool:
         text += pattern.text[done:]
         made.setdefault(text, PoolSentence(text, tuple(spans)))
     raise ValueError(f"pool {pool.name} has too few entities for {size} different sentences")
+
+
+def divided(pool: Pool, types: int) -> Pool:
+    """The same sentences with ``types`` types: each of the pool's is divided by a hash of the entities' surfaces.
+
+    Raises:
+        ValueError: fewer types than the pool has.
+    """
+    if types < len(pool.types):
+        raise ValueError(f"pool {pool.name} has {len(pool.types)} types already, so it cannot be divided into {types}")
+    names = list(pool.types)
+    parts = {name: types // len(names) + (index < types % len(names)) for index, name in enumerate(names)}
+
+    def part(surface: str, label: str) -> str:
+        number = int.from_bytes(hashlib.sha256(surface.encode()).digest()[:4], "big") % parts[label]
+        return f"{label}-{number}"
+
+    made = {f"{name}-{number}": pool.types[name] for name in names for number in range(parts[name])}
+    sentences = tuple(
+        replace(sentence, spans=tuple((span, part(span.text, label)) for span, label in sentence.spans))
+        for sentence in pool.sentences
+    )
+    return Pool(pool.name, made, sentences, pool.text_kind)
 
 
 def _surface(draw: random.Random, known: Sequence[str]) -> str:

@@ -8,7 +8,7 @@ from tests.support.paths import ROOT
 
 sys.path.append(str(ROOT / "bench"))
 
-from synthetic import synthetic
+from synthetic import divided, synthetic
 
 from el4ner.pools import load_pool
 
@@ -26,3 +26,18 @@ def test_more_sentences_than_there_are_combinations_are_refused() -> None:
     few = type(shipped)("few", shipped.types, shipped.sentences[:1])
     with pytest.raises(ValueError, match="too few"):
         synthetic(few, 100)
+
+
+def test_a_pool_is_divided_into_as_many_types_as_are_asked_for() -> None:
+    shipped = load_pool("shipped:news", name="news")
+    made = divided(shipped, 20)
+    assert len(made.types) == 20
+    types_of: dict[str, set[str]] = {}
+    for sentence, own in zip(made.sentences, shipped.sentences, strict=True):
+        assert sentence.text == own.text
+        assert [(span, label.rpartition("-")[0]) for span, label in sentence.spans] == list(own.spans)
+        for span, label in sentence.spans:
+            types_of.setdefault(f"{label.rpartition('-')[0]} {span.text}", set()).add(label)
+    assert all(len(types) == 1 for types in types_of.values())
+    with pytest.raises(ValueError, match="already"):
+        divided(shipped, 2)
