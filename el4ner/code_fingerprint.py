@@ -23,6 +23,7 @@ DECIDES: Final = (
     "members_pipeline.py",
     "participation.py",
     "pipeline.py",
+    "pool_retrievers.py",
     "pools",
     "proposing",
     "repeats",

@@ -6,57 +6,48 @@ Takes seconds, and minutes where weights have to be converted or a pool's eviden
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from functools import cache as once
+import logging
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
 
 from el4ner.config import Settings
-from el4ner.engines.base import Engine
+from el4ner.engines.base import Engine, StateEngine
 from el4ner.engines.placing import place
 from el4ner.engines.registry import load_engine
+from el4ner.evidence import Evidence, Source
 from el4ner.evidence.calibration import FOLDER
 from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
+from el4ner.evidence.reading import NOT_AT_ALL, PoolReading, UnreadPoolError
 from el4ner.members_pipeline import MembersPipeline
-from el4ner.models.prepare import default_cache_dir, prepare
+from el4ner.models.prepare import default_cache_dir
 from el4ner.models.preparing_ahead import prepared_ahead
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.participation import (
     SPLITTABLE,
     STAGES,
     StageName,
-    asks_models_for_pool_spans,
     engines_for,
     needs_embedder,
     shows_demonstrations,
+    speaks_in_context,
 )
 from el4ner.pipeline import Pipeline
+from el4ner.pool_retrievers import make_retrievers, pool_surfaces, prepared_embedder
 from el4ner.pools import Pool, load_pools
-from el4ner.prompts import PromptSet
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.repeats import AnswerStore
 from el4ner.retrieval import (
-    PoolSurfaces,
     RetrievalCache,
-    Retriever,
     SentenceTransformerEmbedder,
-    UnshownRetriever,
-    make_retriever,
 )
-from el4ner.stages import StageContext
-from el4ner.stages.pool_evidence import (
-    make_evidence,
-    make_proposers,
-    make_sources,
-    weighs_boundaries,
-)
-from el4ner.stages.pool_proposals import MissingMembers, ProposedSurfaces
+from el4ner.stages.hosted_pools import PoolEvidence, ReadPool
+from el4ner.stages.pool_boundaries import make_proposers, weighs_boundaries
+from el4ner.stages.pool_evidence import make_evidence, make_sources
 
 __all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
 
-INDEX_FOLDER: Final = "index"
-"""In the cache folder: where pools' vectors are, and what members propose in their sentences."""
+log = logging.getLogger(__name__)
 
 
 def load_pipeline(
@@ -69,6 +60,7 @@ def load_pipeline(
     cache_dir: Path | None = None,
     progress: Progress = NO_PROGRESS,
     prepared: PreparedEvidence = SHIPPED,
+    at_first_use: bool = False,
 ) -> Pipeline:
     """Load everything that ``settings`` names; models are prepared where they are not yet.
 
@@ -82,6 +74,8 @@ def load_pipeline(
         cache_dir: where models, indexes and evidence are kept.
         progress: is told of what takes long.
         prepared: what need not be read.
+        at_first_use: a pool that would have to be read is read when its first document comes; ``progress`` is told of
+            that too. Only where pools are read by hidden states: otherwise all are read now.
 
     Raises:
         ConfigError, ModelError, PoolError: what cannot be loaded, and how to mend it.
@@ -101,6 +95,7 @@ def load_pipeline(
             cache_dir=folder,
             progress=progress,
             prepared=prepared,
+            at_first_use=at_first_use,
         )
 
 
@@ -128,6 +123,7 @@ def load_members(
     answers: AnswerStore | None = None,
     cache_dir: Path | None = None,
     progress: Progress = NO_PROGRESS,
+    at_first_use: bool = False,
 ) -> MembersPipeline:
     """As :func:`load_pipeline`, for the members of the ensemble that this process hosts: the others are elsewhere."""
     folder = cache_dir or default_cache_dir()
@@ -137,30 +133,45 @@ def load_members(
         # What it proposes in the pools is what this process's members compare with. It is read once, then a file; so
         # it is loaded for that alone, before the members need the memory.
         with _engines(settings, [str(settings.proposer)], folder, progress) as visitors:
-            early = _proposers(settings, stages, visitors, pools, folder, progress)
+            early = _proposers(settings, stages, visitors, pools, folder, PoolReading(progress))
             for engine in visitors.values():
                 engine.close()
     with _engines(settings, engines_for(settings, stages, members), folder, progress) as engines:
         retrieves = "extract" in stages and shows_demonstrations(settings)
         hosted = [name for name in settings.ensemble.members if name in members]
-        surfaces = _surfaces(settings, engines, hosted, pools, folder, progress)
-        retrievers = _retrievers(settings, pools, embedder, surfaces, folder, cache, progress, retrieves=retrieves)
-        sources = {}
-        proposers = early or _proposers(settings, stages, engines, pools, folder, progress)
-        if "classify" in stages:
-            sources = make_sources(
-                settings,
-                engines,
-                pools,
-                retrievers,
-                embedder=embedder,
-                folder=folder / FOLDER,
-                progress=progress,
-                proposers=proposers,
-            )
-        hosted_proposers = {} if early else proposers
+        surfaces = pool_surfaces(settings, engines, hosted, pools, folder, progress)
+        retrievers = make_retrievers(settings, pools, embedder, surfaces, folder, cache, progress, retrieves=retrieves)
+
+        def read(name: str, reading: PoolReading) -> PoolEvidence:
+            hosted = {name: pools[name]}
+            proposers = early or _proposers(settings, stages, engines, hosted, folder, reading)
+            sources: Mapping[str, Sequence[Source]] = {}
+            if "classify" in stages:
+                sources = make_sources(
+                    settings,
+                    engines,
+                    hosted,
+                    retrievers,
+                    embedder=embedder,
+                    folder=folder / FOLDER,
+                    reading=reading,
+                    proposers=proposers,
+                )
+            # A visitor proposes nothing here.
+            return PoolEvidence(None if early else proposers.get(name), sources=sources.get(name, ()))
+
+        later = at_first_use and _reads_states_alone(settings, engines)
+        made, unread = _read_pools(pools, read, progress, later=later)
         return MembersPipeline(
-            settings, engines, pools, retrievers, sources, hosted_proposers, retrieves=retrieves, answers=answers
+            settings,
+            engines,
+            pools,
+            retrievers,
+            {name: of_pool.sources for name, of_pool in made.items()},
+            {name: of_pool.proposer for name, of_pool in made.items() if of_pool.proposer is not None},
+            retrieves=retrieves,
+            answers=answers,
+            unread=unread,
         )
 
 
@@ -177,37 +188,81 @@ def pipeline_from(
     cache_dir: Path,
     progress: Progress = NO_PROGRESS,
     prepared: PreparedEvidence = SHIPPED,
+    at_first_use: bool = False,
 ) -> Pipeline:
     """As :func:`load_pipeline`, from models and pools that are there already: pools' indexes and evidence are read from
     ``cache_dir``, or made. Several pipelines may share engines; ``embedder`` is None where :func:`needs_embedder`
     says so."""
     retrieves = "extract" in stages and shows_demonstrations(settings)
-    surfaces = _surfaces(settings, engines, settings.ensemble.members, pools, cache_dir, progress)
-    retrievers = _retrievers(settings, pools, embedder, surfaces, cache_dir, cache, progress, retrieves=retrieves)
-    evidence = {}
-    proposers = _proposers(settings, stages, engines, pools, cache_dir, progress, prepared)
-    if "classify" in stages:
-        evidence = make_evidence(
-            settings,
-            engines,
-            pools,
-            retrievers,
-            embedder=embedder,
-            folder=cache_dir / FOLDER,
-            progress=progress,
-            proposers=proposers,
-            fresh=calibrate_anew,
-            prepared=prepared,
-        )
-    return Pipeline(settings, engines, pools, retrievers, evidence, proposers, retrieves=retrieves, answers=answers)
+    surfaces = pool_surfaces(settings, engines, settings.ensemble.members, pools, cache_dir, progress)
+    retrievers = make_retrievers(settings, pools, embedder, surfaces, cache_dir, cache, progress, retrieves=retrieves)
+
+    def read(name: str, reading: PoolReading) -> PoolEvidence:
+        hosted = {name: pools[name]}
+        proposers = _proposers(settings, stages, engines, hosted, cache_dir, reading, prepared)
+        evidence: Mapping[str, Evidence] = {}
+        if "classify" in stages:
+            evidence = make_evidence(
+                settings,
+                engines,
+                hosted,
+                retrievers,
+                embedder=embedder,
+                folder=cache_dir / FOLDER,
+                reading=reading,
+                proposers=proposers,
+                fresh=calibrate_anew,
+                prepared=prepared,
+            )
+        return PoolEvidence(proposers.get(name), evidence.get(name))
+
+    later = at_first_use and _reads_states_alone(settings, engines)
+    made, unread = _read_pools(pools, read, progress, later=later)
+    return Pipeline(
+        settings,
+        engines,
+        pools,
+        retrievers,
+        {name: of_pool.evidence for name, of_pool in made.items() if of_pool.evidence is not None},
+        {name: of_pool.proposer for name, of_pool in made.items() if of_pool.proposer is not None},
+        retrieves=retrieves,
+        answers=answers,
+        unread=unread,
+    )
+
+
+def _read_pools(
+    pools: Mapping[str, Pool], read: Callable[[str, PoolReading], PoolEvidence], progress: Progress, *, later: bool
+) -> tuple[dict[str, PoolEvidence], dict[str, ReadPool]]:
+    """What is read of the pools, and how the others will be. ``later``: what is prepared or kept is used, and nothing
+    is read now."""
+
+    def read_now(name: str, by: Callable[[StateEngine], StateEngine]) -> PoolEvidence:
+        return read(name, PoolReading(progress, by))
+
+    made: dict[str, PoolEvidence] = {}
+    unread: dict[str, ReadPool] = {}
+    for name in pools:
+        try:
+            made[name] = read(name, NOT_AT_ALL if later else PoolReading(progress))
+        except UnreadPoolError:
+            unread[name] = partial(read_now, name)
+    if unread:
+        log.info("pools are read when their first document comes", extra={"pools": list(unread)})
+    return made, unread
+
+
+def _reads_states_alone(settings: Settings, engines: Mapping[str, Engine]) -> bool:
+    """Whether what is read of a pool are the members' hidden states."""
+    method = settings.method
+    shows_states = [isinstance(engine, StateEngine) for engine in engines.values()]
+    return method.encoder == "members" and not any(
+        speaks_in_context(method, shows_states=each) for each in shows_states
+    )
 
 
 def _embedder(settings: Settings, folder: Path, progress: Progress) -> SentenceTransformerEmbedder | None:
-    return _prepared(settings, folder, progress) if needs_embedder(settings) else None
-
-
-def _prepared(settings: Settings, folder: Path, progress: Progress) -> SentenceTransformerEmbedder:
-    return SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, folder, progress))
+    return prepared_embedder(settings, folder, progress) if needs_embedder(settings) else None
 
 
 @contextlib.contextmanager
@@ -234,67 +289,10 @@ def _proposers(
     engines: Mapping[str, Engine],
     pools: Mapping[str, Pool],
     cache_dir: Path,
-    progress: Progress,
+    reading: PoolReading,
     prepared: PreparedEvidence = SHIPPED,
 ) -> Mapping[str, BoundaryProposer]:
     """Those that the stages need: to propose, or to know what would be proposed in the pool."""
     if not set(SPLITTABLE).intersection(stages):
         return {}
-    return make_proposers(settings, engines, pools, folder=cache_dir / FOLDER, progress=progress, prepared=prepared)
-
-
-def _retrievers(
-    settings: Settings,
-    pools: Mapping[str, Pool],
-    embedder: SentenceTransformerEmbedder | None,
-    surfaces: Mapping[str, PoolSurfaces],
-    folder: Path,
-    cache: RetrievalCache | None,
-    progress: Progress,
-    *,
-    retrieves: bool,
-) -> dict[str, Retriever]:
-    """A retriever for each pool. Without ``retrieves``, and where no prompt shows demonstrations, one that does nothing
-    before it is used."""
-    retrieval, shown = settings.retrieval, shows_demonstrations(settings)
-    if embedder is not None and (retrieves or settings.method.encoder == "embedder"):
-        embedder.load()
-    chosen = once(lambda: _prepared(settings, folder, progress) if embedder is None else embedder)
-
-    def made(name: str) -> Retriever:
-        return make_retriever(
-            retrieval.kind,
-            pools[name],
-            k=retrieval.k,
-            seed=retrieval.seed,
-            embedder=chosen() if retrieval.kind in ("span", "sentence") else None,
-            index_dir=folder / INDEX_FOLDER,
-            surfaces=surfaces.get(name),
-            cache=cache,
-            progress=progress,
-            at_first_use=not retrieves,
-        )
-
-    return {name: made(name) if shown else UnshownRetriever(partial(made, name)) for name in pools}
-
-
-def _surfaces(
-    settings: Settings,
-    engines: Mapping[str, Engine],
-    hosted: Sequence[str],
-    pools: Mapping[str, Pool],
-    folder: Path,
-    progress: Progress,
-) -> Mapping[str, PoolSurfaces]:
-    """By which spans each pool's sentences are found, where that is not by the labelled ones: what the members propose
-    that this process hosts, as in the input."""
-    if not asks_models_for_pool_spans(settings):
-        return {}
-    if not engines.keys() >= set(hosted):  # they are loaded where extraction runs
-        return {name: MissingMembers() for name in pools}
-    members = [engines[name] for name in hosted]
-    prompts = PromptSet(settings.method.prompt_version)
-    return {
-        name: ProposedSurfaces(StageContext(pool, prompts, settings.method), members, folder / INDEX_FOLDER, progress)
-        for name, pool in pools.items()
-    }
+    return make_proposers(settings, engines, pools, folder=cache_dir / FOLDER, reading=reading, prepared=prepared)

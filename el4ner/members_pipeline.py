@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 from typing_extensions import override
 
@@ -21,6 +22,7 @@ from el4ner.serialize import fingerprint
 from el4ner.stages import StageContext
 from el4ner.stages.asking import ask_members
 from el4ner.stages.document_stage import DocumentStage
+from el4ner.stages.hosted_pools import PoolEvidence, ReadPool
 from el4ner.stages.views import answers_in, candidates_apart
 from el4ner.types import (
     Document,
@@ -40,7 +42,7 @@ class MembersPipeline(BasePipeline):
     answer; :class:`el4ner.stages.combine.Combiner` makes the ensemble's results of all parts.
 
     Args:
-        settings, engines, pools, retrievers, proposers, retrieves, answers: as :class:`BasePipeline` has them.
+        settings, engines, pools, retrievers, proposers, retrieves, answers, unread: as :class:`BasePipeline` has them.
         sources: what the members answer by in scored mode, by the pool's name.
     """
 
@@ -55,6 +57,7 @@ class MembersPipeline(BasePipeline):
         *,
         retrieves: bool = True,
         answers: AnswerStore | None = None,
+        unread: Mapping[str, ReadPool] = MappingProxyType({}),
     ) -> None:
         method = settings.method
         if method.repeats == "templates":
@@ -70,8 +73,9 @@ class MembersPipeline(BasePipeline):
             repeats=method,
             retrieves=retrieves,
             answers=answers,
+            unread=unread,
         )
-        self._sources = sources
+        self._sources = dict(sources)
         answering = AnswersCarry()
         self._answer = DocumentStage(
             "classify",
@@ -83,6 +87,10 @@ class MembersPipeline(BasePipeline):
             result=self._with_speakers,
         )
         self._stages = (self._extract, self._answer, self._validate)
+
+    @override
+    def _take_in(self, name: str, made: PoolEvidence) -> None:
+        self._sources[name] = made.sources
 
     @override
     def _decided_by(self, stage: StageName, pool: str) -> str:

@@ -11,12 +11,13 @@ raises :class:`~el4ner.errors.EngineError` for the whole batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
 from el4ner.config import MethodSettings, Settings
 from el4ner.decided_by import decided_by
-from el4ner.engines.base import Engine, Interruptible
+from el4ner.engines.base import Engine, Interruptible, StateEngine
+from el4ner.engines.wrapped import RelayedEngine
 from el4ner.errors import DocumentError
 from el4ner.evidence import Calibration, Evidence
 from el4ner.evidence.stream_mix import StreamMix
@@ -46,6 +47,7 @@ from el4ner.stages import SentenceInput, StageContext, classify, extract, valida
 from el4ner.stages.admission import check_text, of_the_same_pool, segmented
 from el4ner.stages.document_stage import DocumentStage, or_error
 from el4ner.stages.extract import check_spans, propose
+from el4ner.stages.hosted_pools import HostedPools, PoolEvidence, ReadPool
 from el4ner.stages.one_sense import with_one_sense
 from el4ner.stages.validate import unverified
 from el4ner.stages.verification import VerifiedPool, verify_pool
@@ -95,6 +97,7 @@ class BasePipeline:
         repeats: how much the stages remember of their answers: ``repeats`` and ``repeat_cache_sentences``.
         retrieves: False: extraction retrieves no demonstrations, since nobody will read them.
         answers: what other processes were asked before; None: nothing is shared with any.
+        unread: how the pools are read that are not, by name: each when its first document comes.
     """
 
     def __init__(
@@ -109,6 +112,7 @@ class BasePipeline:
         repeats: MethodSettings,
         retrieves: bool,
         answers: AnswerStore | None,
+        unread: Mapping[str, ReadPool],
     ) -> None:
         self.settings = settings
         self.engines = dict(engines)
@@ -117,10 +121,13 @@ class BasePipeline:
         self._retrieves = retrieves
         self._answers = answers
         self._prompts = PromptSet(settings.method.prompt_version)
-        self._contexts = {
+        self._unread = dict(unread)
+        ready = {
             name: StageContext(pool, self._prompts, settings.method, evidence.get(name), proposers.get(name))
             for name, pool in self.pools.items()
+            if name not in unread
         }
+        self._contexts = HostedPools(ready, [name for name in self.pools if name in unread], self._read_pool)
         self._progressed: Callable[[], None] = lambda: None
         self._kinds = {name: pool.text_kind for name, pool in self.pools.items()}
         # Without validation there is nobody to spare a question.
@@ -181,8 +188,13 @@ class BasePipeline:
     @property
     def mixes(self) -> Mapping[str, StreamMix]:
         """Of what was classified so far, by the name of the pool; of pools that have evidence. From any thread."""
-        evidence = {name: context.evidence for name, context in self._contexts.items()}
+        evidence = {name: context.evidence for name, context in self._contexts.ready.items()}
         return {name: made.mix for name, made in evidence.items() if made is not None and made.mix is not None}
+
+    @property
+    def unread_pools(self) -> list[str]:
+        """Hosted pools that nobody has needed so far, and that have yet to be read. From any thread."""
+        return self._contexts.unread
 
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""
@@ -265,6 +277,25 @@ class BasePipeline:
         if self.settings.method.one_sense and stage == "classify":
             yield "one-sense"
 
+    # --- pools that are read when they are needed ---------------------------------------------------------------
+
+    def _read_pool(self, name: str) -> StageContext:
+        def asked(engine: StateEngine) -> StateEngine:
+            # The call may take minutes: whoever watches it hears of every slice.
+            return RelayedEngine(engine, self._and_progress)
+
+        made = self._unread[name](asked)
+        self._take_in(name, made)
+        return StageContext(self.pools[name], self._prompts, self.settings.method, made.evidence, made.proposer)
+
+    def _and_progress(self, function: Callable[[], Kept]) -> Kept:
+        answer = function()
+        self._progressed()
+        return answer
+
+    def _take_in(self, name: str, made: PoolEvidence) -> None:
+        """A pool was read: keep what its context does not hold."""
+
     # --- helpers ------------------------------------------------------------------------------------------------
 
     def _shared(
@@ -324,7 +355,7 @@ class Pipeline(BasePipeline):
     """The whole ensemble.
 
     Args:
-        settings, engines, pools, retrievers, proposers, retrieves, answers: as :class:`BasePipeline` has them.
+        settings, engines, pools, retrievers, proposers, retrieves, answers, unread: as :class:`BasePipeline` has them.
         evidence: what the scored mode classifies by, by the pool's name. A pool without any goes by the mean of the
             members' answers in context.
     """
@@ -340,6 +371,7 @@ class Pipeline(BasePipeline):
         *,
         retrieves: bool = True,
         answers: AnswerStore | None = None,
+        unread: Mapping[str, ReadPool] = MappingProxyType({}),
     ) -> None:
         method = settings.method
         super().__init__(
@@ -352,6 +384,7 @@ class Pipeline(BasePipeline):
             repeats=method,
             retrieves=retrieves,
             answers=answers,
+            unread=unread,
         )
         classifying = ClassifyCarry()
         self._classify = DocumentStage(

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -36,7 +36,8 @@ class OwnedPipeline:
 
     owner: Owner
     caches: ProcessCaches
-    _mixes: dict[str, StreamMix] = field(default_factory=dict)
+    _loaded: list[Any] = field(default_factory=list)
+    """The pipeline, once it is loaded: for what any thread may ask."""
 
     async def load(self, stop: asyncio.Event) -> bool:
         """Wait until the pipeline is loaded. False: ``stop`` came first, and nobody needs it.
@@ -46,7 +47,7 @@ class OwnedPipeline:
         """
         began = time.monotonic()
         # The first call fails where loading does.
-        loading = asyncio.wrap_future(self.owner.submit_within(0, lambda pipeline: pipeline.mixes))
+        loading = asyncio.wrap_future(self.owner.submit_within(0, lambda pipeline: pipeline))
         stopping: asyncio.Future[Any] = asyncio.ensure_future(stop.wait())
         ends: list[asyncio.Future[Any]] = [loading, stopping]
         await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
@@ -54,16 +55,24 @@ class OwnedPipeline:
         if not loading.done():
             loading.cancel()
             return False
-        self._mixes.update(loading.result())
+        self._loaded.append(loading.result())
         log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - began, 2)})
         return True
 
     def observe(self, metrics: Metrics) -> None:
-        """Have the engine's queue, the streams' mixes and the caches' counters read when somebody scrapes."""
+        """Have the engine's queue, which pools are read, the streams' mixes and the caches' counters read when somebody
+        scrapes."""
         metrics.observe("el4ner_engine_waiting_calls", lambda: self.owner.waiting)
         observe_mixes(metrics, lambda: self._mixes)
         self.caches.observe(metrics)
 
+
+    def _mixes(self) -> Mapping[str, StreamMix]:
+        """Of the pools that are read so far."""
+        return {name: mix for pipeline in self._loaded for name, mix in pipeline.mixes.items()}
+
+    def _pools_ready(self) -> dict[tuple[str, ...], float]:
+        return {(name,): name not in pipeline.unread_pools for pipeline in self._loaded for name in pipeline.pools}
 
 @contextlib.contextmanager
 def owned_pipeline(
@@ -93,6 +102,7 @@ def owned_pipeline(
                 progress=StartProgress(time.monotonic),
                 stages=asked,
             ),
+                at_first_use=True,
             capacity=len(asked) * settings.worker.batches_in_flight,
             name="pipeline",
         )

@@ -12,22 +12,20 @@ from dataclasses import replace
 from typing import Final
 
 import numpy as np
+from typing_extensions import override
 
 from el4ner.engines import checks
 from el4ner.engines.base import (
     LAYERS,
     Asked,
     Engine,
-    GenerateRequest,
-    GenerateResult,
     Prompt,
-    ScoreRequest,
-    ScoreResult,
     StateEngine,
     StateRequest,
     StateResult,
     States,
 )
+from el4ner.engines.wrapped import WrappedEngine
 from el4ner.types import Usage
 
 __all__ = ["RememberedStates", "remembering"]
@@ -41,8 +39,8 @@ def remembering(engine: Engine) -> Engine:
     return RememberedStates(engine) if isinstance(engine, StateEngine) else engine
 
 
-class RememberedStates:
-    """A :class:`~el4ner.engines.base.StateEngine` around another one, whose name and fingerprint it has.
+class RememberedStates(WrappedEngine):
+    """An engine that remembers hidden states.
 
     Its usage counts what was read, not what was remembered. Generating and scoring are the engine's own.
 
@@ -52,51 +50,15 @@ class RememberedStates:
     """
 
     def __init__(self, engine: StateEngine, *, most_bytes: int = MOST_BYTES) -> None:
-        self._engine = engine
+        super().__init__(engine)
         self._most_bytes = most_bytes
         self._bytes = 0
         self._known: OrderedDict[Prompt, dict[Asked, States]] = OrderedDict()
 
-    @property
-    def name(self) -> str:
-        """The engine's."""
-        return self._engine.name
-
-    @property
-    def fingerprint(self) -> str:
-        """The engine's: the states are the same."""
-        return self._engine.fingerprint
-
-    @property
-    def states_fingerprint(self) -> str:
-        """The engine's."""
-        return self._engine.states_fingerprint
-
-    @property
-    def context_length(self) -> int:
-        """The engine's."""
-        return self._engine.context_length
-
-    @property
-    def hidden_size(self) -> int:
-        """The engine's."""
-        return self._engine.hidden_size
-
-    def count_tokens(self, prompt: Prompt) -> int:
-        """The engine's."""
-        return self._engine.count_tokens(prompt)
-
-    def generate(self, requests: Sequence[GenerateRequest]) -> list[GenerateResult]:
-        """The engine's."""
-        return self._engine.generate(requests)
-
-    def score(self, requests: Sequence[ScoreRequest]) -> list[ScoreResult]:
-        """The engine's."""
-        return self._engine.score(requests)
-
+    @override
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
-        """The engine is asked for the tails that it has not read behind their prompt (or not at these places), in one
-        call."""
+        # The engine is asked for the tails that it has not read behind their prompt (or not at these places), in one
+        # call.
         unknown = [new for request in requests if (new := self._unknown(request)).tails]
         used: dict[int, Usage] = {}
         read: dict[Prompt, dict[Asked, States]] = {}
@@ -114,11 +76,11 @@ class RememberedStates:
             self._keep(prompt, read.get(prompt, {}))
         return results
 
+    @override
     def close(self) -> None:
-        """Closes the engine and forgets."""
         self._known.clear()
         self._bytes = 0
-        self._engine.close()
+        super().close()
 
     def _unknown(self, request: StateRequest) -> StateRequest:
         """The part of it that was never read."""

@@ -46,6 +46,7 @@ class KeptStates(RememberedStates):
         self._asked: set[bytes] = set()
         self._read: list[tuple[bytes, bytes]] = []
         self._grown = False
+        self._warned = False
 
     @override
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:
@@ -101,7 +102,10 @@ class KeptStates(RememberedStates):
                 file.execute(_TABLE)
                 return use(file)
         except (OSError, sqlite3.OperationalError) as error:  # no room, no right, or locked for long
-            log.warning("what is read of a pool is not kept", extra={"path": str(self._file), "error": str(error)})
+            # Once: a folder that cannot be written stays so, and there are many batches.
+            level = logging.DEBUG if self._warned else logging.WARNING
+            log.log(level, "what is read of a pool is not kept", extra={"path": str(self._file), "error": str(error)})
+            self._warned = True
         except sqlite3.DatabaseError as error:
             log.warning("what was read of a pool is damaged", extra={"path": str(self._file), "error": str(error)})
             self._file.unlink(missing_ok=True)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from el4ner.config import MethodSettings, Settings
-from el4ner.engines.base import Engine, Prompt, StateEngine
+from el4ner.engines.base import Engine, StateEngine
 from el4ner.evidence import (
     BoundarySource,
     Calibration,
@@ -21,35 +19,31 @@ from el4ner.evidence import (
     StateSource,
     even_calibration,
 )
-from el4ner.evidence.calibration import ENOUGH_SENTENCES
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder, SpanEncoder
-from el4ner.evidence.kept_states import KeptStates
 from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
 from el4ner.evidence.priors import pool_density, pool_mix
+from el4ner.evidence.reading import AT_ONCE, PoolReading
 from el4ner.evidence.sources import Ask, StateKind
-from el4ner.evidence.span_memory import PoolSpans, SpanMemory, chosen_sentences
+from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.models.locking import exclusive
-from el4ner.models.progress import Progress
 from el4ner.participation import goes_by_mean, speaks_in_context
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
-from el4ner.proposing.boundary_proposer import BoundaryProposer, KnownSentence
+from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.proposing.place_encoder import PlaceEncoder
-from el4ner.proposing.word_reader import WordReader
 from el4ner.retrieval import Retriever, SentenceTransformerEmbedder
 from el4ner.stages.context import StageContext
-from el4ner.stages.extract import cheap_proposals, pool_proposals
+from el4ner.stages.extract import pool_proposals
 from el4ner.stages.in_context import type_scores
+from el4ner.stages.pool_boundaries import bare_prompt, kept_states, shown_in_prompts, word_reader
 from el4ner.types import Mode
 
 __all__ = [
     "make_evidence",
-    "make_proposers",
     "make_sources",
     "pool_spans",
     "stream_mix",
-    "weighs_boundaries",
 ]
 
 log = logging.getLogger(__name__)
@@ -63,8 +57,8 @@ def make_evidence(
     *,
     embedder: SentenceTransformerEmbedder | None,
     folder: Path,
-    progress: Progress,
     proposers: Mapping[str, BoundaryProposer],
+    reading: PoolReading = AT_ONCE,
     fresh: bool = False,
     prepared: PreparedEvidence = SHIPPED,
 ) -> dict[str, Evidence]:
@@ -88,16 +82,21 @@ def make_evidence(
         spans = pool_spans(context)
         kinds = len(pool.types) + 1
         # Workers that start together would all read the same pool: the first one does, the others find its files.
-        with exclusive(folder / f"{pool.fingerprint}.lock"):
-            sources = _sources(
-                settings, engines, context, spans, retrievers[name], embedder, folder, progress, prepared
-            )
+        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting):
+            sources = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, reading, prepared)
             if method.weights == "even":
                 calibration = even_calibration(sources, spans)
             else:
                 label = f"weighing the evidence of pool {name}"
                 calibration = Calibration.open(
-                    folder, sources, spans, kinds, label=label, progress=progress, fresh=fresh, prepared=prepared
+                    folder,
+                    sources,
+                    spans,
+                    kinds,
+                    label=label,
+                    progress=reading.progress,
+                    fresh=fresh,
+                    prepared=prepared,
                 )
         mix = stream_mix(pool, spans, method)
         by_pool[name] = Evidence(sources, calibration, list(pool.types), adaptive=method.adaptive, mix=mix)
@@ -112,8 +111,8 @@ def make_sources(
     *,
     embedder: SentenceTransformerEmbedder | None,
     folder: Path,
-    progress: Progress,
     proposers: Mapping[str, BoundaryProposer],
+    reading: PoolReading = AT_ONCE,
 ) -> dict[str, list[Source]]:
     """The sources of every pool, by name, for members that answer in a process of their own: as :func:`make_evidence`
     has them, without weights. Where types go by the mean of the answers in context, members answer in context. There
@@ -125,10 +124,10 @@ def make_sources(
     by_pool = {}
     for name, pool in pools.items():
         context = StageContext(pool, prompts, method, proposer=proposers.get(name))
-        with exclusive(folder / f"{pool.fingerprint}.lock"):
+        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting):
             spans = pool_spans(context)
             by_pool[name] = _sources(
-                settings, engines, context, spans, retrievers[name], embedder, folder, progress, SHIPPED
+                settings, engines, context, spans, retrievers[name], embedder, folder, reading, SHIPPED
             )
     return by_pool
 
@@ -145,7 +144,7 @@ def _sources(
     retriever: Retriever,
     embedder: SentenceTransformerEmbedder | None,
     folder: Path,
-    progress: Progress,
+    reading: PoolReading,
     prepared: PreparedEvidence,
 ) -> list[Source]:
     """What extraction found first, then sources by hidden states, then those that answer in context, both in the
@@ -157,10 +156,12 @@ def _sources(
     if context.proposer is not None and not goes_by_mean(method, shows_states=True):
         sources.append(_boundary_source(context.proposer, spans, len(pool.types) + 1))
     if by_states:
-        sources += _state_sources(settings, members, context, spans, embedder, folder, progress, prepared)
+        sources += _state_sources(settings, members, context, spans, embedder, folder, reading, prepared)
     for name, engine in engines.items():
         if speaks_in_context(method, shows_states=isinstance(engine, StateEngine)):
-            fingerprint = f"{engine.fingerprint} {_shown(context)} {retriever.fingerprint} {spans.fingerprint}"
+            fingerprint = (
+                f"{engine.fingerprint} {shown_in_prompts(context)} {retriever.fingerprint} {spans.fingerprint}"
+            )
             sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
     return sources
 
@@ -172,7 +173,7 @@ def _state_sources(
     spans: PoolSpans,
     embedder: SentenceTransformerEmbedder | None,
     folder: Path,
-    progress: Progress,
+    reading: PoolReading,
     prepared: PreparedEvidence,
 ) -> list[Source]:
     method, pool = settings.method, context.pool
@@ -180,23 +181,23 @@ def _state_sources(
 
     def memory_of(reader: SpanEncoder, what: str) -> SpanMemory:
         label = f"reading the {what} of pool {pool.name} with {reader.name}"
-        return SpanMemory.open(spans, reader, folder, label=label, progress=progress, prepared=prepared)
+        return SpanMemory.open(spans, reader, folder, label=label, progress=reading.progress, prepared=prepared)
 
     sources: list[Source] = []
-    kept = {name: _kept(engine, folder, pool, "spans") for name, engine in members.items()}
+    kept = {name: kept_states(reading.by(engine), folder, pool, "spans") for name, engine in members.items()}
     readers = _encoders(settings, kept, embedder, context)
     for encoder, reader in zip(_encoders(settings, members, embedder, context), readers, strict=True):
         memory, by_boundaries = memory_of(reader, "spans"), context.proposer is not None
         sources.append(StateSource(encoder, memory, spans, kinds, using, by_boundaries=by_boundaries))
-    reading = list(kept.values())
+    kept_files = list(kept.values())
     proposer = members.get(settings.proposer or "")
     if method.encoder == "members" and pool.text_kind == "log" and proposer is not None:
-        words = _kept(proposer, folder, pool, "words")
-        memory = memory_of(PlaceEncoder(_word_reader(words, context)), "lines")
-        in_place = PlaceEncoder(_word_reader(proposer, context))
+        words = kept_states(reading.by(proposer), folder, pool, "words")
+        memory = memory_of(PlaceEncoder(word_reader(words, context)), "lines")
+        in_place = PlaceEncoder(word_reader(proposer, context))
         sources.append(StateSource(in_place, memory, spans, kinds, using, kind="in place"))
-        reading.append(words)
-    for each in reading:
+        kept_files.append(words)
+    for each in kept_files:
         each.tidy()
     return sources
 
@@ -213,76 +214,6 @@ def _boundary_source(proposer: BoundaryProposer, spans: PoolSpans, kinds: int) -
         for span in in_sentence
     ]
     return BoundarySource(f"{proposer.fingerprint} {spans.fingerprint}", np.asarray(left_out), kinds)
-
-
-def make_proposers(
-    settings: Settings,
-    engines: Mapping[str, Engine],
-    pools: Mapping[str, Pool],
-    *,
-    folder: Path,
-    progress: Progress,
-    prepared: PreparedEvidence = SHIPPED,
-) -> dict[str, BoundaryProposer]:
-    """Who proposes spans by the states of words, by the pool's name: none where no member shows them, of a pool that
-    says too little, and for log lines, whose parts are told by their forms.
-
-    Reads each pool's words, where neither ``prepared`` nor ``folder`` has what was solved of them.
-    """
-    engine = engines.get(settings.proposer or "")
-    if not isinstance(engine, StateEngine):
-        return {}
-    method = settings.method
-    prompts = PromptSet(method.prompt_version)
-    proposers = {}
-    for name, pool in pools.items():
-        if pool.text_kind == "log":
-            continue
-        context = StageContext(pool, prompts, method)
-        sentences = _known_sentences(context)
-        if len(sentences) < ENOUGH_SENTENCES or not any(sentence.entities for sentence in sentences):
-            continue
-        kept = _kept(engine, folder, pool, "words")
-        label = f"reading the words of pool {name} with {engine.name}"
-        with exclusive(folder / f"{pool.fingerprint}.lock"):
-            proposer = BoundaryProposer.open(
-                sentences, _word_reader(kept, context), folder, label=label, progress=progress, prepared=prepared
-            )
-            kept.tidy()
-        proposers[name] = replace(proposer, reader=_word_reader(engine, context))
-    return proposers
-
-
-def weighs_boundaries(settings: Settings, pools: Mapping[str, Pool]) -> bool:
-    """Whether classification needs to know what a member's states of words propose in some of these pools."""
-    by_mean = goes_by_mean(settings.method, shows_states=True)
-    return settings.proposer is not None and not by_mean and any(pool.text_kind != "log" for pool in pools.values())
-
-
-def _known_sentences(context: StageContext) -> list[KnownSentence]:
-    """The sentences that evidence is made from, each text once."""
-    cheap = cheap_proposals(context)
-    known: dict[str, KnownSentence] = {}
-    for index in chosen_sentences(context.pool):
-        sentence = context.pool.sentences[index]
-        if len(sentence.text) <= context.settings.max_sentence_chars and sentence.text not in known:
-            places = tuple((span.start, span.end) for span, _ in sentence.spans)
-            known[sentence.text] = KnownSentence(sentence.text, places, cheap(sentence))
-    return list(known.values())
-
-
-def _word_reader(engine: StateEngine, context: StageContext) -> WordReader:
-    return WordReader(engine, _prompt(engine, context), _again(context), version=_shown(context))
-
-
-def _kept(engine: StateEngine, folder: Path, pool: Pool, use: str) -> KeptStates:
-    """For reading a pool: what its earlier contents made the member read is known."""
-    key = hashlib.sha256(f"{engine.fingerprint} {pool.name} {use}".encode()).hexdigest()[:24]
-    return KeptStates(engine, folder / f"states-{key}.sqlite")
-
-
-def _again(context: StageContext) -> Callable[[str], str]:
-    return lambda text: context.prompts.block("scored", "user", demonstrations=(), sentence=text)
 
 
 def stream_mix(pool: Pool, spans: PoolSpans, method: MethodSettings) -> StreamMix:
@@ -308,19 +239,9 @@ def _encoders(
         assert embedder is not None  # the pipeline loads it for this encoder
         return [EmbedderEncoder(embedder)]
     return [
-        MemberEncoder(engine, _prompt(engine, context), _tail(context), version=_shown(context))
+        MemberEncoder(engine, bare_prompt(engine, context), _tail(context), version=shown_in_prompts(context))
         for engine in members.values()
     ]
-
-
-def _shown(context: StageContext) -> str:
-    """Of all that prompts show besides the sentence: wording, types and their descriptions, demonstrations."""
-    return f"{context.prompts.version}-{context.pool.fingerprint}"
-
-
-def _prompt(engine: StateEngine, context: StageContext) -> Callable[[str], Prompt]:
-    # Half of what the model reads is left for a span: no span is longer than its sentence.
-    return lambda text: context.prompt(engine, "scored", (), reserve=len(text.encode()) + 8, sentence=text)
 
 
 def _tail(context: StageContext) -> Callable[[str], str]:

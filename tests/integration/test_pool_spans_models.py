@@ -10,9 +10,10 @@ import pytest
 
 from el4ner.config import Settings, load_settings
 from el4ner.engines.torch.transformers_engine import TransformersEngine
-from el4ner.loader import INDEX_FOLDER, load_pipeline
+from el4ner.loader import load_pipeline
 from el4ner.models.prepare import default_cache_dir
 from el4ner.models.progress import NO_PROGRESS
+from el4ner.pool_retrievers import INDEX_FOLDER
 from el4ner.prompts import PromptSet
 from el4ner.stages import StageContext
 from el4ner.stages.pool_proposals import ProposedSurfaces

@@ -265,6 +265,23 @@ CATALOGUE: Final = (
         "Grows to worker.max_open_documents: one stage is behind the others; the lag says which.",
         unit="documents",
         observed=True,
+    # --- the HTTP service --------------------------------------------------------------------------------------------
+    MetricSpec(
+        "el4ner_http_requests_total",
+        "counter",
+        "Requests that el4ner serve has answered, by path and status; 499: the client had gone.",
+        "429 rises: more comes in than the engine can do; start more processes. 5xx: the log has the code.",
+        labels=("path", "status"),
+    ),
+    MetricSpec(
+        "el4ner_http_request_seconds",
+        "histogram",
+        "From the head of a request to its answer.",
+        "Near serve.request_seconds clients get 504: fewer texts a request, or more processes.",
+        labels=("path",),
+        unit="seconds",
+        buckets=_SECONDS,
+    ),
     ),
     MetricSpec(
         "el4ner_join_open_bytes",

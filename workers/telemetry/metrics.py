@@ -148,6 +148,13 @@ class Metrics:
         self._count("el4ner_transactions_total", 1, (outcome,))
         self._observe("el4ner_transaction_seconds", seconds)
 
+    # --- the HTTP service -----------------------------------------------------------------------------------------
+
+    def http_request(self, path: str, status: int, seconds: float) -> None:
+        """A request is answered. ``path``: of the service's own, or :data:`OTHER`."""
+        self._count("el4ner_http_requests_total", 1, (path, str(status)))
+        self._observe("el4ner_http_request_seconds", seconds, (path,))
+
     # --- values of others ---------------------------------------------------------------------------------------------
 
     def observe(self, name: str, read: Callable[[], Observed]) -> None:

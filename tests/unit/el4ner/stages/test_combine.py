@@ -18,7 +18,6 @@ from el4ner.engines.base import Engine, GenerateRequest, Prompt, States
 from el4ner.engines.instant import InstantEngine
 from el4ner.errors import ConfigError, DocumentError, MessageError
 from el4ner.members_pipeline import MembersPipeline
-from el4ner.models.progress import NO_PROGRESS
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
 from el4ner.proposing.boundary_proposer import BoundaryProposer
@@ -33,7 +32,8 @@ from el4ner.serialize import (
     manifest_to_json,
 )
 from el4ner.stages.combine import Combiner
-from el4ner.stages.pool_evidence import make_evidence, make_proposers, make_sources
+from el4ner.stages.pool_boundaries import make_proposers
+from el4ner.stages.pool_evidence import make_evidence, make_sources
 from el4ner.types import Document, DocumentAnswers, DocumentCandidates, DocumentTypes
 from tests.support.answer_stores import DictStore
 from tests.support.doubles import ScriptedEngine, ScriptedStateEngine, drawn
@@ -119,10 +119,10 @@ class World:
         )
         pools = {"p": hosted or pool()}
         retrievers = {"p": make_retriever("random", pools["p"], k=3)}
-        common: dict[str, Any] = {"embedder": embedder, "folder": folder, "progress": NO_PROGRESS}
+        common: dict[str, Any] = {"embedder": embedder, "folder": folder}
 
         def proposers(engines: Mapping[str, Engine]) -> Mapping[str, BoundaryProposer]:
-            return make_proposers(self.settings, engines, pools, folder=folder, progress=NO_PROGRESS)
+            return make_proposers(self.settings, engines, pools, folder=folder)
 
         def whole(engines: Mapping[str, Engine]) -> Pipeline:
             common["proposers"] = proposers(engines)

@@ -13,12 +13,12 @@ from el4ner.config import Settings, load_settings
 from el4ner.engines.base import Engine, Prompt, States
 from el4ner.errors import DocumentError
 from el4ner.loader import pipeline_from
-from el4ner.models.progress import NO_PROGRESS
 from el4ner.participation import STAGES, needs_embedder, shows_demonstrations
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool, PoolSentence
 from el4ner.retrieval import make_retriever
-from el4ner.stages.pool_evidence import make_evidence, make_proposers
+from el4ner.stages.pool_boundaries import make_proposers
+from el4ner.stages.pool_evidence import make_evidence
 from el4ner.tagger import Tagger
 from el4ner.types import Document, DocumentTypes, Entity, Mode, Span
 from tests.support.doubles import ScriptedEngine, ScriptedStateEngine, states_by_type
@@ -110,7 +110,7 @@ def assembled(
     engines = {member.name: member for member in members}
     pools = {"p": hosted or pool()}
     retrievers = {"p": make_retriever("random", pools["p"], k=3)}
-    proposers = make_proposers(settings, engines, pools, folder=folder, progress=NO_PROGRESS)
+    proposers = make_proposers(settings, engines, pools, folder=folder)
     evidence = make_evidence(
         settings,
         engines,
@@ -118,7 +118,6 @@ def assembled(
         retrievers,
         embedder=embedder,
         folder=folder,
-        progress=NO_PROGRESS,
         proposers=proposers,
     )
     return Pipeline(settings, engines, pools, retrievers, evidence, proposers)

@@ -1,0 +1,72 @@
+"""The pools that a process hosts: those that are read, and those that will be when a document needs them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from typing_extensions import override
+
+from el4ner.engines.base import StateEngine
+from el4ner.evidence import Evidence, Source
+from el4ner.proposing.boundary_proposer import BoundaryProposer
+from el4ner.stages.context import StageContext
+
+__all__ = ["HostedPools", "PoolEvidence", "ReadPool"]
+
+
+@dataclass(frozen=True, slots=True)
+class PoolEvidence:
+    """What comes of reading a pool. ``sources``: what members answer by whose process does not decide."""
+
+    proposer: BoundaryProposer | None = None
+    evidence: Evidence | None = None
+    sources: Sequence[Source] = ()
+
+
+ReadPool = Callable[[Callable[[StateEngine], StateEngine]], PoolEvidence]
+"""Reads a pool: with what the argument makes of each member."""
+
+
+class HostedPools(Mapping[str, StageContext]):
+    """What stages need of each pool, by its name. Whoever asks for a pool that is not read waits until it is.
+
+    Args:
+        ready: of pools that are read.
+        unread: names of the others.
+        read: reads one of them.
+    """
+
+    def __init__(
+        self, ready: Mapping[str, StageContext], unread: Sequence[str], read: Callable[[str], StageContext]
+    ) -> None:
+        self._ready = dict(ready)
+        self._names = (*ready, *unread)
+        self._read = read
+
+    @property
+    def ready(self) -> Mapping[str, StageContext]:
+        """Of the pools that are read. From any thread."""
+        return self._ready.copy()
+
+    @property
+    def unread(self) -> list[str]:
+        """The pools that nobody has needed so far. From any thread."""
+        return [name for name in self._names if name not in self._ready]
+
+    @override
+    def __getitem__(self, name: str) -> StageContext:
+        context = self._ready.get(name)
+        if context is None:
+            if name not in self._names:
+                raise KeyError(name)
+            context = self._ready[name] = self._read(name)
+        return context
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._names)
