@@ -9,8 +9,10 @@ what the clients take.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
@@ -25,10 +27,12 @@ from el4ner.errors import ConfigError
 __all__ = [
     "KafkaSettings",
     "RedisSettings",
+    "ServeSettings",
     "StreamSettings",
     "TlsSection",
     "WorkerSettings",
     "load_stream_settings",
+    "token_mistake",
 ]
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -41,6 +45,7 @@ LITERAL_VARIABLES: Final = (
     "EL4NER_REDIS__USERNAME",
     "EL4NER_REDIS__PASSWORD",
     "EL4NER_REDIS__SSL_KEY_PASSWORD",
+    "EL4NER_SERVE__TOKEN",
 )
 """Taken as they are: ``007`` is a password, not the number 7."""
 
@@ -326,12 +331,87 @@ class WorkerSettings(Section):
         return self
 
 
+class ServeSettings(Section):
+    """``[serve]``: the tagger as an HTTP service. Batches and the process's end are as ``[worker]`` says."""
+
+    host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
+    """An address or name of this machine. Any but a loopback one takes a token."""
+    port: Annotated[int, Field(ge=0, lt=65536)] = 8088
+    """0 takes a free one."""
+    token: Secret | None = None
+    """Clients send it as ``Authorization: Bearer TOKEN``."""
+    token_file: File | None = None
+    """A file that holds the token; one line end after it does not count."""
+    max_texts: PositiveInt = 256
+    """In one request."""
+    max_request_kb: PositiveInt = 4096
+    """The largest body of a request."""
+    max_waiting_texts: PositiveInt = 2000
+    """Texts that are accepted and not answered yet. Beyond, a request is refused with 429."""
+    max_waiting_mb: PositiveInt = 64
+    """The same, by the size of the requests' bodies."""
+    max_connections: PositiveInt = 256
+    """Further ones are closed at once."""
+    read_seconds: Seconds = 10.0
+    """How long a client may take for a request's head, and again for its body."""
+    request_seconds: Seconds = 60.0
+    """A request that is not answered so long after it was read is answered with 504, and not worked on any more."""
+
+    @field_validator("token")
+    @classmethod
+    def _is_a_token(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and (mistake := token_mistake(value.get_secret_value())) is not None:
+            raise PydanticCustomError(UNSHOWN_INPUT, mistake)
+        return value
+
+    @model_validator(mode="after")
+    def _settings_agree(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("token and token_file are both set: leave one of them out")
+        if not self.is_loopback and not self.has_token:
+            raise ValueError(
+                f"host {self.host!r} is more than this machine: set token (better EL4NER_SERVE__TOKEN, or token_file), "
+                "or take 127.0.0.1"
+            )
+        if self.max_texts > self.max_waiting_texts:
+            raise ValueError("max_texts is more than max_waiting_texts: such a request would never be accepted")
+        if self.max_request_kb > self.max_waiting_mb << 10:
+            raise ValueError("max_request_kb is more than max_waiting_mb: such a request would never be accepted")
+        return self
+
+    @property
+    def has_token(self) -> bool:
+        """Whether clients have to show one."""
+        return self.token is not None or self.token_file is not None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine can connect to ``host``."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+MIN_TOKEN_CHARS: Final = 16
+
+
+def token_mistake(token: str) -> str | None:
+    """Why it is no bearer token (RFC 6750), or one that is easily guessed; None: it is one. Does not quote it."""
+    if re.fullmatch(r"[A-Za-z0-9._~+/-]+=*", token) is None:
+        return "expected letters, digits and ._~+/- alone, such as `openssl rand -hex 32` prints"
+    if len(token) < MIN_TOKEN_CHARS:
+        return f"expected at least {MIN_TOKEN_CHARS} characters, such as `openssl rand -hex 32` prints"
+    return None
+
+
 class StreamSettings(Settings):
     """The whole file."""
 
     kafka: KafkaSettings = KafkaSettings()
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
+    serve: ServeSettings = ServeSettings()
 
 
 BOOTSTRAP_VARIABLES: Final = ("EL4NER_KAFKA__BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS")

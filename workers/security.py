@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from el4ner.errors import ConfigError
-from workers.config import KafkaSettings, RedisSettings, TlsSection
+from workers.config import KafkaSettings, RedisSettings, ServeSettings, TlsSection, token_mistake
 
 __all__ = [
     "HandshakeFilter",
@@ -25,6 +25,7 @@ __all__ = [
     "faust_credentials",
     "kafka_options",
     "redis_options",
+    "serve_token",
 ]
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,20 @@ def redis_options(settings: RedisSettings) -> dict[str, Any]:
         options["ssl_keyfile"] = _name(settings.ssl_keyfile)
         options["ssl_password"] = _key_password(settings)
     return options
+
+
+def serve_token(settings: ServeSettings) -> Unshown | None:
+    """What clients of ``el4ner serve`` have to show; None: nothing.
+
+    Raises:
+        ConfigError: the token file cannot be used; names the key.
+    """
+    if not settings.has_token:
+        return None
+    token = _password(settings.token, settings.token_file, "serve.token")
+    if (mistake := token_mistake(token)) is not None:
+        raise ConfigError(f"serve.token_file: {settings.token_file}: {mistake}")
+    return token
 
 
 def _ssl_context(settings: TlsSection, section: str) -> ssl.SSLContext:

@@ -5,7 +5,7 @@
     settings    from options to checked settings
     output      what goes to standard output: entities marked in text, tables
     progress    what goes to standard error while something takes long
-    tag, worker, topics, produce, tail, dlq, schemas, pool, models, local, evaluate, calibrate, demo
+    tag, worker, serve, topics, produce, tail, dlq, schemas, pool, models, local, evaluate, calibrate, demo
                 the commands, a module each
 
 Results go to standard output, everything else to standard error. Modules here import what takes long (torch, Faust,

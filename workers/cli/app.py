@@ -11,7 +11,22 @@ from typer.core import TyperGroup
 
 from el4ner.engines.torch.lean_transformers import leave_out_unused_parts
 from el4ner.errors import El4nerError
-from workers.cli import calibrate, demo, dlq, evaluate, local, models, pool, produce, schemas, tag, tail, topics, worker
+from workers.cli import (
+    calibrate,
+    demo,
+    dlq,
+    evaluate,
+    local,
+    models,
+    pool,
+    produce,
+    schemas,
+    serve,
+    tag,
+    tail,
+    topics,
+    worker,
+)
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
 from workers.cli.output import complain
 from workers.cli.settings import GlobalOptions, prepare_process
@@ -84,10 +99,10 @@ def _root(
     *,
     config: ConfigOption = None,
     log_level: Annotated[
-        LogLevel | None, typer.Option(help="Least severity that is logged. (default: warning; worker: the file's)")
+        LogLevel | None, typer.Option(help="Least severity that is logged. (default: warning; services: the file's)")
     ] = None,
     log_format: Annotated[
-        LogFormat | None, typer.Option(help="How it is logged. (default: console; worker: the file's)")
+        LogFormat | None, typer.Option(help="How it is logged. (default: console; services: the file's)")
     ] = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
@@ -107,6 +122,7 @@ app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)
 app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
+app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
 app.command("produce", cls=produce.ProduceCommand, epilog=produce.EXAMPLES)(produce.produce)
 app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 

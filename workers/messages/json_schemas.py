@@ -15,7 +15,7 @@ import orjson
 
 from el4ner.errors import MessageError
 
-__all__ = ["COMMON", "SCHEMA_NAMES", "load", "schema_id", "schemas_dir", "validate"]
+__all__ = ["COMMON", "SCHEMA_NAMES", "load", "mistakes_in", "schema_id", "schemas_dir", "validate"]
 
 COMMON: Final = "common"
 SCHEMA_NAMES: Final = (
@@ -60,9 +60,15 @@ def validate(name: str, data: Any) -> None:
     Raises:
         MessageError: names the JSON path of what is wrong (a JSON Pointer; ``/`` is the whole) and what is expected.
     """
-    validator = _validator(name)
+    if (problems := mistakes_in(_validator(name), data)) is not None:
+        raise MessageError(f"not a {name} message: {problems}", code="schema")
+
+
+def mistakes_in(validator: Any, data: Any) -> str | None:
+    """What is wrong with JSON data by a validator of :mod:`jsonschema_rs`: the first places (JSON Pointers; ``/`` is
+    the whole) and what is expected there; None: nothing is."""
     if validator.is_valid(data):
-        return
+        return None
     problems = []
     for error in validator.iter_errors(data):
         pointer = "/" + "/".join(str(step).replace("~", "~0").replace("/", "~1") for step in error.instance_path)
@@ -70,7 +76,7 @@ def validate(name: str, data: Any) -> None:
         if len(problems) == _MAX_PROBLEMS:
             problems.append("…")
             break
-    raise MessageError(f"not a {name} message: {'; '.join(problems)}", code="schema")
+    return "; ".join(problems)
 
 
 @cache

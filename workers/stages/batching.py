@@ -49,11 +49,24 @@ class Batcher(Generic[T]):
 
     async def put(self, items: Iterable[T]) -> None:
         """Add items; returns when fewer than two batches are waiting, which is how a slow engine slows its source."""
-        self._waiting.extend(items)
-        self.wake()
+        self.add(items)
         while len(self._waiting) >= 2 * self._size:
             self._changed.clear()
             await self._changed.wait()
+
+    def add(self, items: Iterable[T]) -> None:
+        """As :meth:`put`, without waiting: for a source that knows another bound."""
+        self._waiting.extend(items)
+        self.wake()
+
+    def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:
+        """Take out what nobody waits for any more, of what no batch has taken yet."""
+        items = list(self._waiting)
+        unwanted = [item for item in items if is_unwanted(item)]
+        if unwanted:
+            self._waiting = deque(item for item in items if not is_unwanted(item))
+            self.wake()
+        return unwanted
 
     def wake(self) -> None:
         """Something has changed: the engine became idle, or items came."""
@@ -62,10 +75,13 @@ class Batcher(Generic[T]):
     async def take(self) -> list[T]:
         """The next batch, 1 to ``size`` items, in the order in which they came."""
         loop = asyncio.get_running_loop()
-        while not self._waiting:
-            await self._wait(None)
-        until = loop.time() + self._seconds
-        while len(self._waiting) < self._size and not self._is_idle():
+        until: float | None = None
+        while not self._waiting or (len(self._waiting) < self._size and not self._is_idle()):
+            if not self._waiting:
+                await self._wait(None)
+                until = None
+                continue
+            until = loop.time() + self._seconds if until is None else until
             left = until - loop.time()
             if left <= 0:
                 break

@@ -35,6 +35,7 @@ _KINDS: Final[Mapping[Kind, SpanKind]] = {
     "consumer": SpanKind.CONSUMER,
     "producer": SpanKind.PRODUCER,
     "internal": SpanKind.INTERNAL,
+    "server": SpanKind.SERVER,
 }
 _REPETITIVE: Final = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
 

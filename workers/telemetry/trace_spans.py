@@ -17,7 +17,7 @@ from workers.messages.headers import Trace
 __all__ = ["Attributes", "Kind", "NoSpans", "TraceSpans", "consumed"]
 
 Attributes = Mapping[str, str | int | float | bool]
-Kind = Literal["consumer", "producer", "internal"]
+Kind = Literal["consumer", "producer", "internal", "server"]
 
 
 class TraceSpans(Protocol):

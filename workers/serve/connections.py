@@ -1,0 +1,114 @@
+"""Bounds on what clients that are slow, broken or hostile cost: their number, and the time for a request's head.
+
+uvicorn bounds neither: it drops a connection that idles between two requests, but not one that never sends its first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from collections.abc import Iterator
+from typing import Any
+
+import h11
+import uvicorn
+from starlette.types import ASGIApp
+from typing_extensions import override
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from el4ner.errors import ConfigError
+from workers.config import ServeSettings
+
+__all__ = ["HttpServer", "listening_socket"]
+
+_BACKLOG = 512
+_MOST_HEAD_BYTES = 16 * 1024
+_KEEP_ALIVE_SECONDS = 30
+
+
+class HttpServer(uvicorn.Server):
+    """Serves one application on a socket that listens already, until :attr:`should_exit` is set. Signals are its
+    process's (:mod:`workers.serve.service`)."""
+
+    def __init__(self, app: ASGIApp, settings: ServeSettings, *, close_seconds: float) -> None:
+        def protocol(**options: Any) -> asyncio.Protocol:
+            return _BoundedConnection(settings, **options)
+
+        # At warnings, any client could fill the log with requests that are none.
+        logging.getLogger("uvicorn").setLevel(logging.ERROR)
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=protocol,  # type: ignore[arg-type]  # it is called as the class is
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                # Who connects is known by its address alone: no header may say otherwise.
+                proxy_headers=False,
+                server_header=False,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=max(1, round(close_seconds)),
+                h11_max_incomplete_event_size=_MOST_HEAD_BYTES,
+            )
+        )
+
+    @override
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class _BoundedConnection(H11Protocol):
+    def __init__(self, settings: ServeSettings, **options: Any) -> None:
+        super().__init__(**options)
+        self._settings = settings
+        self._head_limit: asyncio.TimerHandle | None = None
+
+    @override
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > self._settings.max_connections:
+            transport.abort()
+            return
+        self._expect_head()
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.conn.their_state is not h11.IDLE:
+            self._cancel()
+        elif self._head_limit is None and self.conn.trailing_data[0]:
+            self._expect_head()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._cancel()
+        super().connection_lost(exc)
+
+    def _expect_head(self) -> None:
+        self._head_limit = self.loop.call_later(self._settings.read_seconds, self.transport.abort)
+
+    def _cancel(self) -> None:
+        if self._head_limit is not None:
+            self._head_limit.cancel()
+            self._head_limit = None
+
+
+def listening_socket(settings: ServeSettings) -> socket.socket:
+    """Bound to the address, and listening.
+
+    Raises:
+        ConfigError: the address is not this machine's, or the port is taken.
+    """
+    host, port = settings.host, settings.port
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigError(
+            f"serve.host, serve.port: cannot listen on {host}:{port} ({error.strerror or error}): take an address of "
+            "this machine and a port that is free (0: any)"
+        ) from error

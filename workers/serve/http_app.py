@@ -1,0 +1,354 @@
+"""The service's paths, and what every answer has.
+
+POST /v1/tag            tags texts
+GET /v1/pools           the pools, and their types
+GET /openapi.json       the description of these two
+GET /livez, /readyz, /healthz, /metrics     as a worker's web server has them
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import os
+import re
+import time
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from typing import Any, Final
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from el4ner.errors import El4nerError, EngineError
+from el4ner.pools import Pool
+from el4ner.serialize import dumps
+from workers.config import ServeSettings
+from workers.messages.headers import TRACEPARENT, TRACESTATE, Trace, next_trace, parse_traceparent
+from workers.serve.openapi import openapi_document
+from workers.serve.pipeline_calls import SERVE
+from workers.serve.problems import CLIENT_GONE, ProblemError, problem_response
+from workers.serve.tag_answers import Tagged, tag_answer
+from workers.serve.tag_requests import TextToTag, read_tag_request
+from workers.serve.text_queue import QueueFullError, StoppedError, TextQueue
+from workers.telemetry.health import Health
+from workers.telemetry.metrics import OTHER
+from workers.telemetry.recorder import Telemetry
+
+__all__ = ["ServiceState", "http_app"]
+
+log = logging.getLogger(__name__)
+
+_OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz"})
+"""Answered without a token: they say nothing of texts or pools."""
+_UNLOGGED: Final = _OPEN_PATHS | {"/metrics"}
+_PATHS: Final = _UNLOGGED | {"/v1/tag", "/v1/pools", "/openapi.json"}
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}")
+_LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+_START_SECONDS: Final = 5
+"""When to come back to a service that is starting, stopping, or whose engine is away."""
+_MOST_FRAMES: Final = 8
+_HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Server": "el4ner",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+@dataclass
+class ServiceState:
+    """What requests are answered by. ``queue`` and ``pools`` are there once the models are loaded."""
+
+    settings: ServeSettings
+    pool_names: Sequence[str]
+    default_pool: str
+    telemetry: Telemetry
+    health: Health
+    token: str | None = None
+    queue: TextQueue | None = None
+    pools: Mapping[str, Pool] = field(default_factory=dict)
+    stopping: bool = False
+
+    def loaded_queue(self) -> TextQueue:
+        """The queue, if it takes anything.
+
+        Raises:
+            ProblemError: 503.
+        """
+        retry = {"Retry-After": str(_START_SECONDS)}
+        if self.stopping:
+            detail = "the service stops: it answers what it has accepted, and nothing new; ask another one"
+            raise ProblemError(503, StoppedError.code, detail, headers={**retry, "Connection": "close"})
+        if self.queue is None:
+            raise ProblemError(503, "starting", "the models are being loaded: ask again in a while", headers=retry)
+        return self.queue
+
+
+def http_app(state: ServiceState) -> ASGIApp:
+    """The application. Nothing that it raises reaches the server."""
+    app = Starlette(
+        routes=[
+            Route("/v1/tag", partial(_tag, state=state), methods=["POST"]),
+            Route("/v1/pools", partial(_pools, state=state)),
+            Route("/openapi.json", partial(_openapi, state=state)),
+            Route("/livez", partial(_probe, judge=state.health.live)),
+            Route("/readyz", partial(_probe, judge=state.health.ready)),
+            Route("/healthz", partial(_probe, judge=state.health.well)),
+            Route("/metrics", partial(_metrics, state=state)),
+        ],
+        exception_handlers={HTTPException: _http_problem, ProblemError: _own_problem, Exception: _bug},
+    )
+    app.router.redirect_slashes = False
+    return _Front(app, state)
+
+
+# --- paths ------------------------------------------------------------------------------------------------------------
+
+
+async def _tag(request: Request, state: ServiceState) -> Response:
+    queue, settings = state.loaded_queue(), state.settings
+    if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        # A browser asks before it sends this type to another site, and nothing here says yes.
+        raise ProblemError(415, "media-type", "expected Content-Type: application/json")
+    most = settings.max_request_kb << 10
+    length = request.headers.get("content-length", "")
+    size = int(length) if length.isdecimal() else most
+    if size > most:
+        raise _too_large(settings)
+    try:
+        with queue.room(size):
+            texts = read_tag_request(
+                await _body(request, settings), pools=state.pool_names, max_texts=settings.max_texts
+            )
+            results = await _answers(request, queue, texts, settings.request_seconds)
+            return _json(tag_answer(texts, results))
+    except QueueFullError as full:
+        raise ProblemError(429, full.code, str(full), headers={"Retry-After": str(full.retry_seconds)}) from full
+
+
+async def _body(request: Request, settings: ServeSettings) -> bytes:
+    most, body = settings.max_request_kb << 10, bytearray()
+    try:
+        async with asyncio.timeout(settings.read_seconds):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > most:
+                    raise _too_large(settings)
+    except TimeoutError:
+        detail = f"the body did not come within {settings.read_seconds:g} s (serve.read_seconds)"
+        raise ProblemError(408, "slow-body", detail, headers={"Connection": "close"}) from None
+    except ClientDisconnect:
+        raise ProblemError(CLIENT_GONE, "client-gone", "the client closed the connection") from None
+    return bytes(body)
+
+
+async def _answers(request: Request, queue: TextQueue, texts: Sequence[TextToTag], seconds: float) -> list[Tagged]:
+    waiting = queue.accept(texts)
+    answered = asyncio.gather(*(each.answer for each in waiting), return_exceptions=True)
+    gone = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((answered, gone), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        if not answered.done():
+            if gone.done():
+                raise ProblemError(CLIENT_GONE, "client-gone", "the client closed the connection")
+            detail = f"not answered within {seconds:g} s (serve.request_seconds): send fewer texts at once"
+            raise ProblemError(504, "request-timeout", detail)
+    finally:
+        gone.cancel()
+        if not answered.done():
+            answered.cancel()
+            queue.drop(waiting)
+    results: list[Tagged] = []
+    for result in answered.result():
+        if isinstance(result, El4nerError):
+            detail = str(result)
+            if isinstance(result, EngineError):  # whose message may quote a text of another request
+                detail = "an engine is away or failed: ask again in a while"
+            raise ProblemError(503, result.code, detail, headers={"Retry-After": str(_START_SECONDS)}) from result
+        if isinstance(result, BaseException):
+            raise result
+        results.append(result)
+    return results
+
+
+async def _gone(request: Request) -> None:
+    """Returns when the client has closed the connection."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _too_large(settings: ServeSettings) -> ProblemError:
+    detail = f"the body is larger than serve.max_request_kb = {settings.max_request_kb}: send several requests"
+    # What is left of the body is not read.
+    return ProblemError(413, "request-too-large", detail, headers={"Connection": "close"})
+
+
+async def _pools(_request: Request, state: ServiceState) -> Response:
+    state.loaded_queue()
+    pools = [
+        {
+            "name": name,
+            "text_kind": pool.text_kind,
+            "sentences": len(pool.sentences),
+            "fingerprint": pool.fingerprint,
+            "types": [{"name": kind, "description": text} for kind, text in pool.types.items()],
+        }
+        for name, pool in sorted(state.pools.items())
+    ]
+    return _json({"default": state.default_pool, "pools": pools})
+
+
+async def _openapi(_request: Request, state: ServiceState) -> Response:
+    return _json(openapi_document(state.settings, state.pool_names))
+
+
+async def _probe(_request: Request, judge: Callable[[], tuple[bool, Mapping[str, Any]]]) -> Response:
+    well, details = judge()
+    return _json(details, HTTPStatus.OK if well else HTTPStatus.SERVICE_UNAVAILABLE)
+
+
+async def _metrics(request: Request, state: ServiceState) -> Response:
+    body, content_type = state.telemetry.metrics.exposition(request.headers.get("accept", ""))
+    return Response(body, headers={"Content-Type": content_type})
+
+
+def _json(data: Any, status: int = 200) -> Response:
+    return Response(dumps(data), status, media_type="application/json")
+
+
+async def _own_problem(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, ProblemError)
+    return problem_response(error)
+
+
+async def _http_problem(_request: Request, error: Exception) -> Response:
+    """Starlette's own: no such path, or method."""
+    assert isinstance(error, HTTPException)
+    codes = {404: "no-such-path", 405: "method-not-allowed"}
+    detail = f"there are {', '.join(sorted(_PATHS))}" if error.status_code == HTTPStatus.NOT_FOUND else error.detail
+    code = codes.get(error.status_code, "request")
+    return problem_response(ProblemError(error.status_code, code, detail, headers=error.headers))
+
+
+async def _bug(_request: Request, _error: Exception) -> Response:
+    detail = "a bug; the service's log has it, by this answer's X-Request-ID"
+    return problem_response(ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "bug", detail))
+
+
+# --- around all of them -----------------------------------------------------------------------------------------------
+
+
+class _Front:
+    """Who may ask, what every answer carries, and what is recorded of a request. Never of its text."""
+
+    def __init__(self, app: ASGIApp, state: ServiceState) -> None:
+        self._app = app
+        self._state = state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers, began = Headers(scope=scope), time.perf_counter()
+        began_ns = time.time_ns()
+        stated = headers.get("x-request-id", "")
+        request_id = stated if _REQUEST_ID.fullmatch(stated) else os.urandom(16).hex()
+        carried = tuple(
+            (name, value.encode("latin-1")) for name in (TRACEPARENT, TRACESTATE) for value in headers.getlist(name)
+        )
+        trace = next_trace(carried, os.urandom)
+        status = 0
+
+        async def answer(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(scope=message)
+                for name, value in {**_HEADERS, "X-Request-ID": request_id, TRACEPARENT: trace.parent}.items():
+                    out[name] = value
+            await send(message)
+
+        known = self._may_ask(scope["path"], headers)
+        try:
+            if isinstance(known, ProblemError):
+                await problem_response(known)(scope, receive, answer)
+            else:
+                await self._app(scope, receive, answer)
+        except Exception as bug:
+            # Not its message, which may quote a text.
+            where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in _frames(bug)]
+            extra = {"error": type(bug).__name__, "where": where, "request_id": request_id, "trace_id": trace.trace_id}
+            log.exception("a request cannot be answered", exc_info=False, extra=extra)
+        seconds = time.perf_counter() - began
+        path = scope["path"] if scope["path"] in _PATHS else OTHER
+        self._state.telemetry.metrics.http_request(path, status, seconds)
+        # Nobody without a token fills the log.
+        if not isinstance(known, ProblemError) and path not in _UNLOGGED and path != OTHER:
+            self._record(scope["method"], path, status, seconds, began_ns, trace, carried, request_id)
+
+    def _may_ask(self, path: str, headers: Headers) -> ProblemError | None:
+        token = self._state.token
+        if path in _OPEN_PATHS:
+            return None
+        if token is None:
+            # A page of another site can have its own name lead to this machine, and ask in a browser's name.
+            if _LOCAL_HOST.fullmatch(headers.get("host", "")) is None:
+                detail = "the Host header is not this machine's own name: ask localhost, or set serve.token"
+                return ProblemError(400, "host", detail)
+            return None
+        scheme, _, shown = headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(shown.strip().encode("latin-1", "replace"), token.encode())
+        if scheme.lower() == "bearer" and right:
+            return None
+        detail = "expected Authorization: Bearer TOKEN, with the service's serve.token"
+        return ProblemError(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="el4ner"'})
+
+    def _record(
+        self,
+        method: str,
+        path: str,
+        status: int,
+        seconds: float,
+        began_ns: int,
+        trace: Trace,
+        carried: Sequence[tuple[str, bytes | None]],
+        request_id: str,
+    ) -> None:
+        level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        extra = {
+            "method": method,
+            "path": path,
+            "status": status,
+            "seconds": round(seconds, 4),
+            "request_id": request_id,
+            "trace_id": trace.trace_id,
+        }
+        log.log(level, "request", extra=extra)
+        self._state.telemetry.spans.record(
+            f"{method} {path}",
+            trace,
+            parse_traceparent(carried),
+            began_ns,
+            time.time_ns(),
+            {
+                "http.request.method": method,
+                "http.route": path,
+                "http.response.status_code": status,
+                "el4ner.stage": SERVE,
+            },
+            error=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
+            kind="server",
+        )
+
+
+def _frames(error: Exception) -> Sequence[traceback.FrameSummary]:
+    return traceback.extract_tb(error.__traceback__)[-_MOST_FRAMES:]
