@@ -63,9 +63,9 @@ class OwnedPipeline:
         """Have the engine's queue, which pools are read, the streams' mixes and the caches' counters read when somebody
         scrapes."""
         metrics.observe("el4ner_engine_waiting_calls", lambda: self.owner.waiting)
-        observe_mixes(metrics, lambda: self._mixes)
+        observe_mixes(metrics, self._mixes)
+        metrics.observe("el4ner_pool_ready", self._pools_ready)
         self.caches.observe(metrics)
-
 
     def _mixes(self) -> Mapping[str, StreamMix]:
         """Of the pools that are read so far."""
@@ -73,6 +73,7 @@ class OwnedPipeline:
 
     def _pools_ready(self) -> dict[tuple[str, ...], float]:
         return {(name,): name not in pipeline.unread_pools for pipeline in self._loaded for name in pipeline.pools}
+
 
 @contextlib.contextmanager
 def owned_pipeline(
@@ -101,8 +102,8 @@ def owned_pipeline(
                 answers=caches.answers,
                 progress=StartProgress(time.monotonic),
                 stages=asked,
-            ),
                 at_first_use=True,
+            ),
             capacity=len(asked) * settings.worker.batches_in_flight,
             name="pipeline",
         )

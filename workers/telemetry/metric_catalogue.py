@@ -240,6 +240,14 @@ CATALOGUE: Final = (
         buckets=_SECONDS,
     ),
     MetricSpec(
+        "el4ner_pool_ready",
+        "gauge",
+        "1: the pool is read; 0: it will be when its first document comes, or is being read.",
+        "0 while the pool has documents: the worker's log says how far reading is. See Pools that have yet to be read.",
+        labels=("pool",),
+        observed=True,
+    ),
+    MetricSpec(
         "el4ner_mix_divergence_bits",
         "gauge",
         "How far the stream's mix of types is from the pool's, over the latest candidates: Jensen-Shannon, 0 to 1.",
@@ -257,14 +265,6 @@ CATALOGUE: Final = (
         unit="ratio",
         observed=True,
     ),
-    # --- the join ----------------------------------------------------------------------------------------------------
-    MetricSpec(
-        "el4ner_join_open_documents",
-        "gauge",
-        "Documents that wait for answers.",
-        "Grows to worker.max_open_documents: one stage is behind the others; the lag says which.",
-        unit="documents",
-        observed=True,
     # --- the HTTP service --------------------------------------------------------------------------------------------
     MetricSpec(
         "el4ner_http_requests_total",
@@ -282,6 +282,14 @@ CATALOGUE: Final = (
         unit="seconds",
         buckets=_SECONDS,
     ),
+    # --- the join ----------------------------------------------------------------------------------------------------
+    MetricSpec(
+        "el4ner_join_open_documents",
+        "gauge",
+        "Documents that wait for answers.",
+        "Grows to worker.max_open_documents: one stage is behind the others; the lag says which.",
+        unit="documents",
+        observed=True,
     ),
     MetricSpec(
         "el4ner_join_open_bytes",
