@@ -14,7 +14,6 @@ import asyncio
 import contextlib
 import gc
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -27,6 +26,7 @@ from workers.join.aggregator import Aggregator
 from workers.kafka import acls, topic_admin
 from workers.kafka.size_limits import SizeLimits, shortage
 from workers.kafka.stage_app import StageApp
+from workers.messages.headers import PooledRandom
 from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.pipeline_owner import owned_pipeline
 from workers.probes import serve_probes
@@ -229,7 +229,8 @@ def _build(
 ) -> Worker:
     app = StageApp(stage, settings, fatal=fatal, group=members.group_of(stage, settings), limits=sizes)
     worker: Worker
-    world = World(_now_ms, _monotonic_ms, os.urandom)
+    random = PooledRandom()
+    world = World(_now_ms, _monotonic_ms, random)
     if stage in _JOINS:
         worker = _JOINS[stage](app, world, telemetry)
     elif owner is None:
@@ -238,7 +239,7 @@ def _build(
         worker = PipelineWorker(app, owner, world, telemetry)
     else:
         part = members.part_of(STAGE_TABLE[stage], settings)
-        worker = StageWorker(app, part, owner, clock_ms=_now_ms, random=os.urandom, telemetry=telemetry)
+        worker = StageWorker(app, part, owner, clock_ms=_now_ms, random=random, telemetry=telemetry)
     app.consumer.drain = worker.drain
     return worker
 

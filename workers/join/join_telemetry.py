@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from workers.join.rules import Outcome
 from workers.messages.headers import Trace, parse_traceparent
 from workers.roles import AGGREGATE
-from workers.telemetry.metrics import TransactionOutcome
+from workers.telemetry.metrics import Status, TransactionOutcome
 from workers.telemetry.recorder import Telemetry, WorkerRecorder
 from workers.topics import Topic, topic_name
 
@@ -32,9 +32,13 @@ class JoinTelemetry(WorkerRecorder):
     def settled(self, outcomes: Sequence[tuple[Outcome, Trace]], *, partition: int, began_ms: int) -> None:
         """Outcomes are committed, each with the trace that its message carries."""
         now = self._clock_ms()
+        documents: Counter[Status] = Counter()
+        types: dict[Status, Counter[str]] = {}
         for outcome, trace in outcomes:
+            status = outcome.closed.status
+            documents[status] += 1
             entities = () if outcome.tagged is None else outcome.tagged["entities"]
-            self.metrics.tagged(outcome.closed.status, Counter(entity["type"] for entity in entities))
+            types.setdefault(status, Counter()).update([entity["type"] for entity in entities])
             if outcome.origin.timestamp_ms >= 0:
                 seconds = max(0.0, (now - outcome.origin.timestamp_ms) / 1000)
                 self.metrics.end_to_end(seconds, trace_id=trace.trace_id if self._traces else None)
@@ -54,6 +58,8 @@ class JoinTelemetry(WorkerRecorder):
                     document=outcome.id,
                     deleted=outcome.tagged is None,
                 )
+        for status, count in documents.items():
+            self.metrics.tagged(status, types[status], count)
 
     def transaction(self, outcome: TransactionOutcome, seconds: float) -> None:
         """A transaction has ended."""

@@ -203,7 +203,7 @@ class OutcomeWriter:
         if self._journal.has_suspects:
             for record in self._suspects(owned, group):
                 self._journal.settled(record)
-        for outcome, trace in traced:
+        for outcome, trace in traced if log.isEnabledFor(logging.DEBUG) else ():
             extra = {"stage": self.app.stage, "document_id": outcome.id, "trace_id": trace.trace_id}
             log.debug("document is %s", outcome.closed.status, extra=extra)
 

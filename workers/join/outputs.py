@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
-from el4ner.serialize import fingerprint
-from workers.messages.envelope import Origin, Outgoing, message_id, outgoing
-from workers.messages.headers import TRACEPARENT, Headers, RandomBytes, Trace
+from el4ner.serialize import dumps, fingerprint
+from workers.messages.envelope import Origin, Outgoing, headers_in_common, message_id, outgoing
+from workers.messages.headers import TRACEPARENT, Headers, RandomBytes, Trace, with_id
 from workers.roles import AGGREGATE
 from workers.topics import Topic
 
 __all__ = ["deletion", "mentions", "normalise", "parent", "tagged_document"]
 
 
+@lru_cache(maxsize=8_192)  # names come again
 def normalise(surface: str) -> str:
     """A surface for comparison: NFKC, case-folded, white space single."""
     return " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
@@ -24,7 +26,13 @@ def mentions(
     tagged: Mapping[str, Any], event_id: str, *, trace: Trace, now_ms: int, random: RandomBytes
 ) -> list[Outgoing]:
     """One message per entity, keyed by ``type:normalised surface``; ``event_id`` and ``trace`` are the document's."""
-    messages = []
+    messages: list[Outgoing] = []
+    if not tagged["entities"]:
+        return messages
+    # A document has several, which differ in little: what they have in common is made once.
+    common = headers_in_common(
+        Topic.ENTITY_MENTIONS, source=AGGREGATE, subject=tagged["id"], now_ms=now_ms, state=trace.state
+    )
     for entity in tagged["entities"]:
         normalised = normalise(entity["text"])
         value = {
@@ -38,18 +46,10 @@ def mentions(
             "pool": tagged["pool"],
             "normalised": normalised,
         }
-        messages.append(
-            outgoing(
-                Topic.ENTITY_MENTIONS,
-                value,
-                key=f"{entity['type']}:{normalised}",
-                subject=tagged["id"],
-                event_id=fingerprint(event_id, entity["start"], entity["end"], entity["type"]),
-                source=AGGREGATE,
-                now_ms=now_ms,
-                trace=trace.child(random),
-            )
-        )
+        mention_id = fingerprint(event_id, entity["start"], entity["end"], entity["type"])
+        headers = with_id(common, mention_id, trace.child_parent(random))
+        key = f"{entity['type']}:{normalised}".encode()
+        messages.append(Outgoing(Topic.ENTITY_MENTIONS, key, dumps(value), headers))
     return messages
 
 

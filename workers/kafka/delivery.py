@@ -7,9 +7,10 @@ built here takes that once. Per topic and partition, messages keep their order.
 from __future__ import annotations
 
 import asyncio
+import struct
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from aiokafka.errors import (
     BrokerResponseError,
@@ -23,10 +24,9 @@ from aiokafka.errors import (
     UnknownError,
     kafka_errors,
 )
-from aiokafka.partitioner import murmur2
 
 from el4ner.errors import DocumentError, El4nerError
-from workers.kafka.size_limits import SizeLimits, batch_bytes, record_bytes
+from workers.kafka.size_limits import SizeLimits, batch_bytes, fits, record_bytes
 from workers.messages.envelope import Outgoing
 from workers.topics import Topic
 
@@ -116,21 +116,25 @@ async def send_all(
             ``by_broker``, that message was not sent.
         DeliveryError: a topic is gone.
     """
-    messages = list(messages)
-    for message in messages:
-        if (refused := refusal_of(names, message, limits)) is not None:
-            raise refused
-    by_place: dict[tuple[str, int], list[Outgoing]] = {}
-    for message in messages:
-        name = _name(names, message)
-        partition = message.partition
+    sized = [_Sized(message, _name(names, message), record_bytes(message)) for message in messages]
+    allowed = {name: limits.allowed(name) for name in {each.name for each in sized}}
+    for each in sized:
+        too_large = None if fits(each.size, allowed[each.name]) else refusal_of(names, each.message, limits)
+        if too_large is not None:
+            raise too_large
+    partitions: dict[str, int] = {}
+    by_place: dict[tuple[str, int], list[_Sized]] = {}
+    for each in sized:
+        partition = each.message.partition
         if partition is None:
-            partition = partition_of(message, len(await _partitions(producer, name)))
-        by_place.setdefault((name, partition), []).append(message)
+            if each.name not in partitions:
+                partitions[each.name] = len(await _partitions(producer, each.name))
+            partition = partition_of(each.message, partitions[each.name])
+        by_place.setdefault((each.name, partition), []).append(each)
     if by_place:
         # One partition's batches one after another, as the client sends them; partitions beside each other.
         results = await asyncio.gather(
-            *(_send(producer, name, partition, group, limits) for (name, partition), group in by_place.items()),
+            *(_send(producer, name, partition, group, allowed[name]) for (name, partition), group in by_place.items()),
             return_exceptions=True,
         )
         for result in results:
@@ -184,9 +188,24 @@ def partition_of(message: Outgoing, partitions: int) -> int:
     return _hashed(source) % partitions
 
 
-@lru_cache(maxsize=8_192)  # in pure Python it takes longer than the rest of a mention, and names come again
+_MULTIPLIER: Final = 0x5BD1E995
+_32_BITS: Final = 0xFFFFFFFF
+
+
+@lru_cache(maxsize=8_192)  # names come again
 def _hashed(source: bytes) -> int:
-    return int(murmur2(source) & 0x7FFFFFFF)
+    """murmur2 as Kafka's clients have it, as a number that is not negative. aiokafka's own goes byte by byte, which for
+    a long key takes longer than all else that is done for a mention."""
+    hashed = 0x9747B28C ^ len(source)
+    words = len(source) // 4
+    for word in struct.unpack_from(f"<{words}I", source):
+        mixed = word * _MULTIPLIER & _32_BITS
+        mixed = (mixed ^ mixed >> 24) * _MULTIPLIER & _32_BITS
+        hashed = hashed * _MULTIPLIER & _32_BITS ^ mixed
+    if rest := source[4 * words :]:
+        hashed = (hashed ^ int.from_bytes(rest, "little")) * _MULTIPLIER & _32_BITS
+    hashed = (hashed ^ hashed >> 13) * _MULTIPLIER & _32_BITS
+    return (hashed ^ hashed >> 15) & 0x7FFFFFFF
 
 
 async def _partitions(producer: Any, name: str) -> Sequence[int]:
@@ -200,13 +219,21 @@ def _name(names: Mapping[Topic, str], message: Outgoing) -> str:
     return names[message.topic] if isinstance(message.topic, Topic) else message.topic
 
 
-async def _send(producer: Any, name: str, partition: int, messages: Sequence[Outgoing], limits: SizeLimits) -> None:
+class _Sized(NamedTuple):
+    """A message, the topic that it goes to, and what it adds to a batch at most."""
+
+    message: Outgoing
+    name: str
+    size: int
+
+
+async def _send(producer: Any, name: str, partition: int, messages: Sequence[_Sized], allowed: int) -> None:
     deliveries = []
     # Several messages together are one batch to the broker: no larger than what it takes.
-    most = min(MAX_BATCH_BYTES, limits.allowed(name))
+    most = min(MAX_BATCH_BYTES, allowed)
     batch = producer.create_batch()
-    for message in messages:
-        if batch.record_count() and batch.size() + record_bytes(message) > most:
+    for message, _, size in messages:
+        if batch.record_count() and batch.size() + size > most:
             deliveries.append(await _submit(producer, batch, name, partition))
             batch = producer.create_batch()
         if not _append(batch, message, name):
@@ -219,7 +246,7 @@ async def _send(producer: Any, name: str, partition: int, messages: Sequence[Out
         await asyncio.gather(*deliveries)
     except _TOO_LARGE as error:
         # The topic's limit was lowered since it was read, or was never read.
-        size = max(batch_bytes(message) for message in messages)
+        size = max(batch_bytes(each.message) for each in messages)
         raise RefusedError(
             f"the broker refuses a message of {size:,} bytes for topic {name!r} as too large ({_words(error)}): raise "
             f"kafka.max_message_bytes and max.message.bytes of {name!r}, or lower method.max_spans or "

@@ -18,7 +18,7 @@ from workers.config import KafkaSettings, StreamSettings
 from workers.messages.envelope import Outgoing
 from workers.topics import LETTER_HEADERS_BYTES, Topic, TopicReport, topic_name
 
-__all__ = ["MAX_REQUEST_BYTES", "SizeLimits", "batch_bytes", "expected_bytes", "record_bytes", "shortage"]
+__all__ = ["MAX_REQUEST_BYTES", "SizeLimits", "batch_bytes", "expected_bytes", "fits", "record_bytes", "shortage"]
 
 MAX_REQUEST_BYTES: Final = 95 * 1024 * 1024
 """Brokers break the connection off when a request is larger than ``socket.request.max.bytes``, 100 MiB by default."""
@@ -70,7 +70,7 @@ class SizeLimits:
     def refusal(self, name: str, message: Outgoing) -> str | None:
         """Why the message does not fit, with the limit and what to change; None: it fits."""
         allowed = self.allowed(name)
-        if _BATCH_HEADER + record_bytes(message) <= allowed or (size := batch_bytes(message)) <= allowed:
+        if fits(record_bytes(message), allowed) or (size := batch_bytes(message)) <= allowed:
             return None
         return self.too_large(name, size)
 
@@ -111,10 +111,18 @@ def batch_bytes(message: Outgoing) -> int:
 
 def record_bytes(message: Outgoing) -> int:
     """At most what a message adds to a batch, without building one."""
-    size = 40 + len(message.key or b"") + len(message.value or b"")
-    for name, value in message.headers:
-        size += 4 * len(name) + 10 + (len(value) if value else 0)
+    headers = message.headers
+    size = 40 + len(message.key or b"") + len(message.value or b"") + 10 * len(headers)
+    for name, value in headers:
+        size += 4 * len(name)
+        if value:
+            size += len(value)
     return size
+
+
+def fits(record: int, allowed: int) -> bool:
+    """Whether a message that adds so many bytes to a batch fits in one of ``allowed`` bytes, in any case."""
+    return _BATCH_HEADER + record <= allowed
 
 
 def expected_bytes(settings: Settings) -> int:

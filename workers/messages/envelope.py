@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -12,7 +13,7 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import dumps, fingerprint
 from el4ner.types import Document
 from workers.messages import json_schemas
-from workers.messages.headers import Headers, Trace, cloud_event, find
+from workers.messages.headers import Headers, Trace, common_headers, find, with_id
 from workers.messages.payloads import describe, describe_json
 from workers.messages.replay_headers import REPLAY, read_replay
 from workers.topics import Topic
@@ -30,6 +31,7 @@ __all__ = [
     "document_of",
     "error_json",
     "failed_value",
+    "headers_in_common",
     "message_id",
     "origin_of",
     "outgoing",
@@ -259,16 +261,23 @@ def outgoing(
     more: Headers = (),
 ) -> Outgoing:
     """A message of el4ner's own, with its headers and ``more`` of them. ``value`` None deletes."""
-    headers = cloud_event(
-        event_id=event_id,
-        source=f"el4ner/{source}",
-        event_type=f"el4ner.{topic.value}.v1",
-        time_ms=now_ms,
-        subject=subject,
-        schema=json_schemas.schema_id(topic.value),
-        trace=trace,
-    )
+    common = headers_in_common(topic, source=source, subject=subject, now_ms=now_ms, state=trace.state)
+    headers = with_id(common, event_id, trace.parent)
     return Outgoing(topic, key.encode(), None if value is None else dumps(value), headers + more, partition)
+
+
+def headers_in_common(topic: Topic, *, source: str, subject: str, now_ms: int, state: bytes | None) -> Headers:
+    """What the headers of a document's messages to one topic have in common; ``state``: of their trace."""
+    event_source, event_type, schema = _event_of(topic, source)
+    return common_headers(
+        source=event_source, event_type=event_type, time_ms=now_ms, subject=subject, schema=schema, state=state
+    )
+
+
+@lru_cache(maxsize=64)
+def _event_of(topic: Topic, source: str) -> tuple[str, str, str]:
+    """``ce_source``, ``ce_type`` and ``ce_dataschema`` of a message."""
+    return f"el4ner/{source}", f"el4ner.{topic.value}.v1", json_schemas.schema_id(topic.value)
 
 
 def dead_letter(

@@ -6,26 +6,64 @@ own, so the journey through the stages is one trace.
 
 from __future__ import annotations
 
+import os
 import re
+import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Final
 
-__all__ = ["Headers", "RandomBytes", "Trace", "cloud_event", "find", "next_trace", "parse_traceparent"]
+__all__ = [
+    "Headers",
+    "PooledRandom",
+    "RandomBytes",
+    "Trace",
+    "cloud_event",
+    "common_headers",
+    "find",
+    "next_trace",
+    "parse_traceparent",
+    "with_id",
+]
 
 Headers = tuple[tuple[str, bytes | None], ...]
 """As Kafka has them: ordered, names may repeat, a value may be null."""
 
 RandomBytes = Callable[[int], bytes]
-"""``os.urandom``, or a test's own."""
+"""``os.urandom``, :class:`PooledRandom`, or a test's own."""
 
 SPEC_VERSION: Final = "1.0"
 CONTENT_TYPE: Final = "application/json"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
 _TRACEPARENT: Final = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+
+class PooledRandom:
+    """``os.urandom``, asked for many bytes at a time: for ids, of which every message has one. From any thread.
+
+    Each call of ``os.urandom`` lets another thread run, which with an engine at work costs more than the bytes.
+    """
+
+    _POOL: Final = 4096
+
+    def __init__(self) -> None:
+        self._pool = b""
+        self._place = 0
+        self._lock = threading.Lock()
+
+    def __call__(self, size: int) -> bytes:
+        """So many random bytes."""
+        if size > self._POOL:
+            return os.urandom(size)
+        with self._lock:
+            if self._place + size > len(self._pool):
+                self._pool, self._place = os.urandom(self._POOL), 0
+            first = self._place
+            self._place = first + size
+            return self._pool[first : self._place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +83,10 @@ class Trace:
     def parent(self) -> str:
         """The value of ``traceparent``."""
         return f"00-{self.trace_id}-{self.span_id}-{self.flags}"
+
+    def child_parent(self, random: RandomBytes) -> str:
+        """:attr:`parent` of a :meth:`child`."""
+        return f"00-{self.trace_id}-{random(8).hex()}-{self.flags}"
 
 
 def find(headers: Iterable[tuple[str, bytes | None]], name: str) -> bytes | None:
@@ -80,14 +122,25 @@ def cloud_event(
     *, event_id: str, source: str, event_type: str, time_ms: int, subject: str, schema: str, trace: Trace
 ) -> Headers:
     """The headers of a JSON message. ``schema``: the ``$id`` of the schema that its value keeps."""
-    headers = (
-        *_constant(source, event_type, schema),
-        ("ce_id", event_id.encode()),
-        ("ce_time", _time(time_ms)),
-        ("ce_subject", subject.encode()),
-        (TRACEPARENT, trace.parent.encode()),
+    common = common_headers(
+        source=source, event_type=event_type, time_ms=time_ms, subject=subject, schema=schema, state=trace.state
     )
-    return headers if trace.state is None else (*headers, (TRACESTATE, trace.state))
+    return with_id(common, event_id, trace.parent)
+
+
+def common_headers(
+    *, source: str, event_type: str, time_ms: int, subject: str, schema: str, state: bytes | None
+) -> Headers:
+    """What the headers of :func:`cloud_event` have in common for messages of one kind about one document.
+    ``state``: of their trace."""
+    constant, time = _constant(source, event_type, schema), ("ce_time", _time(time_ms))
+    about = ("ce_subject", subject.encode())
+    return (*constant, time, about) if state is None else (*constant, time, about, (TRACESTATE, state))
+
+
+def with_id(common: Headers, event_id: str, parent: str) -> Headers:
+    """The headers of one of these messages. ``parent``: its ``traceparent``."""
+    return (*common, ("ce_id", event_id.encode()), (TRACEPARENT, parent.encode()))
 
 
 @lru_cache(maxsize=64)

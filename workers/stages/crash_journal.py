@@ -95,7 +95,7 @@ class CrashJournal:
 
         A message that was given up stays one. Until its offset is committed it may come again, here or to a successor.
         """
-        if not given_up and self._deaths.pop(_place(record), None) is not None:
+        if self._deaths and not given_up and self._deaths.pop(_place(record), None) is not None:
             self._write()
 
     def begin(self, records: Sequence[Record]) -> None:

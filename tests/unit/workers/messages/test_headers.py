@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from workers.messages.headers import Trace, cloud_event, find, next_trace, parse_traceparent
+from workers.messages.headers import (
+    PooledRandom,
+    Trace,
+    cloud_event,
+    common_headers,
+    find,
+    next_trace,
+    parse_traceparent,
+    with_id,
+)
 
 TRACE_ID, SPAN_ID = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 
@@ -75,3 +84,20 @@ def test_cloud_events_in_binary_mode() -> None:
         "traceparent": f"00-{TRACE_ID}-{SPAN_ID}-01".encode(),
         "tracestate": b"v=1",
     }
+
+
+def test_messages_of_one_document_differ_in_id_and_span_alone() -> None:
+    trace = Trace(TRACE_ID, SPAN_ID, "00", b"v=1")
+    common = common_headers(source="s", event_type="t", time_ms=7, subject="d", schema="urn:s", state=trace.state)
+    alone = cloud_event(
+        source="s", event_type="t", time_ms=7, subject="d", schema="urn:s", event_id="e", trace=trace.child(random)
+    )
+    assert with_id(common, "e", trace.child_parent(random)) == alone
+
+
+def test_pooled_bytes_are_as_many_as_asked_for_and_never_the_same() -> None:
+    source = PooledRandom()
+    ids = [source(8) for _ in range(2_000)]
+    assert {len(one) for one in ids} == {8}
+    assert len(set(ids)) == len(ids)
+    assert len(source(100_000)) == 100_000
