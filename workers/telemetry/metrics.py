@@ -133,9 +133,9 @@ class Metrics:
 
     # --- outcomes -----------------------------------------------------------------------------------------------------
 
-    def tagged(self, status: Status, entities: Mapping[str, int]) -> None:
-        """An outcome is committed; ``entities``: how many of each type it has."""
-        self._count("el4ner_tagged_documents_total", 1, (status,))
+    def tagged(self, status: Status, entities: Mapping[str, int], documents: int = 1) -> None:
+        """Outcomes of ``documents`` are committed; ``entities``: how many of each type they have."""
+        self._count("el4ner_tagged_documents_total", documents, (status,))
         for kind, count in entities.items():
             self._count("el4ner_entities_total", count, (self._type(kind),))
 
