@@ -11,6 +11,9 @@ validation-verdicts → tagged-documents) one chain has all in one process, with
 idempotence; the other one a process a hop, and larger batches. The chain of one hop has the larger batches. The broker
 and all clients share the machine.
 
+Before that, the ceiling of a worker process: ``Pipeline.tag`` with the same texts and engine in one thread, without a
+stream around it, and how much of that the engine's own answers take (`method_rate.py`).
+
 ``--lines FILE...``: log lines through ``el4ner worker pipeline`` alone, with real models. The files' lines are gone
 through again and again, each time with other addresses, ports, process ids and times (as `log_rate.py` does it). The
 first ``--first`` are not counted: after them most templates are known. Latency is measured at half of the load, and at
@@ -37,6 +40,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from log_rate import varied
 from logs import read_lines
+from method_rate import method_alone
 
 from workers.config import StreamSettings, load_stream_settings
 from workers.kafka import topic_admin
@@ -259,6 +263,15 @@ async def at_load(client: Client, run: str, rate: float) -> dict[str, float]:
     }
 
 
+def show_method(method: dict[str, float]) -> None:
+    print(
+        f"the method alone, one thread: {method['documents_per_second']:.0f} documents/s, "
+        f"{method['microseconds']:.0f} µs of processor time a document, "
+        f"{method['engine_microseconds']:.0f} of them the engine's",
+        flush=True,
+    )
+
+
 def show(results: dict[str, dict[str, float]], documents: int) -> None:
     by_hops = {4: results["bare chain, four hops"], 1: results["bare chain, one hop"]}
     print(f"{documents} documents, instant engine, {os.cpu_count()} cores for broker, workers and client")
@@ -294,6 +307,11 @@ def main() -> None:
             asyncio.run(chain(servers, list(zip(names[::2], names[1::2], strict=True)), options.ready_file, int(batch)))
         return
     results: dict[str, Any] = {}
+    method = None
+    if not options.lines:
+        batch_documents = load_stream_settings(environ={}).worker.batch_documents
+        method = method_alone(prose, min(options.documents, 5_000), batch_documents)
+        show_method(method)
     with tempfile.TemporaryDirectory() as scratch, temporary_services(Path(scratch)) as services:
         folder = Path(scratch)
 
@@ -347,7 +365,8 @@ def main() -> None:
             show(results, options.documents)
     if options.json is not None:
         options.json.parent.mkdir(parents=True, exist_ok=True)
-        options.json.write_text(json.dumps(results, indent=2) + "\n")
+        written = results if method is None else {"method alone": method, **results}
+        options.json.write_text(json.dumps(written, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -71,6 +71,16 @@ def test_demo_on_its_own_services_leaves_nothing(tmp_path: Path) -> None:
     assert processes_with(str(tmp_path)) == []
 
 
+def test_demo_in_one_hop(tmp_path: Path, services: Endpoints) -> None:
+    environ = {**OWN, "KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap, "REDIS_URL": services.redis_url}
+    options = ("--ensemble", "instant", "--limit", "5", "--one-hop", "--keep")
+    done = el4ner("demo", *options, cwd=tmp_path, environ=environ)
+    assert done.returncode == 0, done.stderr
+    assert "5 of 5, 0 twice, 0 dead letters" in done.stdout
+    (folder,) = (tmp_path / ".el4ner" / "demo").iterdir()
+    assert '"stages":["pipeline"]' in (folder / "workers.log").read_text().replace(" ", "")
+
+
 def test_demo_keeps_its_folder_where_asked(tmp_path: Path, services: Endpoints) -> None:
     environ = {**OWN, "KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap, "REDIS_URL": services.redis_url}
     done = el4ner("demo", "--ensemble", "instant", "--limit", "1", "--keep", cwd=tmp_path, environ=environ)

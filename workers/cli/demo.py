@@ -20,6 +20,7 @@ from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, overrides_of, stream_settings
 from workers.cli.standard_output import results_file
 from workers.cli.tail import show_tagged
+from workers.roles import PIPELINE
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings
@@ -31,6 +32,7 @@ EXAMPLES = examples(
     "el4ner demo",
     "el4ner demo --limit 10 --ensemble smollm2",
     "el4ner demo --documents my.jsonl",
+    "el4ner demo --one-hop",
     "KAFKA_BOOTSTRAP_SERVERS=broker:9092 REDIS_URL=redis://cache:6379/0 el4ner demo",
 )
 
@@ -53,6 +55,10 @@ def demo(
     patience: Annotated[
         float, typer.Option(min=1, metavar="S", help="Give up when no document has come out for S seconds.")
     ] = 300.0,
+    one_hop: Annotated[
+        bool,
+        typer.Option("--one-hop", help="As `el4ner worker pipeline` does it: without the stages' topics in between."),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with the logs and Kafka's data.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -64,6 +70,7 @@ def demo(
 
     All four stages run in one process of their own, which loads each model once: on a small machine a process per stage
     would load them three times over and compete for the same cores. In production they scale apart: `el4ner worker`.
+    With --one-hop that process is `el4ner worker pipeline`: a document's outcome is one hop and one transaction away.
 
     Exit code 1 if a document is missing, came out twice, or could not be tagged.
     """
@@ -76,7 +83,10 @@ def demo(
         *([] if ensemble is None else ["--ensemble", ensemble]),
         *([] if (file := config or ctx.obj.config) is None else ["--config", str(file)]),
     ]
-    with _prepared_meanwhile(missing), running_stack(settings, worker_options, keep=keep) as stack:
+    with (
+        _prepared_meanwhile(missing),
+        running_stack(settings, PIPELINE if one_hop else "all", worker_options, keep=keep) as stack,
+    ):
         started = time.monotonic() - began
         tell(f"streaming {len(batch)} documents")
         streaming = time.monotonic()

@@ -80,10 +80,11 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(settings: StreamSettings, worker_options: Sequence[str], *, keep: bool) -> Iterator[Stack]:
+def running_stack(settings: StreamSettings, role: str, worker_options: Sequence[str], *, keep: bool) -> Iterator[Stack]:
     """Services, topics and workers, ready; stopped and removed at the end, also by Ctrl-C, SIGTERM or an error.
 
-    ``worker_options`` go to ``el4ner worker``. The folder stays after an error, for its logs, or where ``keep`` is set.
+    ``role`` and ``worker_options`` go to ``el4ner worker``. The folder stays after an error, for its logs, or where
+    ``keep`` is set.
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = _FOLDER / name
@@ -93,7 +94,8 @@ def running_stack(settings: StreamSettings, worker_options: Sequence[str], *, ke
             _make(folder)
             with _services(folder) as services:
                 demo_settings = _own_settings(settings, services, f"el4ner-demo-{name}-", folder)
-                with _topics(demo_settings, services), _worker(demo_settings, folder, worker_options) as process:
+                starting = _worker(demo_settings, folder, role, worker_options)
+                with _topics(demo_settings, services), starting as process:
                     stack = Stack(demo_settings, folder, process)
                     yield stack
         except Exception:
@@ -180,7 +182,9 @@ def _delete_topics(settings: StreamSettings) -> None:
 
 
 @contextlib.contextmanager
-def _worker(settings: StreamSettings, folder: Path, options: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+def _worker(
+    settings: StreamSettings, folder: Path, role: str, options: Sequence[str]
+) -> Iterator[subprocess.Popen[bytes]]:
     """All stages in one process, ready to work."""
     ready = folder / "ready"
     environ = {
@@ -200,7 +204,7 @@ def _worker(settings: StreamSettings, folder: Path, options: Sequence[str]) -> I
         process = subprocess.Popen(
             # -P: a folder named like one of ours, where the user happens to be, is not imported.
             [
-                *(sys.executable, "-P", "-m", "workers.cli", "worker", "all"),
+                *(sys.executable, "-P", "-m", "workers.cli", "worker", role),
                 *(*options, "--ready-file", str(ready), "--until-stdin-closes"),
             ],
             env=environ,

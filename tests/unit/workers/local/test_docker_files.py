@@ -27,7 +27,7 @@ from workers.local.kafka_server import MAX_MESSAGE_BYTES
 
 DOCKER = ROOT / "docker"
 DOCKERFILES = ["Dockerfile", "Dockerfile.gpu"]
-COMPOSE_FILES = ["compose.yaml", "compose.gpu.yaml"]
+COMPOSE_FILES = ["compose.yaml", "compose.gpu.yaml", "compose.one-hop.yaml"]
 WORKERS = {"extract", "classify", "validate", "aggregate"}
 ONCE = {"topics", "models"}
 
@@ -124,7 +124,18 @@ def test_gpu_override_changes_only_services_that_exist(services: dict[str, dict[
     assert all(service["image"] == "el4ner:gpu" for service in override.values())
 
 
-@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_one_hop_override_runs_the_pipeline_and_none_of_the_stages(services: dict[str, dict[str, Any]]) -> None:
+    override = read("compose.one-hop.yaml")["services"]
+    pipeline = override.pop("pipeline")
+    assert pipeline["command"] == ["worker", "pipeline"]
+    assert pipeline["extends"] == {"file": "compose.yaml", "service": "extract"}
+    assert "models:/var/lib/el4ner/cache" in services["extract"]["volumes"]
+    # A service with a profile starts only where the profile is asked for.
+    assert set(override) == WORKERS
+    assert all(service["profiles"] for service in override.values())
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES[:2])
 def test_files_that_are_referenced_exist(name: str) -> None:
     builds = [service["build"] for service in read(name)["services"].values() if "build" in service]
     assert builds
