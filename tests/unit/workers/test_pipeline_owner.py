@@ -1,0 +1,43 @@
+"""The pipeline of a process: pools are read when they are needed, and a scrape shows which are."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from el4ner import loader
+from tests.unit.workers.telemetry.test_metrics import samples
+from workers.config import load_stream_settings
+from workers.pipeline_owner import owned_pipeline
+from workers.telemetry.metrics import Metrics
+
+
+def test_a_worker_does_not_wait_for_pools_and_shows_which_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = SimpleNamespace(mixes={}, pools={"p": None, "q": None}, unread_pools=["q"], close=lambda: None)
+    asked_for: dict[str, Any] = {}
+
+    def load(*_: Any, **options: Any) -> Any:
+        asked_for.update(options)
+        return pipeline
+
+    monkeypatch.setattr(loader, "load_pipeline", load)
+    metrics = Metrics(version="1")
+
+    def ready() -> dict[str, float]:
+        shown = samples(metrics).items()
+        return {dict(labels)["pool"]: value for (name, labels), value in shown if name == "el4ner_pool_ready"}
+
+    async def run() -> None:
+        with owned_pipeline(load_stream_settings(environ={}), ["extract", "classify"], close_seconds=5) as owned:
+            assert owned is not None
+            owned.observe(metrics)
+            assert await owned.load(asyncio.Event())
+            assert ready() == {"p": 1, "q": 0}
+            pipeline.unread_pools.clear()
+            assert ready() == {"p": 1, "q": 1}
+
+    asyncio.run(run())
+    assert asked_for["at_first_use"] is True
