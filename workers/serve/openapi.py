@@ -137,7 +137,8 @@ def _schemas(settings: ServeSettings, pools: Collection[str]) -> Json:
     properties["documents"]["items"] = {"$ref": f"{_COMPONENTS}Document"}
     properties["options"] = {"$ref": f"{_COMPONENTS}Options"}
     properties["pool"] = {"enum": sorted(pools), "description": properties["pool"]["description"]}
-    request["oneOf"] = [{"required": ["texts"]}, {"required": ["documents"]}]
+    # As oneOf, generators of clients would make two classes of it.
+    request["not"] = {"required": ["texts", "documents"]}
     tagged = _own(json_schemas.load("tagged-documents"))
     documents = {"type": "array", "items": {"$ref": f"{_COMPONENTS}TaggedDocument"}}
     schemas: Json = {
