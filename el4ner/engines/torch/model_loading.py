@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, Literal
 
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from el4ner.engines.torch.int8_linear import LayerInput, multiplies_int8, watched_inputs
 from el4ner.engines.torch.lean_transformers import without_compiler
 from el4ner.engines.torch.meta_init import SkipMetaInit
 from el4ner.engines.torch.packed_model import IMPLEMENTATION
@@ -18,28 +20,82 @@ from el4ner.engines.torch.stored_tables import store_tables
 from el4ner.errors import ModelError
 from el4ner.models.tokenizers import load_tokenizer
 
-__all__ = ["choose_device", "load_model"]
+__all__ = ["LoadedModel", "Precision", "choose_device", "choose_precision", "load_model"]
+
+Precision = Literal["bfloat16", "float32", "int8"]
+"""What a model computes in. ``int8``: its linear layers multiply 8-bit integers, everything else is float32."""
+_WATCHED: Final = """You tag named entities in texts.
+Text: On Monday, Angela Merkel met Emmanuel Macron in Paris, as Reuters reported; 3.5 % of 10.0.0.1 said: user_id=42 \
+(failed).
+- Angela Merkel
+Text: the old football club won again at its new ground in Manchester, 2:1!
+- Manchester
+"""
+"""What a model reads when the largest columns of its layers' inputs are looked for."""
 
 
-def load_model(path: Path, place: torch.device, dtype: str) -> tuple[Any, Any, torch.dtype]:
-    """The model, ready to answer at ``place``, its tokenizer, and the type that it computes in. ``dtype``: ``auto``,
-    ``bfloat16`` or ``float32``."""
-    use_bfloat16 = dtype == "bfloat16" or (dtype == "auto" and (place.type == "cuda" or fast_bfloat16()))
-    computes_in = torch.bfloat16 if use_bfloat16 else torch.float32
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """``model`` of transformers in its place, and its tokenizer.
+
+    ``precision``: what it is to compute in. Layers that are to multiply int8 still have their weights in float32;
+    ``int8_inputs`` are their inputs by the layers' names in ``layers``
+    (:func:`el4ner.engines.torch.int8_linear.quantize_linears`).
+    """
+
+    model: Any
+    tokenizer: Any
+    precision: Precision
+    int8_inputs: Mapping[str, LayerInput] = field(default_factory=dict)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of hidden states."""
+        return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    @property
+    def layers(self) -> torch.nn.Module:
+        """All but the tables of tokens."""
+        return _layers(self.model)
+
+
+def load_model(path: Path, place: torch.device, precision: Precision) -> LoadedModel:
+    """The model in the folder ``path``, at ``place``."""
     with _no_progress_bars():
         tokenizer = load_tokenizer(path)
     with _no_progress_bars(), without_compiler(), SkipMetaInit():
         model = AutoModelForCausalLM.from_pretrained(
             path,
-            dtype=computes_in,
+            dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
             attn_implementation=IMPLEMENTATION,
             local_files_only=True,
             use_safetensors=True,
             trust_remote_code=False,
         ).eval()
-    if place.type == "cpu" and not use_bfloat16:
+    if place.type == "cpu" and precision != "bfloat16":
         store_tables(model)
-    return model.to(place), tokenizer, computes_in
+    inputs = _int8_inputs(model, tokenizer) if precision == "int8" else {}
+    return LoadedModel(model.to(place), tokenizer, precision, inputs)
+
+
+def choose_precision(
+    name: str, wanted: Literal["auto", "bfloat16", "float32", "int8"], place: torch.device
+) -> Precision:
+    """What the model ``name`` computes in at ``place``; ``auto``: bfloat16 on a GPU and where the processor multiplies
+    it in hardware, else int8, or float32 where that does not go.
+
+    Raises:
+        ModelError: int8 is wanted where it does not go.
+    """
+    if wanted == "int8" and place.type != "cpu":
+        raise ModelError(f"{name}: int8 is for processors: set models.{name}.dtype to bfloat16, or to auto")
+    if wanted == "int8" and not multiplies_int8():
+        raise ModelError(f"{name}: no int8 on this processor with this torch: set models.{name}.dtype to auto")
+    if wanted != "auto":
+        return wanted
+    if place.type == "cuda" or fast_bfloat16():
+        return "bfloat16"
+    return "int8" if multiplies_int8() else "float32"
 
 
 def choose_device(name: str, wanted: str) -> torch.device:
@@ -64,6 +120,22 @@ def fast_bfloat16() -> bool:
     AVX512-BF16). Elsewhere it is emulated, and slower."""
     checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))
+
+
+def _layers(model: Any) -> torch.nn.Module:
+    layers: torch.nn.Module = getattr(model.base_model, "layers", model.base_model)
+    return layers
+
+
+def _int8_inputs(model: Any, tokenizer: Any) -> Mapping[str, LayerInput]:
+    """Of the layers that a text goes through."""
+    model.set_attn_implementation("sdpa")
+    try:
+        with torch.inference_mode(), watched_inputs(_layers(model)) as inputs:
+            model.base_model(input_ids=torch.tensor([tokenizer(_WATCHED)["input_ids"]]), use_cache=False)
+    finally:
+        model.set_attn_implementation(IMPLEMENTATION)
+    return inputs
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
 from pathlib import Path
-from typing import Any, Final, Literal, ParamSpec, TypeVar
+from typing import Final, Literal, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,7 +33,8 @@ from el4ner.engines.constraint import TokenMask
 from el4ner.engines.packing import TokenQuestion, plant
 from el4ner.engines.token_engine import MarkedTail, PromptQuestions, TokenEngine
 from el4ner.engines.torch.decode_graphs import Recorder
-from el4ner.engines.torch.model_loading import choose_device, load_model
+from el4ner.engines.torch.int8_linear import outliers_digest, quantize_linears
+from el4ner.engines.torch.model_loading import LoadedModel, choose_device, choose_precision, load_model
 from el4ner.engines.torch.packed_model import Attend, PackedModel
 from el4ner.engines.torch.prefix_cache import PrefixCache
 from el4ner.engines.torch.prompt_reading import Part, PromptReader, PromptRow
@@ -67,6 +68,7 @@ _CHECKED_MODULES: Final = (
     "sdpa",
     "torch/attention_plans",
     "torch/decode_graphs",
+    "torch/int8_linear",
     "torch/joint_attention",
     "torch/middle_layers",
     "torch/model_loading",
@@ -108,10 +110,8 @@ class TransformersEngine(TokenEngine, StateEngine):
     def __init__(
         self,
         name: str,
-        model: Any,
-        tokenizer: Any,
+        loaded: LoadedModel,
         *,
-        dtype: torch.dtype,
         fingerprint: str,
         digest: str,
         threads: int | None,
@@ -120,12 +120,16 @@ class TransformersEngine(TokenEngine, StateEngine):
         attend: Attend | None = None,
         recorder: Recorder | None = None,
     ) -> None:
-        packed = PackedModel(model, dtype=dtype, attend=attend, recorder=recorder)
+        model, self._precision = loaded.model, loaded.precision
+        packed = PackedModel(model, dtype=loaded.dtype, attend=attend, recorder=recorder)
+        computes_in: object = packed.dtype
+        if loaded.precision == "int8":
+            computes_in = f"int8 {outliers_digest(loaded.int8_inputs)}"
         listed = getattr(model.generation_config, "eos_token_id", None)
         super().__init__(
             name,
-            tokenizer,
-            identity=(DRIVER, fingerprint, packed.dtype),
+            loaded.tokenizer,
+            identity=(DRIVER, fingerprint, computes_in),
             context_length=int(model.config.get_text_config().max_position_embeddings),
             end_tokens=frozenset(listed if isinstance(listed, list) else [listed] if listed is not None else []),
             model=digest,
@@ -149,7 +153,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         path: Path,
         *,
         device: str = "auto",
-        dtype: Literal["auto", "bfloat16", "float32"] = "auto",
+        dtype: Literal["auto", "bfloat16", "float32", "int8"] = "auto",
         threads: int | None = None,
         max_batch_tokens: int | None = None,
         prefix_cache_bytes: int = 256 << 20,
@@ -164,7 +168,7 @@ class TransformersEngine(TokenEngine, StateEngine):
             name: the member's name.
             path: ``config.json``, safetensors and the tokenizer's files.
             device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto``: the first GPU if there is one.
-            dtype: ``auto``: bfloat16 on a GPU and where the processor multiplies it in hardware, else float32.
+            dtype: as :func:`~el4ner.engines.torch.model_loading.choose_precision` takes it.
             threads: of torch, for the thread that calls the engine; None leaves them.
             max_batch_tokens: the most tokens that one forward pass reads; None: 4,096, on a GPU up to 16,384, by its
                 free memory.
@@ -182,12 +186,10 @@ class TransformersEngine(TokenEngine, StateEngine):
         place = choose_device(name, device)
         try:
             check_folder(path, shared=True)
-            model, tokenizer, computes_in = load_model(path, place, dtype)
+            loaded = load_model(path, place, choose_precision(name, dtype, place))
             engine = cls(
                 name,
-                model,
-                tokenizer,
-                dtype=computes_in,
+                loaded,
                 fingerprint=folder_digest(path, folder),
                 digest=model_digest(path, folder),
                 threads=threads,
@@ -196,7 +198,7 @@ class TransformersEngine(TokenEngine, StateEngine):
                 attend=attend,
                 recorder=recorder,
             )
-            engine._check_once(folder)
+            engine._check_once(loaded, folder)
         except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError, EngineError) as error:
             raise ModelError(f"{path}: cannot be loaded: {error}") from error
         return engine
@@ -212,8 +214,8 @@ class TransformersEngine(TokenEngine, StateEngine):
 
     @property
     def dtype(self) -> str:
-        """The number type that the model computes in: ``bfloat16`` or ``float32``."""
-        return str(self._model.dtype).removeprefix("torch.")
+        """What the model computes in: ``bfloat16``, ``float32`` or ``int8``."""
+        return self._precision
 
     @property
     def model_seconds(self) -> float:
@@ -400,8 +402,14 @@ class TransformersEngine(TokenEngine, StateEngine):
             self._model.release()
             del self._model, self._reader
 
-    def _check_once(self, cache_dir: Path) -> None:
-        """The self-check, if this model has not passed it here before."""
+    def _check_once(self, loaded: LoadedModel, cache_dir: Path) -> None:
+        """The self-check, if this model has not passed it here before; then its layers are as they will be.
+
+        Packed passes are compared with plain ones in the number type that weights are loaded in. Where layers are to
+        multiply int8 that is float32, which shows differences that their rounding would hide. Such a layer treats each
+        row alone, so that it cannot tell passes apart; its own products are compared with those of the integers, shape
+        by shape.
+        """
         device = self._model.device
         key = check_key(
             self._fingerprint,
@@ -412,9 +420,13 @@ class TransformersEngine(TokenEngine, StateEngine):
             processor() if device.type == "cpu" else torch.cuda.get_device_name(device),
             torch.version.cuda if device.type == "cuda" else "",
         )
-        if not has_passed(key, cache_dir):
+        passed = has_passed(key, cache_dir)
+        if not passed:
             self._check()
             self._model.forget_head()
+        with torch.inference_mode():
+            quantize_linears(loaded.layers, loaded.int8_inputs, check=not passed)
+        if not passed:
             remember_passed(key, cache_dir)
 
     @_engine_errors

@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM
 
 from el4ner.engines.base import LAYERS, GenerateRequest, Prompt, ScoreItem, ScoreRequest, StateRequest, States
 from el4ner.engines.torch import model_loading, transformers_engine
+from el4ner.engines.torch.int8_linear import Int8Linear, multiplies_int8
 from el4ner.engines.torch.packed_model import agrees
 from el4ner.engines.torch.transformers_engine import TransformersEngine
 from el4ner.errors import EngineOutOfMemoryError, ModelError
@@ -34,6 +35,7 @@ from tests.support.tiny_models import tiny_gemma3, tiny_llama
 
 MODELS: dict[str, Callable[[Path], Path]] = {"llama": tiny_llama, "gemma3": tiny_gemma3}
 DEEP_MODELS: dict[str, Callable[[Path], Path]] = {name: partial(make, layers=6) for name, make in MODELS.items()}
+needs_int8 = pytest.mark.skipif(not multiplies_int8(), reason="this processor or torch does not multiply int8")
 QUESTIONS = (
     ScoreItem('\n"Paris" is a', CANDIDATES),
     ScoreItem('\n"Paris, Texas" is a', CANDIDATES),
@@ -100,6 +102,11 @@ def together_frugal(load: Load) -> TransformersEngine:
     return load(attend="together", recorder=Replays(), max_batch_tokens=48, prefix_cache_bytes=160_000)
 
 
+@pytest.fixture(scope="module")
+def int8(load: Load) -> TransformersEngine:
+    return load(dtype="int8")
+
+
 class TestTinyModels(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, tiny: TransformersEngine) -> TransformersEngine:
@@ -132,6 +139,18 @@ class TestRowsTogetherInSmallPasses(EngineConformance, StateConformance):
     @pytest.fixture
     def engine(self, together_frugal: TransformersEngine) -> TransformersEngine:
         return together_frugal
+
+
+@needs_int8
+class TestInt8(EngineConformance, StateConformance):
+    """A number that lies between two bytes may be rounded to either, where attention was summed in another order."""
+
+    tolerance = 0.05
+    state_tolerance = 0.02
+
+    @pytest.fixture
+    def engine(self, int8: TransformersEngine) -> TransformersEngine:
+        return int8
 
 
 def plain_scores(engine: TransformersEngine, folder: Path, request: ScoreRequest) -> list[list[float]]:
@@ -322,12 +341,48 @@ def test_the_fingerprint_follows_weights_number_type_and_template(folder: Path, 
     assert TransformersEngine.load("x", other, **settings).fingerprint != plain  # type: ignore[arg-type]
 
 
-def test_number_type_auto_is_bfloat16_where_the_processor_has_it(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_number_type_auto_is_the_fastest_that_the_processor_has(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     if torch.cuda.is_available():
         pytest.skip("a GPU always computes in bfloat16")
-    for fast, expected in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(model_loading, "fast_bfloat16", lambda fast=fast: fast)
-        assert load(dtype="auto").dtype == expected
+    for bfloat16, int8, expected in ((True, True, "bfloat16"), (False, True, "int8"), (False, False, "float32")):
+        monkeypatch.setattr(model_loading, "fast_bfloat16", lambda there=bfloat16: there)
+        monkeypatch.setattr(model_loading, "multiplies_int8", lambda there=int8: there)
+        assert model_loading.choose_precision("tiny", "auto", torch.device("cpu")) == expected
+        if expected != "int8" or multiplies_int8():
+            assert load(dtype="auto").dtype == expected
+
+
+def test_int8_where_it_does_not_go_is_an_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"^tiny: int8 is for processors: set models\.tiny\.dtype to"):
+        model_loading.choose_precision("tiny", "int8", torch.device("cuda"))
+    monkeypatch.setattr(model_loading, "multiplies_int8", lambda: False)
+    with pytest.raises(ModelError, match=r"no int8 on this processor with this torch: set models\.tiny\.dtype to auto"):
+        load(dtype="int8")
+
+
+@needs_int8
+def test_int8_states_are_nearly_those_of_float32_and_show_that_they_are_others(load: Load) -> None:
+    exact, rounded = load(), load(dtype="int8")
+    assert rounded.fingerprint != exact.fingerprint
+    assert rounded.states_fingerprint == exact.states_fingerprint
+    requests = [state_request(sentence) for sentence in SENTENCES]
+    for left, right in zip(exact.states(requests), rounded.states(requests), strict=True):
+        apart = np.linalg.norm(left.states - right.states, axis=-1) / np.linalg.norm(left.states, axis=-1)
+        assert 0 < np.median(apart) < 0.3, "random weights blow up what is rounded"
+
+
+@needs_int8
+def test_int8_is_the_same_whether_the_model_was_checked_now_or_before(folder: Path, tmp_path: Path) -> None:
+    def load() -> TransformersEngine:
+        return TransformersEngine.load("x", folder, dtype="int8", cache_dir=tmp_path)
+
+    checked, known = load(), load()
+    layers = list(known._model._body.layers.modules())
+    assert any(type(layer) is Int8Linear for layer in layers)
+    assert not any(type(layer) is torch.nn.Linear for layer in layers)
+    assert checked.fingerprint == known.fingerprint
+    request = state_request(SENTENCES[0])
+    assert np.array_equal(checked.states([request])[0].states, known.states([request])[0].states)
 
 
 def test_a_model_goes_to_the_device_that_is_named(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
