@@ -77,18 +77,27 @@ def types_apart(item: DocumentTypes) -> list[SentenceTypes]:
 def sentence_apart(item: SentenceCandidates, view: CleanText) -> SentenceCandidates:
     """A sentence and its candidates in the clean text, apart. They stay in the original text where one of them is not
     in the clean text (another version may have proposed it), since each has to be answered for."""
+    if _is_apart(item.sentence, view):
+        return item
     sentence, spans = _apart(item.sentence, [candidate.span for candidate in item.candidates], view)
     candidates = tuple(at(span, candidate) for span, candidate in zip(spans, item.candidates, strict=True))
     return SentenceCandidates(sentence, item.demonstrations, candidates, item.dropped)
 
 
 def _typed_apart(item: SentenceTypes, view: CleanText) -> SentenceTypes:
+    if _is_apart(item.sentence, view):
+        return item
     sentence, spans = _apart(item.sentence, [typed.candidate.span for typed in item.typed], view)
     typed = tuple(
         TypedSpan(at(span, typed.candidate), typed.type, typed.confidence, typed.votes)
         for span, typed in zip(spans, item.typed, strict=True)
     )
     return SentenceTypes(sentence, item.demonstrations, typed)
+
+
+def _is_apart(sentence: Sentence, view: CleanText) -> bool:
+    """Whether it stands in its document as it does apart: a document's first sentence, mostly."""
+    return view.is_original and sentence.start == 0 and sentence.end == len(sentence.text)
 
 
 def _apart(sentence: Sentence, spans: Sequence[Span], view: CleanText) -> tuple[Sentence, list[Span]]:
@@ -136,7 +145,9 @@ def candidates_in(item: SegmentedDocument, answers: Sequence[SentenceCandidates]
         SentenceCandidates(
             sentence,
             answer.demonstrations,
-            tuple(at(_moved(candidate.span, sentence.start), candidate) for candidate in answer.candidates),
+            tuple(at(_moved(candidate.span, sentence.start), candidate) for candidate in answer.candidates)
+            if sentence.start
+            else answer.candidates,
             answer.dropped,
         )
         for sentence, answer in zip(item.sentences, answers, strict=True)

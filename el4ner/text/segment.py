@@ -54,7 +54,7 @@ def segment(text: str, kind: TextKind = "prose", *, max_chars: int = 1_000, lang
     cutting = inside_characters(text)
     address = _Addresses(text)
     if kind != "log":
-        pieces = _joined(pieces, lambda place: place in cutting or address.around(place) < place)
+        pieces = _joined(pieces, lambda place: place in cutting or address.holds(place))
     sentences: list[Sentence] = []
     for start, end in pieces:
         sentences.extend(_split(text, start, end, max_chars, cutting, address))
@@ -66,6 +66,11 @@ class _Addresses:
 
     def __init__(self, text: str) -> None:
         self._text = text
+
+    def holds(self, place: int) -> bool:
+        """Whether ``place`` is inside of one."""
+        # Behind white space only in a Windows path, and most sentences end so: then nothing has to be looked for.
+        return (not self._text[place - 1].isspace() or "\\" in self._text) and self.around(place) < place
 
     def around(self, place: int) -> int:
         """Where the atom begins that ``place`` is inside of; ``place`` itself if it is in none."""

@@ -104,6 +104,21 @@ def test_prose_chunks_hold_the_names(text: str, expected: set[str]) -> None:
     assert expected <= {chunk.span.text for chunk in chunks(text)}
 
 
+@pytest.mark.parametrize(
+    ("text", "sentences"),
+    [
+        (
+            r"Open C:\Old files. New ones\list.txt today. Then go.",
+            [r"Open C:\Old files. New ones\list.txt today.", "Then go."],
+        ),
+        (r"He typed \n there. Then he left.", [r"He typed \n there.", "Then he left."]),
+        ("See https://example.org/x.Then go. Fine.", ["See https://example.org/x.Then go.", "Fine."]),
+    ],
+)
+def test_no_sentence_ends_in_an_address_or_a_path(text: str, sentences: list[str]) -> None:
+    assert [sentence.text for sentence in segment(text)] == sentences
+
+
 def test_log_chunks_hold_hosts_addresses_paths_and_users() -> None:
     line = 'web-3 sshd[24200]: Failed for root from 192.0.2.7 port 22: user=bob@db.example.com file="/var/log/a.log"'
     expected = {"web-3", "sshd", "root", "192.0.2.7", "bob", "db.example.com", "/var/log/a.log"}
