@@ -344,7 +344,7 @@ class ServeSettings(Section):
     """A file that holds the token; one line end after it does not count."""
     max_texts: PositiveInt = 256
     """In one request."""
-    max_request_kb: PositiveInt = 4096
+    max_request_kb: PositiveInt = 1024
     """The largest body of a request."""
     max_waiting_texts: PositiveInt = 2000
     """Texts that are accepted and not answered yet. Beyond, a request is refused with 429."""
@@ -353,7 +353,7 @@ class ServeSettings(Section):
     max_connections: PositiveInt = 256
     """Further ones are closed at once."""
     read_seconds: Seconds = 10.0
-    """How long a client may take for a request's head, and again for its body."""
+    """How long a client may take for a request's head, again for its body, and to read the answer."""
     request_seconds: Seconds = 60.0
     """A request that is not answered so long after it was read is answered with 504, and not worked on any more."""
 

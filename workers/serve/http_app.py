@@ -9,12 +9,7 @@ GET /livez, /readyz, /healthz, /metrics     as a worker's web server has them
 from __future__ import annotations
 
 import asyncio
-import hmac
 import logging
-import os
-import re
-import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -22,47 +17,31 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from starlette.applications import Starlette
-from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from el4ner.errors import El4nerError, EngineError
 from el4ner.pools import Pool
 from el4ner.serialize import dumps
 from workers.config import ServeSettings
-from workers.messages.headers import TRACEPARENT, TRACESTATE, Trace, next_trace, parse_traceparent
+from workers.serve.front import PATHS, Front
 from workers.serve.openapi import openapi_document
-from workers.serve.pipeline_calls import SERVE
 from workers.serve.problems import CLIENT_GONE, ProblemError, problem_response
 from workers.serve.tag_answers import Tagged, tag_answer
 from workers.serve.tag_requests import TextToTag, read_tag_request
 from workers.serve.text_queue import QueueFullError, StoppedError, TextQueue
 from workers.telemetry.health import Health
-from workers.telemetry.metrics import OTHER
 from workers.telemetry.recorder import Telemetry
 
 __all__ = ["ServiceState", "http_app"]
 
 log = logging.getLogger(__name__)
 
-_OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz"})
-"""Answered without a token: they say nothing of texts or pools."""
-_UNLOGGED: Final = _OPEN_PATHS | {"/metrics"}
-_PATHS: Final = _UNLOGGED | {"/v1/tag", "/v1/pools", "/openapi.json"}
-_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}")
-_LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _START_SECONDS: Final = 5
 """When to come back to a service that is starting, stopping, or whose engine is away."""
-_MOST_FRAMES: Final = 8
-_HEADERS: Final = {
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-    "Server": "el4ner",
-    "X-Content-Type-Options": "nosniff",
-}
 
 
 @dataclass
@@ -109,7 +88,7 @@ def http_app(state: ServiceState) -> ASGIApp:
         exception_handlers={HTTPException: _http_problem, ProblemError: _own_problem, Exception: _bug},
     )
     app.router.redirect_slashes = False
-    return _Front(app, state)
+    return Front(app, token=state.token, telemetry=state.telemetry)
 
 
 # --- paths ------------------------------------------------------------------------------------------------------------
@@ -235,7 +214,7 @@ async def _http_problem(_request: Request, error: Exception) -> Response:
     """Starlette's own: no such path, or method."""
     assert isinstance(error, HTTPException)
     codes = {404: "no-such-path", 405: "method-not-allowed"}
-    detail = f"there are {', '.join(sorted(_PATHS))}" if error.status_code == HTTPStatus.NOT_FOUND else error.detail
+    detail = f"there are {', '.join(sorted(PATHS))}" if error.status_code == HTTPStatus.NOT_FOUND else error.detail
     code = codes.get(error.status_code, "request")
     return problem_response(ProblemError(error.status_code, code, detail, headers=error.headers))
 
@@ -243,112 +222,3 @@ async def _http_problem(_request: Request, error: Exception) -> Response:
 async def _bug(_request: Request, _error: Exception) -> Response:
     detail = "a bug; the service's log has it, by this answer's X-Request-ID"
     return problem_response(ProblemError(HTTPStatus.INTERNAL_SERVER_ERROR, "bug", detail))
-
-
-# --- around all of them -----------------------------------------------------------------------------------------------
-
-
-class _Front:
-    """Who may ask, what every answer carries, and what is recorded of a request. Never of its text."""
-
-    def __init__(self, app: ASGIApp, state: ServiceState) -> None:
-        self._app = app
-        self._state = state
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            return
-        headers, began = Headers(scope=scope), time.perf_counter()
-        began_ns = time.time_ns()
-        stated = headers.get("x-request-id", "")
-        request_id = stated if _REQUEST_ID.fullmatch(stated) else os.urandom(16).hex()
-        carried = tuple(
-            (name, value.encode("latin-1")) for name in (TRACEPARENT, TRACESTATE) for value in headers.getlist(name)
-        )
-        trace = next_trace(carried, os.urandom)
-        status = 0
-
-        async def answer(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                out = MutableHeaders(scope=message)
-                for name, value in {**_HEADERS, "X-Request-ID": request_id, TRACEPARENT: trace.parent}.items():
-                    out[name] = value
-            await send(message)
-
-        known = self._may_ask(scope["path"], headers)
-        try:
-            if isinstance(known, ProblemError):
-                await problem_response(known)(scope, receive, answer)
-            else:
-                await self._app(scope, receive, answer)
-        except Exception as bug:
-            # Not its message, which may quote a text.
-            where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in _frames(bug)]
-            extra = {"error": type(bug).__name__, "where": where, "request_id": request_id, "trace_id": trace.trace_id}
-            log.exception("a request cannot be answered", exc_info=False, extra=extra)
-        seconds = time.perf_counter() - began
-        path = scope["path"] if scope["path"] in _PATHS else OTHER
-        self._state.telemetry.metrics.http_request(path, status, seconds)
-        # Nobody without a token fills the log.
-        if not isinstance(known, ProblemError) and path not in _UNLOGGED and path != OTHER:
-            self._record(scope["method"], path, status, seconds, began_ns, trace, carried, request_id)
-
-    def _may_ask(self, path: str, headers: Headers) -> ProblemError | None:
-        token = self._state.token
-        if path in _OPEN_PATHS:
-            return None
-        if token is None:
-            # A page of another site can have its own name lead to this machine, and ask in a browser's name.
-            if _LOCAL_HOST.fullmatch(headers.get("host", "")) is None:
-                detail = "the Host header is not this machine's own name: ask localhost, or set serve.token"
-                return ProblemError(400, "host", detail)
-            return None
-        scheme, _, shown = headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(shown.strip().encode("latin-1", "replace"), token.encode())
-        if scheme.lower() == "bearer" and right:
-            return None
-        detail = "expected Authorization: Bearer TOKEN, with the service's serve.token"
-        return ProblemError(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="el4ner"'})
-
-    def _record(
-        self,
-        method: str,
-        path: str,
-        status: int,
-        seconds: float,
-        began_ns: int,
-        trace: Trace,
-        carried: Sequence[tuple[str, bytes | None]],
-        request_id: str,
-    ) -> None:
-        level = logging.WARNING if status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
-        extra = {
-            "method": method,
-            "path": path,
-            "status": status,
-            "seconds": round(seconds, 4),
-            "request_id": request_id,
-            "trace_id": trace.trace_id,
-        }
-        log.log(level, "request", extra=extra)
-        self._state.telemetry.spans.record(
-            f"{method} {path}",
-            trace,
-            parse_traceparent(carried),
-            began_ns,
-            time.time_ns(),
-            {
-                "http.request.method": method,
-                "http.route": path,
-                "http.response.status_code": status,
-                "el4ner.stage": SERVE,
-            },
-            error=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
-            kind="server",
-        )
-
-
-def _frames(error: Exception) -> Sequence[traceback.FrameSummary]:
-    return traceback.extract_tb(error.__traceback__)[-_MOST_FRAMES:]

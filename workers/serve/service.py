@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import threading
@@ -95,9 +96,16 @@ async def _until_signalled(settings: StreamSettings, ready: Callable[[int], None
         with contextlib.suppress(RuntimeError):  # it is closed
             loop.call_soon_threadsafe(stop.set)
 
+    def on_ready(port: int) -> None:
+        # As a worker does: what start-up left stays, and is not looked through again and again (workers.run).
+        gc.collect()
+        gc.freeze()
+        if ready is not None:
+            ready(port)
+
     with EndSignals(on_signal):
         try:
-            await serve_texts(settings, stop=stop, ready=ready, ending=ending)
+            await serve_texts(settings, stop=stop, ready=on_ready, ending=ending)
         except BaseException as error:
             ending.fail(error)
             raise

@@ -1,0 +1,63 @@
+"""What happens to a client that does not read its answer."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+from uvicorn.server import ServerState
+
+from workers.config import ServeSettings
+from workers.serve.connections import HttpServer
+
+
+class Pipe:
+    """A transport whose other end reads nothing. ``aborted``: is set when the connection is given up."""
+
+    def __init__(self, *, reads: bool) -> None:
+        self.reads = reads
+        self.unread = 0
+        self.aborted = asyncio.Event()
+
+    def write(self, data: bytes) -> None:
+        self.unread += 0 if self.reads else len(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.unread
+
+    def abort(self) -> None:
+        self.aborted.set()
+
+    def is_closing(self) -> bool:
+        return False
+
+    def get_extra_info(self, name: str) -> Any:
+        return {"sockname": ("127.0.0.1", 1), "peername": ("127.0.0.1", 2)}.get(name)
+
+    def __getattr__(self, name: str) -> Any:
+        return Mock()
+
+
+async def answer(scope: Any, receive: Any, send: Any) -> None:
+    del scope, receive
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+    await send({"type": "http.response.body", "body": b"ok"})
+
+
+@pytest.mark.parametrize("reads", [False, True])
+async def test_an_answer_that_is_not_read_ends_the_connection(reads: bool) -> None:
+    server = HttpServer(answer, ServeSettings(read_seconds=0.01), close_seconds=1)
+    server.config.load()
+    connection: Any = server.config.http_protocol_class(
+        config=server.config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
+    )
+    pipe = Pipe(reads=reads)
+    connection.connection_made(pipe)
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await asyncio.gather(*connection.tasks)
+    if not reads:
+        await pipe.aborted.wait()
+    connection.connection_lost(None)
+    assert pipe.aborted.is_set() != reads
