@@ -19,7 +19,8 @@ NOT_FAST := tests/unit/test_architecture.py \
   $(patsubst %,engines/test_%.py,capturing constraint placing rendering sdpa) \
   $(patsubst %,models/test_%.py,convert prepare self_checks)) \
   $(addprefix tests/unit/,bench/test_gpu.py bench/test_gpu_lease.py bench/test_launches.py \
-  workers/cli/test_models_gpu.py workers/cli/test_standard_output.py)
+  workers/cli/test_models_gpu.py workers/cli/test_standard_output.py workers/serve/test_http_app.py \
+  workers/serve/test_service.py)
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 

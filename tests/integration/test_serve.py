@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -141,6 +142,11 @@ def test_it_keeps_what_its_description_says(service: RunningService, tmp_path: P
     )
     assert run.returncode == 0, run.stdout + run.stderr
     assert "No issues found" in run.stdout
+    with service.client() as client:
+        metrics = client.get("/metrics").text
+    counts = dict(re.findall(r'http_requests_total{path="/v1/tag",status="(\d+)"} (\d+)', metrics))
+    assert int(counts["200"]) > 10, counts
+    assert int(counts["422"]) > 10, counts
 
 
 def test_answers_are_shared_by_redis(services: Endpoints, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

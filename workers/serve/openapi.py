@@ -33,6 +33,17 @@ _PROBLEMS: Final[Mapping[int, str]] = {
     503: _NOT_READY,
     504: "Not answered in time.",
 }
+_EXAMPLES: Final[Json] = {
+    "texts": {"value": {"texts": ["Ada Lovelace met Charles Babbage in London."]}},
+    "documents": {
+        "value": {
+            "documents": [
+                {"id": "a1", "text": "Ada Lovelace met Charles Babbage in London.", "metadata": {"from": "x"}}
+            ],
+            "options": {"min_confidence": 0.1, "overlaps": "nested"},
+        }
+    },
+}
 _RETRY: Final = frozenset({429, 503})
 
 _PROBLEM: Final[Json] = {
@@ -97,7 +108,10 @@ def _paths() -> Json:
         "summary": "Tag one or many texts",
         "description": "Texts of several requests are asked together. A text that cannot be tagged has the status "
         "failed and an error in its place, and costs the others nothing.",
-        "requestBody": {"required": True, "content": _json("TagRequest")},
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {**_json("TagRequest")["application/json"], "examples": _EXAMPLES}},
+        },
         "responses": {
             "200": {"description": "A tagged document for each text, in their order.", "content": _json("TagAnswer")},
             **{str(status): _problem(status) for status in _PROBLEMS},
@@ -137,8 +151,10 @@ def _schemas(settings: ServeSettings, pools: Collection[str]) -> Json:
     properties["documents"]["items"] = {"$ref": f"{_COMPONENTS}Document"}
     properties["options"] = {"$ref": f"{_COMPONENTS}Options"}
     properties["pool"] = {"enum": sorted(pools), "description": properties["pool"]["description"]}
-    # As oneOf, generators of clients would make two classes of it.
-    request["not"] = {"required": ["texts", "documents"]}
+    # Either, and not both. As oneOf, generators of clients would make two classes of it.
+    request["if"] = {"required": ["texts"]}
+    request["then"] = {"not": {"required": ["documents"]}}
+    request["else"] = {"required": ["documents"]}
     tagged = _own(json_schemas.load("tagged-documents"))
     documents = {"type": "array", "items": {"$ref": f"{_COMPONENTS}TaggedDocument"}}
     schemas: Json = {
