@@ -86,7 +86,7 @@ def main() -> None:
         (name, [sentence.text for sentence in load_dataset(folder, split="dev").sentences])
         for name, folder in sets.items()
     ]
-    sources += [("logs", read_lines(file)) for file in options.lines]
+    sources += [("logs", read_lines(file, 2000)) for file in options.lines]
     paths = {"news": "shipped:news", "logs": "shipped:logs"} | {
         name: str(next(folder.glob("train.*"))) for name, folder in sets.items()
     }

@@ -33,6 +33,7 @@ from el4ner.engines.constraint import TokenMask
 from el4ner.engines.packing import TokenQuestion, plant
 from el4ner.engines.token_engine import MarkedTail, PromptQuestions, TokenEngine
 from el4ner.engines.torch.decode_graphs import Recorder
+from el4ner.engines.torch.heap import give_back_freed_memory
 from el4ner.engines.torch.int8_linear import outliers_digest, quantize_linears
 from el4ner.engines.torch.model_loading import LoadedModel, choose_device, choose_precision, load_model
 from el4ner.engines.torch.packed_model import Attend, PackedModel
@@ -61,6 +62,8 @@ DECODED_TOGETHER: Final = 8
 TREE_NODES: Final = 2048
 """The most nodes of one tree of questions, if a single question has no more: a mask grows with their square."""
 LEAST_PASS: Final = 1024
+_READ_BETWEEN: Final = 8192
+"""Tokens that are read before freed memory is given back to the system: some seconds of work, for milliseconds."""
 _CHECKED_MODULES: Final = (
     "capturing",
     "device_copies",
@@ -144,6 +147,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         self._group_tokens = DECODED_TOGETHER * largest
         if free is not None:
             self._group_tokens = min(self._group_tokens, int(OF_FREE_MEMORY * free) // self._model.bytes_per_token)
+        self._tokens_at_giving_back = 0
         self._reader = PromptReader(self._model, self._cache, self._pass_tokens)
 
     @classmethod
@@ -199,6 +203,7 @@ class TransformersEngine(TokenEngine, StateEngine):
                 recorder=recorder,
             )
             engine._check_once(loaded, folder)
+            give_back_freed_memory()
         except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError, EngineError) as error:
             raise ModelError(f"{path}: cannot be loaded: {error}") from error
         return engine
@@ -439,6 +444,9 @@ class TransformersEngine(TokenEngine, StateEngine):
         # The number of threads belongs to the calling thread, which may not be the one that loaded the model.
         if self._threads is not None and torch.get_num_threads() != self._threads:
             torch.set_num_threads(self._threads)
+        if self._model.tokens - self._tokens_at_giving_back >= _READ_BETWEEN:
+            self._tokens_at_giving_back = self._model.tokens
+            give_back_freed_memory()
 
 
 class _StateJob:
