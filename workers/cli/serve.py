@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from workers.cli.options import ConfigOption, EnsembleOption, examples
+from workers.cli.options import ConfigOption, EnsembleOption, examples, refuse_unwritable
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
 from workers.exit_status import exit_status
 
@@ -41,6 +41,7 @@ def serve(
     Needs el4ner[serve], and no Kafka. Texts of several requests are asked together; what is too much is refused with
     429. On any address but this machine's own it takes a token (serve.token). Logs go to standard error.
     """
+    refuse_unwritable("--ready-file", ready_file)
     overrides: dict[str, Any] = overrides_of(ensemble=ensemble)
     given = {"host": host, "port": port}
     if chosen := {key: value for key, value in given.items() if value is not None}:

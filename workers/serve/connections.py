@@ -66,6 +66,7 @@ class _BoundedConnection(H11Protocol):
         super().__init__(**options)
         self._settings = settings
         self._head_limit: asyncio.TimerHandle | None = None
+        self._rest_limit: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -77,22 +78,37 @@ class _BoundedConnection(H11Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        try:
+            super().data_received(data)
+        except h11.LocalProtocolError:
+            # What came after an answer is no HTTP, and there is no second answer.
+            self.transport.abort()
+            return
+        if not self._is_rest_to_come():
+            self._rest_limit = _cancelled(self._rest_limit)
         if self.conn.their_state is not h11.IDLE:
-            self._cancel()
-        elif self._head_limit is None and self.conn.trailing_data[0]:
+            self._head_limit = _cancelled(self._head_limit)
+        elif self._head_limit is None and self.timeout_keep_alive_task is None:
+            # Also after the rest of a body: uvicorn would wait for the next request for ever.
             self._expect_head()
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._cancel()
+        self._head_limit, self._rest_limit = _cancelled(self._head_limit), _cancelled(self._rest_limit)
         super().connection_lost(exc)
 
     @override
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if self._is_rest_to_come():
+            # For uvicorn each part of it is a sign of life.
+            self._rest_limit = self.loop.call_later(self._settings.read_seconds, self.transport.abort)
         if self.transport.get_write_buffer_size():
             self.loop.call_later(self._settings.read_seconds, self._drop_unread)
+
+    def _is_rest_to_come(self) -> bool:
+        """The request was answered by its head, and what comes of its body is thrown away."""
+        return self.conn.our_state is h11.DONE and self.conn.their_state is h11.SEND_BODY
 
     def _drop_unread(self) -> None:
         """A connection that is closed waits for its reader, for ever."""
@@ -102,10 +118,11 @@ class _BoundedConnection(H11Protocol):
     def _expect_head(self) -> None:
         self._head_limit = self.loop.call_later(self._settings.read_seconds, self.transport.abort)
 
-    def _cancel(self) -> None:
-        if self._head_limit is not None:
-            self._head_limit.cancel()
-            self._head_limit = None
+
+def _cancelled(limit: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
+    if limit is not None:
+        limit.cancel()
+    return None
 
 
 def listening_socket(settings: ServeSettings) -> socket.socket:
@@ -124,11 +141,12 @@ def listening_socket(settings: ServeSettings) -> socket.socket:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listening.bind(address)
         listening.listen(_BACKLOG)
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         if listening is not None:
             listening.close()
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConfigError(
-            f"serve.host, serve.port: cannot listen on {host}:{port} ({error.strerror or error}): take an address of "
+            f"serve.host, serve.port: cannot listen on {host}:{port} ({reason}): take an address of "
             "this machine and a port that is free (0: any)"
         ) from error
     return listening

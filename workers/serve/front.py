@@ -31,6 +31,9 @@ _UNLOGGED: Final = _OPEN_PATHS | {"/metrics"}
 PATHS: Final = _UNLOGGED | {"/v1/tag", "/v1/pools", "/openapi.json"}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}")
 _LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
+_METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
+_OTHER_METHOD: Final = "_OTHER"
+"""As OpenTelemetry has it: a method is any word of the client's."""
 _MOST_FRAMES: Final = 8
 _HEADERS: Final = {
     "Cache-Control": "no-store",
@@ -71,7 +74,7 @@ class Front:
                     out[name] = value
             await send(message)
 
-        known = self._may_ask(scope["path"], headers)
+        known = _framing_problem(headers) or self._may_ask(scope["path"], headers)
         try:
             if isinstance(known, ProblemError):
                 await problem_response(known)(scope, receive, answer)
@@ -87,7 +90,8 @@ class Front:
         self._telemetry.metrics.http_request(path, status, seconds)
         # Nobody without a token fills the log.
         if not isinstance(known, ProblemError) and path not in _UNLOGGED and path != OTHER:
-            self._record(scope["method"], path, status, seconds, began_ns, trace, carried, request_id)
+            method = scope["method"] if scope["method"] in _METHODS else _OTHER_METHOD
+            self._record(method, path, status, seconds, began_ns, trace, carried, request_id)
 
     def _may_ask(self, path: str, headers: Headers) -> ProblemError | None:
         token = self._token
@@ -142,6 +146,14 @@ class Front:
             error=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
             kind="server",
         )
+
+
+def _framing_problem(headers: Headers) -> ProblemError | None:
+    """A proxy that goes by the other one of the two would see other requests in what follows."""
+    if "transfer-encoding" not in headers or "content-length" not in headers:
+        return None
+    detail = "the request has both Content-Length and Transfer-Encoding: send one of the two"
+    return ProblemError(400, "framing", detail, headers={"Connection": "close"})
 
 
 def _frames(error: Exception) -> Sequence[traceback.FrameSummary]:

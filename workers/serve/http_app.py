@@ -106,9 +106,9 @@ async def _tag(request: Request, state: ServiceState) -> Response:
         raise _too_large(settings)
     try:
         with queue.room(size):
-            texts = read_tag_request(
-                await _body(request, settings), pools=state.pool_names, max_texts=settings.max_texts
-            )
+            body = await _body(request, settings)
+            state.loaded_queue()  # it may have begun to stop while the body came
+            texts = read_tag_request(body, pools=state.pool_names, max_texts=settings.max_texts)
             results = await _answers(request, queue, texts, settings.request_seconds)
             return _json(tag_answer(texts, results))
     except QueueFullError as full:
@@ -168,8 +168,8 @@ async def _gone(request: Request) -> None:
 
 def _too_large(settings: ServeSettings) -> ProblemError:
     detail = f"the body is larger than serve.max_request_kb = {settings.max_request_kb}: send several requests"
-    # What is left of the body is not read.
-    return ProblemError(413, "request-too-large", detail, headers={"Connection": "close"})
+    # The connection stays, and throws the rest away: closed with data on its way, the client might not see the answer.
+    return ProblemError(413, "request-too-large", detail)
 
 
 async def _pools(_request: Request, state: ServiceState) -> Response:

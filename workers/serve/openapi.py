@@ -22,7 +22,7 @@ _COMMON: Final = "urn:el4ner:schemas:common:v1#/$defs/"
 _COMPONENTS: Final = "#/components/schemas/"
 _NOT_READY: Final = "Not ready: models are being loaded, the service stops, or an engine is away."
 _PROBLEMS: Final[Mapping[int, str]] = {
-    400: "The body is not JSON, or the Host header is not allowed.",
+    400: "The body is not JSON, the Host header is not allowed, or the body's length is stated twice.",
     401: "The token is missing or wrong.",
     408: "The body did not come in time.",
     413: "The body is too large, or has too many texts.",

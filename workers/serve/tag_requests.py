@@ -14,6 +14,7 @@ import jsonschema_rs
 import orjson
 
 from el4ner.nearest import choices, nearest_hint
+from el4ner.serialize import dumps
 from el4ner.text.overlaps import OverlapPolicy
 from el4ner.types import Document
 from workers.messages import json_schemas
@@ -80,6 +81,9 @@ REQUEST_SCHEMA: Final[Mapping[str, Any]] = {
 }
 _VALIDATOR: Final = jsonschema_rs.Draft202012Validator(dict(REQUEST_SCHEMA), mask="the value", offline=True)
 
+_MOST_METADATA_LEVELS: Final = 200
+"""What can be read may be nested too deep to be written: orjson reads 1024 levels, and writes 254."""
+
 
 @dataclass(frozen=True, slots=True)
 class TagOptions:
@@ -109,15 +113,25 @@ def read_tag_request(body: bytes, *, pools: Collection[str], max_texts: int) -> 
     except orjson.JSONDecodeError as error:
         detail = f"the body is not JSON in UTF-8: {error}"
         raise ProblemError(HTTPStatus.BAD_REQUEST, "json", detail) from None
+    for name in ("texts", "documents"):
+        # First, since each of a million items might have a mistake that takes its time to be found.
+        if isinstance(data, dict) and isinstance(items := data.get(name), list) and len(items) > max_texts:
+            detail = (
+                f"the request has {len(items)} {name}, more than serve.max_texts = {max_texts}: send several requests"
+            )
+            raise ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-many-texts", detail)
     if (mistakes := json_schemas.mistakes_in(_VALIDATOR, data)) is not None:
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "schema", f"not a tag request: {mistakes}")
     if ("texts" in data) == ("documents" in data):
         detail = "not a tag request: /: expected texts or documents, one of the two"
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "schema", detail)
     items = data["documents"] if "documents" in data else [{"text": text} for text in data["texts"]]
-    if len(items) > max_texts:
-        detail = f"the request has {len(items)} texts, more than serve.max_texts = {max_texts}: send several requests"
-        raise ProblemError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "too-many-texts", detail)
+    for number, item in enumerate(items):
+        if "metadata" in item and not _can_be_written(item["metadata"]):
+            detail = (
+                f"not a tag request: /documents/{number}/metadata: is nested more than {_MOST_METADATA_LEVELS} deep"
+            )
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "schema", detail)
     pool = data.get("pool")
     if pool is not None and pool not in pools:
         hint = f"{nearest_hint(pool, pools)}; there are: {choices(sorted(pools))}"
@@ -137,3 +151,11 @@ def read_tag_request(body: bytes, *, pools: Collection[str], max_texts: int) -> 
         )
         for number, item in enumerate(items)
     ]
+
+
+def _can_be_written(metadata: Mapping[str, Any]) -> bool:
+    try:
+        dumps({"documents": [{"metadata": metadata}]})
+    except orjson.JSONEncodeError:
+        return False
+    return True

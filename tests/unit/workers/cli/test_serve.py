@@ -39,6 +39,12 @@ def test_another_address_demands_a_token(runner: CliRunner) -> None:
     assert "EL4NER_SERVE__TOKEN" in done.output
 
 
+def test_a_ready_file_that_cannot_be_written_is_refused_at_once(runner: CliRunner, tmp_path: Path) -> None:
+    done = runner.invoke(app, ["serve", "--ensemble", "instant", "--ready-file", str(tmp_path / "no" / "port")])
+    assert done.exit_code == 2
+    assert "--ready-file" in done.output
+
+
 @pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
 def test_without_its_extra_it_names_it(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     for name in list(sys.modules):

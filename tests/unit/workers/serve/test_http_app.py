@@ -133,6 +133,10 @@ def test_a_request_of_which_nothing_can_be_tagged_is_refused(client: httpx.Clien
     assert [document["error"]["code"] for document in problem["documents"]] == ["unknown-pool"] * 2
 
 
+def nested(levels: int) -> bytes:
+    return b'{"documents": [{"text": "a", "metadata": {"a": ' + b"[" * levels + b"]" * levels + b"}}]}"
+
+
 # --- what is refused --------------------------------------------------------------------------------------------------
 
 
@@ -157,6 +161,15 @@ def test_a_request_of_which_nothing_can_be_tagged_is_refused(client: httpx.Clien
         (b'{"texts": ["a"], "pool": "nws"}', 422, "unknown-pool", "nearest: 'news'"),
         (b'{"documents": [{"text": "a", "id": ""}]}', 422, "schema", "/documents/0/id: "),
         (b'{"documents": [{"text": "a", "revision": -1}]}', 422, "schema", "/documents/0/revision: "),
+        (nested(260), 422, "schema", "/documents/0/metadata: "),
+        (nested(900), 422, "schema", "nested more than 200 deep"),
+        (
+            orjson.dumps({"texts": [1] * 21}),
+            413,
+            "too-many-texts",
+            "has 21 texts",
+        ),  # before the mistakes are looked for
+        (orjson.dumps({"documents": [{}] * 21}), 413, "too-many-texts", "has 21 documents"),
         (orjson.dumps({"texts": ["a"] * 21}), 413, "too-many-texts", "serve.max_texts = 20"),
         (orjson.dumps({"texts": ["a" * 70_000]}), 413, "request-too-large", "serve.max_request_kb = 64"),
     ],
@@ -167,6 +180,12 @@ def test_what_is_wrong_is_named(client: httpx.Client, body: bytes, status: int, 
     assert response.headers["content-type"] == "application/problem+json"
     assert (response.status_code, problem["status"], problem["code"]) == (status, status, code)
     assert detail in problem["detail"]
+
+
+def test_metadata_may_be_nested_as_deep_as_is_said(client: httpx.Client) -> None:
+    response = client.post("/v1/tag", content=nested(199), headers={"Content-Type": "application/json"})
+    assert response.status_code == 200, response.text
+    assert response.json()["documents"][0]["metadata"] == orjson.loads(nested(199))["documents"][0]["metadata"]
 
 
 def test_a_body_without_a_length_has_the_same_bound(client: httpx.Client) -> None:
@@ -181,6 +200,14 @@ def test_a_body_without_a_length_has_the_same_bound(client: httpx.Client) -> Non
         "/v1/tag", content=iter([b'{"texts":', b'["a"]}']), headers={"Content-Type": "application/json"}
     )
     assert small.status_code == 200
+
+
+def test_a_body_with_two_lengths_is_refused(client: httpx.Client) -> None:
+    """A proxy before the service might go by the other one, and see another request in what follows."""
+    headers = {"Content-Type": "application/json", "Content-Length": "4", "Transfer-Encoding": "chunked"}
+    response = client.post("/v1/tag", content=iter([b'{"texts": ["a"]}']), headers=headers)
+    assert (response.status_code, response.json()["code"]) == (400, "framing")
+    assert response.headers["connection"] == "close"
 
 
 def test_a_browsers_form_is_refused(client: httpx.Client) -> None:

@@ -195,6 +195,14 @@ def test_a_token_file_is_checked_without_being_quoted(tmp_path: Path) -> None:
     assert "two words" not in str(raised.value)
 
 
+def test_a_host_that_can_be_no_name_is_named() -> None:
+    with (
+        pytest.raises(ConfigError, match=r"cannot listen on a\.\.b:0"),
+        RunningService(service_settings({"serve": {"host": "a..b", "token": TOKEN}})),
+    ):
+        pass
+
+
 def test_a_port_that_is_taken_is_named() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -239,6 +247,53 @@ def test_a_body_that_does_not_come_is_answered() -> None:
         answer = received(slow)
         assert answer.startswith(b"HTTP/1.1 408 ")
         assert b"slow-body" in answer
+
+
+@pytest.mark.parametrize("rest", [b"x", b"12345", b"12345GET /livez HTTP"], ids=["some", "all", "more"])
+def test_the_rest_of_a_refused_body_does_not_keep_the_connection(rest: bytes) -> None:
+    with (
+        RunningService(service_settings({"serve": {"read_seconds": 0.05}})) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=25) as slow,
+    ):
+        slow.sendall(b"POST /v1/tag HTTP/1.1\r\nHost: evil.example\r\nContent-Length: 5\r\n\r\n")
+        assert slow.recv(12) == b"HTTP/1.1 400"
+        slow.sendall(rest)
+        received(slow)  # returns when the service has closed it
+
+
+def test_a_request_after_the_rest_of_a_refused_body_has_its_own_time(
+    gate: EngineGate, threads: ThreadPoolExecutor
+) -> None:
+    head = b"POST /v1/tag HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n"
+    body = b'{"texts": ["Ada met Bob."]}'
+    with (
+        RunningService(service_settings({**UNASKED, "serve": {"read_seconds": 0.2}})) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=60) as connection,
+    ):
+        gate.open.clear()
+        connection.sendall(head % 5 + b"\r\n")
+        assert connection.recv(12) == b"HTTP/1.1 415"
+        connection.sendall(b"12345" + head % len(body) + b"Content-Type: application/json\r\nConnection: close\r\n\r\n")
+        connection.sendall(body)
+        until_in_flight(service, 1)
+        # Another client's head is waited for as long: by then the first limit is over.
+        with socket.create_connection(("127.0.0.1", service.port), timeout=60) as silent:
+            received(silent)
+        gate.open.set()
+        assert b"HTTP/1.1 200 OK" in received(connection)
+
+
+def test_what_is_no_http_after_a_refusal_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """It takes no token."""
+    with (
+        RunningService(service_settings()) as service,
+        socket.create_connection(("127.0.0.1", service.port), timeout=60) as broken,
+    ):
+        broken.sendall(b"POST /v1/tag HTTP/1.1\r\nHost: evil.example\r\nTransfer-Encoding: chunked\r\n\r\n")
+        assert broken.recv(12) == b"HTTP/1.1 400"
+        broken.sendall(b"no chunk\r\n")
+        received(broken)
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_connections_have_a_bound() -> None:
@@ -317,15 +372,17 @@ def test_logs_never_hold_text(gate: EngineGate) -> None:
                 client.post("/v1/tag", json={"texts": ["x"], "pool": "Mallory"})
                 client.post("/v1/tag", json={"documents": [{"text": "x", "pool": "Mallory", "id": "Mallory"}]})
                 client.get("/v1/Mallory?Mallory", headers={"User-Agent": "Mallory"})
+                client.request("Mallory", "/v1/tag")
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
     lines = log.getvalue()
+    assert '"method": "_OTHER"' in lines
     assert '"code": "bug"' in lines
     assert '"error": "ValueError"' in lines
-    assert lines.count('"event": "request"') == 4
+    assert lines.count('"event": "request"') == 5
     for word in ("Poisonville", "Sickbay", "Mallory"):
-        assert word not in lines
+        assert word.lower() not in lines.lower()
 
 
 def test_a_service_whose_engine_only_fails_ends(gate: EngineGate) -> None:
@@ -366,6 +423,29 @@ def test_what_was_accepted_is_answered_and_nothing_new_is_taken(gate: EngineGate
         gate.open.set()
         assert [request.result().status_code for request in accepted] == [200] * 3
         service.ended()
+
+
+def test_a_body_that_comes_while_the_service_stops_is_refused(gate: EngineGate, threads: ThreadPoolExecutor) -> None:
+    body = b'{"texts": ["Too late."]}'
+    with (
+        RunningService(service_settings(UNASKED)) as service,
+        service.client() as client,
+        socket.create_connection(("127.0.0.1", service.port), timeout=60) as slow,
+    ):
+        gate.open.clear()
+        accepted = threads.submit(tag, service, "Ada met Bob.")
+        until_in_flight(service, 1)
+        head = b"POST /v1/tag HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nExpect: 100-continue\r\n"
+        slow.sendall(head + b"Content-Length: %d\r\n\r\n" % len(body))
+        assert slow.recv(12) == b"HTTP/1.1 100"  # it reads the body
+        service.stop()
+        for _ in range(5000):
+            if client.get("/readyz").status_code == 503:
+                break
+        slow.sendall(body)
+        assert b"HTTP/1.1 503" in received(slow)
+        gate.open.set()
+        assert accepted.result().status_code == 200
 
 
 def test_its_end_has_a_bound(gate: EngineGate, threads: ThreadPoolExecutor) -> None:
