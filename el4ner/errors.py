@@ -8,7 +8,8 @@
     │   └── MessageError              … because its message cannot be read (bytes, JSON, schema)
     └── EngineError                   an engine failed while it worked
         ├── EngineOutOfMemoryError    … may pass with a smaller batch
-        └── EngineAwayError           … may pass by itself: the same call is made again
+        ├── EngineAwayError           … may pass by itself: the same call is made again
+        └── PoolReadingError          … while it read a pool: no document is to blame
 
 Anything else that is raised is a bug and is left to crash.
 """
@@ -25,6 +26,7 @@ __all__ = [
     "MessageError",
     "ModelError",
     "PoolError",
+    "PoolReadingError",
 ]
 
 
@@ -86,4 +88,11 @@ class EngineAwayError(EngineError):
     """The engine cannot be reached, or is busy; the same call may pass later."""
 
     code = "engine-away"
+    transient = True
+
+
+class PoolReadingError(EngineError):
+    """A pool could not be read when its first document came. The document is not to blame: it may be tried again."""
+
+    code = "pool-reading"
     transient = True

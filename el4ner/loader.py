@@ -237,8 +237,8 @@ def _read_pools(
     """What is read of the pools, and how the others will be. ``later``: what is prepared or kept is used, and nothing
     is read now."""
 
-    def read_now(name: str, by: Callable[[StateEngine], StateEngine]) -> PoolEvidence:
-        return read(name, PoolReading(progress, by))
+    def read_now(name: str, by: Callable[[StateEngine], StateEngine], meanwhile: Callable[[], None]) -> PoolEvidence:
+        return read(name, PoolReading(progress, by, meanwhile=meanwhile))
 
     made: dict[str, PoolEvidence] = {}
     unread: dict[str, ReadPool] = {}

@@ -10,7 +10,7 @@ raises :class:`~el4ner.errors.EngineError` for the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeVar
 
@@ -18,7 +18,7 @@ from el4ner.config import MethodSettings, Settings
 from el4ner.decided_by import decided_by
 from el4ner.engines.base import Engine, Interruptible, StateEngine
 from el4ner.engines.wrapped import RelayedEngine
-from el4ner.errors import DocumentError
+from el4ner.errors import DocumentError, El4nerError, PoolReadingError
 from el4ner.evidence import Calibration, Evidence
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.front_door import FrontDoor
@@ -196,6 +196,15 @@ class BasePipeline:
         """Hosted pools that nobody has needed so far, and that have yet to be read. From any thread."""
         return self._contexts.unread
 
+    def read_pools(self, documents: Iterable[Document]) -> None:
+        """Read the pools of these documents that have yet to be read, as their stages would.
+
+        Raises:
+            PoolReadingError: one cannot be read. It is tried again when it is needed again.
+        """
+        for name in {document.pool or self.settings.pools.default for document in documents}:
+            self._contexts.get(name)
+
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""
         return [
@@ -284,7 +293,12 @@ class BasePipeline:
             # The call may take minutes: whoever watches it hears of every slice.
             return RelayedEngine(engine, self._and_progress)
 
-        made = self._unread[name](asked)
+        try:
+            made = self._unread[name](asked, self._progressed)
+        except Exception as error:
+            # Whatever it is: the documents that wait for the pool are not to blame.
+            what = str(error) if isinstance(error, El4nerError) else f"{type(error).__name__}: {error}"
+            raise PoolReadingError(f"pool {name!r} cannot be read: {what}") from error
         self._take_in(name, made)
         return StageContext(self.pools[name], self._prompts, self.settings.method, made.evidence, made.proposer)
 

@@ -25,11 +25,13 @@ class PoolReading:
         progress: is told how far it is.
         by: makes of a member the one that reads the pool. What is compared later asks the member itself.
         waiting: called once where another process reads the pool, before that is waited for.
+        meanwhile: called every second while that is waited for.
     """
 
     progress: Progress = NO_PROGRESS
     by: Callable[[StateEngine], StateEngine] = lambda engine: engine
     waiting: Callable[[], None] | None = None
+    meanwhile: Callable[[], None] = lambda: None
 
 
 def _refuse(*_: object) -> NoReturn:

@@ -24,8 +24,9 @@ class PoolEvidence:
     sources: Sequence[Source] = ()
 
 
-ReadPool = Callable[[Callable[[StateEngine], StateEngine]], PoolEvidence]
-"""Reads a pool: with what the argument makes of each member."""
+ReadPool = Callable[[Callable[[StateEngine], StateEngine], Callable[[], None]], PoolEvidence]
+"""Reads a pool: with what the first argument makes of each member. The second is called now and then while another
+process reads it."""
 
 
 class HostedPools(Mapping[str, StageContext]):

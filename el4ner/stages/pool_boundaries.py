@@ -55,7 +55,7 @@ def make_proposers(
             continue
         kept = kept_states(reading.by(engine), folder, pool, "words")
         label = f"reading the words of pool {name} with {engine.name}"
-        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting):
+        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting, reading.meanwhile):
             proposer = BoundaryProposer.open(
                 sentences, word_reader(kept, context), folder, label=label, progress=reading.progress, prepared=prepared
             )

@@ -82,7 +82,7 @@ def make_evidence(
         spans = pool_spans(context)
         kinds = len(pool.types) + 1
         # Workers that start together would all read the same pool: the first one does, the others find its files.
-        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting):
+        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting, reading.meanwhile):
             sources = _sources(settings, engines, context, spans, retrievers[name], embedder, folder, reading, prepared)
             if method.weights == "even":
                 calibration = even_calibration(sources, spans)
@@ -124,7 +124,7 @@ def make_sources(
     by_pool = {}
     for name, pool in pools.items():
         context = StageContext(pool, prompts, method, proposer=proposers.get(name))
-        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting):
+        with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting, reading.meanwhile):
             spans = pool_spans(context)
             by_pool[name] = _sources(
                 settings, engines, context, spans, retrievers[name], embedder, folder, reading, SHIPPED

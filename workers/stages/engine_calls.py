@@ -96,22 +96,17 @@ class EngineCalls:
 
     def _run(self, pipeline: Any, works: Sequence[Work[Any]]) -> list[Result[Any]]:
         def call(part: Sequence[Work[Any]]) -> list[Any]:
-            self.journal.begin([work.record for work in part])
             self._called_at = called_at = time.monotonic()
             try:
-                values = self.stage.call(pipeline, [work.item for work in part])
-            except EngineError:
-                self.journal.end()
-                raise
-            except Exception:
-                # A bug: this process ends, and its successor has to know, whatever other batches do until then.
-                self.journal.blame([work.record for work in part])
-                raise
+                # Nothing is noted yet: what ends this process while it reads a pool is no document's fault.
+                read_pools = getattr(pipeline, "read_pools", None)
+                if read_pools is not None:
+                    read_pools([work.document for work in part])
+                self._on_progress()
+                return self._noted_call(pipeline, part)
             finally:
                 self._telemetry.called(time.monotonic() - called_at)
                 self._called_at = None
-            self.journal.end()
-            return values
 
         report_progress = getattr(pipeline, "report_progress", None)
         if report_progress is not None:
@@ -120,6 +115,21 @@ class EngineCalls:
         results = self._isolation.run(call, works)
         self._telemetry.batch(results, time.monotonic() - began)
         return results
+
+    def _noted_call(self, pipeline: Any, part: Sequence[Work[Any]]) -> list[Any]:
+        """The call itself, with its documents in the journal while it lasts."""
+        self.journal.begin([work.record for work in part])
+        try:
+            values: list[Any] = self.stage.call(pipeline, [work.item for work in part])
+        except EngineError:
+            self.journal.end()
+            raise
+        except Exception:
+            # A bug: this process ends, and its successor has to know, whatever other batches do until then.
+            self.journal.blame([work.record for work in part])
+            raise
+        self.journal.end()
+        return values
 
     def _on_progress(self) -> None:
         """The engine has finished a part of a call."""

@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 
 from el4ner.config import Settings, load_settings
 from el4ner.engines.base import StateRequest, StateResult
+from el4ner.errors import DocumentError, EngineError, PoolReadingError
+from el4ner.evidence.calibration import FOLDER
 from el4ner.loader import pipeline_from
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
@@ -154,6 +157,44 @@ def test_of_an_edited_pool_only_what_the_edit_changed_is_read(tmp_path: Path) ->
     assert len(read) <= 2, "the new sentence, for its words and for its spans"
     assert all(new.text in user for user in read)
     assert read_by(*engines) * 8 < read_by(*all_of_it)
+
+
+class Failing(Member):
+    """It cannot read until it is mended."""
+
+    error: Exception | None = None
+
+    def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:  # type: ignore[override]
+        if self.error is not None:
+            raise self.error
+        return super().states(list(requests))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [EngineError("no memory"), DocumentError("it is too long"), OSError("no room"), KeyError(1)],
+)
+def test_a_pool_that_cannot_be_read_is_no_document_s_fault_and_is_tried_again(tmp_path: Path, error: Exception) -> None:
+    engines = Failing("a"), Member("b")
+    pipeline = hosting(tmp_path, *engines)
+    engines[0].error = error
+    for _ in range(2):
+        with pytest.raises(PoolReadingError, match="pool 'q' cannot be read") as raised:
+            pipeline.tag([Document("1", TEXT, "q")])
+        assert raised.value.transient
+        assert pipeline.unread_pools == ["p", "q"]
+    engines[0].error = None
+    pipeline.read_pools([Document("1", TEXT, "q"), Document("2", TEXT, "unknown")])
+    assert pipeline.unread_pools == ["p"]
+    assert tagged(pipeline, "q")
+
+
+def test_waiting_for_another_process_that_reads_the_pool_counts_as_progress(tmp_path: Path) -> None:
+    pipeline = hosting(tmp_path, *members())
+    lock = FileLock(tmp_path / FOLDER / f"{POOL.fingerprint}.lock")
+    lock.acquire()
+    pipeline.report_progress(lock.release)
+    tagged(pipeline, "p")
 
 
 _KILLED = """
