@@ -14,10 +14,10 @@ import jsonschema_rs
 import orjson
 
 from el4ner.nearest import choices, nearest_hint
-from el4ner.serialize import dumps
 from el4ner.text.overlaps import OverlapPolicy
 from el4ner.types import Document
 from workers.messages import json_schemas
+from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep
 from workers.serve.problems import ProblemError
 
 __all__ = ["DOCUMENT_SCHEMA", "OPTIONS_SCHEMA", "REQUEST_SCHEMA", "TagOptions", "TextToTag", "read_tag_request"]
@@ -81,9 +81,6 @@ REQUEST_SCHEMA: Final[Mapping[str, Any]] = {
 }
 _VALIDATOR: Final = jsonschema_rs.Draft202012Validator(dict(REQUEST_SCHEMA), mask="the value", offline=True)
 
-_MOST_METADATA_LEVELS: Final = 200
-"""What can be read may be nested too deep to be written: orjson reads 1024 levels, and writes 254."""
-
 
 @dataclass(frozen=True, slots=True)
 class TagOptions:
@@ -127,10 +124,8 @@ def read_tag_request(body: bytes, *, pools: Collection[str], max_texts: int) -> 
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "schema", detail)
     items = data["documents"] if "documents" in data else [{"text": text} for text in data["texts"]]
     for number, item in enumerate(items):
-        if "metadata" in item and not _can_be_written(item["metadata"]):
-            detail = (
-                f"not a tag request: /documents/{number}/metadata: is nested more than {_MOST_METADATA_LEVELS} deep"
-            )
+        if "metadata" in item and is_nested_too_deep(item["metadata"], body):
+            detail = f"not a tag request: /documents/{number}/metadata: is nested more than {MOST_METADATA_LEVELS} deep"
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "schema", detail)
     pool = data.get("pool")
     if pool is not None and pool not in pools:
@@ -151,11 +146,3 @@ def read_tag_request(body: bytes, *, pools: Collection[str], max_texts: int) -> 
         )
         for number, item in enumerate(items)
     ]
-
-
-def _can_be_written(metadata: Mapping[str, Any]) -> bool:
-    try:
-        dumps({"documents": [{"metadata": metadata}]})
-    except orjson.JSONEncodeError:
-        return False
-    return True

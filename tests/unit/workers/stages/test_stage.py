@@ -82,6 +82,13 @@ def test_a_document_becomes_work() -> None:
     assert work.item == Document("key", "Zürich", "logs", 3)
 
 
+def test_metadata_may_be_nested_deep() -> None:
+    deep = orjson.loads(b"[" * 199 + b"]" * 199)
+    work = read({"text": "t", "metadata": {"a": deep, "b": [[]] * 300}})
+    assert isinstance(work, Work)
+    assert work.carried["metadata"] == {"a": deep, "b": [[]] * 300}
+
+
 def test_a_documents_own_fields_mean_nothing() -> None:
     """A later stage passes over answers that say so; a document may have fields of any name."""
     assert isinstance(read({"text": "t", "status": "failed"}), Work)
@@ -103,6 +110,8 @@ def test_a_null_value_deletes() -> None:
         (b'{"text": "a", "revision": -1}', "schema", "/revision"),
         (b"[]", "schema", "/"),
         (b"", "json", "JSON"),
+        (b'{"text": "a", "metadata": {"a": ' + b"[" * 200 + b"]" * 200 + b"}}", "schema", "/metadata"),
+        (b'{"text": "a", "metadata": {"a": ' + b"[" * 900 + b"]" * 900 + b"}}", "schema", "/metadata"),
         (dumps({"text": "a" * 101}), "document-too-long", "101"),
     ],
 )

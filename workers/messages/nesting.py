@@ -1,0 +1,30 @@
+"""How deep JSON is nested: what can be read may be nested too deep to be written.
+
+orjson reads 1,024 levels and writes 254. A document's metadata is handed on unread, some levels further in.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+__all__ = ["MOST_METADATA_LEVELS", "is_nested_too_deep"]
+
+MOST_METADATA_LEVELS: Final = 200
+
+
+def is_nested_too_deep(metadata: Any, value: bytes) -> bool:
+    """Whether the metadata has more levels than :data:`MOST_METADATA_LEVELS`; ``value``: the JSON that it was read
+    from, which mostly shows at a glance that it has not."""
+    if value.count(b"[") + value.count(b"{") <= MOST_METADATA_LEVELS:
+        return False
+    level = [metadata]
+    for _ in range(MOST_METADATA_LEVELS):
+        level = [
+            child
+            for item in level
+            for child in (item.values() if isinstance(item, dict) else item)
+            if isinstance(child, dict | list)
+        ]
+        if not level:
+            return False
+    return True
