@@ -255,6 +255,15 @@ def test_the_segmenter_never_gets_more_than_a_window(unit: str, monkeypatch: pyt
     )
 
 
+def test_wide_white_space_on_which_the_segmenter_s_library_panics_ends_sentences_as_a_space_does() -> None:
+    assert [one.text for one in segment.segment("K\u3000.")] == ["K\u3000."]
+    text = "Ada met Bob. K . She\u3000left.\nHe\u00a0did not."
+    wide = text.replace("K .", "K\u3000.")
+    assert [one.text for one in segment.segment(wide)] == [
+        one.text.replace("K .", "K\u3000.") for one in segment.segment(text)
+    ]
+
+
 def test_a_text_of_ordinary_paragraphs_has_the_same_sentences_in_windows(monkeypatch: pytest.MonkeyPatch) -> None:
     sentences = [sentence.text for sentence in load_pool("shipped:news", name="news").sentences][:100]
     text = "\n\n".join(" ".join(sentences[at : at + 4]) for at in range(0, len(sentences), 4))
