@@ -57,6 +57,16 @@ class ServiceState:
     queue: TextQueue | None = None
     pools: Mapping[str, Pool] = field(default_factory=dict)
     stopping: bool = False
+    bodies: set[asyncio.Timeout] = field(default_factory=set)
+    """Limits of those that are on their way."""
+
+    def stop(self) -> None:
+        """Take nothing new, and wait for no body any more."""
+        self.stopping = True
+        now = asyncio.get_running_loop().time()
+        for limit in self.bodies:
+            if not limit.expired():
+                limit.reschedule(now)
 
     def loaded_queue(self) -> TextQueue:
         """The queue, if it takes anything.
@@ -106,7 +116,7 @@ async def _tag(request: Request, state: ServiceState) -> Response:
         raise _too_large(settings)
     try:
         with queue.room(size):
-            body = await _body(request, settings)
+            body = await _body(request, state)
             state.loaded_queue()  # it may have begun to stop while the body came
             texts = read_tag_request(body, pools=state.pool_names, max_texts=settings.max_texts)
             results = await _answers(request, queue, texts, settings.request_seconds)
@@ -115,15 +125,21 @@ async def _tag(request: Request, state: ServiceState) -> Response:
         raise ProblemError(429, full.code, str(full), headers={"Retry-After": str(full.retry_seconds)}) from full
 
 
-async def _body(request: Request, settings: ServeSettings) -> bytes:
+async def _body(request: Request, state: ServiceState) -> bytes:
+    settings = state.settings
     most, body = settings.max_request_kb << 10, bytearray()
     try:
-        async with asyncio.timeout(settings.read_seconds):
-            async for chunk in request.stream():
-                body += chunk
-                if len(body) > most:
-                    raise _too_large(settings)
+        async with asyncio.timeout(settings.read_seconds) as limit:
+            state.bodies.add(limit)
+            try:
+                async for chunk in request.stream():
+                    body += chunk
+                    if len(body) > most:
+                        raise _too_large(settings)
+            finally:
+                state.bodies.discard(limit)
     except TimeoutError:
+        state.loaded_queue()  # 503 if it stops
         detail = f"the body did not come within {settings.read_seconds:g} s (serve.read_seconds)"
         raise ProblemError(408, "slow-body", detail, headers={"Connection": "close"}) from None
     except ClientDisconnect:

@@ -176,7 +176,7 @@ class _Service:
     async def run(self, pipeline: OwnedPipeline, serving: asyncio.Task[None], ready: Callable[[], None] | None) -> None:
         """Until ``stop``, or a crash."""
         if not await pipeline.load(self._stop):
-            self.state.stopping = True
+            self.state.stop()
             self._ending.stop()
             self._ending.finished()
             return
@@ -194,7 +194,7 @@ class _Service:
             for task in ended:
                 if not task.cancelled() and (error := task.exception()) is not None:
                     self._crash(error)
-            self.state.stopping = True
+            self.state.stop()
             if self._ending.crashed_by is None:
                 self._ending.stop()
                 with contextlib.suppress(TimeoutError):
