@@ -202,7 +202,7 @@ class BasePipeline:
         Raises:
             PoolReadingError: one cannot be read. It is tried again when it is needed again.
         """
-        for name in {document.pool or self.settings.pools.default for document in documents}:
+        for name in dict.fromkeys(document.pool or self.settings.pools.default for document in documents):
             self._contexts.get(name)
 
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:

@@ -109,6 +109,14 @@ def test_a_pool_is_read_when_its_first_document_comes_and_no_other_is(tmp_path: 
     assert pipeline.unread_pools == []
 
 
+def test_pools_are_read_in_the_order_of_their_first_documents(tmp_path: Path) -> None:
+    progress = Labels()
+    pipeline = hosting(tmp_path, *members(), progress=progress)
+    pipeline.read_pools([Document(pool, TEXT, pool) for pool in ("q", "p", "q")])
+    read = [label.partition("pool ")[2][:1] for label in progress.labels]
+    assert list(dict.fromkeys(read)) == ["q", "p"]
+
+
 def test_what_was_read_before_is_ready_at_once(tmp_path: Path) -> None:
     tagged(hosting(tmp_path, *members()), "q")
     engines = members()
