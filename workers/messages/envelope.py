@@ -14,7 +14,7 @@ from el4ner.serialize import dumps, fingerprint
 from el4ner.types import Document
 from workers.messages import json_schemas
 from workers.messages.headers import Headers, Trace, common_headers, find, with_id
-from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep
+from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep, may_be_nested_too_deep
 from workers.messages.payloads import describe, describe_json
 from workers.messages.replay_headers import REPLAY, read_replay
 from workers.topics import Topic
@@ -157,7 +157,7 @@ def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
             raise
         raise MessageError(f"{error}: {seems}", code=error.code) from error
     loaded: Mapping[str, Any] = data
-    if "metadata" in loaded and is_nested_too_deep(loaded["metadata"], value):
+    if "metadata" in loaded and may_be_nested_too_deep(value) and is_nested_too_deep(loaded["metadata"]):
         reason = f"not a {topic.value} message: /metadata: is nested more than {MOST_METADATA_LEVELS} deep"
         raise MessageError(reason, code="schema")
     return loaded

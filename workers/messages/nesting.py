@@ -7,16 +7,18 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["MOST_METADATA_LEVELS", "is_nested_too_deep"]
+__all__ = ["MOST_METADATA_LEVELS", "is_nested_too_deep", "may_be_nested_too_deep"]
 
 MOST_METADATA_LEVELS: Final = 200
 
 
-def is_nested_too_deep(metadata: Any, value: bytes) -> bool:
-    """Whether the metadata has more levels than :data:`MOST_METADATA_LEVELS`; ``value``: the JSON that it was read
-    from, which mostly shows at a glance that it has not."""
-    if value.count(b"[") + value.count(b"{") <= MOST_METADATA_LEVELS:
-        return False
+def may_be_nested_too_deep(value: bytes) -> bool:
+    """Whether JSON has enough brackets for it: a glance that mostly says no."""
+    return value.count(b"[") + value.count(b"{") > MOST_METADATA_LEVELS
+
+
+def is_nested_too_deep(metadata: Any) -> bool:
+    """Whether the metadata has more levels than :data:`MOST_METADATA_LEVELS`."""
     level = [metadata]
     for _ in range(MOST_METADATA_LEVELS):
         level = [

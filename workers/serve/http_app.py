@@ -161,8 +161,7 @@ async def _answers(request: Request, queue: TextQueue, texts: Sequence[TextToTag
     finally:
         gone.cancel()
         if not answered.done():
-            answered.cancel()
-            queue.drop(waiting)
+            queue.drop(waiting)  # which ends what gathers them
     results: list[Tagged] = []
     for result in answered.result():
         if isinstance(result, El4nerError):

@@ -17,7 +17,7 @@ from el4ner.nearest import choices, nearest_hint
 from el4ner.text.overlaps import OverlapPolicy
 from el4ner.types import Document
 from workers.messages import json_schemas
-from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep
+from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep, may_be_nested_too_deep
 from workers.serve.problems import ProblemError
 
 __all__ = ["DOCUMENT_SCHEMA", "OPTIONS_SCHEMA", "REQUEST_SCHEMA", "TagOptions", "TextToTag", "read_tag_request"]
@@ -123,8 +123,8 @@ def read_tag_request(body: bytes, *, pools: Collection[str], max_texts: int) -> 
         detail = "not a tag request: /: expected texts or documents, one of the two"
         raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "schema", detail)
     items = data["documents"] if "documents" in data else [{"text": text} for text in data["texts"]]
-    for number, item in enumerate(items):
-        if "metadata" in item and is_nested_too_deep(item["metadata"], body):
+    for number, item in enumerate(items if may_be_nested_too_deep(body) else ()):
+        if "metadata" in item and is_nested_too_deep(item["metadata"]):
             detail = f"not a tag request: /documents/{number}/metadata: is nested more than {MOST_METADATA_LEVELS} deep"
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, "schema", detail)
     pool = data.get("pool")

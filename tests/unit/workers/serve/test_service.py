@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import logging
 import re
@@ -112,7 +113,9 @@ def test_requests_share_batches(gate: EngineGate, threads: ThreadPoolExecutor) -
         assert int(batches[1]) <= 3
 
 
-def test_who_leaves_is_not_worked_for(gate: EngineGate, threads: ThreadPoolExecutor) -> None:
+def test_who_leaves_is_not_worked_for(
+    gate: EngineGate, threads: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
     with RunningService(service_settings({**UNASKED, "worker": {"batch_documents": 1}})) as service:
         gate.open.clear()
         first = threads.submit(tag, service, "The first one holds the engine up.")
@@ -130,6 +133,8 @@ def test_who_leaves_is_not_worked_for(gate: EngineGate, threads: ThreadPoolExecu
         with service.client() as client:
             metrics = client.get("/metrics").text
         assert 'el4ner_http_requests_total{path="/v1/tag",status="499"} 1.0' in metrics
+    gc.collect()
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
 
 
 def test_what_is_not_answered_in_time_is_given_up(gate: EngineGate) -> None:
