@@ -24,6 +24,26 @@ from el4ner.errors import EngineError
 from el4ner.types import Usage
 
 
+class ToldProgress:
+    """Progress that keeps all that it is told: ``(label, total)``, steps, ``"done"``."""
+
+    def __init__(self) -> None:
+        self.told: list[object] = []
+
+    @property
+    def labels(self) -> list[str]:
+        return [label for label, _ in (each for each in self.told if isinstance(each, tuple))]
+
+    def start(self, label: str, total: int) -> None:
+        self.told.append((label, total))
+
+    def advance(self, steps: int) -> None:
+        self.told.append(steps)
+
+    def done(self) -> None:
+        self.told.append("done")
+
+
 class ScriptedEngine:
     """Answers by functions of the request; keeps every request. A token is a byte."""
 

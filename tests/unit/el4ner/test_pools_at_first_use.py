@@ -22,7 +22,7 @@ from el4ner.loader import pipeline_from
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
 from el4ner.types import Document, TaggedDocument
-from tests.support.doubles import ScriptedStateEngine
+from tests.support.doubles import ScriptedStateEngine, ToldProgress
 from tests.unit.el4ner.evidence.test_prepared import NAMES, POOL, Member, sentence
 
 TEXT = "Then Martha met Anna."
@@ -42,22 +42,6 @@ def settings(**method: Any) -> Settings:
     )
 
 
-class Labels:
-    """What is told of reading."""
-
-    def __init__(self) -> None:
-        self.labels: list[str] = []
-
-    def start(self, label: str, total: int) -> None:
-        self.labels.append(label)
-
-    def advance(self, steps: int) -> None:
-        pass
-
-    def done(self) -> None:
-        pass
-
-
 def hosting(
     cache: Path,
     *engines: ScriptedStateEngine,
@@ -75,7 +59,7 @@ def hosting(
         None,
         cache_dir=cache,
         at_first_use=at_first_use,
-        progress=progress or Labels(),
+        progress=progress or ToldProgress(),
     )
 
 
@@ -95,7 +79,7 @@ def tagged(pipeline: Pipeline, *pools: str) -> list[TaggedDocument]:
 
 
 def test_a_pool_is_read_when_its_first_document_comes_and_no_other_is(tmp_path: Path) -> None:
-    progress, engines = Labels(), members()
+    progress, engines = ToldProgress(), members()
     pipeline = hosting(tmp_path, *engines, progress=progress)
     assert read_by(*engines) == 0
     assert pipeline.unread_pools == ["p", "q"]
@@ -110,7 +94,7 @@ def test_a_pool_is_read_when_its_first_document_comes_and_no_other_is(tmp_path: 
 
 
 def test_pools_are_read_in_the_order_of_their_first_documents(tmp_path: Path) -> None:
-    progress = Labels()
+    progress = ToldProgress()
     pipeline = hosting(tmp_path, *members(), progress=progress)
     pipeline.read_pools([Document(pool, TEXT, pool) for pool in ("q", "p", "q")])
     read = [label.partition("pool ")[2][:1] for label in progress.labels]

@@ -15,7 +15,7 @@ from el4ner.engines.base import StateRequest, StateResult
 from el4ner.evidence.prepared import SHIPPED
 from el4ner.loader import pipeline_from
 from el4ner.pools import load_pools
-from tests.support.doubles import ScriptedStateEngine
+from tests.support.doubles import ScriptedStateEngine, ToldProgress
 from tools.shipped_evidence import ENSEMBLES, prepared_settings, recorded_members
 
 ADVICE = "the shipped evidence is out of date: run `make evidence`, and commit what it changes"
@@ -30,28 +30,12 @@ class Unreading(ScriptedStateEngine):
         raise AssertionError(ADVICE)
 
 
-class Estimated:
-    """What takes long when it is loaded."""
-
-    def __init__(self) -> None:
-        self.labels: list[str] = []
-
-    def start(self, label: str, total: int) -> None:
-        self.labels.append(label)
-
-    def advance(self, steps: int) -> None:
-        pass
-
-    def done(self) -> None:
-        pass
-
-
 @pytest.mark.parametrize("ensemble", ENSEMBLES)
 def test_the_shipped_pools_need_no_reading_and_no_weighing(ensemble: str, tmp_path: Path) -> None:
     settings = prepared_settings(ensemble)
     recorded = recorded_members()
     engines = {name: Unreading(name, recorded[name]) for name in settings.ensemble.members}
-    progress = Estimated()
+    progress = ToldProgress()
     pipeline = pipeline_from(settings, engines, load_pools(settings.pools), None, cache_dir=tmp_path, progress=progress)
     assert not progress.labels, ADVICE
     assert all(pipeline.calibration(pool) is not None for pool in settings.pools.paths)

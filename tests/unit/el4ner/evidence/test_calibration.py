@@ -24,6 +24,7 @@ from el4ner.evidence.leave_one_out import Figures
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.text.overlaps import resolve_overlaps
 from el4ner.types import NONE_TYPE, Entity
+from tests.support.doubles import ToldProgress
 from tests.support.evidence_worlds import KINDS, NONE, TYPES, KnownSource, in_context, made_spans, noisy
 from tests.support.examples import examples
 
@@ -172,20 +173,9 @@ def test_of_a_large_pool_a_part_is_asked_about_in_context() -> None:
 
 
 def test_progress_is_told_of_every_source() -> None:
-    told: list[object] = []
-
-    class Telling:
-        def start(self, label: str, total: int) -> None:
-            told.append((label, total))
-
-        def advance(self, steps: int) -> None:
-            told.append(steps)
-
-        def done(self) -> None:
-            told.append("done")
-
-    calibrate([known("one", 1.0, 1), known("two", 1.0, 2)], SPANS, KINDS, label="weighing", progress=Telling())
-    assert told == [("weighing", 2), 1, 1, "done"]
+    progress = ToldProgress()
+    calibrate([known("one", 1.0, 1), known("two", 1.0, 2)], SPANS, KINDS, label="weighing", progress=progress)
+    assert progress.told == [("weighing", 2), 1, 1, "done"]
 
 
 # --- the key and the file -------------------------------------------------------------------------------------------

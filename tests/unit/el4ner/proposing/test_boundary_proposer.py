@@ -15,7 +15,7 @@ from el4ner.proposing import boundary_proposer
 from el4ner.proposing.boundary_proposer import FLOOR, BoundaryProposer, KnownSentence, Proposed
 from el4ner.proposing.word_reader import WordReader
 from el4ner.types import Span
-from tests.support.doubles import ScriptedStateEngine, drawn
+from tests.support.doubles import ScriptedStateEngine, ToldProgress, drawn
 
 NAMES = ("anna", "berta", "clara", "dora", "elsa", "frida", "greta", "julia")
 NOTHING = Proposed((), ())
@@ -215,20 +215,9 @@ def test_whatever_changes_the_proposals_is_another_file(tmp_path: Path, monkeypa
 
 
 def test_reading_a_pool_is_told_of(tmp_path: Path) -> None:
-    told: list[object] = []
-
-    class Telling:
-        def start(self, label: str, total: int) -> None:
-            told.append((label, total))
-
-        def advance(self, steps: int) -> None:
-            told.append(steps)
-
-        def done(self) -> None:
-            told.append("done")
-
-    BoundaryProposer.open(POOL, reader(), tmp_path, label="reading", progress=Telling())
-    assert told == [("reading", len(POOL)), 16, len(POOL) - 16, "done"]
-    told.clear()
-    BoundaryProposer.open(POOL, reader(), tmp_path, label="reading", progress=Telling())
-    assert told == [], "nothing to wait for"
+    progress = ToldProgress()
+    BoundaryProposer.open(POOL, reader(), tmp_path, label="reading", progress=progress)
+    assert progress.told == [("reading", len(POOL)), 16, len(POOL) - 16, "done"]
+    progress.told.clear()
+    BoundaryProposer.open(POOL, reader(), tmp_path, label="reading", progress=progress)
+    assert progress.told == [], "nothing to wait for"
