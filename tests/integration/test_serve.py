@@ -118,8 +118,8 @@ def test_a_generated_client_tags(service: RunningService, tmp_path: Path, monkey
 def test_it_keeps_what_its_description_says(service: RunningService, tmp_path: Path) -> None:
     """Schemathesis asks what the description allows, at its edges and at random, and what it does not."""
     config = tmp_path / "schemathesis.toml"
-    # 422: no pool of that name is hosted, or there is neither of texts and documents. 413: more texts than maxItems says,
-    # which are counted before anything else is looked at.
+    # 422: no pool of that name is hosted, or there is neither of texts and documents. 413: more texts than maxItems
+    # says; they are counted before anything else is looked at.
     config.write_text(
         "[checks.positive_data_acceptance]\nexpected-statuses = [200, 422]\n"
         "[checks.negative_data_rejection]\nexpected-statuses = [400, 413, 415, 422]\n"
