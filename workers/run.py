@@ -31,8 +31,8 @@ from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.pipeline_owner import owned_pipeline
 from workers.probes import serve_probes
 from workers.roles import AGGREGATE, COMBINE, PIPELINE, ROLES
-from workers.shutdown.end_signals import EndSignals
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
+from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
 from workers.stages.engine_calls import Owner
@@ -87,13 +87,23 @@ def run_workers(
         WorkerCrashedError: a worker crashed.
         El4nerError: the pipeline cannot be loaded.
     """
-    dog = Watchdog() if watchdog is None else watchdog
-    ending = Ending(settings.worker.shutdown_seconds, watchdog=dog, status_of=status_of)
-    try:
-        asyncio.run(_until_signalled(settings, stages, ready, ending))
-    finally:
-        if watchdog is None:
-            dog.disarm()
+
+    def on_ready() -> None:
+        # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen, the garbage
+        # collector looks through it again and again: a third of a worker's time where no model is asked. What messages
+        # leave is rarely a cycle.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
+        if ready is not None:
+            ready()
+
+    run_until_signalled(
+        lambda stop, ending: serve_workers(settings, stages, stop=stop, ready=on_ready, ending=ending),
+        shutdown_seconds=settings.worker.shutdown_seconds,
+        watchdog=watchdog,
+        status_of=status_of,
+    )
 
 
 async def serve_workers(
@@ -136,37 +146,6 @@ async def serve_workers(
                 await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending, sizes)
             finally:
                 await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
-
-
-async def _until_signalled(
-    settings: StreamSettings, stages: Sequence[str], ready: Callable[[], None] | None, ending: Ending
-) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    ending.watch(loop)
-
-    def on_signal(number: int) -> None:
-        # First what needs no loop, since the loop may be what stands still.
-        ending.signal(number)
-        with contextlib.suppress(RuntimeError):  # it is closed
-            loop.call_soon_threadsafe(stop.set)
-
-    def on_ready() -> None:
-        # What start-up left (a million objects, with the model libraries) stays for good. Unfrozen, the garbage
-        # collector looks through it again and again: a third of a worker's time where no model is asked. What messages
-        # leave is rarely a cycle.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(_GARBAGE_THRESHOLD, *gc.get_threshold()[1:])
-        if ready is not None:
-            ready()
-
-    with EndSignals(on_signal):
-        try:
-            await serve_workers(settings, stages, stop=stop, ready=on_ready, ending=ending)
-        except BaseException as error:
-            ending.fail(error)
-            raise
 
 
 async def _serve(

@@ -7,7 +7,6 @@ import logging
 import os
 import re
 import time
-import traceback
 from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Final
@@ -16,6 +15,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from workers.messages.headers import TRACEPARENT, TRACESTATE, Trace, next_trace, parse_traceparent
+from workers.serve.bugs import logged_of
 from workers.serve.pipeline_calls import SERVE
 from workers.serve.problems import ProblemError, problem_response
 from workers.telemetry.metrics import OTHER
@@ -34,7 +34,6 @@ _LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5}
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _OTHER_METHOD: Final = "_OTHER"
 """As OpenTelemetry has it: a method is any word of the client's."""
-_MOST_FRAMES: Final = 8
 _HEADERS: Final = {
     "Cache-Control": "no-store",
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
@@ -81,9 +80,7 @@ class Front:
             else:
                 await self._app(scope, receive, answer)
         except Exception as bug:
-            # Not its message, which may quote a text.
-            where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in _frames(bug)]
-            extra = {"error": type(bug).__name__, "where": where, "request_id": request_id, "trace_id": trace.trace_id}
+            extra = {**logged_of(bug), "request_id": request_id, "trace_id": trace.trace_id}
             log.exception("a request cannot be answered", exc_info=False, extra=extra)
         seconds = time.perf_counter() - began
         path = scope["path"] if scope["path"] in PATHS else OTHER
@@ -154,7 +151,3 @@ def _framing_problem(headers: Headers) -> ProblemError | None:
         return None
     detail = "the request has both Content-Length and Transfer-Encoding: send one of the two"
     return ProblemError(400, "framing", detail, headers={"Connection": "close"})
-
-
-def _frames(error: Exception) -> Sequence[traceback.FrameSummary]:
-    return traceback.extract_tb(error.__traceback__)[-_MOST_FRAMES:]

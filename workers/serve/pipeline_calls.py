@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
@@ -23,6 +22,7 @@ from el4ner.types import DocumentEntities, DocumentTypes, TaggedDocument
 from workers.backoff import Backoff
 from workers.config import WorkerSettings
 from workers.one_hop.tagging import TaggingTelemetry
+from workers.serve.bugs import logged_of
 from workers.serve.tag_answers import Tagged
 from workers.serve.tag_requests import TagOptions, TextToTag
 from workers.stages.isolation import Isolation
@@ -35,7 +35,6 @@ SERVE: Final = "serve"
 """The service's name where metrics and probes have a stage's."""
 _AS_CONFIGURED: Final = TagOptions()
 _MOST_RETRY_SECONDS: Final = 30.0
-_MOST_FRAMES: Final = 8
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -142,9 +141,7 @@ class PipelineCalls:
             except Exception as bug:
                 # On the stream it would end the worker. Here anybody may send the text again and again, and no journal
                 # knows it: it is found like one that an engine fails on, and the others are answered.
-                frames = traceback.extract_tb(bug.__traceback__)[-_MOST_FRAMES:]
-                where = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
-                log.exception("a bug", exc_info=False, extra={"error": type(bug).__name__, "where": where})
+                log.exception("a bug", exc_info=False, extra=logged_of(bug))
                 raise EngineError(f"a bug ({type(bug).__name__}); the service's log has it", code="bug") from None
             finally:
                 self._telemetry.called(time.monotonic() - called_at)

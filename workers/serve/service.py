@@ -34,8 +34,8 @@ from workers.serve.pipeline_calls import SERVE, PipelineCalls
 from workers.serve.tag_answers import Tagged
 from workers.serve.tag_requests import TextToTag
 from workers.serve.text_queue import TextQueue
-from workers.shutdown.end_signals import EndSignals
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
+from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.watchdog import Watchdog
 from workers.stages.engine_calls import EngineHungError
 from workers.telemetry.health import Health, StageHealth, observe_stages
@@ -76,25 +76,6 @@ def run_service(
         ServiceCrashedError: it cannot go on.
         El4nerError: the pipeline cannot be loaded.
     """
-    dog = Watchdog() if watchdog is None else watchdog
-    ending = Ending(settings.worker.shutdown_seconds, watchdog=dog, status_of=status_of)
-    try:
-        asyncio.run(_until_signalled(settings, ready, ending))
-    finally:
-        if watchdog is None:
-            dog.disarm()
-
-
-async def _until_signalled(settings: StreamSettings, ready: Callable[[int], None] | None, ending: Ending) -> None:
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    ending.watch(loop)
-
-    def on_signal(number: int) -> None:
-        # First what needs no loop, since the loop may be what stands still.
-        ending.signal(number)
-        with contextlib.suppress(RuntimeError):  # it is closed
-            loop.call_soon_threadsafe(stop.set)
 
     def on_ready(port: int) -> None:
         # As a worker does: what start-up left stays, and is not looked through again and again (workers.run).
@@ -103,12 +84,12 @@ async def _until_signalled(settings: StreamSettings, ready: Callable[[int], None
         if ready is not None:
             ready(port)
 
-    with EndSignals(on_signal):
-        try:
-            await serve_texts(settings, stop=stop, ready=on_ready, ending=ending)
-        except BaseException as error:
-            ending.fail(error)
-            raise
+    run_until_signalled(
+        lambda stop, ending: serve_texts(settings, stop=stop, ready=on_ready, ending=ending),
+        shutdown_seconds=settings.worker.shutdown_seconds,
+        watchdog=watchdog,
+        status_of=status_of,
+    )
 
 
 async def serve_texts(
