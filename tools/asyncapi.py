@@ -47,6 +47,8 @@ _KEYS: Final[Mapping[Topic, str]] = {
     Topic.DOCUMENTS: "Any; the document's id if the value has none and the key is UTF-8.",
     Topic.ENTITY_MENTIONS: "The entity's type and normalised surface: `type:surface`.",
     Topic.DEAD_LETTERS: "The original key.",
+    Topic.POOL_EXAMPLES: "`POOL:DIGEST`: the pool's name, and the first 32 hexadecimal digits of the SHA-256 of the "
+    "text in UTF-8.",
 }
 _DOCUMENT_KEY: Final = "The document's id."
 
@@ -80,6 +82,10 @@ _SASL: Final[Mapping[str, str]] = {
     "SCRAM-SHA-512": "scramSha512",
 }
 _CERTIFICATE: Final = "certificate"
+_DELETION: Final = "deletion"
+_WITHDRAWAL: Final = "withdrawal"
+_TEACHER: Final = "teacher"
+"""Whoever teaches pools: the command line, the page."""
 
 # What JSON Schema 2020-12 has and draft 7 has not: a schema that used it could not be put into the document.
 _NOT_IN_DRAFT_7: Final = frozenset(
@@ -95,6 +101,8 @@ class _Flow:
     name: str
     receives: tuple[Topic, ...]
     sends: tuple[Topic, ...]
+    follows: tuple[Topic, ...] = ()
+    """Received in no consumer group: every process reads all of it."""
 
 
 def document() -> dict[str, Any]:
@@ -122,7 +130,7 @@ def document() -> dict[str, Any]:
         "operations": dict(_operations(settings)),
         "components": {
             "schemas": bundled(topic.value for topic in Topic),
-            "messages": {**{topic.value: _message(topic) for topic in Topic}, "deletion": _deletion()},
+            "messages": {**{topic.value: _message(topic) for topic in Topic}, **_deletions()},
             "securitySchemes": _security_schemes(),
         },
     }
@@ -183,9 +191,12 @@ def _flows() -> list[_Flow]:
     flows = []
     for stage in stages:
         answers = (Topic.MEMBER_ANSWERS,) if stage.name in SPLITTABLE else ()
-        flows.append(_Flow(stage.name, (stage.input,), (stage.output, *answers, Topic.DEAD_LETTERS)))
+        sends = (stage.output, *answers, Topic.DEAD_LETTERS)
+        flows.append(_Flow(stage.name, (stage.input,), sends, follows=(Topic.POOL_EXAMPLES,)))
     combined = tuple(stage.output for stage in stages if stage.name in SPLITTABLE)
-    flows.append(_Flow(COMBINE, (Topic.MEMBER_ANSWERS,), (*combined, Topic.DEAD_LETTERS)))
+    sends = (*combined, Topic.DEAD_LETTERS)
+    flows.append(_Flow(COMBINE, (Topic.MEMBER_ANSWERS,), sends, follows=(Topic.POOL_EXAMPLES,)))
+    flows.append(_Flow(_TEACHER, (), (Topic.POOL_EXAMPLES,)))
     outcomes = (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS)
     flows.append(_Flow(AGGREGATE, tuple(stage.output for stage in stages), outcomes))
     described = {topic for flow in flows for topic in (*flow.receives, *flow.sends)}
@@ -195,16 +206,18 @@ def _flows() -> list[_Flow]:
 
 
 def _deletable() -> frozenset[Topic]:
-    """A null value on ``documents`` goes through the stages and comes out."""
+    """A null value on ``documents`` goes through the stages and comes out; on ``pool-examples`` it withdraws one."""
     stages = STAGE_TABLE.values()
     return frozenset(
-        {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS}.union(*({stage.input, stage.output} for stage in stages))
+        {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS, Topic.POOL_EXAMPLES}.union(
+            *({stage.input, stage.output} for stage in stages)
+        )
     )
 
 
 def _operations(settings: KafkaSettings) -> Iterable[tuple[str, dict[str, Any]]]:
     for flow in _flows():
-        for action, topics in (("receive", flow.receives), ("send", flow.sends)):
+        for action, topics in (("receive", (*flow.receives, *flow.follows)), ("send", flow.sends)):
             for topic in topics:
                 operation: dict[str, Any] = {
                     "action": action,
@@ -213,7 +226,7 @@ def _operations(settings: KafkaSettings) -> Iterable[tuple[str, dict[str, Any]]]
                     "messages": [{"$ref": f"#/channels/{topic.value}/messages/{name}"} for name in _messages(topic)],
                 }
                 binding: dict[str, Any] = {"bindingVersion": BINDING}
-                if action == "receive":
+                if topic in flow.receives:
                     group = {"type": "string", "const": app_id(settings, flow.name)}
                     binding = {"groupId": {**group, "description": "Behind kafka.topic_prefix."}, **binding}
                 yield f"{flow.name}.{action}.{topic.value}", {**operation, "bindings": {"kafka": binding}}
@@ -221,7 +234,8 @@ def _operations(settings: KafkaSettings) -> Iterable[tuple[str, dict[str, Any]]]
 
 def _messages(topic: Topic) -> dict[str, str]:
     """Names in the channel to names in the components."""
-    return {topic.value: topic.value} | ({"deletion": "deletion"} if topic in _deletable() else {})
+    deletion = _WITHDRAWAL if topic is Topic.POOL_EXAMPLES else _DELETION
+    return {topic.value: topic.value} | ({deletion: deletion} if topic in _deletable() else {})
 
 
 def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> dict[str, Any]:
@@ -229,7 +243,8 @@ def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> d
     schema = json_schemas.load(topic.value)
     committed = topic in _COMMITTED
     configuration = {
-        key: value.split(",") if key == "cleanup.policy" else int(value) for key, value in planned.configs.items()
+        key: value.split(",") if key == "cleanup.policy" else orjson.loads(value)
+        for key, value in planned.configs.items()
     }
     return {
         "address": f"{{prefix}}{topic.value}",
@@ -277,14 +292,26 @@ def _message(topic: Topic) -> dict[str, Any]:
     return {**message, **payload}
 
 
-def _deletion() -> dict[str, Any]:
+def _deletions() -> dict[str, Any]:
+    """Messages without a value."""
+    described = {
+        _DELETION: ("A deletion", "A null value: the document of that key is deleted.", _DOCUMENT_KEY),
+        _WITHDRAWAL: (
+            "A withdrawal",
+            "A null value: the example of that key is withdrawn.",
+            _KEYS[Topic.POOL_EXAMPLES],
+        ),
+    }
     return {
-        "name": "deletion",
-        "title": "A deletion",
-        "summary": "A null value: the document of that key is deleted.",
-        "contentType": "application/json",
-        "payload": {"type": "null"},
-        "bindings": {"kafka": _key(_DOCUMENT_KEY)},
+        name: {
+            "name": name,
+            "title": title,
+            "summary": summary,
+            "contentType": "application/json",
+            "payload": {"type": "null"},
+            "bindings": {"kafka": _key(key)},
+        }
+        for name, (title, summary, key) in described.items()
     }
 
 

@@ -19,6 +19,7 @@ from workers.roles import AGGREGATE
 __all__ = [
     "JOINED",
     "LETTER_HEADERS_BYTES",
+    "MOST_EXAMPLE_BYTES",
     "Topic",
     "TopicError",
     "TopicPlan",
@@ -33,7 +34,16 @@ __all__ = [
 
 LETTER_HEADERS_BYTES: Final = 64 * 1024
 """By how much a dead letter may be larger than its message: its headers say why, when and where from."""
+MOST_EXAMPLE_BYTES: Final = 1024 * 1024
+"""The largest message of ``pool-examples``. The largest example that is valid has less than half of it."""
 TABLE_NAME: Final = "joins"
+_COMPACTED: Final[Mapping[str, str]] = {
+    # Small segments that are cleaned early: whoever starts reads the whole topic.
+    "cleanup.policy": "compact",
+    "segment.bytes": str(64 * 1024 * 1024),
+    "segment.ms": "600000",
+    "min.cleanable.dirty.ratio": "0.1",
+}
 
 
 class Topic(StrEnum):
@@ -47,6 +57,7 @@ class Topic(StrEnum):
     ENTITY_MENTIONS = "entity-mentions"
     DEAD_LETTERS = "dead-letters"
     MEMBER_ANSWERS = "member-answers"
+    POOL_EXAMPLES = "pool-examples"
 
 
 JOINED: Final = (
@@ -138,11 +149,15 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
         # The value is the document's as it came, but the headers are longer.
         Topic.DEAD_LETTERS: {**deleted, "retention.ms": str(4 * retention), "max.message.bytes": letters},
         Topic.MEMBER_ANSWERS: {**deleted, "max.message.bytes": larger},
+        # Every worker reads all of it before it serves; what was withdrawn need not be read for long.
+        Topic.POOL_EXAMPLES: {**_COMPACTED, "max.message.bytes": str(MOST_EXAMPLE_BYTES)},
     }
     plans = [
         TopicPlan(
             name=topic_name(settings, topic),
-            partitions=settings.partitions,
+            # Of two examples of one key the later one counts: in one partition that is the same for every reader, by
+            # whatever client they were written.
+            partitions=1 if topic is Topic.POOL_EXAMPLES else settings.partitions,
             replication=settings.replication,
             configs={**configs[topic], **in_sync},
             joined=topic in JOINED,
@@ -155,14 +170,10 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
             name=changelog_name(settings),
             partitions=settings.partitions,
             replication=settings.replication,
-            # Small segments that are cleaned early: recovery reads the whole changelog.
             configs={
-                "cleanup.policy": "compact",
+                **_COMPACTED,
                 **in_sync,
                 "max.message.bytes": larger,
-                "segment.bytes": str(64 * 1024 * 1024),
-                "segment.ms": "600000",
-                "min.cleanable.dirty.ratio": "0.1",
             },
             joined=True,
         )

@@ -17,7 +17,7 @@ from el4ner.text.lexicon import Lexicon
 from el4ner.text.segment import TextKind
 from el4ner.types import NONE_TYPE, Span
 
-__all__ = ["LeftOut", "Pool", "PoolSentence", "mistake_in"]
+__all__ = ["LeftOut", "Pool", "PoolSentence", "mistake_in", "without_separators"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Pool:
         for sentence in self.sentences:
             if mistake := mistake_in(sentence, self.types):
                 raise PoolError(f"{sentence.where or f'pool {self.name!r}'}: {mistake}")
-        object.__setattr__(self, "sentences", tuple(_without_separators(sentence) for sentence in self.sentences))
+        object.__setattr__(self, "sentences", tuple(without_separators(sentence) for sentence in self.sentences))
         object.__setattr__(self, "fingerprint", self._digest())
 
     @cached_property
@@ -93,7 +93,12 @@ class Pool:
         return hashlib.sha256(orjson.dumps(content)).hexdigest()[:16]
 
 
-def _without_separators(sentence: PoolSentence) -> PoolSentence:
+def without_separators(sentence: PoolSentence) -> PoolSentence:
+    """The sentence by its clean text, as documents are read.
+
+    Raises:
+        PoolError: nothing is left of a span.
+    """
     view = CleanText.of(sentence.text)
     if view.is_original:
         return sentence

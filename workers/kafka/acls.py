@@ -36,6 +36,7 @@ class Role(StrEnum):
     PIPELINE = "pipeline"
     READER = "reader"
     DLQ_OPERATOR = "dlq-operator"
+    TEACHER = "teacher"
 
 
 class Resource(StrEnum):
@@ -70,14 +71,16 @@ class Acl:
 
 
 _READS: Final[Mapping[Role, Sequence[Topic]]] = {
-    Role.EXTRACT: (Topic.DOCUMENTS,),
-    Role.CLASSIFY: (Topic.SPAN_CANDIDATES,),
-    Role.VALIDATE: (Topic.TYPED_ENTITIES,),
-    Role.COMBINE: (Topic.MEMBER_ANSWERS,),
+    Role.EXTRACT: (Topic.DOCUMENTS, Topic.POOL_EXAMPLES),
+    Role.CLASSIFY: (Topic.SPAN_CANDIDATES, Topic.POOL_EXAMPLES),
+    Role.VALIDATE: (Topic.TYPED_ENTITIES, Topic.POOL_EXAMPLES),
+    Role.COMBINE: (Topic.MEMBER_ANSWERS, Topic.POOL_EXAMPLES),
     Role.AGGREGATE: (Topic.SPAN_CANDIDATES, Topic.TYPED_ENTITIES, Topic.VALIDATION_VERDICTS),
-    Role.PIPELINE: (Topic.DOCUMENTS,),
+    Role.PIPELINE: (Topic.DOCUMENTS, Topic.POOL_EXAMPLES),
     Role.READER: (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS),
     Role.DLQ_OPERATOR: (Topic.DEAD_LETTERS,),
+    # Whoever teaches sees what was taught.
+    Role.TEACHER: (Topic.POOL_EXAMPLES,),
 }
 
 _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
@@ -104,6 +107,7 @@ _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
         Topic.VALIDATION_VERDICTS,
         Topic.MEMBER_ANSWERS,
     ),
+    Role.TEACHER: (Topic.POOL_EXAMPLES,),
 }
 
 _STAGES: Final = (Role.EXTRACT, Role.CLASSIFY, Role.VALIDATE, Role.COMBINE, Role.AGGREGATE, Role.PIPELINE)

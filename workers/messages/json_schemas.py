@@ -24,6 +24,7 @@ SCHEMA_NAMES: Final = (
     "entity-mentions",
     "joins",
     "member-answers",
+    "pool-examples",
     "span-candidates",
     "tagged-documents",
     "typed-entities",

@@ -42,7 +42,7 @@ def problems(
 def test_every_topic_and_the_changelog_are_planned_with_prefix_and_partitions() -> None:
     assert set(PLANS) == {f"p.{topic.value}" for topic in Topic} | {"p.el4ner-aggregate-joins-changelog"}
     assert changelog_name(SETTINGS) == "p.el4ner-aggregate-joins-changelog"
-    assert {planned.partitions for planned in PLANS.values()} == {6}
+    assert {planned.partitions for name, planned in PLANS.items() if name != "p.pool-examples"} == {6}
     assert {planned.replication for planned in PLANS.values()} == {2}
 
 
@@ -51,9 +51,13 @@ def test_the_joined_topics_are_those_that_keep_a_documents_partition() -> None:
     assert joined == {topic_name(SETTINGS, topic) for topic in JOINED} | {changelog_name(SETTINGS)}
 
 
-def test_only_the_changelog_is_compacted_and_dead_letters_take_what_documents_take() -> None:
+def test_examples_have_one_order_for_every_reader() -> None:
+    assert PLANS["p.pool-examples"].partitions == 1
+
+
+def test_the_changelog_and_the_examples_are_compacted_and_dead_letters_take_what_documents_take() -> None:
     compacted = {planned.name for planned in PLANS.values() if planned.configs["cleanup.policy"] == "compact"}
-    assert compacted == {changelog_name(SETTINGS)}
+    assert compacted == {changelog_name(SETTINGS), "p.pool-examples"}
     letters, documents = PLANS["p.dead-letters"].configs, PLANS["p.documents"].configs
     assert int(letters["max.message.bytes"]) > int(documents["max.message.bytes"]) >= 8 * 1024 * 1024
     assert int(letters["retention.ms"]) > int(documents["retention.ms"])
@@ -83,6 +87,7 @@ def test_what_matters_is_that_the_joined_topics_agree_not_the_setting() -> None:
         ("p.typed-entities", {"cleanup.policy": "compact"}, "cleanup.policy=compact"),
         ("p.el4ner-aggregate-joins-changelog", {"cleanup.policy": "delete"}, "cleanup.policy=delete"),
         ("p.el4ner-aggregate-joins-changelog", {"cleanup.policy": "compact,delete"}, "compact,delete"),
+        ("p.pool-examples", {"cleanup.policy": "compact,delete"}, "compact,delete"),
         ("p.tagged-documents", {"retention.ms": "1000"}, "retention.ms=1000"),
         ("p.dead-letters", {"max.message.bytes": "1048588"}, "max.message.bytes=1048588"),
         ("p.documents", {"max.message.bytes": "100000000"}, "100000000"),

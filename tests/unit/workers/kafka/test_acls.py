@@ -43,6 +43,7 @@ def test_what_the_pipeline_is_made_of_has_exactly_one_kind_of_writer() -> None:
         "news.tagged-documents": OWNERS,
         "news.entity-mentions": OWNERS,
         changelog_name(SETTINGS): OWNERS,
+        "news.pool-examples": {Role.TEACHER},
     }
 
 
@@ -52,6 +53,7 @@ def test_outsiders_touch_only_what_goes_in_and_what_comes_out() -> None:
     assert may(Role.READER, "Read") == {"news.tagged-documents", "news.entity-mentions"}
     assert may(Role.READER, "Write") == set()
     assert may(Role.DLQ_OPERATOR, "Read") == {"news.dead-letters"}
+    assert may(Role.TEACHER, "Read") == may(Role.TEACHER, "Write") == {"news.pool-examples"}
 
 
 def test_stages_have_their_own_group_and_the_aggregator_its_transactions() -> None:

@@ -45,17 +45,17 @@ def test_a_roles_rights_are_those_that_the_table_says(role: str) -> None:
         assert outputs <= may["Read"]
         assert not outputs & may["Write"]
     elif role == PIPELINE:
-        assert may["Read"] == {STAGE_TABLE["extract"].input, changelog_name(settings)}
+        assert may["Read"] == {STAGE_TABLE["extract"].input, Topic.POOL_EXAMPLES, changelog_name(settings)}
         # The stages' topics are for worker.publish_stages.
         ends = {Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS}
         assert may["Write"] == outputs | ends | {changelog_name(settings)}
     elif role == COMBINE:
-        assert may["Read"] == {Topic.MEMBER_ANSWERS}
+        assert may["Read"] == {Topic.MEMBER_ANSWERS, Topic.POOL_EXAMPLES}
         assert may["Write"] == {STAGE_TABLE[name].output for name in SPLITTABLE} | {Topic.DEAD_LETTERS}
     else:
         stage = STAGE_TABLE[role]
         answers = {stage.output, Topic.DEAD_LETTERS} | ({Topic.MEMBER_ANSWERS} if role in SPLITTABLE else set())
-        assert (may["Read"], may["Write"]) == ({stage.input}, answers)
+        assert (may["Read"], may["Write"]) == ({stage.input, Topic.POOL_EXAMPLES}, answers)
 
 
 def test_all_is_the_methods_stages_and_what_joins_them() -> None:
