@@ -15,7 +15,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
@@ -26,10 +26,12 @@ from el4ner.errors import ConfigError
 
 __all__ = [
     "KafkaSettings",
+    "ListenSection",
     "RedisSettings",
     "ServeSettings",
     "StreamSettings",
     "TlsSection",
+    "UiSettings",
     "WorkerSettings",
     "load_stream_settings",
     "token_mistake",
@@ -46,6 +48,9 @@ LITERAL_VARIABLES: Final = (
     "EL4NER_REDIS__PASSWORD",
     "EL4NER_REDIS__SSL_KEY_PASSWORD",
     "EL4NER_SERVE__TOKEN",
+    "EL4NER_UI__READER_TOKEN",
+    "EL4NER_UI__SERVE_TOKEN",
+    "EL4NER_UI__TEACHER_TOKEN",
 )
 """Taken as they are: ``007`` is a password, not the number 7."""
 
@@ -67,8 +72,14 @@ def _readable(path: Path) -> Path:
     return path
 
 
+def _network(value: str) -> str:
+    ipaddress.ip_network(value)  # a ValueError says what is wrong
+    return value
+
+
 Secret = Annotated[SecretStr, BeforeValidator(_text)]
 File = Annotated[Path, AfterValidator(_readable)]
+Network = Annotated[str, AfterValidator(_network)]
 
 
 class TlsSection(Section):
@@ -331,14 +342,46 @@ class WorkerSettings(Section):
         return self
 
 
-class ServeSettings(Section):
-    """``[serve]``: the tagger as an HTTP service. Batches and the process's end are as ``[worker]`` says."""
+class ListenSection(Section):
+    """Where an HTTP service listens, and what its slow clients may cost. ``section``: its name in the file."""
 
+    section: ClassVar[str]
     host: Annotated[str, Field(min_length=1)] = "127.0.0.1"
-    """An address or name of this machine. Any but a loopback one takes a token."""
-    port: Annotated[int, Field(ge=0, lt=65536)] = 8088
+    """An address or name of this machine."""
+    port: Annotated[int, Field(ge=0, lt=65536)]
     """0 takes a free one."""
-    token: Secret | None = None
+    max_connections: PositiveInt = 256
+    """Further ones are closed at once."""
+    read_seconds: Seconds = 10.0
+    """How long a client may take for a request's head, again for its body, and to read the answer."""
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether nobody but this machine can connect to ``host``."""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+def _token(value: SecretStr) -> SecretStr:
+    if (mistake := token_mistake(value.get_secret_value())) is not None:
+        raise PydanticCustomError(UNSHOWN_INPUT, mistake)
+    return value
+
+
+Token = Annotated[Secret, AfterValidator(_token)]
+
+
+class ServeSettings(ListenSection):
+    """``[serve]``: the tagger as an HTTP service. Batches and the process's end are as ``[worker]`` says.
+
+    Any ``host`` but a loopback one takes a token.
+    """
+
+    section: ClassVar[str] = "serve"
+    port: Annotated[int, Field(ge=0, lt=65536)] = 8088
+    token: Token | None = None
     """Clients send it as ``Authorization: Bearer TOKEN``."""
     token_file: File | None = None
     """A file that holds the token; one line end after it does not count."""
@@ -350,19 +393,8 @@ class ServeSettings(Section):
     """Texts that are accepted and not answered yet. Beyond, a request is refused with 429."""
     max_waiting_mb: PositiveInt = 64
     """The same, by the size of the requests' bodies."""
-    max_connections: PositiveInt = 256
-    """Further ones are closed at once."""
-    read_seconds: Seconds = 10.0
-    """How long a client may take for a request's head, again for its body, and to read the answer."""
     request_seconds: Seconds = 60.0
     """A request that is not answered so long after it was read is answered with 504, and not worked on any more."""
-
-    @field_validator("token")
-    @classmethod
-    def _is_a_token(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and (mistake := token_mistake(value.get_secret_value())) is not None:
-            raise PydanticCustomError(UNSHOWN_INPUT, mistake)
-        return value
 
     @model_validator(mode="after")
     def _settings_agree(self) -> Self:
@@ -384,13 +416,75 @@ class ServeSettings(Section):
         """Whether clients have to show one."""
         return self.token is not None or self.token_file is not None
 
+
+class UiSettings(ListenSection):
+    """``[ui]``: the page. Any ``host`` but a loopback one takes a token, or a proxy that says who asks.
+
+    On a loopback address without either, whoever can connect is a teacher.
+    """
+
+    section: ClassVar[str] = "ui"
+    port: Annotated[int, Field(ge=0, lt=65536)] = 8090
+    max_connections: PositiveInt = 128
+    reader_token: Token | None = None
+    """Who shows it sees everything, and changes nothing."""
+    reader_token_file: File | None = None
+    teacher_token: Token | None = None
+    """Who shows it may also teach, and send dead letters again."""
+    teacher_token_file: File | None = None
+    proxy_user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
+    """The header in which an OpenID proxy says who asks, such as ``X-Forwarded-Email``."""
+    proxy_addresses: Annotated[tuple[Network, ...], Field(min_length=1)] = ("127.0.0.1/32", "::1/128")
+    """Addresses of that proxy: from no other one is anything answered then."""
+    teachers: tuple[str, ...] = ()
+    """Those users of the proxy who are teachers; the others are readers."""
+    hosts: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Names by which the page is asked for (``Host``); none given: any, where who asks has to show who they are."""
+    serve_url: str | None = None
+    """Where `el4ner serve` tags the texts that are tried."""
+    serve_token: Secret | None = None
+    serve_token_file: File | None = None
+    metrics_urls: tuple[str, ...] = ()
+    """Workers' ``/metrics``: what the page shows of their health."""
+    live_documents: Annotated[int, Field(gt=0, le=200)] = 20
+    """The most documents that a viewer is sent in a second; of more, these are a sample."""
+    keep_documents: PositiveInt = 500
+    """How many of the latest documents are kept, in memory."""
+    keep_mb: PositiveInt = 32
+    """The same, by their size."""
+    trend_names: Annotated[int, Field(gt=0, le=100_000)] = 1_000
+    """How many names are counted in each span of time (docs/ui.md says what that costs)."""
+
+    @field_validator("serve_url", "metrics_urls")
+    @classmethod
+    def _are_urls(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        for url in [value] if isinstance(value, str) else value or ():
+            parts = urlsplit(url)
+            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+                raise PydanticCustomError(UNSHOWN_INPUT, "expected http://HOST:PORT/… or https://…, without a user")
+        return value
+
+    @model_validator(mode="after")
+    def _access_is_clear(self) -> Self:
+        for key in ("reader_token", "teacher_token", "serve_token"):
+            if getattr(self, key) is not None and getattr(self, f"{key}_file") is not None:
+                raise ValueError(f"{key} and {key}_file are both set: leave one of them out")
+        if self.proxy_user_header is not None and self.has_token:
+            raise ValueError("proxy_user_header and a token are both set: who asks is told by one of the two")
+        if self.teachers and self.proxy_user_header is None:
+            raise ValueError("teachers are users of a proxy: set proxy_user_header too, or use teacher_token")
+        if self.proxy_user_header is None and not self.has_token and not self.is_loopback:
+            raise ValueError(
+                f"host {self.host!r} is more than this machine: set reader_token or teacher_token (better "
+                "EL4NER_UI__TEACHER_TOKEN, or teacher_token_file), or proxy_user_header, or take 127.0.0.1"
+            )
+        return self
+
     @property
-    def is_loopback(self) -> bool:
-        """Whether nobody but this machine can connect to ``host``."""
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+    def has_token(self) -> bool:
+        """Whether people have to show one."""
+        given = (self.reader_token, self.reader_token_file, self.teacher_token, self.teacher_token_file)
+        return any(each is not None for each in given)
 
 
 MIN_TOKEN_CHARS: Final = 16
@@ -412,6 +506,7 @@ class StreamSettings(Settings):
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     serve: ServeSettings = ServeSettings()
+    ui: UiSettings = UiSettings()
 
 
 BOOTSTRAP_VARIABLES: Final = ("EL4NER_KAFKA__BOOTSTRAP_SERVERS", "KAFKA_BOOTSTRAP_SERVERS")

@@ -17,15 +17,15 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from el4ner.errors import ConfigError
-from workers.config import KafkaSettings, RedisSettings, ServeSettings, TlsSection, token_mistake
+from workers.config import KafkaSettings, RedisSettings, TlsSection, token_mistake
 
 __all__ = [
     "HandshakeFilter",
     "Unshown",
+    "bearer_token",
     "faust_credentials",
     "kafka_options",
     "redis_options",
-    "serve_token",
 ]
 
 log = logging.getLogger(__name__)
@@ -122,17 +122,18 @@ def redis_options(settings: RedisSettings) -> dict[str, Any]:
     return options
 
 
-def serve_token(settings: ServeSettings) -> Unshown | None:
-    """What clients of ``el4ner serve`` have to show; None: nothing.
+def bearer_token(given: SecretStr | None, file: Path | None, key: str) -> Unshown | None:
+    """A token that HTTP clients show, from the setting ``key`` (such as ``serve.token``) or its file; None: neither is
+    set.
 
     Raises:
-        ConfigError: the token file cannot be used; names the key.
+        ConfigError: the file cannot be used; names the key.
     """
-    if not settings.has_token:
+    if given is None and file is None:
         return None
-    token = _password(settings.token, settings.token_file, "serve.token")
+    token = _password(given, file, key)
     if (mistake := token_mistake(token)) is not None:
-        raise ConfigError(f"serve.token_file: {settings.token_file}: {mistake}")
+        raise ConfigError(f"{key}_file: {file}: {mistake}" if given is None else f"{key}: {mistake}")
     return token
 
 

@@ -55,7 +55,7 @@ ORDER = {
     "workers": (
         ("__init__", "backoff", "config", "exit_status", "local", "printable", "roles"),
         ("shutdown",),
-        ("security",),
+        ("http", "security"),
         ("topics",),
         ("messages",),
         ("telemetry",),

@@ -3,11 +3,11 @@
 service         the process: start, readiness, a bounded end
 front           for all paths: who may ask, ids, logs
 http_app        the paths and their answers (Starlette)
-connections     bounds on connections and slow clients (uvicorn)
 tag_requests    from a body to documents with their options
 text_queue      what is accepted and not answered yet: bounded, in batches that requests share
 pipeline_calls  a batch on the pipeline's thread, isolated
 tag_answers     from results to JSON
-problems        what is wrong with a request, as JSON
 openapi         the service's own description
+
+Connections and problems are in :mod:`workers.http`.
 """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hmac
 import logging
 import os
 import re
@@ -14,10 +13,11 @@ from typing import Final
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from workers.http.bugs import logged_of
+from workers.http.problems import ProblemError, problem_response
+from workers.http.refusals import framing_problem, is_bearer_of, is_local_host
 from workers.messages.headers import TRACEPARENT, TRACESTATE, Trace, next_trace, parse_traceparent
-from workers.serve.bugs import logged_of
 from workers.serve.pipeline_calls import SERVE
-from workers.serve.problems import ProblemError, problem_response
 from workers.telemetry.metrics import OTHER
 from workers.telemetry.recorder import Telemetry
 
@@ -30,7 +30,6 @@ _OPEN_PATHS: Final = frozenset({"/livez", "/readyz", "/healthz"})
 _UNLOGGED: Final = _OPEN_PATHS | {"/metrics"}
 PATHS: Final = _UNLOGGED | {"/v1/tag", "/v1/pools", "/openapi.json"}
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:/=+@-]{1,128}")
-_LOCAL_HOST: Final = re.compile(r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d{1,5})?", re.IGNORECASE)
 _METHODS: Final = frozenset({"DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT"})
 _OTHER_METHOD: Final = "_OTHER"
 """As OpenTelemetry has it: a method is any word of the client's."""
@@ -73,7 +72,7 @@ class Front:
                     out[name] = value
             await send(message)
 
-        known = _framing_problem(headers) or self._may_ask(scope["path"], headers)
+        known = framing_problem(headers) or self._may_ask(scope["path"], headers)
         try:
             if isinstance(known, ProblemError):
                 await problem_response(known)(scope, receive, answer)
@@ -95,14 +94,11 @@ class Front:
         if path in _OPEN_PATHS:
             return None
         if token is None:
-            # A page of another site can have its own name lead to this machine, and ask in a browser's name.
-            if _LOCAL_HOST.fullmatch(headers.get("host", "")) is None:
+            if not is_local_host(headers):
                 detail = "the Host header is not this machine's own name: ask localhost, or set serve.token"
                 return ProblemError(400, "host", detail)
             return None
-        scheme, _, shown = headers.get("authorization", "").partition(" ")
-        right = hmac.compare_digest(shown.strip().encode("latin-1", "replace"), token.encode())
-        if scheme.lower() == "bearer" and right:
+        if is_bearer_of(headers, token):
             return None
         detail = "expected Authorization: Bearer TOKEN, with the service's serve.token"
         return ProblemError(401, "unauthorized", detail, headers={"WWW-Authenticate": 'Bearer realm="el4ner"'})
@@ -143,11 +139,3 @@ class Front:
             error=str(status) if status >= HTTPStatus.INTERNAL_SERVER_ERROR else None,
             kind="server",
         )
-
-
-def _framing_problem(headers: Headers) -> ProblemError | None:
-    """A proxy that goes by the other one of the two would see other requests in what follows."""
-    if "transfer-encoding" not in headers or "content-length" not in headers:
-        return None
-    detail = "the request has both Content-Length and Transfer-Encoding: send one of the two"
-    return ProblemError(400, "framing", detail, headers={"Connection": "close"})

@@ -27,9 +27,9 @@ from el4ner.errors import El4nerError, EngineError
 from el4ner.pools import Pool
 from el4ner.serialize import dumps
 from workers.config import ServeSettings
+from workers.http.problems import CLIENT_GONE, ProblemError, problem_response
 from workers.serve.front import PATHS, Front
 from workers.serve.openapi import openapi_document
-from workers.serve.problems import CLIENT_GONE, ProblemError, problem_response
 from workers.serve.tag_answers import Tagged, tag_answer
 from workers.serve.tag_requests import TextToTag, read_tag_request
 from workers.serve.text_queue import QueueFullError, StoppedError, TextQueue

@@ -21,8 +21,8 @@ from el4ner.serialize import manifest_to_json
 from el4ner.types import DocumentEntities, DocumentTypes, TaggedDocument
 from workers.backoff import Backoff
 from workers.config import WorkerSettings
+from workers.http.bugs import logged_of
 from workers.one_hop.tagging import TaggingTelemetry
-from workers.serve.bugs import logged_of
 from workers.serve.tag_answers import Tagged
 from workers.serve.tag_requests import TagOptions, TextToTag
 from workers.stages.isolation import Isolation

@@ -24,11 +24,11 @@ from typing import Any, Final
 from el4ner.errors import El4nerError
 from workers.config import StreamSettings
 from workers.ensemble import members
+from workers.http.connections import HttpServer, listening_socket
 from workers.one_hop.tagging import TaggingTelemetry
 from workers.pipeline_owner import OwnedPipeline, owned_pipeline
 from workers.roles import PIPELINE
-from workers.security import serve_token
-from workers.serve.connections import HttpServer, listening_socket
+from workers.security import bearer_token
 from workers.serve.http_app import ServiceState, http_app
 from workers.serve.pipeline_calls import SERVE, PipelineCalls
 from workers.serve.tag_answers import Tagged
@@ -105,7 +105,8 @@ async def serve_texts(
     """
     ending = Ending(settings.worker.shutdown_seconds) if ending is None else ending
     members.check(settings, [PIPELINE])
-    service = _Service(settings, ending, serve_token(settings.serve), stop)
+    token = bearer_token(settings.serve.token, settings.serve.token_file, "serve.token")
+    service = _Service(settings, ending, token, stop)
     listening = listening_socket(settings.serve)
     port = int(listening.getsockname()[1])
     server = HttpServer(http_app(service.state), settings.serve, close_seconds=ending.close_seconds)

@@ -11,7 +11,7 @@ from el4ner.errors import DocumentError
 from el4ner.participation import StageName
 from el4ner.serialize import entity_to_json
 from el4ner.types import TaggedDocument
-from workers.serve.problems import ProblemError
+from workers.http.problems import ProblemError
 from workers.serve.tag_requests import TextToTag
 
 __all__ = ["Tagged", "tag_answer"]

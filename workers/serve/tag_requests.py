@@ -16,9 +16,9 @@ import orjson
 from el4ner.nearest import choices, nearest_hint
 from el4ner.text.overlaps import OverlapPolicy
 from el4ner.types import Document
+from workers.http.problems import ProblemError
 from workers.messages import json_schemas
 from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep, may_be_nested_too_deep
-from workers.serve.problems import ProblemError
 
 __all__ = ["DOCUMENT_SCHEMA", "OPTIONS_SCHEMA", "REQUEST_SCHEMA", "TagOptions", "TextToTag", "read_tag_request"]
 

@@ -19,7 +19,7 @@ from typing_extensions import override
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from el4ner.errors import ConfigError
-from workers.config import ServeSettings
+from workers.config import ListenSection
 
 __all__ = ["HttpServer", "listening_socket"]
 
@@ -30,9 +30,9 @@ _KEEP_ALIVE_SECONDS = 30
 
 class HttpServer(uvicorn.Server):
     """Serves one application on a socket that listens already, until :attr:`should_exit` is set. Signals are its
-    process's (:mod:`workers.serve.service`)."""
+    process's (:mod:`workers.shutdown.signalled`)."""
 
-    def __init__(self, app: ASGIApp, settings: ServeSettings, *, close_seconds: float) -> None:
+    def __init__(self, app: ASGIApp, settings: ListenSection, *, close_seconds: float) -> None:
         def protocol(**options: Any) -> asyncio.Protocol:
             return _BoundedConnection(settings, **options)
 
@@ -62,7 +62,7 @@ class HttpServer(uvicorn.Server):
 
 
 class _BoundedConnection(H11Protocol):
-    def __init__(self, settings: ServeSettings, **options: Any) -> None:
+    def __init__(self, settings: ListenSection, **options: Any) -> None:
         super().__init__(**options)
         self._settings = settings
         self._head_limit: asyncio.TimerHandle | None = None
@@ -125,7 +125,7 @@ def _cancelled(limit: asyncio.TimerHandle | None) -> asyncio.TimerHandle | None:
     return None
 
 
-def listening_socket(settings: ServeSettings) -> socket.socket:
+def listening_socket(settings: ListenSection) -> socket.socket:
     """Bound to the address, and listening.
 
     Raises:
@@ -146,7 +146,7 @@ def listening_socket(settings: ServeSettings) -> socket.socket:
             listening.close()
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise ConfigError(
-            f"serve.host, serve.port: cannot listen on {host}:{port} ({reason}): take an address of "
-            "this machine and a port that is free (0: any)"
+            f"{settings.section}.host, {settings.section}.port: cannot listen on {host}:{port} ({reason}): "
+            "take an address of this machine and a port that is free (0: any)"
         ) from error
     return listening

@@ -12,7 +12,7 @@ import pytest
 from uvicorn.server import ServerState
 
 from workers.config import ServeSettings
-from workers.serve.connections import HttpServer, listening_socket
+from workers.http.connections import HttpServer, listening_socket
 
 
 class Pipe:
