@@ -93,7 +93,8 @@ class PoolExample:
             raise PoolError(f"the teacher's name is printable and has at most {MOST_TEACHER_CHARACTERS} characters")
         if not 0 <= self.taught_at <= _LATEST:
             raise PoolError(f"taught_at is a time in milliseconds since the epoch, not {self.taught_at}")
-        _ = self.sentence  # raises what is wrong with the clean text
+        if not self.sentence.text.strip():
+            raise PoolError("the text has nothing but control characters and white space in it")
 
     def _check_characters(self) -> None:
         if self.text.isascii() and "\r" not in self.text:

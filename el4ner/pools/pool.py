@@ -46,7 +46,8 @@ class Pool:
     """A name, entity types with a one-line description each, in the order in which prompts list them, and sentences.
 
     ``text_kind`` is how documents that use this pool are segmented: prose, or log lines. Sentences are kept as their
-    clean texts, as documents are read (:mod:`el4ner.text.controls`).
+    clean texts, as documents are read (:mod:`el4ner.text.controls`). ``base``: of a pool that was taught more than its
+    files have, the fingerprint of these files' pool (:mod:`el4ner.pools.taught`).
 
     Raises:
         PoolError: no types, no sentences, a type that is not declared or reserved, a span that is not in its sentence.
@@ -57,6 +58,7 @@ class Pool:
     sentences: tuple[PoolSentence, ...]
     text_kind: TextKind = "prose"
     left_out: tuple[LeftOut, ...] = field(default=(), compare=False)
+    base: str | None = field(default=None, compare=False, kw_only=True)
     fingerprint: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -72,6 +74,11 @@ class Pool:
                 raise PoolError(f"{sentence.where or f'pool {self.name!r}'}: {mistake}")
         object.__setattr__(self, "sentences", tuple(without_separators(sentence) for sentence in self.sentences))
         object.__setattr__(self, "fingerprint", self._digest())
+
+    @property
+    def lineage(self) -> str:
+        """The fingerprint of its files, whatever it was taught since."""
+        return self.base or self.fingerprint
 
     @cached_property
     def lexicon(self) -> Lexicon:
