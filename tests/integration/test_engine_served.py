@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 import pytest
 
 from el4ner.config import ModelSettings, ServerSettings, Settings, load_settings
 from el4ner.engines.base import GenerateRequest, Interruptible, ScoreItem, ScoreRequest, ScoreResult, StateEngine
 from el4ner.engines.registry import load_engine
+from el4ner.engines.served.http_transport import Transport
 from el4ner.engines.served.llama_cpp import LlamaCpp
 from el4ner.engines.served.served_engine import ServedEngine
 from el4ner.engines.torch.transformers_engine import TransformersEngine
@@ -149,16 +151,16 @@ def test_an_answer_may_fill_the_context_and_no_more(gguf: Path, load: Load, tmp_
                 engine.generate([GenerateRequest(asked, too_much)])
 
 
-def test_requests_with_the_same_prompt_read_it_once(load: Load, exact_server: LlamaServer) -> None:
-    """However many of them there are: each slot of the server would have to read it for itself."""
-    engine = load(exact_server.url, connections=16)
-    # Whatever ran before: every slot has read what all prompts begin with.
-    engine.score([score_request(sentence) for sentence in SENTENCES])
+def questions_of_four_prompts() -> list[ScoreRequest]:
     surfaces = ("Lisbon", "harbour", "Cais do Sodré", "ferry", "river")
-    requests = [
+    return [
         score_request(f"{number}: the ferry of Lisbon crosses the river under the bridge.", surfaces=surfaces)
         for number in range(4)
     ]
+
+
+def test_questions_with_the_same_prompt_read_it_once(gguf: Path, load: Load, tmp_path: Path) -> None:
+    """With one slot it shows: any other order of the questions would have a prompt read again."""
     sent: list[int] = []
     read = LlamaCpp.likelihoods
 
@@ -166,12 +168,46 @@ def test_requests_with_the_same_prompt_read_it_once(load: Load, exact_server: Ll
         sent.append(answer["timings"]["prompt_n"])
         return read(self, answer, wanted)
 
-    with pytest.MonkeyPatch.context() as patch:
+    with llama_server(gguf, tmp_path / "log", slots=1) as single, pytest.MonkeyPatch.context() as patch:
+        engine = load(single.url, connections=16)
+        engine.score([score_request(SENTENCES[0])])  # what all prompts begin with has been read
         patch.setattr(LlamaCpp, "likelihoods", counting)
-        results = engine.score(requests)
-    # Every request reads one token at the least, and what is new of its tail.
+        results = engine.score(questions_of_four_prompts())
+    # Every question reads one token at the least, and what is new of its tail.
     needed = sum(result.usage.prompt_tokens - result.usage.cached_tokens for result in results) + len(sent)
     assert sum(sent) <= needed * 1.2
+
+
+def test_questions_with_the_same_prompt_are_never_on_their_way_together(load: Load, server: LlamaServer) -> None:
+    """A server puts them into several slots, of which each would read the prompt. (A slot that is put back a moment
+    after its answer can have one read twice: that is the server's choice.)"""
+    asked = questions_of_four_prompts()
+    engine = load(server.url, connections=16)
+    prompts = [engine._prefix(request.prompt) for request in asked]
+    lock = threading.Lock()
+    running: list[tuple[int, ...]] = []
+    together: list[tuple[int, ...]] = []
+    first, second = threading.Event(), threading.Event()
+    send = Transport._send
+
+    def watching(self: Transport, method: str, url: str, content: bytes | None) -> Any:
+        tokens = tuple(orjson.loads(content or b"{}").get("prompt", ()))
+        (prompt,) = [prompt for prompt in prompts if tokens[: len(prompt)] == prompt]
+        with lock:
+            together.extend([prompt] if prompt in running else [])
+            running.append(prompt)
+            (second if first.is_set() else first).set()
+        try:
+            assert second.wait(60), "questions with different prompts go one after another"
+            return send(self, method, url, content)
+        finally:
+            with lock:
+                running.remove(prompt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Transport, "_send", watching)
+        engine.score(asked)
+    assert not together
 
 
 def test_when_one_of_two_servers_dies_the_other_answers_everything(
