@@ -65,9 +65,10 @@ def conll_items(path: Path, reading: Reading) -> Iterator[Item]:
     Raises:
         PoolError: the file cannot be read.
     """
-    sentences = list(_sentences(path, reading))
-    join = join_of([sentence.tokens for sentence in sentences if sentence.mistake is None], reading.join)
-    for sentence in sentences:
+    # A look ahead: most files say in their first lines that their tokens are words.
+    ahead = (sentence.tokens for sentence in _sentences(path, reading) if sentence.mistake is None)
+    join = join_of(ahead, reading.join)
+    for sentence in _sentences(path, reading):
         if sentence.mistake is not None:
             yield LeftOut(sentence.where, sentence.mistake, advice=_ADVICE)
         else:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,7 +14,7 @@ from el4ner.pools.json_records import JsonRecord, json_records
 from el4ner.pools.labelled import Labelled, Rejected, quoted
 from el4ner.pools.layouts import OURS, PRODIGY, Layout, Parsed, layout_of
 from el4ner.pools.pool import PoolSentence
-from el4ner.pools.read_options import Item, LeftOut, Reading, Units
+from el4ner.pools.read_options import Item, Join, LeftOut, Reading, Units
 from el4ner.pools.units import agreed_units, offsets_in, same_surface, units_of
 from el4ner.types import Span
 
@@ -27,26 +28,27 @@ _LABELS: Final = frozenset(
 """Keys under which one layout or another has the entities."""
 
 
-def json_items(path: Path, reading: Reading) -> Iterator[Item]:
-    """The sentences of a file, in its order; one file has one layout.
+@dataclass(frozen=True, slots=True)
+class _FileLayout:
+    """The layout of a file, and its first record's place; an empty one where the user said which layout it is."""
+
+    layout: Layout
+    where: str = ""
+
+    def names(self, record: Mapping[str, Any]) -> bool:
+        """Whether a record without a sign of any layout is read by this one."""
+        return not self.where or "spans" not in record
+
+
+def json_items(path: Path, reading: Reading, layouts: Sequence[Layout] = ()) -> Iterator[Item]:
+    """The sentences of a file, in its order; one file has one layout: one of ``layouts``, if there are any.
 
     Raises:
         PoolError: the file cannot be read.
     """
-    layout: tuple[Layout, str] | None = None
-    records = [_without(record, reading.ignore) for record in json_records(path)]
-    for record in records:
-        if isinstance(record, JsonRecord) and not _is_plain(record.value):
-            try:
-                layout = layout or (layout_of(record.value), record.where)
-            except PoolError:
-                continue
-    parsed = [record if isinstance(record, LeftOut) else _parse(record, layout) for record in records]
-    labelled = [part for _, part in _pairs(parsed) if isinstance(part, Labelled)]
-    agreed = agreed_units([units_of(part.text, part.spans) for part in labelled if part.units == "auto"])
-    tokens = [sentence for _, part in _pairs(parsed) if isinstance(part, Tokens | list) for sentence in _listed(part)]
-    join = join_of([sentence.tokens for sentence in tokens], reading.join)
-    for item in parsed:
+    layout = _layout_of_file(path, reading, layouts)
+    agreed, join = _survey(path, reading, layout)
+    for item in _parsed(path, reading, layout):
         if isinstance(item, LeftOut):
             yield item
             continue
@@ -64,17 +66,50 @@ def json_items(path: Path, reading: Reading) -> Iterator[Item]:
                 yield sentence_of(sentence, join)
 
 
-def _parse(record: JsonRecord, file_layout: tuple[Layout, str] | None) -> LeftOut | tuple[str, Parsed]:
-    """What a record says. ``file_layout`` is the layout of the file's first record that has one, and its place."""
+def _layout_of_file(path: Path, reading: Reading, layouts: Sequence[Layout]) -> _FileLayout | None:
+    """That of the first record that has one; of ``layouts`` the first, where none of the records is in any."""
+    for record in _records(path, reading):
+        if isinstance(record, JsonRecord) and not _is_plain(record.value):
+            try:
+                layout = layout_of(record.value)
+            except PoolError:
+                continue
+            if not layouts or layout in layouts:
+                return _FileLayout(layout, "" if layouts else record.where)
+    return _FileLayout(layouts[0]) if layouts else None
+
+
+def _survey(path: Path, reading: Reading, layout: _FileLayout | None) -> tuple[Units | None, Join]:
+    """What only the whole file tells: the unit of its offsets, and how its tokens are joined."""
+    if layout is None or not (layout.layout.units_differ or layout.layout.has_tokens):
+        return None, reading.join
+    if layout.layout.has_tokens:
+        parts = (part for _, part in _pairs(_parsed(path, reading, layout)) if isinstance(part, Tokens | list))
+        return None, join_of((sentence.tokens for part in parts for sentence in _listed(part)), reading.join)
+    labelled = (part for _, part in _pairs(_parsed(path, reading, layout)) if isinstance(part, Labelled))
+    return agreed_units([units_of(part.text, part.spans) for part in labelled]), reading.join
+
+
+def _parsed(path: Path, reading: Reading, layout: _FileLayout | None) -> Iterator[LeftOut | tuple[str, Parsed]]:
+    for record in _records(path, reading):
+        yield record if isinstance(record, LeftOut) else _parse(record, layout)
+
+
+def _records(path: Path, reading: Reading) -> Iterator[JsonRecord | LeftOut]:
+    return (_without(record, reading.ignore) for record in json_records(path))
+
+
+def _parse(record: JsonRecord, file_layout: _FileLayout | None) -> LeftOut | tuple[str, Parsed]:
+    """What a record says."""
     try:
         layout = layout_of(record.value)
         if file_layout is not None:
-            expected, where = file_layout
+            expected = file_layout.layout
             plain = _is_plain(record.value)
-            if layout is OURS and not plain and expected.strict and "spans" not in record.value:
+            if layout is OURS and not plain and expected.strict and file_layout.names(record.value):
                 layout = expected  # a key that is nobody's: the file's layout names the nearest one better
             if layout is not expected and not plain:
-                return LeftOut(record.where, _another_layout(record.value, layout, expected, where))
+                return LeftOut(record.where, _another_layout(record.value, layout, file_layout))
             if layout is not expected and (expected is not PRODIGY or "spans" not in record.value):
                 return LeftOut(record.where, f"has no labels, not even an empty list of them as in {expected.name}")
         return record.where, layout.parse(record.value)
@@ -82,10 +117,16 @@ def _parse(record: JsonRecord, file_layout: tuple[Layout, str] | None) -> LeftOu
         return LeftOut(record.where, str(error))
 
 
-def _another_layout(value: Any, layout: Layout, first: Layout, where: str) -> str:
+def _another_layout(value: Any, layout: Layout, file_layout: _FileLayout) -> str:
     keys = [key for key in value if key not in _PLAIN_KEYS] if isinstance(value, dict) else []
     named = f" (key {quoted(keys[0])})" if keys else ""
-    return f"is in {layout.name}{named}, but {where} is in {first.name}: a file has one layout, so move one of them"
+    expected = file_layout.layout.name
+    if file_layout.where:
+        return (
+            f"is in {layout.name}{named}, but {file_layout.where} is in {expected}: a file has one layout, so move one "
+            "of them"
+        )
+    return f"is not in {expected}{named}" + ("" if layout is OURS else f", but in {layout.name}")
 
 
 def _is_plain(value: Any) -> bool:
@@ -105,7 +146,7 @@ def _without(record: JsonRecord | LeftOut, keys: frozenset[str]) -> JsonRecord |
     return JsonRecord(record.where, rest)
 
 
-def _pairs(parsed: list[LeftOut | tuple[str, Parsed]]) -> Iterator[tuple[str, Parsed]]:
+def _pairs(parsed: Iterable[LeftOut | tuple[str, Parsed]]) -> Iterator[tuple[str, Parsed]]:
     return (item for item in parsed if not isinstance(item, LeftOut))
 
 
@@ -127,7 +168,8 @@ def _units(part: Labelled, asked: Units, agreed: Units | None) -> Units:
     if units is None:
         raise PoolError(
             "has an emoji or the like in front of a span, and whether its offsets count code points or UTF-16, as "
-            'browsers do, cannot be told: set offsets = "code-points" or "utf-16" in pool.toml or [pools]'
+            'browsers do, cannot be told: set offsets = "code-points" or "utf-16" in pool.toml or [pools], or use '
+            "--offsets of pool import"
         )
     return "code-points" if units == "auto" else units
 

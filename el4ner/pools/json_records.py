@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,7 +27,7 @@ class JsonRecord:
 
 
 def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
-    """The records of a file; a line that is no JSON is left out, with its reason.
+    """The records of a file; a line that is no JSON is left out, with its reason. Lines are read one by one.
 
     A file is JSON Lines if its lines are JSON by themselves, whatever its name ends with: tools export both as
     ``.json``. The elements of an array, and of ``{"annotations": […]}``, are records.
@@ -35,6 +35,9 @@ def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
     Raises:
         PoolError: the file cannot be read.
     """
+    if _opens_with_a_record(path):
+        yield from _records_of_lines(path, lines_of(path))
+        return
     lines = list(lines_of(path))
     document = _document(lines)
     if document is not None:
@@ -44,6 +47,10 @@ def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
         number, reason = broken
         yield LeftOut(f"{path}:{number}", reason)
         return
+    yield from _records_of_lines(path, lines)
+
+
+def _records_of_lines(path: Path, lines: Iterable[str | UnicodeDecodeError]) -> Iterator[JsonRecord | LeftOut]:
     for number, line in enumerate(lines, start=1):
         where = f"{path}:{number}"
         if isinstance(line, UnicodeDecodeError):
@@ -55,13 +62,18 @@ def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
                 yield LeftOut(where, f"is not JSON: {error.msg}, character {error.colno}")
 
 
+def _opens_with_a_record(path: Path) -> bool:
+    """Whether the first line that is not blank is a record by itself: then each line is one, and none has to wait."""
+    first = next((line for line in lines_of(path) if isinstance(line, UnicodeDecodeError) or line.strip()), None)
+    if not isinstance(first, str) or first.lstrip()[0] not in "[{":
+        return False
+    alone = _parsed(first)
+    return alone is not None and not _is_document(alone)
+
+
 def _document(lines: list[str | UnicodeDecodeError]) -> tuple[str, Any] | None:
     """The text and the value of a file that is one array or object over several lines, or an array of objects."""
-    first = _first(lines)
-    if first is None:
-        return None
-    alone = _parsed(first)
-    if alone is not None and not _is_document(alone):
+    if _first(lines) is None:
         return None
     text = "".join(line for line in lines if isinstance(line, str))
     value = _parsed(text) if all(isinstance(line, str) for line in lines) else None

@@ -28,7 +28,7 @@ from el4ner.pools.labelled import (
 )
 from el4ner.pools.units import RawSpan
 
-__all__ = ["OURS", "PRODIGY", "Layout", "Parsed", "layout_of"]
+__all__ = ["LAYOUTS_OF_TOOLS", "OURS", "PRODIGY", "Layout", "Parsed", "layout_of"]
 
 Parsed: TypeAlias = Labelled | Rejected | Tokens | list[Tokens]
 
@@ -37,12 +37,15 @@ Parsed: TypeAlias = Labelled | Rejected | Tokens | list[Tokens]
 class Layout:
     """A way to write labelled text. ``parse`` raises :class:`PoolError` without the record's place.
 
-    ``strict``: it takes any object, and names the keys that it does not know.
+    ``strict``: it takes any object, and names the keys that it does not know. ``units_differ``: what its offsets count
+    depends on who wrote them. ``has_tokens``: its texts are made of tokens.
     """
 
     name: str
     parse: Callable[[Any], Parsed]
     strict: bool = False
+    units_differ: bool = False
+    has_tokens: bool = False
 
 
 _OTHERS_KEYS: Final[Mapping[str, str]] = {
@@ -266,11 +269,19 @@ def _with(value: Any, key: str) -> Mapping[str, Any]:
 
 
 OURS: Final = Layout("el4ner's own layout", _ours, strict=True)
-_DOCCANO: Final = Layout("doccano's layout", _doccano, strict=True)
+_DOCCANO: Final = Layout("doccano's layout", _doccano, strict=True, units_differ=True)
 PRODIGY: Final = Layout("Prodigy's layout", _prodigy, strict=True)
-_LABEL_STUDIO: Final = Layout("Label Studio's JSON", label_studio.parse_task)
-_LABEL_STUDIO_MIN: Final = Layout("Label Studio's JSON-MIN", label_studio.parse_min_record)
+_LABEL_STUDIO: Final = Layout("Label Studio's JSON", label_studio.parse_task, units_differ=True)
+_LABEL_STUDIO_MIN: Final = Layout("Label Studio's JSON-MIN", label_studio.parse_min_record, units_differ=True)
 _SPACY_PAIR: Final = Layout("spaCy's pairs of text and entities", _spacy_pair)
 _SPACY_DOC: Final = Layout("spaCy's Doc.to_json", _spacy_doc)
-_SPACY_TRAINING: Final = Layout("spaCy 2's training format", _spacy_training)
-_HUGGING_FACE: Final = Layout("the layout of Hugging Face data sets", _hugging_face)
+_SPACY_TRAINING: Final = Layout("spaCy 2's training format", _spacy_training, has_tokens=True)
+_HUGGING_FACE: Final = Layout("the layout of Hugging Face data sets", _hugging_face, has_tokens=True)
+
+LAYOUTS_OF_TOOLS: Final[Mapping[str, tuple[Layout, ...]]] = {
+    "labelstudio": (_LABEL_STUDIO, _LABEL_STUDIO_MIN),
+    "doccano": (_DOCCANO,),
+    "prodigy": (PRODIGY,),
+    "spacy": (_SPACY_PAIR, _SPACY_DOC, _SPACY_TRAINING),
+}
+"""By the name of the tool, the layouts that it has, the likeliest first."""

@@ -9,6 +9,7 @@ import typer
 from el4ner.errors import ConfigError, PoolError
 from workers.cli.options import ConfigOption, OutputFormat, PoolErrorsOption, examples
 from workers.cli.output import complain, results, table
+from workers.cli.pool_exchange import export_pool, import_pool
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, work_offline_if_local
 from workers.cli.standard_output import results_file
@@ -23,8 +24,16 @@ app = typer.Typer(
     name="pool",
     no_args_is_help=True,
     help="Demonstration pools: the labelled sentences that show the models what an entity is.",
-    epilog=examples("el4ner pool check news", "el4ner pool check my-pool/", "el4ner pool index --config el4ner.toml"),
+    epilog=examples(
+        "el4ner pool check news",
+        "el4ner pool check my-pool/",
+        "el4ner pool import project-7.json --from labelstudio --output pools/contracts",
+        "el4ner pool export pools/contracts --to doccano --output contracts.jsonl",
+        "el4ner pool index --config el4ner.toml",
+    ),
 )
+app.command("import")(import_pool)
+app.command("export")(export_pool)
 
 _SHOWN = 50
 
