@@ -251,6 +251,7 @@ def _tests(*, quantised: bool) -> Callable[[Context, Record], None]:
 
         made = context.models_made()
         environment = {f"EL4NER_GPU_{name.upper().replace('-', '_')}": str(row["folder"]) for name, row in made.items()}
+        environment["EL4NER_GPU_SMALL_OF"] = str(made["small"]["of"])
         environment["EL4NER_GPU_ENGINES"] = " ".join(context.ready)
         environment["EL4NER_CACHE_DIR"] = str(context.cache_dir)
         environment["OMP_NUM_THREADS"] = "1"  # several processes share the cores

