@@ -107,7 +107,7 @@ def known_keys(record: Mapping[str, Any], known: Iterable[str], layout: str, hin
         if key not in names:
             raise PoolError(
                 f"{no_such('key', key, names)} (read as {layout}{hint}). A key that says nothing about entities is "
-                f"passed over with ignore = [{quoted(key)}] in pool.toml or [pools]"
+                f"passed over with ignore = [{quoted(key)}] in pool.toml or [pools], or --ignore of pool import"
             )
 
 

@@ -43,9 +43,8 @@ SHIPPED = "shipped:"
 _JSON_SUFFIXES: Final = frozenset({".json", ".jsonl", ".ndjson"})
 _CONLL_SUFFIXES: Final = frozenset({".bio", ".bioes", ".conll", ".conllu", ".iob", ".iob2", ".tsv", ".txt"})
 _CONVERTED: Final = {
-    ".spacy": "spaCy's DocBin: write of each Doc a line of JSON "
-    '[doc.text, {"entities": [[e.start_char, e.end_char, e.label_] for e in doc.ents]}]',
-    ".ann": "brat's standoff: convert it to CoNLL columns (brat's tools/anntoconll.py)",
+    ".spacy": "spaCy's DocBin: `el4ner pool import FILE --from spacy --output POOL` makes a pool of it",
+    ".ann": "brat's standoff: `el4ner pool import FOLDER --from brat --output POOL` makes a pool of it",
     ".parquet": "a table: write it as JSON Lines, with names instead of numbers as tags",
     ".csv": "a table: export JSON Lines or CoNLL columns instead",
     ".xml": "XML: export JSON Lines or CoNLL columns instead",

@@ -100,6 +100,10 @@ def import_pool(
     join: Annotated[
         JoinChoice | None, typer.Option(help="How tokens become a text. (default: the file's, or script)")
     ] = None,
+    ignore: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY", help="A key of JSON records that says nothing about entities; may be repeated."),
+    ] = None,
     on_error: PoolErrorsOption = None,
     force: Annotated[bool, typer.Option("--force", help="Write over a pool that is there.")] = False,
     config: ConfigOption = None,
@@ -115,15 +119,18 @@ def import_pool(
     from el4ner.pools.exchange import ImportOptions, ImportTally, PoolWriter, imported_sentences
     from el4ner.pools.readers import describe
 
-    settings = method_settings(ctx, config).pools
+    method = method_settings(ctx, config)
+    settings = method.pools
     configure_cli_logging(ctx)
     choices = {"offsets": offsets, "join": join, "on_error": on_error}
     chosen: dict[str, Any] = {key: choice.value for key, choice in choices.items() if choice is not None}
-    reading = replace(reading_of(settings), **chosen)
+    reading = reading_of(settings)
+    reading = replace(reading, **chosen, ignore=reading.ignore | set(ignore or ()))
     options = ImportOptions(
         reading=reading,
         split=tool not in _OF_SENTENCES if split is None else split,
         kind=text.value,
+        max_chars=method.method.max_sentence_chars,
         overlaps=overlaps.value,
     )
     known = load_pool(settings.paths.get(types_of, types_of), reading=reading).types if types_of else {}

@@ -51,15 +51,16 @@ DocumentItem: TypeAlias = LabelledDocument | LeftOut
 """What a reader of a tool's files makes of one record."""
 
 
-def in_sentences(document: LabelledDocument, kind: TextKind) -> Iterator[LabelledDocument]:
-    """The sentences of a text, as documents of a stream are cut; ``kind`` log: its lines.
+def in_sentences(document: LabelledDocument, kind: TextKind, max_chars: int) -> Iterator[LabelledDocument]:
+    """The sentences of a text, as documents of a stream are cut by :func:`~el4ner.text.segment.segment`.
 
     Sentences that a span reaches across stay one, so that every span is in exactly one. White space around them goes.
     """
     spans, unusable = deque(document.spans), deque(sorted(document.unusable, key=lambda mark: mark.start))
     marks = [(span.start, span.end) for span, _ in spans] + [(mark.start, mark.end) for mark in unusable]
     line, counted = document.first_line, 0
-    for start, end in _united([*((piece.start, piece.end) for piece in segment(document.text, kind)), *marks]):
+    pieces = segment(document.text, kind, max_chars=max_chars)
+    for start, end in _united([*((piece.start, piece.end) for piece in pieces), *marks]):
         if line is not None:
             line, counted = line + document.text.count("\n", counted, start), start
         inside = []

@@ -35,12 +35,13 @@ _AS_IT_IS: Final = Reading()
 
 @dataclass(frozen=True, slots=True)
 class ImportOptions:
-    """``split``: documents become sentences. ``kind``: as for :func:`~el4ner.text.segment.segment`. ``overlaps``: spans
-    that overlap are a mistake, or the longest stays."""
+    """``split``: documents become sentences; ``kind`` and ``max_chars`` are as for
+    :func:`~el4ner.text.segment.segment`. ``overlaps``: spans that overlap are a mistake, or the longest stays."""
 
     reading: Reading = _AS_IT_IS
     split: bool = True
     kind: TextKind = "prose"
+    max_chars: int = 1_000
     overlaps: Overlaps = "stop"
 
 
@@ -93,7 +94,7 @@ def imported_sentences(path: Path, tool: str, options: ImportOptions, tally: Imp
         if isinstance(item, LeftOut):
             _leave_out(item, options, tally)
             continue
-        for part in in_sentences(item, options.kind) if options.split else (item,):
+        for part in in_sentences(item, options.kind, options.max_chars) if options.split else (item,):
             try:
                 sentence = _sentence(part, options, tally)
             except _UnfitError as unfit:

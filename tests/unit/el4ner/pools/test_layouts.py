@@ -338,7 +338,7 @@ def test_labelled_data_that_has_to_be_converted_is_not_passed_over(tmp_path: Pat
     write(tmp_path, "[types]\nPER = 'a human'\n", "pool.toml")
     write(tmp_path, [OURS])
     (tmp_path / "more.spacy").write_bytes(b"\x78\x9c")
-    with pytest.raises(PoolError, match=r"more\.spacy: is not read, since it is spaCy's DocBin: write"):
+    with pytest.raises(PoolError, match=r"more\.spacy: is not read, since it is spaCy's DocBin: `el4ner pool import"):
         load_pool(tmp_path)
 
 

@@ -101,6 +101,13 @@ def test_a_sentence_that_the_format_cannot_hold_stops_the_export(runner: CliRunn
     assert "1 sentences have line breaks" in skipped.stderr
 
 
+def test_keys_that_say_nothing_about_entities_are_passed_over_if_asked_for(runner: CliRunner, tmp_path: Path) -> None:
+    file = lines(tmp_path / "a.jsonl", {"text": "Ann", "label": [[0, 3, "PER"]], "lang": "en", "url": "x"})
+    command = ["pool", "import", file, "--from", "doccano", "--output", str(tmp_path / "pool")]
+    assert "no key 'lang'" in runner.invoke(app, command).stderr
+    assert runner.invoke(app, [*command, "--ignore", "lang", "--ignore", "url"]).exit_code == 0
+
+
 def test_offsets_that_nothing_tells_are_asked_for(runner: CliRunner, tmp_path: Path) -> None:
     file = lines(tmp_path / "a.jsonl", {"text": "\U0001f44d我在北京玩", "label": [[4, 6, "LOC"]]})
     command = ["pool", "import", file, "--from", "doccano", "--output", str(tmp_path / "pool")]
