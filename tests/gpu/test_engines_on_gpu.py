@@ -35,8 +35,8 @@ def skip_without_kernel() -> None:
 
 
 class TestTransformers(EngineConformance, StateConformance):
-    """In bfloat16, as ``auto`` loads it. Of random weights its rounding becomes 6 % of a state (seen on an H100; 4 % on a
-    processor): trained weights' tails are that close to each other."""
+    """In bfloat16, as ``auto`` loads it. With random weights its rounding becomes 6 % of a state (seen on an H100; 4 %
+    on a processor): trained weights' tails are that close to each other."""
 
     tolerance = 0.05
     state_tolerance = 0.04
