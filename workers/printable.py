@@ -9,7 +9,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-__all__ = ["escaped", "legible"]
+__all__ = ["escaped", "is_legible", "legible"]
 
 _KEPT: Final = frozenset("\n\t\u200c\u200d\u200e\u200f\u061c")
 """Line breaks and tabs; and joiners and marks of direction, without which Persian, Hindi and emoji are not what they
@@ -23,9 +23,16 @@ _BYTES: Final = range(0xDC80, 0xDD00)
 """What Python makes of a byte of a file name that is no UTF-8."""
 
 
+def is_legible(char: str) -> bool:
+    """Whether a terminal or a browser shows it, and does not obey it."""
+    if char.isprintable() or char in _KEPT:
+        return True
+    return ord(char) in _TAGS or unicodedata.category(char) in _HARMLESS
+
+
 def legible(text: str) -> str:
     """``text`` with U+FFFD for all that a terminal would obey: of the same length, so that offsets stay."""
-    return text if text.isprintable() else "".join(char if _is_safe(char) else "\ufffd" for char in text)
+    return text if text.isprintable() else "".join(char if is_legible(char) else "\ufffd" for char in text)
 
 
 def escaped(text: str, *, lines: bool = True) -> str:
@@ -35,13 +42,7 @@ def escaped(text: str, *, lines: bool = True) -> str:
     """
     if text.isprintable():
         return text
-    return "".join(char if _is_safe(char) and (lines or char not in _SHORT) else _escape(char) for char in text)
-
-
-def _is_safe(char: str) -> bool:
-    if char.isprintable() or char in _KEPT:
-        return True
-    return ord(char) in _TAGS or unicodedata.category(char) in _HARMLESS
+    return "".join(char if is_legible(char) and (lines or char not in _SHORT) else _escape(char) for char in text)
 
 
 def _escape(char: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -17,7 +17,7 @@ from workers.messages.envelope import decode
 from workers.messages.headers import parse_traceparent
 from workers.topics import Topic, topic_name
 
-__all__ = ["TailError", "TailedDocument", "end_offsets", "tagged_until_now", "tail_documents"]
+__all__ = ["TailError", "TailedDocument", "end_offsets", "tagged_at", "tagged_until_now", "tail_documents"]
 
 _POLL_MS: Final = 200
 
@@ -118,6 +118,25 @@ def tagged_until_now(
         for record in records_between(settings.kafka, consumer, begins, ends, TailError):
             if (tailed := _tailed(record, unreadable)) is not None:
                 yield tailed
+
+
+def tagged_at(settings: StreamSettings, places: Iterable[tuple[int, int]]) -> Iterator[TailedDocument]:
+    """The tagged documents at these partitions and offsets, in their order, as far as they are still there.
+
+    Raises:
+        TailError: no broker, or no topic.
+    """
+    with _consumer(settings) as (consumer, partitions):
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        known = {tp.partition: tp for tp in partitions}
+        for number, offset in places:
+            tp = known.get(number)
+            if tp is None or not begins[tp] <= offset < ends[tp]:
+                continue
+            # One that was deleted by its key is gone, and the next one is another document.
+            for record in records_between(settings.kafka, consumer, {tp: offset}, {tp: offset + 1}, TailError):
+                if record.offset == offset and (tailed := _tailed(record, None)) is not None:
+                    yield tailed
 
 
 def _tailed(record: Any, unreadable: Callable[[MessageError], None] | None) -> TailedDocument | None:

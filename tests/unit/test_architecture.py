@@ -66,6 +66,7 @@ ORDER = {
         ("dead_letters", "ensemble", "inputs", "one_hop"),
         ("pipeline_owner", "probes"),
         ("produce", "run", "serve", "tail"),
+        ("ui",),
         ("cli",),
         ("__main__",),
     ),

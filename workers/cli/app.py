@@ -25,6 +25,7 @@ from workers.cli import (
     tag,
     tail,
     topics,
+    ui,
     worker,
 )
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
@@ -123,6 +124,7 @@ app.command("calibrate", epilog=calibrate.EXAMPLES)(calibrate.calibrate)
 app.command("demo", epilog=demo.EXAMPLES)(demo.demo)
 app.command("worker", epilog=worker.EXAMPLES)(worker.worker)
 app.command("serve", epilog=serve.EXAMPLES)(serve.serve)
+app.command("ui", epilog=ui.EXAMPLES)(ui.ui)
 app.command("produce", cls=produce.ProduceCommand, epilog=produce.EXAMPLES)(produce.produce)
 app.command("tail", epilog=tail.EXAMPLES)(tail.tail)
 

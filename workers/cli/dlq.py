@@ -291,18 +291,14 @@ def _plan(settings: StreamSettings, wanted: Wanted, done: set[str], limit: int |
 
 
 def _plan_named(settings: StreamSettings, names: list[str], done: set[str]) -> ReplayPlan:
-    """As they are named: also a letter that was replayed before."""
-    from workers.dead_letters.letters import Wanted, parse_coordinates, plan_replay
-    from workers.dead_letters.listing import find_letter
+    from workers.dead_letters.letters import parse_coordinates
+    from workers.dead_letters.replay import plan_named
 
-    named = []
-    for name in dict.fromkeys(names):
-        try:
-            coordinates = parse_coordinates(name)
-        except ValueError as error:
-            raise typer.BadParameter(str(error), param_hint="PARTITION-OFFSET") from error
-        named.append(find_letter(settings, coordinates))
-    return plan_replay(named, settings.kafka, wanted=Wanted(), done=done)
+    try:
+        coordinates = [parse_coordinates(name) for name in dict.fromkeys(names)]
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="PARTITION-OFFSET") from error
+    return plan_named(settings, coordinates, done=done)
 
 
 def _written(row: tuple[int, Any, Any]) -> tuple[int, Any]:

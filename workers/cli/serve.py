@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from workers.cli.options import ConfigOption, EnsembleOption, examples, refuse_unwritable
+from workers.cli.port_file import write_port
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
 from workers.exit_status import exit_status
 
@@ -66,7 +67,7 @@ def serve(
     try:
         run_service(
             settings,
-            ready=None if ready_file is None else lambda port: _write(ready_file, port),
+            ready=None if ready_file is None else lambda port: write_port(ready_file, port),
             # It stays for as long as our process lasts: what hangs at the interpreter's exit is ended, too.
             watchdog=Watchdog() if ctx.obj.owns_process else None,
             status_of=exit_status,
@@ -74,10 +75,3 @@ def serve(
     except ServiceCrashedError as error:
         logging.getLogger(__name__).critical("%s", error, extra={"code": error.code})
         raise typer.Exit(1) from error
-
-
-def _write(file: Path, port: int) -> None:
-    """All at once: who waits for the file reads the whole number."""
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(f"{port}\n", encoding="utf-8")
-    partial.replace(file)

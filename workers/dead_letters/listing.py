@@ -15,11 +15,16 @@ __all__ = ["dead_letters", "find_letter", "read_letters"]
 
 
 def read_letters(
-    settings: StreamSettings, *, since_ms: int | None = None, only: Collection[Coordinates] | None = None
+    settings: StreamSettings,
+    *,
+    since_ms: int | None = None,
+    only: Collection[Coordinates] | None = None,
+    latest: int | None = None,
 ) -> Iterator[Letter]:
     """Every letter that is there now, in the order of each partition. ``only``: those of these that are still there.
 
-    ``since_ms`` spares reading what was written before.
+    ``since_ms`` spares reading what was written before, ``latest`` what is further than so many from each partition's
+    end.
 
     Raises:
         DlqError: no broker, no topic, or the broker does not answer any more.
@@ -29,6 +34,8 @@ def read_letters(
         if since_ms is not None:
             first_since = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
             begins = {tp: ends[tp] if at is None else max(begins[tp], at.offset) for tp, at in first_since.items()}
+        if latest is not None:
+            begins = {tp: max(begins[tp], ends[tp] - latest) for tp in partitions}
         if only is not None:
             offsets = {tp: [offset for number, offset in only if number == tp.partition] for tp in partitions}
             begins = {tp: max(begins[tp], min(offsets[tp], default=ends[tp])) for tp in partitions}

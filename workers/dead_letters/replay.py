@@ -6,7 +6,7 @@ is told one by one (:func:`replay`); a :class:`Journal` keeps it, so that a run 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +17,20 @@ import orjson
 from kafka.errors import KafkaError
 
 from workers.config import StreamSettings
-from workers.dead_letters.letters import DlqError, Letter, headers_to_replay
-from workers.dead_letters.listing import dead_letters
+from workers.dead_letters.letters import (
+    Coordinates,
+    DlqError,
+    Letter,
+    ReplayPlan,
+    Wanted,
+    headers_to_replay,
+    plan_replay,
+)
+from workers.dead_letters.listing import dead_letters, find_letter
 from workers.kafka.topic_reader import partitions_of
 from workers.kafka.topic_sender import Confirmations, sending
 
-__all__ = ["Journal", "Replayed", "replay"]
+__all__ = ["Journal", "Replayed", "plan_named", "replay"]
 
 _IN_FLIGHT: Final = 100
 _HEADERS_BYTES: Final = 64 * 1024
@@ -41,6 +49,18 @@ class Replayed:
     def to_json(self) -> dict[str, Any]:
         """A line of the journal, and of ``el4ner dlq replay --format json``."""
         return {"letter": self.letter, "topic": self.topic, "partition": self.partition, "offset": self.offset}
+
+
+def plan_named(
+    settings: StreamSettings, coordinates: Sequence[Coordinates], *, done: Collection[str] = ()
+) -> ReplayPlan:
+    """What a replay of these letters would send, also of one that was replayed before.
+
+    Raises:
+        DlqError: one of them is not there; no broker.
+    """
+    named = [find_letter(settings, each) for each in coordinates]
+    return plan_replay(named, settings.kafka, wanted=Wanted(), done=done)
 
 
 def replay(

@@ -48,7 +48,7 @@ def test_a_ready_file_that_cannot_be_written_is_refused_at_once(runner: CliRunne
 @pytest.mark.parametrize("missing", ["starlette", "uvicorn"])
 def test_without_its_extra_it_names_it(runner: CliRunner, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     for name in list(sys.modules):
-        if name.partition(".")[0] == missing or name.startswith("workers.serve"):
+        if name.partition(".")[0] == missing or name.startswith(("workers.http", "workers.serve")):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, missing, None)  # type: ignore[arg-type]
     done = runner.invoke(app, ["serve", "--ensemble", "instant"])

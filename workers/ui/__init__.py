@@ -1,0 +1,17 @@
+"""The page: ``el4ner ui``. See the stream, try texts, look into dead letters and health. Needs el4ner[ui].
+
+page_service      the process: what it follows, start, a bounded end
+page_app          the paths and their answers (Starlette)
+page_front        for all paths: who may ask, forged requests, headers
+visitors          tokens, sessions and roles
+event_stream      server-sent events to a browser
+followed_topic    tagged-documents as they come, never behind, whatever happens to the broker
+live_feed         what is kept of them, and what each viewer is sent
+live_filter       which documents a viewer wants
+trend_counts      names by how often they are mentioned, in bounded memory
+shown_documents, text_pieces     a document for people: its text as text, whatever is in it
+letter_views      dead letters as the page shows them
+worker_metrics, group_lag        health: from workers' /metrics, and from the broker
+tried_texts       texts that are tried, by `el4ner serve`
+static/           the page itself: HTML, CSS, modules, without a build step
+"""

@@ -1,0 +1,168 @@
+"""``tagged-documents`` as it comes (aiokafka; no consumer group): from its end, never far behind it, and again after a
+broker was away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from workers import security
+from workers.config import KafkaSettings
+from workers.topics import Topic, topic_name
+from workers.ui.live_feed import FeedRecord, LiveFeed
+
+__all__ = ["BrokerState", "FollowedTopic"]
+
+log = logging.getLogger(__name__)
+
+_POLL_MS: Final = 200
+_PAUSE_SECONDS: Final = 0.05
+"""Between two polls: many messages at once cost less than one by one."""
+_PROBE_SECONDS: Final = 2.0
+_PATIENCE_SECONDS: Final = 5.0
+"""A broker that has not answered for so long is lost."""
+_AGAIN_SECONDS: Final = 2.0
+_MOST_AT_ONCE: Final = 1_000
+_MOST_BEHIND: Final = 10_000
+"""Messages (and marks of transactions) behind the topic's end: then the page goes on at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerState:
+    """Whether the topic is followed, since when (seconds, wall clock), and why not, for people."""
+
+    state: Literal["connecting", "following", "lost"]
+    since: float
+    detail: str = ""
+
+
+class FollowedTopic:
+    """Gives ``feed`` what comes. On one event loop.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, settings: KafkaSettings, feed: LiveFeed, clock: Callable[[], float] = time.time) -> None:
+        self._settings = settings
+        self._feed = feed
+        self._clock = clock
+        self._name = topic_name(settings, Topic.TAGGED_DOCUMENTS)
+        self._positions: dict[int, int] = {}
+        self.broker = BrokerState("connecting", clock())
+        self.behind = 0
+        """Messages that are there and were not read yet."""
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            try:
+                async with self._consumer() as (consumer, partitions):
+                    await self._follow(consumer, partitions)
+            except (KafkaError, OSError, TimeoutError, _NoTopicError) as error:
+                self._become("lost", _reason(error, self._settings, self._name))
+            await asyncio.sleep(_AGAIN_SECONDS)
+
+    @contextlib.asynccontextmanager
+    async def _consumer(self) -> AsyncIterator[tuple[Any, list[TopicPartition]]]:
+        consumer = AIOKafkaConsumer(
+            client_id="el4ner-ui",
+            enable_auto_commit=False,
+            auto_offset_reset="latest",
+            isolation_level="read_committed",
+            request_timeout_ms=int(_PATIENCE_SECONDS * 1000),
+            bootstrap_servers=self._settings.servers,
+            **security.kafka_options(self._settings),
+        )
+        try:
+            async with asyncio.timeout(2 * _PATIENCE_SECONDS):
+                await consumer.start()
+                # The list of all topics is asked, since asking for one may create it.
+                topics = await consumer.topics()
+                if self._name not in topics:
+                    raise _NoTopicError
+                await consumer._client.set_topics([self._name])
+                numbers = consumer.partitions_for_topic(self._name) or ()
+                partitions = [TopicPartition(self._name, number) for number in sorted(numbers)]
+                consumer.assign(partitions)
+                await self._seek(consumer, partitions)
+            yield consumer, partitions
+        finally:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(_PATIENCE_SECONDS):
+                    await consumer.stop()
+
+    async def _seek(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Where it was, as far as that is there; else to the end."""
+        begins = await consumer.beginning_offsets(partitions)
+        ends = await consumer.end_offsets(partitions)
+        for tp in partitions:
+            position = self._positions.get(tp.partition, ends[tp])
+            # A topic that was deleted and made again ends before it.
+            consumer.seek(tp, position if begins[tp] <= position <= ends[tp] else ends[tp])
+
+    async def _follow(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        self._become("following")
+        probe = asyncio.create_task(self._probe(consumer, partitions))
+        try:
+            while not probe.done():
+                polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST_AT_ONCE)
+                now = self._clock()
+                for tp, records in polled.items():
+                    for record in records:
+                        self._feed.take(
+                            FeedRecord(tp.partition, record.offset, record.timestamp, record.key, record.value), now
+                        )
+                    self._positions[tp.partition] = records[-1].offset + 1
+                await asyncio.sleep(_PAUSE_SECONDS)
+            await probe  # raises why
+        finally:
+            probe.cancel()
+            with contextlib.suppress(asyncio.CancelledError, KafkaError, OSError, TimeoutError):
+                await probe
+
+    async def _probe(self, consumer: Any, partitions: list[TopicPartition]) -> None:
+        """Ask for the end again and again: a consumer alone does not say that its broker is gone, or it is behind."""
+        while True:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                ends = await consumer.end_offsets(partitions)
+                for tp in partitions:
+                    self._positions[tp.partition] = await consumer.position(tp)
+            self.behind = sum(max(0, ends[tp] - self._positions[tp.partition]) for tp in partitions)
+            if self.behind > _MOST_BEHIND:
+                self._feed.skipped += self.behind
+                for tp in partitions:
+                    consumer.seek(tp, ends[tp])
+                    self._positions[tp.partition] = ends[tp]
+                log.warning("the page is behind and goes on at the end", extra={"skipped": self.behind})
+                self.behind = 0
+            await asyncio.sleep(_PROBE_SECONDS)
+
+    def _become(self, state: Literal["connecting", "following", "lost"], detail: str = "") -> None:
+        if (state, detail) == (self.broker.state, self.broker.detail):
+            return
+        since = self.broker.since if state == self.broker.state else self._clock()
+        if state == "lost" and self.broker.state != "lost":
+            log.warning("the broker is lost", extra={"reason": detail})
+        elif state == "following":
+            log.info("following", extra={"topic": self._name})
+        self.broker = BrokerState(state, since, detail)
+
+
+class _NoTopicError(Exception):
+    pass
+
+
+def _reason(error: BaseException, settings: KafkaSettings, name: str) -> str:
+    if isinstance(error, _NoTopicError):
+        return f"topic {name!r} does not exist: create the topics with `el4ner topics create`"
+    why = "does not answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}"
+    return f"no answer from Kafka at {settings.bootstrap_servers} ({why}); trying again"

@@ -1,0 +1,223 @@
+"""What the page keeps of the stream, all of it bounded, and what each viewer is sent.
+
+    a message → counted → kept among the latest → offered to each viewer, who is sent a sample of what is offered
+
+On one event loop. No Kafka in here; the clock is passed in.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import orjson
+
+from el4ner.errors import MessageError
+from workers.config import UiSettings
+from workers.messages.envelope import decode
+from workers.topics import Topic
+from workers.ui.live_filter import LiveFilter
+from workers.ui.shown_documents import shown_document
+from workers.ui.trend_counts import Mention, TrendCounts
+
+__all__ = ["FeedRecord", "LiveFeed", "Viewer", "mention_of"]
+
+_RATE_SECONDS: Final = 10
+_RECENT: Final = 50
+"""Documents that a viewer is sent when it comes."""
+_MOST_NAME: Final = 80
+_MOST_CHOICES: Final = 100
+_TICKS: Final = 2
+"""How often a second a viewer is sent documents."""
+
+
+@dataclass(frozen=True, slots=True)
+class FeedRecord:
+    """A message of ``tagged-documents``, as it lies on the broker."""
+
+    partition: int
+    offset: int
+    timestamp_ms: int
+    key: bytes | None
+    value: bytes | None
+
+    @property
+    def place(self) -> str:
+        """``PARTITION-OFFSET``."""
+        return f"{self.partition}-{self.offset}"
+
+    def shown(self) -> dict[str, Any] | None:
+        """As the page shows it; None: it breaks the schema, or is a deletion."""
+        try:
+            value = decode(Topic.TAGGED_DOCUMENTS, self.value or b"")
+        except MessageError:
+            return None
+        return shown_document(value, place=self.place, timestamp_ms=self.timestamp_ms)
+
+
+@dataclass(eq=False)
+class Viewer:
+    """A browser that looks at the stream: what it is to be sent next, and what it has missed.
+
+    ``offered`` of the documents since the last time matched the filter, ``seen`` came in all.
+    """
+
+    filter: LiveFilter
+    waiting: deque[FeedRecord]
+    deleted: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    first: list[FeedRecord] = field(default_factory=list)
+    """Those that were there when it came."""
+    offered: int = 0
+    seen: int = 0
+
+    def take(self) -> dict[str, Any] | None:
+        """What it is sent now; None: nothing is new."""
+        if not self.seen and not self.deleted and not self.first:
+            return None
+        records = [*self.first, *self.waiting]
+        documents = [shown for record in records if (shown := record.shown()) is not None]
+        sent = {"documents": documents, "deleted": list(self.deleted), "matched": self.offered, "seen": self.seen}
+        self.first = []
+        self.waiting.clear()
+        self.deleted.clear()
+        self.offered = self.seen = 0
+        return sent
+
+
+class LiveFeed:
+    """The stream's latest documents, its rates and trends, and the viewers.
+
+    Args:
+        now: seconds, by the clock that :meth:`take` is told the time of.
+    """
+
+    def __init__(self, settings: UiSettings, now: float) -> None:
+        self._settings = settings
+        self._latest: deque[FeedRecord] = deque()
+        self._latest_bytes = 0
+        self._viewers: set[Viewer] = set()
+        self._rates: deque[tuple[int, int]] = deque(maxlen=_RATE_SECONDS + 1)
+        self._began = now
+        self.trends = TrendCounts(settings.trend_names, now)
+        self.types: dict[str, None] = {}
+        self.pools: dict[str, None] = {}
+        """What there is to filter by, in the order of coming, bounded."""
+        self.documents = 0
+        self.unreadable = 0
+        self.skipped = 0
+
+    @property
+    def viewers(self) -> int:
+        """How many there are."""
+        return len(self._viewers)
+
+    def view(self, wanted: LiveFilter) -> Viewer:
+        """A new viewer, who is sent the latest documents first. Give it back by :meth:`leave`."""
+        viewer = Viewer(wanted, deque(maxlen=max(1, self._settings.live_documents // _TICKS)))
+        recent: list[FeedRecord] = []
+        for record in reversed(self._latest):
+            if len(recent) == _RECENT:
+                break
+            value = _parsed(record.value or b"")
+            if value is not None and wanted.wants(value):
+                recent.append(record)
+        viewer.first = list(reversed(recent))
+        self._viewers.add(viewer)
+        return viewer
+
+    def leave(self, viewer: Viewer) -> None:
+        """Nobody looks any more."""
+        self._viewers.discard(viewer)
+
+    def take(self, record: FeedRecord, now: float) -> None:
+        """A message that came."""
+        self._count(now)
+        if record.value is None:
+            self._forget(record.key or b"")
+            return
+        value = _parsed(record.value)
+        if value is None:
+            self.unreadable += 1
+            return
+        self.documents += 1
+        self._note_choice(self.pools, value["pool"])
+        mentions = [mention_of(entity) for entity in value["entities"]]
+        for kind, _ in mentions:
+            self._note_choice(self.types, kind)
+        self.trends.add(mentions, (record.partition, record.offset), now)
+        self._keep(record)
+        for viewer in self._viewers:
+            viewer.seen += 1
+            if viewer.filter.wants(value):
+                viewer.offered += 1
+                viewer.waiting.append(record)
+
+    def rate(self, now: float) -> float:
+        """Documents a second, over the latest ten whole seconds."""
+        second = int(now)
+        seconds = min(_RATE_SECONDS, second - int(self._began))
+        if seconds < 1:
+            return 0.0
+        return sum(count for at, count in self._rates if second - seconds <= at < second) / seconds
+
+    def find(self, place: tuple[int, int]) -> FeedRecord | None:
+        """A document that is kept."""
+        return next((each for each in self._latest if (each.partition, each.offset) == place), None)
+
+    def _count(self, now: float) -> None:
+        second = int(now)
+        if self._rates and self._rates[-1][0] >= second:
+            at, count = self._rates[-1]
+            self._rates[-1] = (at, count + 1)
+        else:
+            self._rates.append((second, 1))
+
+    def _note_choice(self, choices: dict[str, None], choice: str | None) -> None:
+        if choice is not None and choice not in choices and len(choices) < _MOST_CHOICES:
+            choices[choice] = None
+
+    def _keep(self, record: FeedRecord) -> None:
+        self._latest.append(record)
+        self._latest_bytes += len(record.value or b"")
+        while self._latest and (
+            len(self._latest) > self._settings.keep_documents or self._latest_bytes > self._settings.keep_mb << 20
+        ):
+            self._latest_bytes -= len(self._latest.popleft().value or b"")
+
+    def _forget(self, key: bytes) -> None:
+        """A document was deleted: nobody is shown it any more, and browsers are told to take it away."""
+        kept = deque(record for record in self._latest if record.key != key)
+        self._latest, self._latest_bytes = kept, sum(len(record.value or b"") for record in kept)
+        name = key.decode("utf-8", "replace")
+        for viewer in self._viewers:
+            viewer.first = [record for record in viewer.first if record.key != key]
+            viewer.waiting = deque(
+                (record for record in viewer.waiting if record.key != key), maxlen=viewer.waiting.maxlen
+            )
+            viewer.deleted.append(name)
+
+
+def mention_of(entity: Mapping[str, Any]) -> Mention:
+    """What an entity is counted as: its type, and its surface with single spaces, cut."""
+    return str(entity["type"])[:_MOST_NAME], " ".join(entity["text"][: 2 * _MOST_NAME].split())[:_MOST_NAME]
+
+
+def _parsed(value: bytes) -> dict[str, Any] | None:
+    """The message, if it has what the feed looks at. Whether all of it is as its schema has it is checked of what is
+    shown: at a thousand documents a second that would be most of the work."""
+    try:
+        data = orjson.loads(value)
+        if isinstance(data["pool"], str | None) and isinstance(data["status"], str):
+            for entity in data["entities"]:
+                if not (
+                    isinstance(entity["type"], str)
+                    and isinstance(entity["text"], str)
+                    and isinstance(entity["confidence"], float | int)
+                ):
+                    return None
+            return data  # type: ignore[no-any-return]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        pass
+    return None
