@@ -364,6 +364,7 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Put:
             return len(sent)
 
         monkeypatch.setattr(workers.dead_letters.listing, "read_letters", read)
+        monkeypatch.setattr(workers.dead_letters.listing, "find_letter", found)
         monkeypatch.setattr(workers.dead_letters.replay, "find_letter", found)
         monkeypatch.setattr(workers.dead_letters.replay, "replay", send)
         return sent
