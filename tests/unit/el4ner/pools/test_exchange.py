@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import srsly
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -24,6 +27,7 @@ from el4ner.pools.exchange import (
     ImportTally,
     PoolWriter,
     brat_files,
+    docbin,
     exported,
     imported_sentences,
 )
@@ -321,8 +325,6 @@ def test_a_docbin_of_spacys_own_making_is_read(tmp_path: Path) -> None:
 def test_any_bytes_are_sentences_or_a_pool_error(
     tmp_path_factory: pytest.TempPathFactory, content: bytes, tool: str, compress: bool
 ) -> None:
-    import zlib
-
     folder = tmp_path_factory.mktemp("bytes")
     suffix = {"spacy": ".spacy", "brat": ".ann"}.get(tool, ".jsonl")
     (folder / f"a{suffix}").write_bytes(zlib.compress(content) if compress else content)
@@ -338,6 +340,66 @@ def error_of(path: Path, tool: str, reading: Reading) -> str | None:
     except PoolError as error:
         return str(error)
     return None
+
+
+KEYS = st.sampled_from(
+    re.findall(
+        r"\w+",
+        """text spans start end type label labels entities start_offset end_offset data annotations result value answer
+        tokens meta paragraphs sentences orth ner ents annotation_id was_cancelled _view_id""",
+    )
+)
+LEAVES = (
+    st.none() | st.booleans() | st.integers(-3, 12) | st.floats() | st.sampled_from(["Ann is here", "PER", "", "x"])
+)
+VALUES = st.recursive(
+    LEAVES, lambda values: st.lists(values, max_size=3) | st.dictionaries(KEYS, values, max_size=5), max_leaves=12
+)
+
+
+@given(records=st.lists(VALUES, min_size=1, max_size=4), tool=st.sampled_from(JSON))
+def test_any_json_is_sentences_or_a_pool_error(
+    tmp_path_factory: pytest.TempPathFactory, records: list[Any], tool: str
+) -> None:
+    path = lines(tmp_path_factory.mktemp("json"), *records)
+    for on_error in ("stop", "skip"):
+        error = error_of(path, tool, Reading(on_error=on_error))
+        assert error is None or "a.jsonl" in error
+
+
+ARRAYS = st.binary(max_size=64) | st.integers() | st.lists(st.integers(-5, 2**64 - 1), max_size=4)
+DOCBINS = st.fixed_dictionaries(
+    {},
+    optional={
+        "attrs": ARRAYS | st.just([65, 77, 78]) | st.just([65, 78, 77]),
+        "tokens": ARRAYS,
+        "spaces": ARRAYS,
+        "lengths": ARRAYS | st.just(b"\x01\0\0\0") | st.just(b"\xff\xff\xff\xff"),
+        "strings": ARRAYS | st.lists(st.text(max_size=3) | st.none(), max_size=4),
+        "flags": ARRAYS | st.lists(st.none() | st.dictionaries(st.just("has_unknown_spaces"), st.booleans())),
+    },
+)
+
+
+@given(message=DOCBINS | ARRAYS)
+def test_a_docbin_of_anything_is_sentences_or_a_pool_error(
+    tmp_path_factory: pytest.TempPathFactory, message: Any
+) -> None:
+    path = tmp_path_factory.mktemp("docbin") / "a.spacy"
+    try:
+        path.write_bytes(zlib.compress(srsly.msgpack_dumps(message)))
+    except (OverflowError, ValueError):  # numbers that msgpack does not have
+        return
+    for on_error in ("stop", "skip"):
+        error = error_of(path, "spacy", Reading(on_error=on_error))
+        assert error is None or "a.spacy" in error
+
+
+def test_a_docbin_that_unpacks_to_anything_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(docbin, "_LARGEST", 1000)
+    (tmp_path / "a.spacy").write_bytes(zlib.compress(bytes(1001)))
+    with pytest.raises(PoolError, match="unpacks to more than 0 MiB: split the file"):
+        imported(tmp_path / "a.spacy", "spacy")
 
 
 def test_a_pool_is_a_folder_with_its_types_or_a_file(tmp_path: Path) -> None:
