@@ -26,7 +26,7 @@ from transformers import AttentionInterface
 from el4ner.engines.device_copies import upload
 from el4ner.engines.packing import TokenTree
 from el4ner.engines.sdpa import without_cudnn
-from el4ner.engines.torch.attention_plans import AttentionPlan, DecodingPlan, PassSegment, RowsPlan
+from el4ner.engines.torch.attention_plans import KEYS, AttentionPlan, DecodingPlan, PassSegment, RowsPlan
 from el4ner.engines.torch.decode_graphs import CudaRecorder, DecodeGraphs, DecodingStates, Recorder
 from el4ner.engines.torch.joint_attention import JointPlan
 from el4ner.engines.torch.middle_layers import MiddleExit, Shorter
@@ -117,9 +117,7 @@ class PackedModel:
 
         Zeroed where masked places are read, since they must not hold a NaN.
         """
-        if self.attend == "together":
-            capacity = -(-capacity // CAPACITY) * CAPACITY
-        shape = (self._layers, 2, rows, self._kv_heads, capacity, self._head_dim)
+        shape = (self._layers, 2, rows, self._kv_heads, self._room(capacity), self._head_dim)
         make = torch.empty if self.attend == "rows" and rows == 1 else torch.zeros
         return make(shape, dtype=self.dtype, device=self.device)
 
@@ -128,12 +126,17 @@ class PackedModel:
         was given out before must not be used any more."""
         if self._graphs is not None:
             return self._graphs.group(rows, capacity)
-        shape = (self._layers, 2, rows, self._kv_heads, capacity, self._head_dim)
+        shape = (self._layers, 2, rows, self._kv_heads, self._room(capacity), self._head_dim)
         return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
     def decoding_room(self, rows: int, capacity: int) -> int:
         """Tokens that :meth:`decoding_group` takes room for."""
-        return self._graphs.room(rows, capacity) if self._graphs is not None else rows * capacity
+        return self._graphs.room(rows, capacity) if self._graphs is not None else rows * self._room(capacity)
+
+    def _room(self, capacity: int) -> int:
+        """Tokens of a row for which there is room."""
+        multiple = CAPACITY if self.attend == "together" else KEYS
+        return -(-capacity // multiple) * multiple
 
     def release(self) -> None:
         """Give back what is kept from one call to the next."""
