@@ -63,7 +63,7 @@ ORDER = {
         ("shared_cache",),
         ("stages",),
         ("join",),
-        ("dead_letters", "ensemble", "inputs", "one_hop"),
+        ("dead_letters", "ensemble", "inputs", "one_hop", "teaching"),
         ("pipeline_owner", "probes"),
         ("produce", "run", "serve", "tail"),
         ("ui",),
