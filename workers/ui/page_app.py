@@ -43,6 +43,7 @@ from workers.tail import TailError, tagged_at
 from workers.ui import letter_views
 from workers.ui.event_stream import EventStream
 from workers.ui.followed_topic import FollowedTopic
+from workers.ui.group_lag import LagKeeper
 from workers.ui.live_feed import LiveFeed
 from workers.ui.live_filter import read_filter
 from workers.ui.page_front import LOGIN_PATH, STATIC_PREFIX, PageFront, visitor_of
@@ -50,6 +51,7 @@ from workers.ui.shown_documents import shown_document, shown_string
 from workers.ui.trend_counts import WINDOWS
 from workers.ui.tried_texts import TriedTexts
 from workers.ui.visitors import COOKIE, VisitorRole, Visitors
+from workers.ui.worker_metrics import WorkerMetrics
 
 __all__ = ["PageState", "page_app"]
 
@@ -74,6 +76,8 @@ class PageState:
     feed: LiveFeed
     followed: FollowedTopic
     tried: TriedTexts
+    metrics: WorkerMetrics
+    lags: LagKeeper
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     blocking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BLOCKING_CALLS))
@@ -102,6 +106,7 @@ def page_app(state: PageState) -> ASGIApp:
             api("/api/letters/{letter}", _letter),
             api("/api/letters/plan", _plan, "POST"),
             api("/api/letters/replay", _replay, "POST"),
+            api("/api/health", _health),
             api("/api/pools", _pools),
             api("/api/try", _try, "POST"),
         ],
@@ -296,6 +301,15 @@ def _coordinates(name: str) -> Coordinates:
         return parse_coordinates(name)
     except ValueError as error:
         raise ProblemError(_UNPROCESSABLE, "letters", str(error)) from error
+
+
+# --- health -----------------------------------------------------------------------------------------------------------
+
+
+async def _health(request: Request, state: PageState) -> Response:
+    visitor_of(request.state)
+    lags, problem = await state.lags.latest()
+    return _json({**state.metrics.report(), "lags": lags, "lag_problem": problem})
 
 
 # --- texts that are tried ---------------------------------------------------------------------------------------------

@@ -20,10 +20,12 @@ from workers.shutdown.ending import Ending
 from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.watchdog import Watchdog
 from workers.ui.followed_topic import FollowedTopic
+from workers.ui.group_lag import LagKeeper
 from workers.ui.live_feed import LiveFeed
 from workers.ui.page_app import PageState, page_app
 from workers.ui.tried_texts import TriedTexts
 from workers.ui.visitors import Visitors
+from workers.ui.worker_metrics import SCRAPE_SECONDS, MetricsReader, WorkerMetrics
 
 __all__ = ["PageCrashedError", "run_page", "serve_page"]
 
@@ -71,8 +73,16 @@ async def serve_page(
     feed = LiveFeed(settings.ui, clock())
     followed = FollowedTopic(settings.kafka, feed, clock)
     state = PageState(
-        settings, Visitors(settings.ui, clock=clock), feed, followed, TriedTexts(settings.ui), clock=clock
+        settings,
+        Visitors(settings.ui, clock=clock),
+        feed,
+        followed,
+        TriedTexts(settings.ui),
+        WorkerMetrics(settings.ui.metrics_urls, clock()),
+        LagKeeper(settings.kafka, clock),
+        clock=clock,
     )
+    reader = MetricsReader(settings.ui.metrics_urls)
     listening = listening_socket(settings.ui)
     port = int(listening.getsockname()[1])
     server = HttpServer(page_app(state), settings.ui, close_seconds=ending.close_seconds)
@@ -81,7 +91,7 @@ async def serve_page(
     if ready is not None:
         ready(port)
     stopped = asyncio.create_task(stop.wait())
-    background = [asyncio.create_task(followed.run())]
+    background = [asyncio.create_task(followed.run()), asyncio.create_task(_scrape(state, reader))]
     try:
         ended, _ = await asyncio.wait([serving, stopped, *background], return_when=asyncio.FIRST_COMPLETED)
         for task in ended:
@@ -99,6 +109,14 @@ async def serve_page(
         await asyncio.wait([stopped, *background])
         listening.close()
         await state.tried.close()
+        await reader.close()
         ending.finished()
     if (reason := ending.crashed_by) is not None:
         raise PageCrashedError(f"the page cannot go on: {type(reason).__name__}: {reason}") from reason
+
+
+async def _scrape(state: PageState, reader: MetricsReader) -> None:
+    """Ask the workers again and again, until cancelled."""
+    while True:
+        state.metrics.take(await reader.read(), state.clock())
+        await asyncio.sleep(SCRAPE_SECONDS)

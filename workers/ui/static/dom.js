@@ -44,6 +44,7 @@ export function asNumber(value) {
 }
 
 export function asSeconds(value) {
+  if (value === 0) return "0";
   if (value < 1) return `${Math.round(value * 1000)} ms`;
   if (value < 120) return `${asNumber(value)} s`;
   return value < 7200 ? `${Math.round(value / 60)} min` : `${Math.round(value / 3600)} h`;

@@ -15,10 +15,12 @@ from el4ner.errors import ConfigError
 from tests.unit.workers.ui.test_live_feed import COMPLETE, record
 from workers.config import StreamSettings, load_stream_settings
 from workers.ui.followed_topic import FollowedTopic
+from workers.ui.group_lag import LagKeeper
 from workers.ui.live_feed import LiveFeed
 from workers.ui.page_app import PageState, page_app
 from workers.ui.tried_texts import TriedTexts
 from workers.ui.visitors import Visitors
+from workers.ui.worker_metrics import WorkerMetrics
 
 READER, TEACHER = "r" * 20, "t" * 20
 TOKENS = {"reader_token": READER, "teacher_token": TEACHER}
@@ -56,7 +58,8 @@ def state_of(settings: StreamSettings, clock: Clock) -> PageState:
     feed = LiveFeed(settings.ui, clock())
     tried = TriedTexts(settings.ui, httpx.MockTransport(service))
     followed = FollowedTopic(settings.kafka, feed, clock)
-    return PageState(settings, Visitors(settings.ui, clock=clock), feed, followed, tried, clock=clock)
+    metrics, lags = WorkerMetrics(settings.ui.metrics_urls, clock()), LagKeeper(settings.kafka, clock)
+    return PageState(settings, Visitors(settings.ui, clock=clock), feed, followed, tried, metrics, lags, clock=clock)
 
 
 @asynccontextmanager
