@@ -12,16 +12,17 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from el4ner.assemble import assemble_by
 from el4ner.config import Settings
 from el4ner.errors import DocumentError
 from el4ner.known_lines import KnownCandidates, KnownLine, LineToAsk
-from el4ner.participation import StageName
+from el4ner.participation import STAGES, StageName
 from el4ner.repeats import AgreedTypes, ExtractedAnchors, LookedAt, Subject
 from el4ner.stages.context import StageContext
 from el4ner.stages.document_stage import DocumentStage, or_error
+from el4ner.stages.hosted_pools import HostedPools
 from el4ner.stages.slices import in_slices
 from el4ner.stages.validate import unverified
 from el4ner.stages.views import SegmentedDocument
@@ -41,7 +42,14 @@ from el4ner.types import (
     Usage,
 )
 
-__all__ = ["FrontDoor"]
+__all__ = ["FrontDoor", "KnownDocument"]
+
+
+class KnownDocument(NamedTuple):
+    """A document that was tagged without asking anybody, and who has answered the like of it, by stage."""
+
+    tagged: TaggedDocument
+    manifests: Mapping[StageName, Manifest]
 
 
 class _Passing:
@@ -75,7 +83,7 @@ class _LineStage:
 
 
 class FrontDoor:
-    """What :meth:`el4ner.pipeline.Pipeline.tag` does. Not thread-safe, as the pipeline.
+    """What :meth:`el4ner.pipeline.Pipeline.tag` does. Not thread-safe, as the pipeline, but for :meth:`known`.
 
     Args:
         settings: the pipeline's.
@@ -92,7 +100,7 @@ class FrontDoor:
         classify: DocumentStage[DocumentCandidates, DocumentCandidates, Any, Any, DocumentTypes],
         validate: DocumentStage[DocumentTypes, DocumentTypes, Any, Any, DocumentEntities],
         *,
-        contexts: Mapping[str, StageContext],
+        contexts: HostedPools,
         manifest_of: Callable[[StageName, str], Manifest],
         within_spans: Callable[[DocumentCandidates], DocumentCandidates],
     ) -> None:
@@ -129,6 +137,43 @@ class FrontDoor:
         self._finish(passing, results)
         return [results[place] for place in range(len(batch))]
 
+    def known(self, batch: Sequence[Document]) -> list[KnownDocument | None]:
+        """See :meth:`el4ner.pipeline.Pipeline.known`."""
+        contexts = self._contexts.ready  # no pool is read for it
+        by_pool: dict[str, list[_Passing]] = {}
+        for place, document in enumerate(batch):
+            context = contexts.get(document.pool or self._default_pool)
+            passing = self._passing(place, document, context)
+            if passing.line is not None and context is not None:
+                by_pool.setdefault(context.pool.name, []).append(passing)
+        results: list[KnownDocument | None] = [None] * len(batch)
+        for pool, group in by_pool.items():
+            # First who answers, then what was answered: who changes the one forgets the other before.
+            manifests = {stage: self._manifest_of(stage, pool) for stage in STAGES}
+            for each in self._known_of(pool, group):
+                if each.line is not None and each.line.types is not None:
+                    tagged = each.line.types.tagged(each.line, pool, self._method)
+                    results[each.place] = KnownDocument(tagged, manifests)
+        return results
+
+    def _known_of(self, pool: str, group: list[_Passing]) -> list[_Passing]:
+        """Those of which all stages know all."""
+        memories = [step.stage.memories[pool] for step in self._steps]
+        if self._method.validation_kind == "off":
+            memories.pop()
+        for step, memory in zip(self._steps, memories, strict=False):
+            lines = [each.line for each in group if each.line is not None]
+            known = []
+            for each, line, kept in zip(group, lines, memory.known([*map(step.subject, lines)]), strict=True):
+                if kept is not None:
+                    step.keep(line, *kept)
+                    if step.stage is not self._extract or self._too_many_spans(each) is None:
+                        known.append(each)
+            group = known
+        for memory in memories:
+            memory.count_known(len(group))
+        return group
+
     def _unverified(
         self, passing: Sequence[_Passing], results: dict[int, TaggedDocument | DocumentError]
     ) -> list[_Passing]:
@@ -145,7 +190,9 @@ class FrontDoor:
     # --- in and out ---------------------------------------------------------------------------------------------
 
     def _entering(self, place: int, document: Document) -> _Passing:
-        context = self._contexts.get(document.pool or self._default_pool)
+        return self._passing(place, document, self._contexts.get(document.pool or self._default_pool))
+
+    def _passing(self, place: int, document: Document, context: StageContext | None) -> _Passing:
         passing = _Passing(place, document, context)
         if context is not None and context.pool.text_kind == "log" and self._takes_lines:
             passing.line = self._line_of(document)

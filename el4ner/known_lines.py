@@ -98,9 +98,10 @@ class KnownCandidates(SaidOfText):
 
     def types(self, kept: AgreedTypes) -> KnownTypes:
         """What classification keeps of these candidates."""
-        if self._types is None or self._types.kept is not kept:
-            self._types = KnownTypes(self, kept)
-        return self._types
+        types = self._types  # another thread may put others in their place
+        if types is None or types.kept is not kept:
+            types = self._types = KnownTypes(self, kept)
+        return types
 
     @override
     def said_of(self, text: str) -> tuple[Any, ...]:
@@ -108,13 +109,14 @@ class KnownCandidates(SaidOfText):
 
     def like(self, form: Form, line: KnownLine) -> LineKey | None:
         """What classification's memory knows a line's template by."""
-        if self._like is None or self._like[0] is not form:
+        like = self._like  # another thread may put another one in its place
+        if like is None or like[0] is not form:
             anchors = self.anchors_in(form, line.text)
             key = None if anchors is None else LineKey(form.key, (self.kept.demonstrations, anchors, self.said))
             if not _is_same(form, self.form):
                 return key  # it may be another one for another line
-            self._like = (form, key)
-        return self._like[1]
+            like = self._like = (form, key)
+        return like[1]
 
     def anchors_in(self, form: Form | None, text: str) -> tuple[Anchor, ...] | None:
         """The candidates told by the pieces of another form, which the text has too; None where one cannot be."""

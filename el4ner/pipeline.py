@@ -21,7 +21,7 @@ from el4ner.engines.wrapped import RelayedEngine
 from el4ner.errors import DocumentError, El4nerError, PoolReadingError
 from el4ner.evidence import Calibration, Evidence
 from el4ner.evidence.stream_mix import StreamMix
-from el4ner.front_door import FrontDoor
+from el4ner.front_door import FrontDoor, KnownDocument
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.nearest import choices, nearest_hint
 from el4ner.participation import StageName, asks_models_for_query_spans
@@ -438,6 +438,15 @@ class Pipeline(BasePipeline):
                 also in parts.
         """
         return self._front_door.tag(batch, self._progressed)
+
+    def known(self, batch: Sequence[Document]) -> list[KnownDocument | None]:
+        """Of each document what :meth:`tag` would give without asking anybody; None: somebody has to be asked, or the
+        document is no single log line.
+
+        From any thread, and above all while another one is in :meth:`tag` and waits for a model. What is asked about a
+        template at that moment is not known yet; a template that is only checked goes by what stands.
+        """
+        return self._front_door.known(batch)
 
     @property
     def tagging_usage(self) -> Mapping[StageName, Usage]:

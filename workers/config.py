@@ -304,6 +304,11 @@ class WorkerSettings(Section):
     """A greater share of the last 500 documents that fail stops the worker."""
     publish_stages: bool = False
     """Of ``el4ner worker pipeline``: the stages' messages go to their topics too, in the document's transaction."""
+    lines_ahead: Annotated[int, Field(ge=0)] = 10_000
+    """Of ``el4ner worker pipeline``: how far ahead of a document that waits for a model known log lines come out, in
+    offsets of their partition; 0: everything comes out in its order."""
+    follow_examples: bool = True
+    """Pools are taught what the topic ``pool-examples`` has. See docs/teaching.md."""
     members: Annotated[list[str], Field(min_length=1)] | None = None
     """The ensemble's members that this process hosts; none given: all. See docs/streaming.md."""
     deadline_seconds: Seconds = 3600.0

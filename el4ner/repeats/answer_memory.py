@@ -10,6 +10,7 @@ texts answered by a template share its entry, so that they are put right too.
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -97,8 +98,15 @@ class _Route(NamedTuple):
     like: Hashable | None
 
 
+_PATIENCE_SECONDS: Final = 0.05
+"""For so long at most does :meth:`StageMemory.known` wait for another thread."""
+
+
 class StageMemory(Generic[Item, Answer, Kept]):
     """One stage's answers to one pool's sentences.
+
+    One thread asks (:meth:`find`). While it waits for the stage's answer, any other may look up what is known
+    (:meth:`known`).
 
     Args:
         carry: the stage's.
@@ -122,6 +130,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         self._exchange = exchange
         self._texts: OrderedDict[Hashable, Entry[Kept]] = OrderedDict()
         self._templates: OrderedDict[Hashable, Entry[Kept]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return max(len(self._texts), len(self._templates))
@@ -158,6 +167,42 @@ class StageMemory(Generic[Item, Answer, Kept]):
         disagree, and not at all where everything is known. What it raises goes through; what a call of it answered
         before stays remembered.
         """
+        with self._lock:
+            return self._found(subjects, lambda items: self._without_lock(ask, items))
+
+    def known(self, subjects: Sequence[Subject[Item]]) -> list[tuple[Kept, Form | None] | None]:
+        """As :attr:`Found.recalled`, of what is known; nobody is asked, and nothing is counted (:meth:`count_known`).
+
+        A template that is due for a check is known, but for one line, which has to be asked about: the others go by
+        what stands. Nothing is known while the memory is in use for longer, as when a store of others is slow.
+        """
+        found: Found[Answer, Kept] = Found([None] * len(subjects), [], [], Usage())
+        if not self._lock.acquire(timeout=_PATIENCE_SECONDS):
+            return found.recalled
+        try:
+            self._recall(range(len(subjects)), self._routes(subjects), found, waits_for_checks=False)
+            self._forget()
+        finally:
+            self._lock.release()
+        return found.recalled
+
+    def count_known(self, sentences: int) -> None:
+        """So many sentences were answered by what :meth:`known` gave."""
+        with self._lock:
+            self._count(hits=sentences)
+
+    def _without_lock(
+        self, ask: Callable[[list[Item]], tuple[list[Answer], Usage]], items: list[Item]
+    ) -> tuple[list[Answer], Usage]:
+        self._lock.release()
+        try:
+            return ask(items)
+        finally:
+            self._lock.acquire()
+
+    def _found(
+        self, subjects: Sequence[Subject[Item]], ask: Callable[[list[Item]], tuple[list[Answer], Usage]]
+    ) -> Found[Answer, Kept]:
         count = len(subjects)
         found: Found[Answer, Kept] = Found([None] * count, [None] * count, [False] * count, Usage())
         routes = self._routes(subjects)
@@ -172,11 +217,14 @@ class StageMemory(Generic[Item, Answer, Kept]):
                 self._ask(waiting, subjects, routes, ways, ask, found)
                 self._settle(ways, found)
         finally:
-            for store in (self._texts, self._templates):
-                while len(store) > self._size:
-                    store.popitem(last=False)
+            self._forget()
         self._count(hits=found.asked.count(False))
         return found
+
+    def _forget(self) -> None:
+        for store in (self._texts, self._templates):
+            while len(store) > self._size:
+                store.popitem(last=False)
 
     def _count(self, *, hits: int = 0, misses: int = 0) -> None:
         if self._size:
@@ -201,7 +249,14 @@ class StageMemory(Generic[Item, Answer, Kept]):
             routes.append(route)
         return routes
 
-    def _recall(self, indices: Iterable[int], routes: list[_Route], found: Found[Answer, Kept]) -> list[int]:
+    def _recall(
+        self,
+        indices: Iterable[int],
+        routes: list[_Route],
+        found: Found[Answer, Kept],
+        *,
+        waits_for_checks: bool = True,
+    ) -> list[int]:
         """Put what is remembered into ``found``; the indices of which nothing is."""
         texts, templates = self._texts, self._templates
         lines, by_view = self.carry.lines, self.carry.by_view
@@ -214,10 +269,14 @@ class StageMemory(Generic[Item, Answer, Kept]):
                 found.recalled[index] = (entry.kept, entry.form)
                 continue
             entry = None if like is None else templates.get(like)
-            if form is None or entry is None or entry.kept is None or (lines > 1 and entry.wanted > entry.answers):
+            if form is None or entry is None or entry.kept is None:
                 unknown.append(index)
                 continue
-            if lines > 1:
+            if lines > 1 and entry.wanted > entry.answers:
+                if waits_for_checks or not entry.passes_check():
+                    unknown.append(index)
+                    continue
+            elif lines > 1:
                 entry.use()
             templates.move_to_end(like)
             found.recalled[index] = (entry.kept, form)

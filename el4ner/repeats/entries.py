@@ -66,6 +66,9 @@ FIRST_CHECK: Final = 64
 NEXT_CHECK: Final = 8
 """One more line of a template is asked about after so many were answered from memory, then after so many times as many.
 So what a template costs grows with the logarithm of its lines."""
+MOST_BESIDE_A_CHECK: Final = 1_000
+"""So many lines go by what stands while one is asked about to check it; then the next one is asked about, too: the
+first one may have got lost."""
 
 
 class Entry(Generic[Kept]):
@@ -74,7 +77,7 @@ class Entry(Generic[Kept]):
     ``form``: of the line by whose template it is told, where it is a text's and was told so.
     """
 
-    __slots__ = ("answers", "check", "form", "is_checked", "kept", "recalled", "told", "wanted")
+    __slots__ = ("answers", "beside_check", "check", "form", "is_checked", "kept", "recalled", "told", "wanted")
 
     def __init__(self, wanted: int) -> None:
         self.kept: Kept | None = None
@@ -85,6 +88,7 @@ class Entry(Generic[Kept]):
         self.recalled = 0
         self.check = FIRST_CHECK
         self.is_checked = False
+        self.beside_check = 0
 
     def add(self, carry: Carry[Item, Answer, Kept], new: Kept) -> None:
         """A line was asked about."""
@@ -104,6 +108,15 @@ class Entry(Generic[Kept]):
             self.check *= NEXT_CHECK
             self.wanted = self.answers + 1
             self.is_checked = True
+            self.beside_check = 0
+
+    def passes_check(self) -> bool:
+        """Whether a line goes by what stands, though one has to be asked about. False: it is the one, or nothing stands
+        yet."""
+        if not self.is_checked:
+            return False
+        self.beside_check += 1
+        return self.beside_check % MOST_BESIDE_A_CHECK != 1
 
     def told_by(self, form: Form) -> Entry[Kept]:
         """The entry of a text of this form that a template's entry has answered."""

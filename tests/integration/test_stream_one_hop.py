@@ -4,7 +4,9 @@ transaction."""
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import orjson
@@ -329,3 +331,52 @@ async def test_a_document_on_which_validation_fails_comes_out_with_its_types(
     (letter,) = stream.read(Topic.DEAD_LETTERS)
     assert letter.value == orjson.dumps(sent[7])
     assert find(letter.headers, "el4ner-stage") == b"validate"
+
+
+def log_lines(first: int, last: int) -> list[dict[str, Any]]:
+    """Of one template, which is known after some of them."""
+    return [
+        {"id": f"l-{n}", "text": f"10.0.{n % 200}.7 sshd[{n}]: session opened for root", "pool": "logs"}
+        for n in range(first, last)
+    ]
+
+
+@pytest.mark.parametrize(
+    "stream", [{"kafka": {"partitions": 1}, "worker": {"remember_seconds": 1}}], indirect=True, ids=["one-partition"]
+)
+@pytest.mark.parametrize("ends", ["kill", "stop", "goes-on"])
+def test_known_lines_do_not_wait_for_a_slow_model_and_come_out_once(stream: Stream, ends: str, tmp_path: Path) -> None:
+    stream.create_topics()
+    waits, released = tmp_path / "waits", tmp_path / "released"
+    environ = {"WAITS": str(waits), "RELEASED": str(released)}
+    worker = stream.start("pipeline", environ=environ, module="tests.integration.slow_worker").wait_ready()
+    first, known = log_lines(0, 16), log_lines(100, 140)
+    stream.produce_documents(first)
+    stream.wait_tagged(16)
+    slow = {"id": "slow", "text": "crond[1]: it went SLOWLY", "pool": "logs"}
+    stream.produce_documents([slow])
+    wait_until(waits.exists, what="the model is asked")
+    stream.produce_documents(known)
+    stream.wait_tagged(16 + 40)
+    assert {document["id"] for document in stream.tagged()} == {each["id"] for each in [*first, *known]}
+    assert stream.committed("extract")[stream.name(Topic.DOCUMENTS), 0] <= stream.ends(Topic.DOCUMENTS) - 41
+    if ends == "kill":
+        worker.kill()
+    if ends == "stop":
+        assert worker.process.poll() is None
+        worker.process.send_signal(signal.SIGTERM)
+    released.touch()
+    if ends == "stop":
+        assert worker.stop() == 0
+    if ends != "goes-on":
+        worker = stream.start("pipeline", environ=environ, module="tests.integration.slow_worker").wait_ready()
+    last = log_lines(200, 210)
+    stream.produce_documents(last)
+    wait_committed(stream)
+    assert worker.stop() == 0
+    sent = [*first, slow, *known, *last]
+    tagged = stream.tagged()
+    assert sorted(document["id"] for document in tagged) == sorted(document["id"] for document in sent)
+    texts = {document["id"]: document["text"] for document in sent}
+    assert all(document["status"] == "complete" for document in tagged)
+    assert all(document["text"] == texts[document["id"]] for document in tagged)

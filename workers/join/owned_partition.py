@@ -58,6 +58,11 @@ class ConsumedPartition:
             return None
         return ConsumedOffset(self._group, self._topic, self._partition, offset)
 
+    @property
+    def committed_offset(self) -> int:
+        """The last one that was committed here; -1: none was yet."""
+        return self._committed
+
     def committed(self, consumed: ConsumedOffset) -> None:
         """It is."""
         self._committed = consumed.offset

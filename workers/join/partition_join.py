@@ -194,8 +194,12 @@ class PartitionJoin(Generic[T]):
             return None
         return ticket
 
-    def tick(self, *, now: int) -> None:
-        """Settle what is due, and see what has to be written down or may be forgotten."""
+    def tick(self, *, now: int, committed: int | None = None) -> None:
+        """Settle what is due, and see what has to be written down or may be forgotten.
+
+        ``committed``: the offset in the raw topic from which messages come again after a crash, where outcomes may be
+        ahead of it; -1: not known. What is about them is remembered for as long as they may come.
+        """
         while self._deadlines and self._deadlines[0][0] <= now:
             due, document = heapq.heappop(self._deadlines)
             entry = self._open.get(document)
@@ -207,12 +211,19 @@ class PartitionJoin(Generic[T]):
             if entry is not None and entry.tickets:
                 self._to_save[document] = None
         while self._remembered and self._remembered[0][0] <= now:
-            _, number, documents = self._remembered.popleft()
+            _, number, documents = self._remembered[0]
+            if committed is not None and self._is_ahead(number, documents, committed):
+                break
+            self._remembered.popleft()
             for document in documents:
                 known = self._closed.get(document)
                 if known is not None and known[1] == number:
                     del self._closed[document]
             self._forgotten.append(number)
+
+    def _is_ahead(self, number: int, documents: Iterable[str], committed: int) -> bool:
+        known = (self._closed.get(document) for document in documents)
+        return any(each is not None and each[1] == number and each[0].position >= committed for each in known)
 
     # --- what goes ---
 

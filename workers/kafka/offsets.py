@@ -176,6 +176,11 @@ class OffsetTracker:
             for partition, progress in self._progress.items()
         }
 
+    def oldest(self, partition: Partition) -> int | None:
+        """The offset of the first message that is not finished; None: all that were read are."""
+        progress = self._progress.get(partition)
+        return progress.tickets[0].offset if progress is not None and progress.tickets else None
+
     @property
     def in_flight(self) -> int:
         """Messages that were taken in this epoch and are not finished."""

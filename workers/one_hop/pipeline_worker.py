@@ -1,6 +1,11 @@
 """documents → tagged-documents and entity-mentions in one process: all stages and the join, without topics in between.
 
     records ──batch──▶ stages (on the engine's thread) ──▶ join of the partition ──write loop──▶ one transaction
+          └───known log lines, without waiting────────────▶
+
+A log line whose template is known needs no model, and waits for none: it overtakes messages that do, within
+``worker.lines_ahead``, unless one of them is about its own document. The offset that is committed stays before the
+oldest message that is not finished, and outcomes ahead of it are remembered.
 
 A partition has one owner, as in the aggregator (:mod:`workers.join.partition_owner`): fenced, and knowing every outcome
 that was ever committed, whichever topology wrote it. What a document leads to is one transaction: its outcome, mentions
@@ -12,13 +17,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from typing_extensions import override
 
 from el4ner.errors import DocumentError
+from el4ner.pipeline import Pipeline
 from el4ner.serialize import manifest_to_json
 from workers.join.agent import TICK_SECONDS, World
 from workers.join.join_telemetry import JoinTelemetry
@@ -31,13 +38,14 @@ from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
 from workers.one_hop.journeys import DocumentAnswer, Journey, TaggedJourney, Teller
+from workers.one_hop.overtaking import Overtaking, known_journeys, whose
 from workers.one_hop.tagging import TAGGING, TaggingTelemetry
 from workers.roles import PIPELINE
-from workers.stages.batch_worker import BatchWorker
+from workers.stages.batch_worker import BatchWorker, Received
 from workers.stages.crash_journal import CrashJournal
 from workers.stages.engine_calls import EngineCalls, Owner
 from workers.stages.failure_limit import FailureLimit
-from workers.stages.stage import Work
+from workers.stages.stage import Deleted, Failure, Work
 from workers.stages.stage_telemetry import StageTelemetry, log_failure
 from workers.stages.table import EXTRACT, STAGE_TABLE
 from workers.telemetry.recorder import Telemetry
@@ -97,6 +105,10 @@ class PipelineWorker(BatchWorker):
             app, world, join_rules(settings), self._outcomes, joins, write=self._write, consumes=Topic.DOCUMENTS
         )
         self._partitions.observe(telemetry.metrics)
+        self._overtaking = Overtaking(app.positions, worker.lines_ahead)
+        # Who reads the stages' messages wants to read all of them.
+        self._lets_pass = worker.lines_ahead > 0 and not worker.publish_stages
+        self._known_lines: Pipeline | None = None
         app.consumer.commits = False
         app.task(self._tick)
 
@@ -110,16 +122,69 @@ class PipelineWorker(BatchWorker):
     # --- from messages to outcomes ---
 
     @override
-    async def _work(self, taken: Sequence[tuple[Record, Ticket]]) -> None:
+    async def _receive(self, records: Iterable[Record], generation: int) -> None:
+        left = iter(records)
+        while chunk := list(islice(left, self._settings.worker.batch_documents)):
+            await self._batcher.put(self._let_pass(chunk, generation))
+            await self._room({record.partition for record in chunk})
+            await asyncio.sleep(0)
+
+    def _let_pass(self, records: Sequence[Record], generation: int) -> list[Received]:
+        """Tell what is known of these messages without a model; those that are left wait for one."""
         began = self._world.clock_ms()
         limit = self._settings.method.max_document_chars
-        read = [EXTRACT.read(record, max_document_chars=limit) for record, _ in taken]
-        works = [item for item in read if isinstance(item, Work)]
-        journeys = iter(await self._asked(self._journeys, works) if works else ())
-        items = [next(journeys) if isinstance(item, Work) else item for item in read]
-        for group in self._calls[0].journal.groups([record for record, _ in taken]):
-            self._take_in([(items[index], *taken[index]) for index in group], began)
-        for partition in {record.partition for record, _ in taken}:
+        read = [EXTRACT.read(record, max_document_chars=limit) for record in records]
+        known = self._known(read)
+        waiting: list[Received] = []
+        passing: list[tuple[Any, Record, Ticket]] = []
+        for record, item in zip(records, read, strict=True):
+            document = whose(item)
+            journey = known.get(record.offset)
+            # Once more: one before it in this batch may be about the same document.
+            if journey is not None and self._overtaking.may_pass(record, document):
+                ticket = self.app.ticket(record, generation)
+                if ticket is not None:
+                    passing.append((journey, record, ticket))
+                continue
+            self._overtaking.wait(record, document)
+            waiting.append(Received(record, generation, item))
+        if passing:
+            self._take_in(passing, began)
+        return waiting
+
+    def _known(self, read: Sequence[Work[Any] | Failure | Deleted | None]) -> Mapping[int, TaggedJourney]:
+        """By the message's offset, since all are of one partition."""
+        pipeline, journal = self._known_lines, self._calls[0].journal
+        if pipeline is None:
+            return {}
+        works = [
+            item
+            for item in read
+            if isinstance(item, Work)
+            and self._overtaking.may_pass(item.record, item.document.id)
+            and not self._has_suspects([item])
+        ]
+        if not works:
+            return {}
+        # Whoever dies over them leaves a note, as with an engine.
+        with journal.answering([work.record for work in works]):
+            return known_journeys(pipeline, works)
+
+    @override
+    async def _work(self, taken: Sequence[tuple[Received, Ticket]]) -> None:
+        began = self._world.clock_ms()
+        works = [received.read for received, _ in taken if isinstance(received.read, Work)]
+        # What is not for a model stays behind what is with one: they may be about one document.
+        asks = bool(works) or self._at_engine > 0
+        journeys = iter(await self._asked(self._journeys, works) if asks else ())
+        items = [next(journeys) if isinstance(received.read, Work) else received.read for received, _ in taken]
+        for group in self._calls[0].journal.groups([received.record for received, _ in taken]):
+            self._take_in([(items[index], taken[index][0].record, taken[index][1]) for index in group], began)
+        await self._room({received.record.partition for received, _ in taken})
+
+    async def _room(self, partitions: Iterable[int]) -> None:
+        """Wait as long as more has gathered in these partitions than is written at once."""
+        for partition in partitions:
             if (owned := self._partitions.get(partition)) is not None:
                 await owned.writes.room()
 
@@ -129,6 +194,8 @@ class PipelineWorker(BatchWorker):
         One call does it, unless somebody wants to know what each stage says: who reads their messages, or we ourselves
         of a document that failed or has killed a worker.
         """
+        if self._lets_pass:
+            self._known_lines = pipeline  # from now on it may know some
         if self._settings.worker.publish_stages or self._has_suspects(works):
             return list(self._by_stage(pipeline, works))
         tagged = [result.value for result in self._tagging.results(pipeline, works)]
@@ -181,6 +248,7 @@ class PipelineWorker(BatchWorker):
                 # Taken away, and perhaps given back since: the message comes again, here or elsewhere.
                 if owned is not None and self.app.positions.is_current(ticket):
                     self._join(owned, _TakenDocument(ticket, answer.letters, answer.published, answer, began_ms))
+                    self._overtaking.told(record, answer.document)
                     touched.add(owned)
         for owned in touched:
             owned.writes.wake()
@@ -230,7 +298,8 @@ class PipelineWorker(BatchWorker):
         while not self.app.should_stop:
             await asyncio.sleep(TICK_SECONDS)
             for owned in self._partitions.all:
-                owned.join.tick(now=self._world.monotonic_ms())
+                committed = None if owned.consumed is None else owned.consumed.committed_offset
+                owned.join.tick(now=self._world.monotonic_ms(), committed=committed)
                 owned.look_at_offset()
                 owned.writes.wake()
 
@@ -238,6 +307,7 @@ class PipelineWorker(BatchWorker):
 
     @override
     async def take_over(self) -> None:
+        self._overtaking.clear()
         self._recorder.assigned()
         for journal in self._journals:
             await asyncio.to_thread(journal.take_over)

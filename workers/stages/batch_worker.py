@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import threading
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from workers.kafka.offsets import Ticket
@@ -15,13 +16,23 @@ from workers.stages.batching import Batcher
 from workers.stages.engine_calls import EngineHungError, Owner
 from workers.topics import Topic
 
-__all__ = ["BatchWorker"]
+__all__ = ["BatchWorker", "Received"]
 
 _MOST_AT_ENGINE: Final = 2
 """One batch at work and one that waits for the engine: a third one would only wait longer."""
 _WATCH_SECONDS: Final = 0.5
 
 R = TypeVar("R")
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message with the generation that it was read in. It gets a ticket when it is worked on: until then the
+    partition may be taken away. ``read``: what a worker has read in it already, if any has."""
+
+    record: Record
+    generation: int
+    read: Any = None
 
 
 class BatchWorker(ABC):
@@ -40,13 +51,11 @@ class BatchWorker(ABC):
         self._stopping = threading.Event()
         self._crashed = False
         self._tasks: set[asyncio.Task[None]] = set()
-        # Messages with the generation that they were read in. They get a ticket when the batch is formed: until then
-        # the partition may be taken away.
-        self._batcher: Batcher[tuple[Record, int]] = Batcher(
+        self._batcher: Batcher[Received] = Batcher(
             worker.batch_documents,
             worker.batch_seconds,
             lambda: self._at_engine == 0,
-            weigh=lambda item: len(item[0].value or b""),
+            weigh=lambda item: len(item.record.value or b""),
             most=worker.batch_kb << 10,
         )
         # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
@@ -67,7 +76,7 @@ class BatchWorker(ABC):
         """Partitions were assigned. Nothing is read of them before this returns."""
 
     @abstractmethod
-    async def _work(self, taken: Sequence[tuple[Record, Ticket]]) -> None:
+    async def _work(self, taken: Sequence[tuple[Received, Ticket]]) -> None:
         """Work on a batch."""
 
     @abstractmethod
@@ -81,11 +90,16 @@ class BatchWorker(ABC):
         try:
             async for event in stream.noack().events():
                 generation = event.message.generation_id
-                await self._batcher.put((record, generation) for record in self.app.records(event.message.value))
+                await self._receive(self.app.records(event.message.value), generation)
         except Exception as error:
             # Faust would restart the agent and leave the events that it held behind.
+            self._crashed = True
             self.app.fail(error)
             raise
+
+    async def _receive(self, records: Iterable[Record], generation: int) -> None:
+        """Take in what a fetch brought; returns when there is room for more."""
+        await self._batcher.put(Received(record, generation) for record in records)
 
     async def _form_batches(self) -> None:
         while not self.app.should_stop:
@@ -94,10 +108,10 @@ class BatchWorker(ABC):
                 self._engine_free.clear()
                 await self._engine_free.wait()
             batch = []
-            for record, generation in await self._batcher.take():
-                ticket = self.app.ticket(record, generation)
+            for received in await self._batcher.take():
+                ticket = self.app.ticket(received.record, received.generation)
                 if ticket is not None:
-                    batch.append((record, ticket))
+                    batch.append((received, ticket))
             task = asyncio.create_task(self._work(batch))
             self._tasks.add(task)
             task.add_done_callback(self._done)

@@ -31,7 +31,7 @@ from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
 from workers.messages.headers import RandomBytes, parse_traceparent
 from workers.stages.answer_delivery import AnswerDelivery
-from workers.stages.batch_worker import BatchWorker
+from workers.stages.batch_worker import BatchWorker, Received
 from workers.stages.crash_journal import CrashJournal
 from workers.stages.engine_calls import EngineCalls, Owner
 from workers.stages.isolation import Result
@@ -99,10 +99,10 @@ class StageWorker(BatchWorker):
             self._journal.close()
 
     @override
-    async def _work(self, taken: Sequence[tuple[Record, Ticket]]) -> None:
+    async def _work(self, taken: Sequence[tuple[Received, Ticket]]) -> None:
         began = self._clock_ms()
         limit = self._settings.method.max_document_chars
-        read = [self.stage.read(record, max_document_chars=limit) for record, _ in taken]
+        read = [self.stage.read(received.record, max_document_chars=limit) for received, _ in taken]
         works = [item for item in read if isinstance(item, Work)]
         results = iter(await self._asked(self._calls.results, works) if works else ())
         items = [_Worked(item, next(results)) if isinstance(item, Work) else item for item in read if item is not None]

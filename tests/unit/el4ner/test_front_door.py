@@ -4,6 +4,7 @@ memories afterwards, whatever the lines, the batches and the settings are."""
 from __future__ import annotations
 
 import random
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from itertools import count
@@ -267,3 +268,89 @@ def test_known_lines_are_not_asked_about_and_have_their_own_offsets() -> None:
     assert tagged.entities
     assert all(line[entity.start : entity.end] == entity.text for entity in tagged.entities)
     assert tagged.text == line
+
+
+# --- what is known without asking anybody ---
+
+
+def opened(*numbers: int) -> list[Document]:
+    return [Document(str(n), f"1.2.3.{n % 250} sshd[{n}]: opened for root", "logs") for n in numbers]
+
+
+@settings(deadline=None, max_examples=examples(100))
+@given(FEW_LINES, st.lists(st.integers(1, 9), min_size=1, max_size=3), st.sampled_from([{}, {"validation": "soft"}]))
+def test_what_is_known_is_what_the_stages_would_say_without_asking(
+    lines: list[str], sizes: list[int], method: dict[str, Any]
+) -> None:
+    documents = [Document(str(place), line, "logs") for place, line in enumerate(lines)]
+    engine = MoodyEngine("a", 3)
+    made = pipeline(engine, **method)
+    first = 0
+    for turn in count():
+        batch = documents[first : first + sizes[turn % len(sizes)]]
+        if not batch:
+            break
+        first += len(batch)
+        asked, hits = len(engine.asked), {stage: counts.hits for stage, counts in made.repeats.items()}
+        known = made.known(batch)
+        assert len(engine.asked) == asked
+        lines_known = len(batch) - known.count(None)
+        for stage, counts in made.repeats.items():
+            assert counts.hits == hits[stage] + lines_known
+        by_stages = one_after_the_other(made, batch)
+        for answer, tagged in zip(known, by_stages, strict=True):
+            if answer is not None:
+                assert answer.tagged == tagged
+                assert answer.manifests == {stage: made.manifest(stage, "logs") for stage in answer.manifests}
+
+
+def test_prose_new_lines_lines_of_pools_that_are_not_hosted_and_long_ones_are_not_known() -> None:
+    made = pipeline(MoodyEngine("a", 1_000))
+    made.tag(opened(*range(30)))
+    prose = Document("p", "Ada Lovelace met Charles Babbage.", "news")
+    made.tag([prose, prose])
+    documents = [prose, Document("n", "nobody has said this", "logs"), Document("x", opened(1)[0].text, "elsewhere")]
+    documents += [Document("two", "\n".join(each.text for each in opened(1, 2)), "logs")]
+    assert made.known(documents) == [None] * len(documents)
+    assert None not in made.known(opened(77, 78))
+
+
+def test_lines_are_known_while_another_thread_waits_for_the_model() -> None:
+    asked, answer = threading.Event(), threading.Event()
+
+    class SlowEngine(MoodyEngine):
+        def _note(self, questions: list[str]) -> None:
+            super()._note(questions)
+            if any("slowly" in question for question in questions):
+                asked.set()
+                assert answer.wait(60)
+
+    made = pipeline(SlowEngine("a", 1_000))
+    made.tag(opened(*range(30)))
+    new = Document("new", "crond[1]: went slowly", "logs")
+    results: list[Any] = []
+    asking = threading.Thread(target=lambda: results.append(made.tag([new])))
+    asking.start()
+    try:
+        assert asked.wait(60)
+        known = made.known([*opened(300, 301), new])
+    finally:
+        answer.set()
+        asking.join(60)
+    assert [each is not None for each in known] == [True, True, False]
+    assert results == [[TaggedDocument("new", new.text, results[0][0].entities, "logs")]]
+    assert made.tag(opened(300, 301)) == [each.tagged for each in known if each is not None]
+
+
+def test_while_a_template_is_checked_its_lines_go_by_what_stands() -> None:
+    engine = MoodyEngine("a", 10_000)
+    made = pipeline(engine)
+    made.tag(opened(*range(20)))
+    known = made.known(opened(*range(100, 100 + 2 * FIRST_CHECK)))
+    (checked,) = (place for place, each in enumerate(known) if each is None)
+    assert checked >= FIRST_CHECK - 20
+    questions = len(engine.asked)
+    made.tag(opened(100 + checked))
+    assert len(engine.asked) > questions, "the one line is asked about"
+    made.tag(opened(*range(300, 300 + ClassifyCarry.lines)))  # more, where it has said something else
+    assert None not in made.known(opened(*range(400, 450)))

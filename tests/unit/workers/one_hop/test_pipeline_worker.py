@@ -18,12 +18,16 @@ import pytest
 from el4ner.assemble import assemble_by
 from el4ner.config import MethodSettings
 from el4ner.errors import EngineError
+from el4ner.front_door import KnownDocument
+from el4ner.participation import STAGES
 from el4ner.serialize import dumps
 from el4ner.types import Usage
 from tests.support.answers import RESULTS, TIME, manifest, random, raw
 from workers.backoff import Backoff
 from workers.config import load_stream_settings
+from workers.join import changelog
 from workers.join.agent import World
+from workers.join.changelog import Recovered
 from workers.join.owned_partition import OwnedPartition, TakenMessage
 from workers.join.partition_join import PartitionJoin
 from workers.join.stage_messages import join_rules
@@ -33,6 +37,7 @@ from workers.kafka.transactions import ConsumedOffset
 from workers.messages.envelope import Outgoing, Record
 from workers.messages.headers import find
 from workers.one_hop.pipeline_worker import PipelineWorker
+from workers.stages.batch_worker import Received
 from workers.stages.failure_limit import TooManyFailuresError
 from workers.stages.table import STAGE_TABLE
 from workers.telemetry.metrics import Metrics
@@ -47,15 +52,39 @@ Fails = Callable[[str, str], Exception | None]
 
 
 class Owner:
-    """Calls at once."""
+    """Calls at once, or, where it is ``slow``, when told so. ``known``: documents that need no model."""
 
     waiting = 0
 
+    def __init__(self) -> None:
+        self.known: Callable[[str], bool] = lambda _: False
+        self.slow = False
+        self._calls: list[tuple[Future[Any], Any, tuple[Any, ...]]] = []
+
     def submit_within(self, _seconds: float | None, function: Any, *args: Any) -> Future[Any]:
-        pipeline = SimpleNamespace(manifest=lambda stage, _pool: manifest(stage), tagging_usage={"classify": Usage(7)})
         future: Future[Any] = Future()
-        future.set_result(function(pipeline, *args))
+        self._calls.append((future, function, args))
+        if not self.slow:
+            self.go()
         return future
+
+    def go(self) -> None:
+        """Do what waits."""
+        pipeline = SimpleNamespace(
+            manifest=lambda stage, _pool: manifest(stage), tagging_usage={"classify": Usage(7)}, known=self._known
+        )
+        calls, self._calls = self._calls, []
+        for future, function, args in calls:
+            future.set_result(function(pipeline, *args))
+
+    def _known(self, documents: Sequence[Any]) -> list[KnownDocument | None]:
+        manifests = {stage: manifest(stage) for stage in STAGES}
+        return [
+            KnownDocument(assemble_by(MethodSettings(), RESULTS["validate"](document)), manifests)
+            if self.known(document.id)
+            else None
+            for document in documents
+        ]
 
 
 class Writer:
@@ -88,6 +117,9 @@ class Process:
             names={topic: f"p.{topic.value}" for topic in Topic},
             consumer=SimpleNamespace(commits=True),
             positions=self.positions,
+            ticket=lambda record, generation: self.positions.take(
+                (record.source, record.partition), record.offset, generation
+            ),
             backoff=Backoff(0.0, 0.0),
             refusal=lambda _: None,
             fail=lambda _: None,
@@ -97,7 +129,8 @@ class Process:
         )
         self.metrics = Metrics(version="1")
         telemetry = Telemetry(settings, self.metrics, NoSpans())
-        self.worker = PipelineWorker(app, Owner(), World(lambda: TIME, lambda: 5_000, random), telemetry)
+        self.owner = Owner()
+        self.worker = PipelineWorker(app, self.owner, World(lambda: TIME, lambda: 5_000, random), telemetry)
         assert not app.consumer.commits
         for calls in self.worker._calls:
             calls.stage = replace(calls.stage, call=self._call(calls.stage.name, fails))
@@ -136,14 +169,20 @@ class Process:
 
         return call
 
-    async def take_in(self, *records: Record) -> None:
-        taken: list[tuple[Record, Ticket]] = []
+    async def take_in(self, *records: Record, generation: int = 1) -> None:
+        """As they come of a fetch; what is not known goes into one batch."""
+        await self.worker._work(self.receive(*records, generation=generation))
+
+    def receive(self, *records: Record, generation: int = 1) -> list[tuple[Received, Ticket]]:
+        """What is left for the engine of a fetch."""
         for record in records:
-            self.positions.read((record.source, record.partition), record.offset, 1)
-            ticket = self.positions.take((record.source, record.partition), record.offset, 1)
+            self.positions.read((record.source, record.partition), record.offset, generation)
+        taken = []
+        for received in self.worker._let_pass(records, generation):
+            ticket = self.worker.app.ticket(received.record, generation)
             assert ticket is not None
-            taken.append((record, ticket))
-        await self.worker._work(taken)
+            taken.append((received, ticket))
+        return taken
 
     async def write(self) -> None:
         """All that waits."""
@@ -220,17 +259,12 @@ async def test_it_is_the_same_whether_the_stages_are_asked_together_or_one_by_on
 
 async def test_the_offset_never_passes_a_document_that_is_not_written(tmp_path: Path) -> None:
     process = Process(tmp_path)
-    process.positions.read((DOCUMENTS, PARTITION), 1, 1)  # it is still with an engine
-    for record in BATCH[1:]:
-        process.positions.read((DOCUMENTS, PARTITION), record.offset, 1)
-    taken = [(one, process.positions.take((DOCUMENTS, PARTITION), one.offset, 1)) for one in BATCH[1:]]
-    await process.worker._work(taken)  # type: ignore[arg-type]
+    first, *others = process.receive(*BATCH)
+    await process.worker._work(others)
     await process.write()
     assert set(process.outcomes) == {"poison", "c"}
     assert process.offsets == [None]
-    ticket = process.positions.take((DOCUMENTS, PARTITION), 1, 1)
-    assert ticket is not None
-    await process.worker._work([(BATCH[0], ticket)])
+    await process.worker._work([first])
     await process.write()
     assert process.offsets == [None, 4]
 
@@ -403,17 +437,11 @@ async def test_what_belongs_to_a_partition_that_was_taken_away_is_left_to_its_ne
 
 async def test_what_was_asked_before_a_rebalance_is_told_once_where_the_partition_comes_back(tmp_path: Path) -> None:
     process, record = Process(tmp_path), raw(b"rubbish", key=b"x", offset=1)
-    place = (record.source, record.partition)
-    process.positions.read(place, 1, 1)
-    late = process.positions.take(place, 1, 1)
-    assert late is not None
+    late = process.receive(record)
     process.positions.open(2)
-    await process.worker._work([(record, late)])
+    await process.worker._work(late)
     assert not process.owned.has_work
-    process.positions.read(place, 1, 2)
-    again = process.positions.take(place, 1, 2)
-    assert again is not None
-    await process.worker._work([(record, again)])
+    await process.take_in(record, generation=2)
     await process.write()
     assert [letter.value for letter in process.letters] == [b"rubbish"]
     assert process.offsets == [2]
@@ -449,3 +477,188 @@ async def test_draining_writes_what_is_settled_and_commits_how_far_it_came(tmp_p
     assert set(process.outcomes) == {"a", "poison", "c"}
     assert process.offsets[-1] == 5
     assert process.worker._partitions.all == []
+
+
+# --- known lines that overtake what waits for a model ---
+
+
+async def waiting_for_a_model(process: Process, *records: Record) -> asyncio.Task[None]:
+    """A batch with a slow engine; from now on every document is known whose id begins with k."""
+    await process.take_in(document("first", 0))  # the engine has been asked before, so something may be known
+    await process.write()
+    process.writer.transactions.clear()
+    process.owner.slow = True
+    process.owner.known = lambda name: name.startswith("k")
+    work = asyncio.create_task(process.worker._work(process.receive(*records)))
+    await asyncio.sleep(0)
+    return work
+
+
+async def finished(process: Process, *works: asyncio.Task[None]) -> None:
+    await asyncio.sleep(0)
+    process.owner.go()
+    await asyncio.gather(*works)
+    await process.write()
+
+
+async def test_known_lines_come_out_before_those_that_a_model_has_to_answer(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    asked = await waiting_for_a_model(process, document("a", 1))
+    assert process.receive(document("k1", 2), document("k2", 3)) == []
+    await process.write()
+    assert list(process.outcomes) == ["k1", "k2"]
+    assert process.offsets == [None], "the one that waits would be lost with the process"
+    await finished(process, asked)
+    assert list(process.outcomes) == ["k1", "k2", "a"]
+    assert process.offsets == [None, 4]
+    assert {body["status"] for body in process.outcomes.values()} == {"complete"}
+
+
+async def test_known_lines_say_the_same_whether_they_pass_or_not(tmp_path: Path) -> None:
+    outcomes = []
+    for lines_ahead in (10, 0):
+        process = Process(tmp_path / str(lines_ahead), lines_ahead=lines_ahead)
+        asked = await waiting_for_a_model(process, document("a", 1))
+        left = process.receive(document("k", 2))
+        assert len(left) == (lines_ahead == 0)
+        await finished(process, asked, *([asyncio.create_task(process.worker._work(left))] if left else []))
+        outcomes.append(process.outcomes)
+        process.die()
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("later", [{"revision": 5}, {}], ids=["revision", "repeat"])
+async def test_a_line_never_overtakes_its_own_document(tmp_path: Path, later: dict[str, Any]) -> None:
+    process = Process(tmp_path)
+    process.owner.known = lambda name: False
+    asked = await waiting_for_a_model(process, document("x", 1), document("a", 2))
+    process.owner.known = lambda _: True
+    second, other = document("x", 3, **later), document("k", 4)
+    (left,) = process.receive(second, other)
+    assert left[0].record is second
+    # And one behind that one neither, in the same fetch or later.
+    (third,) = process.receive(document("x", 5, **later))
+    await process.write()
+    assert list(process.outcomes) == ["k"]
+    await finished(process, asked, asyncio.create_task(process.worker._work([left, third])))
+    revisions = [
+        orjson.loads(message.value or b"")["revision"]
+        for message in process.messages
+        if message.topic is Topic.TAGGED_DOCUMENTS and message.key == b"x"
+    ]
+    assert revisions == ([0, 5] if later else [0])
+    # What waited has been told: now it may pass.
+    assert process.receive(document("x", 6, revision=9)) == []
+    await process.write()
+    assert process.positions.in_flight == 0
+
+
+async def test_a_deletion_overtakes_no_document_and_no_document_overtakes_a_deletion(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    asked = await waiting_for_a_model(process, document("a", 1), document("x", 2))
+    left = process.receive(raw(None, key=b"x", offset=3), document("k", 4))
+    process.owner.known = lambda _: True
+    left += process.receive(document("x", 5))
+    assert [received.record.offset for received, _ in left] == [3, 5]
+    deletion = asyncio.create_task(process.worker._work(left[:1]))
+    await asyncio.sleep(0)
+    await process.write()
+    assert list(process.outcomes) == ["k"]
+    process.owner.go()
+    await asyncio.gather(asked, deletion)
+    await finished(process, asyncio.create_task(process.worker._work(left[1:])))
+    of_x = [one.value is None for one in process.messages if (one.topic, one.key) == (Topic.TAGGED_DOCUMENTS, b"x")]
+    assert of_x == [False, True, False]
+    assert process.offsets[-1] == 6
+
+
+async def test_only_so_many_lines_are_ahead_of_one_that_waits(tmp_path: Path) -> None:
+    process = Process(tmp_path, lines_ahead=3)
+    asked = await waiting_for_a_model(process, document("a", 1))
+    left = process.receive(*(document(f"k{offset}", offset) for offset in range(2, 8)))
+    assert [received.record.offset for received, _ in left] == [5, 6, 7]
+    await finished(process, asked, asyncio.create_task(process.worker._work(left)))
+    assert len(process.outcomes) == 7
+    assert process.receive(document("k8", 8)) == []
+
+
+async def test_what_a_crash_brings_again_of_lines_that_were_ahead_is_known(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    await waiting_for_a_model(process, document("a", 1))
+    assert process.receive(document("k1", 2), document("k2", 3)) == []
+    await process.write()
+    process.die()
+    successor = Process(tmp_path / "b")
+    recovered = Recovered()
+    for one in process.messages:
+        if one.topic == "el4ner-aggregate-joins-changelog":
+            changelog._take_in(recovered, one.key, one.value, "the changelog")
+    for number, remembered in recovered.done.items():
+        # The process was away for longer than anything is remembered.
+        successor.owned.join.restore_closed(number, 0, remembered.documents)
+    successor.owned.join.tick(now=5_000, committed=-1)
+    await successor.take_in(document("a", 1), document("k1", 2), document("k2", 3))
+    await successor.write()
+    assert list(successor.outcomes) == ["a"]
+    assert successor.offsets == [4]
+    # Nothing of them can come again now.
+    assert successor.owned.join.remembered_documents == 3
+    successor.owned.join.tick(now=5_000, committed=4)
+    assert successor.owned.join.remembered_documents == 1
+
+
+async def test_known_lines_that_killed_a_worker_are_asked_about_alone(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    await process.take_in(document("first", 0))
+    process.owner.known = lambda name: 1 // (name != "k2") > 0
+    with pytest.raises(ZeroDivisionError):
+        process.receive(document("k1", 1), document("k2", 2))
+    process.die()
+    successor = Process(tmp_path)
+    await successor.take_in(document("first", 0))
+    successor.owner.known = lambda _: True
+    successor.calls.clear()
+    await successor.take_in(document("k1", 1), document("k2", 2), document("k3", 3))
+    await successor.write()
+    assert set(successor.outcomes) == {"first", "k1", "k2", "k3"}
+    assert [(stage, names) for stage, names in successor.calls if stage == "extract"] == [
+        ("extract", ["k1"]),
+        ("extract", ["k2"]),
+    ]
+
+
+async def test_known_lines_that_come_while_partitions_go_are_left_to_the_next_owner(tmp_path: Path) -> None:
+    process = Process(tmp_path)
+    asked = await waiting_for_a_model(process, document("a", 1))
+    process.positions.pause()
+    assert process.receive(document("k1", 2)) == []
+    assert not process.owned.has_work
+    process.positions.open(2)
+    process.worker._overtaking.clear()
+    process.owner.go()
+    await asked
+    assert not process.owned.has_work
+    # All of it comes again, and passes in the new order.
+    process.owner.slow = False
+    await process.take_in(document("a", 1), document("k1", 2), generation=2)
+    await process.write()
+    assert list(process.outcomes) == ["k1", "a"]
+    assert process.offsets == [3]
+
+
+async def test_an_asked_document_that_fails_is_a_dead_letter_and_the_lines_before_it_are_out(tmp_path: Path) -> None:
+    process = Process(tmp_path, on("classify", "poison", EngineError("it cannot be done")))
+    asked = await waiting_for_a_model(process, document("poison", 1))
+    assert process.receive(document("k", 2)) == []
+    await process.write()
+    await finished(process, asked)
+    assert {name: body["status"] for name, body in process.outcomes.items()} == {"k": "complete", "poison": "failed"}
+    assert [letter.key for letter in process.letters] == [b"poison"]
+    assert process.offsets == [None, 3]
+
+
+async def test_who_reads_the_stages_messages_gets_all_of_them(tmp_path: Path) -> None:
+    process = Process(tmp_path, publish_stages=True)
+    asked = await waiting_for_a_model(process, document("a", 1))
+    assert len(process.receive(document("k", 2))) == 1
+    await finished(process, asked)

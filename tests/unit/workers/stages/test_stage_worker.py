@@ -23,6 +23,7 @@ from workers.kafka.delivery import RefusedError
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.messages.envelope import Outgoing, Record
 from workers.stages import engine_calls
+from workers.stages.batch_worker import Received
 from workers.stages.failure_limit import TooManyFailuresError
 from workers.stages.stage_worker import StageWorker
 from workers.stages.table import EXTRACT
@@ -83,12 +84,12 @@ class Process:
         self.worker._journal.take_over()
 
     async def work(self, *records: Record) -> None:
-        taken: list[tuple[Record, Ticket]] = []
+        taken: list[tuple[Received, Ticket]] = []
         for record in records:
             self.positions.read((record.source, record.partition), record.offset, 1)
             ticket = self.positions.take((record.source, record.partition), record.offset, 1)
             assert ticket is not None
-            taken.append((record, ticket))
+            taken.append((Received(record, 1), ticket))
         await self.worker._work(taken)
 
     def die(self) -> None:
