@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -12,13 +13,15 @@ import typer
 from el4ner.errors import PoolError
 from workers.cli.options import ConfigOption, PoolErrorsOption
 from workers.cli.output import complain, tell
-from workers.cli.settings import configure_cli_logging, method_settings
+from workers.cli.pool_topic import send_to_topic, teacher_here, with_what_it_was_taught
+from workers.cli.settings import configure_cli_logging, method_settings, stream_settings
 from workers.cli.standard_output import results_file
 
 if TYPE_CHECKING:
-    from el4ner.pools import LeftOut, Pool
+    from el4ner.pools import LeftOut, Pool, PoolSentence
     from el4ner.pools.exchange import ExportTally, ImportTally
     from el4ner.pools.read_options import OnError
+    from el4ner.text.segment import TextKind
 
 __all__ = ["export_pool", "import_pool"]
 
@@ -76,15 +79,26 @@ def import_pool(
     *,
     tool: Annotated[PoolFormat, typer.Option("--from", help="Whose format it is.")],
     output: Annotated[
-        Path, typer.Option(metavar="FOLDER|FILE.jsonl", help="Where the pool goes: a folder, or its sentences alone.")
-    ],
+        Path | None,
+        typer.Option(metavar="FOLDER|FILE.jsonl", help="Where the pool goes: a folder, or its sentences alone."),
+    ] = None,
+    to_topic: Annotated[
+        bool, typer.Option("--to-topic", help="Teach the sentences to --pool on the stream, instead of writing files.")
+    ] = False,
     pool: Annotated[str | None, typer.Option(metavar="NAME", help="The pool's name. (default: the output's)")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Who teaches, with --to-topic. (default: your user name)")
+    ] = None,
+    new_types: Annotated[
+        bool, typer.Option("--new-types", help="Teach types that the pool does not have, too, with --to-topic.")
+    ] = False,
     types_of: Annotated[
         str | None, typer.Option(metavar="NAME|PATH", help="A pool whose descriptions of types this one takes over.")
     ] = None,
-    text: Annotated[KindOfText, typer.Option(help="How documents are cut into sentences: log: by lines.")] = (
-        KindOfText.PROSE
-    ),
+    text: Annotated[
+        KindOfText | None,
+        typer.Option(help="How documents are cut into sentences: log: by lines. (default: prose, or as --pool has it)"),
+    ] = None,
     split: Annotated[
         bool | None,
         typer.Option(
@@ -108,7 +122,7 @@ def import_pool(
     force: Annotated[bool, typer.Option("--force", help="Write over a pool that is there.")] = False,
     config: ConfigOption = None,
 ) -> None:
-    """Make a pool of what was labelled in another tool, and say what became of every record.
+    """Make a pool of what was labelled in another tool, or teach it to a pool, and say what became of every record.
 
     What its annotator rejected, or passed over, is left out and counted. A record that is wrong stops the import with
     its file and line, unless `--on-error skip` leaves it out.
@@ -116,37 +130,67 @@ def import_pool(
     from dataclasses import replace
 
     from el4ner.pools import load_pool, reading_of
-    from el4ner.pools.exchange import ImportOptions, ImportTally, PoolWriter, imported_sentences
-    from el4ner.pools.readers import describe
+    from el4ner.pools.exchange import ImportOptions, ImportTally, imported_sentences, leave_out
 
-    method = method_settings(ctx, config)
-    settings = method.pools
+    if to_topic == (output is not None):
+        raise typer.BadParameter("name a folder or a file, or --to-topic, and not both", param_hint="--output")
+    if to_topic and pool is None:
+        raise typer.BadParameter("--to-topic needs the name of the pool that is taught", param_hint="--pool")
+    stream = stream_settings(ctx, config) if to_topic else None
+    settings = stream or method_settings(ctx, config)
     configure_cli_logging(ctx)
+    reading = reading_of(settings.pools)
+    taught = load_pool(settings.pools.paths.get(pool, pool), name=pool, reading=reading) if stream and pool else None
+    known = load_pool(settings.pools.paths.get(types_of, types_of), reading=reading).types if types_of else {}
     choices = {"offsets": offsets, "join": join, "on_error": on_error}
     chosen: dict[str, Any] = {key: choice.value for key, choice in choices.items() if choice is not None}
-    reading = reading_of(settings)
-    reading = replace(reading, **chosen, ignore=reading.ignore | set(ignore or ()))
+    kind = text.value if text is not None else "prose" if taught is None else taught.text_kind
     options = ImportOptions(
-        reading=reading,
+        reading=replace(reading, **chosen, ignore=reading.ignore | set(ignore or ())),
         split=tool not in _OF_SENTENCES if split is None else split,
-        kind=text.value,
-        max_chars=method.method.max_sentence_chars,
+        kind=kind,
+        max_chars=settings.method.max_sentence_chars,
         overlaps=overlaps.value,
     )
-    known = load_pool(settings.paths.get(types_of, types_of), reading=reading).types if types_of else {}
     tally = ImportTally()
-    name = pool or output.stem or source.stem
+    sentences = imported_sentences(source.expanduser(), tool.value, options, tally)
+    if output is not None:
+        _write_pool(
+            output, sentences, tally, name=pool or output.stem or source.stem, known=known, kind=kind, force=force
+        )
+    elif stream is not None and taught is not None:
+        refuse = partial(leave_out, options=options, tally=tally)
+        who = teacher_here() if teacher is None else teacher
+        count = send_to_topic(stream, taught, sentences, teacher=who, new_types=new_types, refuse=refuse)
+        _warn(tally.left_out, tally.skipped + tally.wrong)
+        tell(f"pool {taught.name} was taught {count} sentences")
+        _tell_left_out(tally)
+
+
+def _write_pool(
+    output: Path,
+    sentences: Iterable[PoolSentence],
+    tally: ImportTally,
+    *,
+    name: str,
+    known: Mapping[str, str],
+    kind: TextKind,
+    force: bool,
+) -> None:
+    from el4ner.pools.exchange import PoolWriter
+    from el4ner.pools.readers import describe
+
     with PoolWriter(output, force=force) as writer:
-        for sentence in imported_sentences(source.expanduser(), tool.value, options, tally):
+        for sentence in sentences:
             writer.add(sentence)
         _warn(tally.left_out, tally.skipped + tally.wrong)
         if not tally.mentions:
             raise PoolError(
-                f"{source}: none of its {tally.sentences} sentences has a labelled span, so there are no entity types "
-                f"to learn from it"
+                f"none of the {tally.sentences} sentences has a labelled span, so there are no entity types to learn "
+                "from them"
             )
         described = {label: known.get(label) or describe(label) for label in sorted(tally.mentions)}
-        writer.finish(name, {**known, **described}, options.kind)
+        writer.finish(name, {**known, **described}, kind)
     _tell_imported(name, output, tally, sorted(tally.mentions.keys() - known.keys()))
 
 
@@ -162,6 +206,9 @@ def export_pool(
         typer.Option(metavar="FILE|FOLDER", help="Where to: of brat a folder. (default: standard output)"),
     ] = None,
     on_error: PoolErrorsOption = None,
+    taught: Annotated[
+        bool, typer.Option("--taught", help="With what the pool was taught on the stream over its files.")
+    ] = False,
     force: Annotated[bool, typer.Option("--force", help="Write over what is there.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -174,11 +221,16 @@ def export_pool(
     from el4ner.pools import load_pool, reading_of
     from el4ner.pools.exchange import ExportTally
 
-    settings = method_settings(ctx, config).pools
+    stream = stream_settings(ctx, config) if taught else None
+    settings = stream or method_settings(ctx, config)
     configure_cli_logging(ctx)
-    reading = reading_of(settings)
+    reading = reading_of(settings.pools)
     choice: OnError | None = None if on_error is None else on_error.value
-    pool = load_pool(settings.paths.get(source, source), reading=reading, on_error=choice)
+    configured = settings.pools.paths
+    name = source if source in configured else None
+    pool = load_pool(configured.get(source, source), name=name, reading=reading, on_error=choice)
+    if stream is not None:
+        pool = with_what_it_was_taught(stream, pool)
     _warn(pool.left_out, len(pool.left_out))
     tally = ExportTally()
     _export(pool, tool, output, tally, on_error=choice or reading.on_error, force=force)
@@ -223,15 +275,19 @@ def _warn(left_out: Iterable[LeftOut], total: int) -> None:
 def _tell_imported(name: str, output: Path, tally: ImportTally, nameless: Sequence[str]) -> None:
     mentions = ", ".join(f"{label} {count}" for label, count in tally.mentions.most_common())
     tell(f"{output}: pool {name}, {tally.sentences} sentences, {tally.entity_free} without entities; {mentions}")
-    if tally.skipped or tally.wrong:
-        tell(f"left out: {tally.skipped + tally.wrong}, {tally.wrong} of them wrong")
-    if tally.overlapping:
-        tell(f"{tally.overlapping} spans overlapped a longer one, which was kept in their place")
+    _tell_left_out(tally)
     if output.is_dir() and nameless:
         tell(
             f"{output / 'pool.toml'} describes {', '.join(nameless)} by nothing but the name: say there what it is, "
             "since models read that"
         )
+
+
+def _tell_left_out(tally: ImportTally) -> None:
+    if tally.skipped or tally.wrong:
+        tell(f"left out: {tally.skipped + tally.wrong}, {tally.wrong} of them wrong")
+    if tally.overlapping:
+        tell(f"{tally.overlapping} spans overlapped a longer one, which was kept in their place")
 
 
 def _tell_exported(pool: Pool, output: Path | None, tally: ExportTally) -> None:

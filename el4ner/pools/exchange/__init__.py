@@ -7,6 +7,7 @@ from el4ner.pools.exchange.pool_import import (
     ImportTally,
     Overlaps,
     imported_sentences,
+    leave_out,
 )
 from el4ner.pools.exchange.pool_writer import PoolWriter, write_file, write_folder
 
@@ -22,6 +23,7 @@ __all__ = [
     "brat_files",
     "exported",
     "imported_sentences",
+    "leave_out",
     "write_file",
     "write_folder",
 ]

@@ -26,7 +26,7 @@ from el4ner.pools.read_options import Item, Reading
 from el4ner.text.segment import TextKind
 from el4ner.types import NONE_TYPE
 
-__all__ = ["IMPORT_FORMATS", "ImportOptions", "ImportTally", "Overlaps", "imported_sentences"]
+__all__ = ["IMPORT_FORMATS", "ImportOptions", "ImportTally", "Overlaps", "imported_sentences", "leave_out"]
 
 Overlaps: TypeAlias = Literal["stop", "longest"]
 _SHOWN: Final = 50
@@ -92,13 +92,13 @@ def imported_sentences(path: Path, tool: str, options: ImportOptions, tally: Imp
         raise PoolError(f"{path}: is a folder, and {tool} has files: name one")
     for item in IMPORT_FORMATS[tool](path, options.reading):
         if isinstance(item, LeftOut):
-            _leave_out(item, options, tally)
+            leave_out(item, options, tally)
             continue
         for part in in_sentences(item, options.kind, options.max_chars) if options.split else (item,):
             try:
                 sentence = _sentence(part, options, tally)
             except _UnfitError as unfit:
-                _leave_out(unfit.left_out, options, tally)
+                leave_out(unfit.left_out, options, tally)
                 continue
             tally.take(sentence)
             yield sentence
@@ -139,7 +139,12 @@ def _reserved(sentence: PoolSentence) -> str | None:
     return None
 
 
-def _leave_out(item: LeftOut, options: ImportOptions, tally: ImportTally) -> None:
+def leave_out(item: LeftOut, options: ImportOptions, tally: ImportTally) -> None:
+    """Count what is no sentence of the pool.
+
+    Raises:
+        PoolError: it is wrong, and what is wrong is to stop the import.
+    """
     if item.mistake and options.reading.on_error == "stop":
         raise PoolError(f"{item.where}: {item.reason}{item.advice}")
     tally.leave_out(item)

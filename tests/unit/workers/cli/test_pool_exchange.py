@@ -84,7 +84,7 @@ def test_a_file_without_entities_makes_no_pool(runner: CliRunner, tmp_path: Path
     file = lines(tmp_path / "a.jsonl", {"text": "Ann", "label": []})
     result = runner.invoke(app, ["pool", "import", file, "--from", "doccano", "--output", str(tmp_path / "pool")])
     assert result.exit_code == 2
-    assert "none of its 1 sentences has a labelled span" in result.stderr
+    assert "none of the 1 sentences has a labelled span" in result.stderr
     assert not (tmp_path / "pool").exists()
 
 
