@@ -46,7 +46,7 @@ STREAM_SECTIONS: Final = frozenset({"kafka", "redis", "serve", "worker"})
 SHOW_STATES: Final = frozenset({"transformers", "exllamav2", "exllamav3"})
 """Engines that show a model's hidden states."""
 
-RESERVED_NAMES: Final = frozenset({"boundaries", "chunks", "embedder", "lexicon"})
+RESERVED_NAMES: Final = frozenset({"boundaries", "chunks", "embedder", "lexicon", "taught"})
 """What proposes spans and votes on them beside the members, by the names that results have for it."""
 
 PositiveInt = Annotated[int, Field(gt=0)]
@@ -181,6 +181,9 @@ class PoolsSettings(Section):
     difference after emoji."""
     ignore: tuple[str, ...] = ()
     """Keys of JSON records that say nothing about entities; others that are not known are errors."""
+    renew_at: Annotated[float, Field(gt=0)] = 0.2
+    """By which share of its files' sentences a pool grows, as it is taught, before its weights and boundaries are
+    estimated anew."""
 
     @model_validator(mode="after")
     def _default_is_hosted(self) -> PoolsSettings:

@@ -33,7 +33,7 @@ from el4ner.participation import (
     speaks_in_context,
 )
 from el4ner.pipeline import Pipeline
-from el4ner.pool_retrievers import make_retrievers, pool_surfaces, prepared_embedder
+from el4ner.pool_retrievers import make_retrievers, pool_surfaces, prepared_embedder, taught_retrievers
 from el4ner.pools import Pool, load_pools
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.repeats import AnswerStore
@@ -44,6 +44,8 @@ from el4ner.retrieval import (
 from el4ner.stages.hosted_pools import PoolEvidence, ReadPool
 from el4ner.stages.pool_boundaries import make_proposers, weighs_boundaries
 from el4ner.stages.pool_evidence import make_evidence, make_sources
+from el4ner.stages.taught_evidence import TaughtEvidence
+from el4ner.stages.teaching import PoolTeacher
 
 __all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
 
@@ -218,6 +220,11 @@ def pipeline_from(
 
     later = at_first_use and _reads_states_alone(settings, engines)
     made, unread = _read_pools(pools, read, progress, later=later)
+    retriever = taught_retrievers(settings, embedder, cache)
+    teachers = {
+        name: PoolTeacher(TaughtEvidence(settings, engines, pool, embedder, cache_dir / FOLDER), retriever)
+        for name, pool in pools.items()
+    }
     return Pipeline(
         settings,
         engines,
@@ -228,6 +235,7 @@ def pipeline_from(
         retrieves=retrieves,
         answers=answers,
         unread=unread,
+        teachers=teachers,
     )
 
 

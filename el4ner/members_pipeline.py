@@ -43,6 +43,7 @@ class MembersPipeline(BasePipeline):
 
     Args:
         settings, engines, pools, retrievers, proposers, retrieves, answers, unread: as :class:`BasePipeline` has them.
+            Nobody teaches their pools.
         sources: what the members answer by in scored mode, by the pool's name.
     """
 
@@ -74,6 +75,7 @@ class MembersPipeline(BasePipeline):
             retrieves=retrieves,
             answers=answers,
             unread=unread,
+            teachers={},
         )
         self._sources = dict(sources)
         answering = AnswersCarry()

@@ -10,9 +10,10 @@ raises :class:`~el4ner.errors.EngineError` for the whole batch.
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Final, Self, TypeVar
 
 from el4ner.config import MethodSettings, Settings
 from el4ner.decided_by import decided_by
@@ -49,6 +50,7 @@ from el4ner.stages.document_stage import DocumentStage, or_error
 from el4ner.stages.extract import check_spans, propose
 from el4ner.stages.hosted_pools import HostedPools, PoolEvidence, ReadPool
 from el4ner.stages.one_sense import with_one_sense
+from el4ner.stages.teaching import PoolTeacher, PoolTeaching, PreparedPool
 from el4ner.stages.validate import unverified
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (
@@ -82,6 +84,8 @@ Given = TypeVar("Given", Document, DocumentCandidates, DocumentTypes)
 Judgeable = TypeVar("Judgeable", DocumentCandidates, DocumentTypes)
 Result = TypeVar("Result")
 Kept = TypeVar("Kept")
+_EARLIER_POOLS: Final = 32
+"""What a pool was before it was taught more is remembered so many times: for documents that are between two stages."""
 
 
 class BasePipeline:
@@ -98,6 +102,7 @@ class BasePipeline:
         retrieves: False: extraction retrieves no demonstrations, since nobody will read them.
         answers: what other processes were asked before; None: nothing is shared with any.
         unread: how the pools are read that are not, by name: each when its first document comes.
+        teachers: what makes of pools that are taught what the stages need, by the pool's name.
     """
 
     def __init__(
@@ -113,10 +118,13 @@ class BasePipeline:
         retrieves: bool,
         answers: AnswerStore | None,
         unread: Mapping[str, ReadPool],
+        teachers: Mapping[str, PoolTeacher],
     ) -> None:
         self.settings = settings
         self.engines = dict(engines)
         self.pools = dict(pools)
+        self.teaching = PoolTeaching(pools, teachers)
+        self._earlier: dict[str, OrderedDict[str, Pool]] = {name: OrderedDict() for name in pools}
         self._retrievers = dict(retrievers)
         self._retrieves = retrieves
         self._answers = answers
@@ -127,6 +135,8 @@ class BasePipeline:
             for name, pool in self.pools.items()
             if name not in unread
         }
+        for name in ready:
+            self._files_read(name, PoolEvidence(proposers.get(name), evidence.get(name)))
         self._contexts = HostedPools(ready, [name for name in self.pools if name in unread], self._read_pool)
         self._progressed: Callable[[], None] = lambda: None
         self._kinds = {name: pool.text_kind for name, pool in self.pools.items()}
@@ -205,6 +215,37 @@ class BasePipeline:
         for name in dict.fromkeys(document.pool or self.settings.pools.default for document in documents):
             self._contexts.get(name)
 
+    def use_pool(self, name: str, prepared: PreparedPool) -> bool:
+        """Between two batches: from now on documents of the pool ``name`` are tagged by what it was taught. What was
+        answered before is forgotten.
+
+        Returns False where :attr:`teaching` has to prepare it again, since the pool's files were read meanwhile.
+        """
+        if not self.teaching.use(name, prepared):
+            return False
+        before, pool = self.pools[name], prepared.taught.pool
+        # What was answered goes first: an answer must not be told as the taught pool's.
+        self._forget(name)
+        if before.fingerprint != pool.fingerprint:
+            earlier = self._earlier[name]
+            earlier[before.fingerprint] = before
+            while len(earlier) > _EARLIER_POOLS:
+                earlier.popitem(last=False)
+        self._retrievers[name] = prepared.retriever
+        self.pools[name] = pool
+        if prepared.made is not None:
+            self._take_in(name, prepared.made)
+            self._contexts.replace(name, self._context(name, prepared.made))
+        self._forget(name)  # what is shared with other processes is read as the taught pool has it
+        return True
+
+    def _forget(self, pool: str) -> None:
+        for stage in self._stages:
+            stage.memories.forget(pool)
+
+    def _context(self, name: str, made: PoolEvidence) -> StageContext:
+        return StageContext(self.pools[name], self._prompts, self.settings.method, made.evidence, made.proposer)
+
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""
         return [
@@ -220,7 +261,7 @@ class BasePipeline:
 
     def _unverified(self, item: DocumentTypes) -> DocumentEntities:
         pool = self._pool_of(item.document)
-        of_the_same_pool(item, pool)
+        of_the_same_pool(item, pool, self._earlier[pool.name])
         return unverified(item, self.manifest("validate", pool.name))
 
     def manifest(self, stage: StageName, pool: str) -> Manifest:
@@ -245,6 +286,7 @@ class BasePipeline:
             pool_fingerprint=self.pools[pool].fingerprint,
             retriever=self._retrievers[pool].fingerprint,
             evidence=evidence,
+            pool_base=self.pools[pool].base,
         )
 
     # --- what the stages ask ------------------------------------------------------------------------------------
@@ -294,13 +336,17 @@ class BasePipeline:
             return RelayedEngine(engine, self._and_progress)
 
         try:
-            made = self._unread[name](asked, self._progressed)
+            made = self._files_read(name, self._unread[name](asked, self._progressed))
         except Exception as error:
             # Whatever it is: the documents that wait for the pool are not to blame.
             what = str(error) if isinstance(error, El4nerError) else f"{type(error).__name__}: {error}"
             raise PoolReadingError(f"pool {name!r} cannot be read: {what}") from error
         self._take_in(name, made)
-        return StageContext(self.pools[name], self._prompts, self.settings.method, made.evidence, made.proposer)
+        return self._context(name, made)
+
+    def _files_read(self, name: str, made: PoolEvidence) -> PoolEvidence:
+        """What a pool's files came to; returns what comes of all that it was taught."""
+        return self.teaching.read(name, made, self._and_progress)
 
     def _and_progress(self, function: Callable[[], Kept]) -> Kept:
         answer = function()
@@ -343,7 +389,8 @@ class BasePipeline:
         return extracted
 
     def _of_the_same_pool(self, item: Judgeable) -> Judgeable:
-        return of_the_same_pool(item, self._pool_of(item.document))
+        pool = self._pool_of(item.document)
+        return of_the_same_pool(item, pool, self._earlier[pool.name])
 
     def _pool_of(self, document: Document) -> Pool:
         name = document.pool or self.settings.pools.default
@@ -369,7 +416,8 @@ class Pipeline(BasePipeline):
     """The whole ensemble.
 
     Args:
-        settings, engines, pools, retrievers, proposers, retrieves, answers, unread: as :class:`BasePipeline` has them.
+        settings, engines, pools, retrievers, proposers, retrieves, answers, unread, teachers: as :class:`BasePipeline`
+            has them.
         evidence: what the scored mode classifies by, by the pool's name. A pool without any goes by the mean of the
             members' answers in context.
     """
@@ -386,6 +434,7 @@ class Pipeline(BasePipeline):
         retrieves: bool = True,
         answers: AnswerStore | None = None,
         unread: Mapping[str, ReadPool] = MappingProxyType({}),
+        teachers: Mapping[str, PoolTeacher] = MappingProxyType({}),
     ) -> None:
         method = settings.method
         super().__init__(
@@ -399,6 +448,7 @@ class Pipeline(BasePipeline):
             retrieves=retrieves,
             answers=answers,
             unread=unread,
+            teachers=teachers,
         )
         classifying = ClassifyCarry()
         self._classify = DocumentStage(

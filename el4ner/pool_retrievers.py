@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache as once
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,9 @@ from el4ner.participation import asks_models_for_pool_spans, shows_demonstration
 from el4ner.pools import Pool
 from el4ner.prompts import PromptSet
 from el4ner.retrieval import (
+    PoolIndex,
     PoolSurfaces,
+    RememberingEmbedder,
     RetrievalCache,
     Retriever,
     SentenceTransformerEmbedder,
@@ -26,7 +28,7 @@ from el4ner.retrieval import (
 from el4ner.stages import StageContext
 from el4ner.stages.pool_proposals import MissingMembers, ProposedSurfaces
 
-__all__ = ["INDEX_FOLDER", "make_retrievers", "pool_surfaces", "prepared_embedder"]
+__all__ = ["INDEX_FOLDER", "make_retrievers", "pool_surfaces", "prepared_embedder", "taught_retrievers"]
 
 INDEX_FOLDER: Final = "index"
 """In the cache folder: where pools' vectors are, and what members propose in their sentences."""
@@ -70,6 +72,30 @@ def make_retrievers(
         )
 
     return {name: made(name) if shown else UnshownRetriever(partial(made, name)) for name in pools}
+
+
+def taught_retrievers(
+    settings: Settings, embedder: SentenceTransformerEmbedder | None, cache: RetrievalCache | None
+) -> Callable[[Pool], Retriever]:
+    """Makes the retriever of a pool as it is taught: without a file, and each text is embedded once whatever pool it is
+    in. Its sentences are found by what is labelled in them."""
+    retrieval = settings.retrieval
+    remembering = None if embedder is None else RememberingEmbedder(embedder)
+
+    def made(pool: Pool) -> Retriever:
+        return make_retriever(
+            retrieval.kind,
+            pool,
+            k=retrieval.k,
+            seed=retrieval.seed,
+            embedder=embedder if retrieval.kind in ("span", "sentence") else None,
+            cache=cache,
+            at_first_use=True,
+            build=None if remembering is None else partial(PoolIndex.build, pool, remembering),
+        )
+
+    shown = shows_demonstrations(settings)
+    return made if shown else lambda pool: UnshownRetriever(partial(made, pool))
 
 
 def pool_surfaces(

@@ -249,6 +249,7 @@ class Manifest:
     ``members`` maps the name of every engine that took part to its fingerprint. ``evidence`` is the fingerprint of what
     the pool's spans were compared by and weighed with, where the stage did so. ``missing_members``: those of the
     ensemble that the result does without, since they run in other processes and did not answer in time, or failed.
+    ``pool_base``: of a pool that was taught more than its files have, the fingerprint of what these have.
     """
 
     mode: Mode
@@ -259,6 +260,7 @@ class Manifest:
     retriever: str
     evidence: str | None = None
     missing_members: tuple[str, ...] = ()
+    pool_base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from workers.telemetry.start_progress import StartProgress
 if TYPE_CHECKING:
     # At run time it takes numpy along, which the aggregator's process can do without.
     from el4ner.evidence.stream_mix import StreamMix
+    from workers.teaching.pool_follower import PoolFollower
 
 __all__ = ["OwnedPipeline", "owned_pipeline"]
 
@@ -36,6 +37,7 @@ class OwnedPipeline:
 
     owner: Owner
     caches: ProcessCaches
+    settings: StreamSettings
     _loaded: list[Any] = field(default_factory=list)
     """The pipeline, once it is loaded: for what any thread may ask."""
 
@@ -58,6 +60,31 @@ class OwnedPipeline:
         self._loaded.append(loading.result())
         log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - began, 2)})
         return True
+
+    @contextlib.asynccontextmanager
+    async def taught(self, metrics: Metrics, *, close_seconds: float) -> AsyncIterator[None]:
+        """Pools are taught what the topic has: all that it has so far when this begins, and what comes until the end
+        of the block. The pipeline is loaded.
+
+        Raises:
+            TopicError: the topic cannot be read.
+            El4nerError: a pool cannot be taught.
+        """
+        follower: PoolFollower | None = None
+        if self.settings.worker.follow_examples:
+            from workers.teaching.pool_follower import PoolFollower
+
+            follower = PoolFollower(self.settings.kafka, self.owner, self._loaded[0].teaching.base)
+        try:
+            if follower is not None:
+                began = time.monotonic()
+                await asyncio.to_thread(follower.start)
+                follower.observe(metrics)
+                log.info("the pools' examples are read", extra={"seconds": round(time.monotonic() - began, 2)})
+            yield
+        finally:
+            if follower is not None:
+                await asyncio.to_thread(follower.close, close_seconds)
 
     def observe(self, metrics: Metrics) -> None:
         """Have the engine's queue, which pools are read, the streams' mixes and the caches' counters read when somebody
@@ -104,11 +131,12 @@ def owned_pipeline(
                 stages=asked,
                 at_first_use=True,
             ),
-            capacity=len(asked) * settings.worker.batches_in_flight,
+            # And for whoever teaches the pools, and estimates anew what that changes.
+            capacity=len(asked) * settings.worker.batches_in_flight + 2,
             name="pipeline",
         )
         try:
-            yield OwnedPipeline(owner, caches)
+            yield OwnedPipeline(owner, caches, settings)
         finally:
             caches.log_counts()
             # The drain has waited for the running call as long as it may. Engines that can be interrupted are; a call

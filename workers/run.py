@@ -15,7 +15,7 @@ import contextlib
 import gc
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
@@ -28,7 +28,7 @@ from workers.kafka.size_limits import SizeLimits, shortage
 from workers.kafka.stage_app import StageApp
 from workers.messages.headers import PooledRandom
 from workers.one_hop.pipeline_worker import PipelineWorker
-from workers.pipeline_owner import owned_pipeline
+from workers.pipeline_owner import OwnedPipeline, owned_pipeline
 from workers.probes import serve_probes
 from workers.roles import AGGREGATE, COMBINE, PIPELINE, ROLES
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
@@ -143,9 +143,26 @@ async def serve_workers(
                         return
                     pipeline.observe(telemetry.metrics)
                 owner = None if pipeline is None else pipeline.owner
-                await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending, sizes)
+                async with _taught(settings, stages, pipeline, telemetry, ending):
+                    await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending, sizes)
             finally:
                 await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
+
+
+@contextlib.asynccontextmanager
+async def _taught(
+    settings: StreamSettings,
+    stages: Sequence[str],
+    pipeline: OwnedPipeline | None,
+    telemetry: Telemetry,
+    ending: Ending,
+) -> AsyncIterator[None]:
+    """The process's pools are taught, where one process has the whole ensemble."""
+    if pipeline is None or members.split_stages(settings, stages):
+        yield
+        return
+    async with pipeline.taught(telemetry.metrics, close_seconds=ending.close_seconds):
+        yield
 
 
 async def _serve(

@@ -10,7 +10,7 @@ import numpy as np
 from el4ner.evidence.calibration import Calibration, Step
 from el4ner.evidence.combination import Combination, Decisions
 from el4ner.evidence.judges import Floats
-from el4ner.evidence.sources import BOUNDARIES, SentenceQuestion, Source
+from el4ner.evidence.sources import BOUNDARIES, TAUGHT, SentenceQuestion, Source
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.types import NONE_TYPE, Usage
 
@@ -49,7 +49,7 @@ def _judgement(decisions: Decisions, row: int, said: Floats, voters: Sequence[st
     """A vote is the member's own choice: by the mean of what it said, whatever the ensemble's weights are."""
     by_voter: dict[str, list[int]] = {}
     for feature, voter in enumerate(voters[: len(said)]):  # the first ones were asked
-        if voter != BOUNDARIES:  # which says nothing about types
+        if voter not in (BOUNDARIES, TAUGHT):  # which are nobody's choice of a type
             by_voter.setdefault(voter, []).append(feature)
     votes = {voter: labels[int(said[features].mean(axis=0).argmax())] for voter, features in by_voter.items()}
     return Judgement(labels[int(decisions.chosen[row])], min(1.0, float(decisions.confidence[row])), votes)
@@ -93,6 +93,11 @@ class Evidence:
     def sources(self) -> tuple[Source, ...]:
         """In the calibration's order."""
         return tuple(source for source, _ in self._steps)
+
+    @property
+    def in_order(self) -> tuple[Source, ...]:
+        """The same, in the order in which they were given."""
+        return tuple(self._in_order)
 
     def judge(self, questions: Sequence[SentenceQuestion]) -> tuple[list[list[Judgement]], Usage]:
         """For each question its spans' judgements, in order."""

@@ -17,6 +17,7 @@ from el4ner.types import Span, Speaker, Usage
 
 __all__ = [
     "BOUNDARIES",
+    "TAUGHT",
     "BoundarySource",
     "Described",
     "InContextSource",
@@ -30,6 +31,8 @@ __all__ = [
 StateKind = Literal["neighbours", "prototypes"]
 BOUNDARIES: Final = "boundaries"
 """The name of the source that is no member, and of the proposer whose answers it passes on."""
+TAUGHT: Final = "taught"
+"""The name of the source that is no member either: what a person said."""
 LAYER_NAMES: Final = ("middle", "last")
 LEAST: Final = 1e-5
 """The least probability, and the least of the opposite, that is taken as it is said."""
@@ -124,8 +127,10 @@ class StateSource:
         kind: str = "",
     ) -> None:
         self._encoder = encoder
-        self._memory = memory
-        self._kinds = kinds
+        self.memory = memory
+        self.kinds = kinds
+        self._last: tuple[tuple[SentenceQuestion, ...], Floats] | None = None
+        self._kind, self._by_boundaries = kind, by_boundaries
         self._using = tuple(using)
         self._owners = spans.sentences
         self._entities = np.flatnonzero(spans.labels < kinds - 1)
@@ -152,13 +157,42 @@ class StateSource:
             else []
         )
 
+    def with_memory(self, memory: SpanMemory, spans: PoolSpans, kinds: int) -> StateSource:
+        """The same encoder, with what it has read of other spans."""
+        return StateSource(
+            self._encoder,
+            memory,
+            spans,
+            kinds,
+            self._using,
+            by_boundaries=self._by_boundaries,
+            kind=self._kind,
+        )
+
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """The encoder reads the sentences, and its vectors are compared with the memory's."""
+        queries, usage = self._vectors_of(questions)
+        self._last = (tuple(questions), queries)
+        ends = np.cumsum([len(question.spans) for question in questions])
+        return list(np.split(self.compared(queries), ends))[:-1], usage
+
+    def vectors(self, questions: Sequence[SentenceQuestion]) -> tuple[Floats, Usage]:
+        """The spans' ``[layers, spans, dimensions]``. Those that were answered about last are not read again."""
+        if self._last is not None and self._last[0] == tuple(questions):
+            return self._last[1], Usage()
+        return self._vectors_of(questions)
+
+    def _vectors_of(self, questions: Sequence[SentenceQuestion]) -> tuple[Floats, Usage]:
         states, usage = self._encoder.encode([q.text for q in questions], [q.spans for q in questions])
-        counts = [len(states_of) for states_of in states]
-        if not sum(counts):
-            return [np.zeros((0, len(self.features), self._kinds), np.float32) for _ in questions], usage
-        queries = self._memory.comparable(np.concatenate([states_of for states_of in states if len(states_of)]))
+        if not any(len(states_of) for states_of in states):
+            layers, _, dimensions = self.memory.vectors.shape
+            return np.zeros((layers, 0, dimensions), np.float32), usage
+        return self.memory.comparable(np.concatenate([of_text for of_text in states if len(of_text)])), usage
+
+    def compared(self, queries: Floats) -> Floats:
+        """What is said of vectors ``[layers, spans, dimensions]``: ``[spans, features, types + none]``."""
+        if not queries.shape[1]:
+            return np.zeros((0, len(self.features), self.kinds), np.float32)
         features = []
         for kind in self._using:
             for layer, vectors in enumerate(queries):
@@ -166,14 +200,14 @@ class StateSource:
                     features += self._by_neighbours(vectors, layer, None)
                 else:
                     features += _both(*(rule.of_spans(vectors) for rule in self._prototypes[layer]))
-        return list(np.split(np.stack(features, axis=1), np.cumsum(counts)[:-1])), usage
+        return np.stack(features, axis=1)
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
         """Nothing is read again: the memory has the states."""
         del spans, sentences
         features = []
         for kind in self._using:
-            for layer, vectors in enumerate(self._memory.vectors):
+            for layer, vectors in enumerate(self.memory.vectors):
                 if kind == "neighbours":
                     features += self._by_neighbours(vectors[rows], layer, self._owners[rows])
                 else:
@@ -183,7 +217,7 @@ class StateSource:
     def _by_neighbours(self, queries: Floats, layer: int, owners: Ints | None) -> list[Floats]:
         """``owners``: the sentences of the queries, whose spans have no vote; None: they are not the pool's."""
         said = []
-        asked = ((self._entities, self._kinds - 1), (self._examples, self._kinds))
+        asked = ((self._entities, self.kinds - 1), (self._examples, self.kinds))
         for known, (rows, kinds) in zip(self._known[layer], asked, strict=True):
             apart = None if owners is None else (owners, self._owners[rows])
             said.append(neighbours(queries, known, self._labels[rows], kinds, apart=apart))
@@ -193,13 +227,13 @@ class StateSource:
         """By the entities, and by all examples, of those ``among`` which it is made."""
         entities, examples = (rows[among[rows]] for rows in (self._entities, self._examples))
         return (
-            Prototypes.of(vectors[entities], self._labels[entities], self._kinds - 1),
-            Prototypes.of(vectors[examples], self._labels[examples], self._kinds),
+            Prototypes.of(vectors[entities], self._labels[entities], self.kinds - 1),
+            Prototypes.of(vectors[examples], self._labels[examples], self.kinds),
         )
 
     def _cross_fitted(self, vectors: Floats) -> list[Floats]:
         fold = np.unique(self._owners, return_inverse=True)[1] % FOLDS
-        said = [np.zeros((len(vectors), self._kinds), dtype=np.float32) for _ in range(2)]
+        said = [np.zeros((len(vectors), self.kinds), dtype=np.float32) for _ in range(2)]
         for number in range(FOLDS):
             inside = fold == number
             if inside.any():
@@ -239,7 +273,7 @@ class BoundarySource:
         self.name = self.voter = BOUNDARIES
         self.fingerprint = f"boundaries {fingerprint}"
         self._left_out = left_out
-        self._kinds = kinds
+        self.kinds = kinds
 
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """No model is asked: the candidates bring it along. Of a span without, nothing is said."""
@@ -247,19 +281,19 @@ class BoundarySource:
         for question in questions:
             known = question.boundaries or (None,) * len(question.spans)
             numbers = np.array([np.nan if value is None else value for value in known], dtype=np.float64)
-            answers.append(self._said(numbers))
+            answers.append(self.said(numbers))
         return answers, Usage()
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
         """What was found when the pool was read."""
         del spans, sentences
-        return self._said(self._left_out[rows])
+        return self.said(self._left_out[rows])
 
-    def _said(self, probabilities: npt.NDArray[np.float64]) -> Floats:
+    def said(self, probabilities: npt.NDArray[np.float64]) -> Floats:
         """``[spans]`` → log-probabilities ``[spans, 1, types + none]``."""
         # Clipped, since a message may also say 0 or 1, which no sum of log-odds could ever outweigh.
         likely = np.where(np.isnan(probabilities), 0.5, probabilities).clip(LEAST, 1 - LEAST)
-        said = np.repeat(np.log(likely)[:, None], self._kinds, axis=1)
+        said = np.repeat(np.log(likely)[:, None], self.kinds, axis=1)
         said[:, -1] = np.log1p(-likely)
         return said[:, None, :].astype(np.float32)
 

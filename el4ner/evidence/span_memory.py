@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -104,6 +104,26 @@ class PoolSpans:
         first = self.first_rows
         return np.concatenate([np.zeros(0, np.int64), *(np.arange(first[i], first[i + 1]) for i in sentences)])
 
+    def with_taught(
+        self, added: PoolSpans, *, dropped: Collection[str], none: tuple[int, int]
+    ) -> tuple[PoolSpans, npt.NDArray[np.int64]]:
+        """These spans without those of the texts ``dropped``, and ``added`` behind them; and the rows of those that
+        are left.
+
+        ``none``: the label of what is no entity, here, and in ``added`` and the result, which may have more types.
+        """
+        kept = [place for place, text in enumerate(self.texts) if text not in dropped]
+        rows = self.rows(kept)
+        labels, sentences = self.labels[rows], self.sentences[rows]
+        before = int(self.sentences.max(initial=-1)) + 1
+        return PoolSpans(
+            tuple(self.texts[place] for place in kept) + added.texts,
+            tuple(self.spans[place] for place in kept) + added.spans,
+            np.concatenate([np.where(labels == none[0], none[1], labels), added.labels]),
+            np.concatenate([sentences, added.sentences + before]),
+            np.concatenate([self.proposed[rows], added.proposed]),
+        ), rows
+
     def pieces(self, none: int) -> npt.NDArray[np.bool_]:
         """For each span whether it is none (the label ``none``) and overlaps an entity of its sentence."""
         pieces = np.zeros(len(self.labels), dtype=np.bool_)
@@ -157,6 +177,10 @@ class SpanMemory:
         length = np.linalg.norm(standard, axis=2, keepdims=True)
         unit: npt.NDArray[np.float32] = (standard / np.maximum(length, 1e-9)).astype(np.float32)
         return unit
+
+    def with_taught(self, added: npt.NDArray[np.float32], rows: npt.NDArray[np.int64]) -> SpanMemory:
+        """The vectors of ``rows``, and behind them others that :meth:`comparable` has given."""
+        return replace(self, vectors=np.concatenate([self.vectors[:, rows], added], axis=1))
 
     @classmethod
     def open(

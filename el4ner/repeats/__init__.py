@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from el4ner.config import MethodSettings
@@ -39,6 +39,7 @@ __all__ = [
     "KeptFormat",
     "LineKey",
     "LookedAt",
+    "PoolMemories",
     "RepeatCounts",
     "SaidOfText",
     "SharedAnswers",
@@ -54,17 +55,32 @@ Answer = TypeVar("Answer")
 Kept = TypeVar("Kept")
 
 
+class PoolMemories(dict[str, StageMemory[Item, Answer, Kept]]):
+    """A stage's memory of each pool, by the pool's name. ``make``: of a pool, empty."""
+
+    def __init__(self, names: Iterable[str], make: Callable[[str], StageMemory[Item, Answer, Kept]]) -> None:
+        super().__init__((name, make(name)) for name in names)
+        self._make = make
+
+    def forget(self, name: str) -> None:
+        """Another memory for the pool, which has changed. What was counted stays counted."""
+        empty = self._make(name)
+        empty.counts = self[name].counts
+        self[name] = empty
+
+
 def memories(
     carry: Carry[Item, Answer, Kept],
     method: MethodSettings,
     kinds: Mapping[str, TextKind],
     exchange_of: Callable[[str], Exchange[Item, Kept] | None] = lambda pool: None,
-) -> dict[str, StageMemory[Item, Answer, Kept]]:
+) -> PoolMemories[Item, Answer, Kept]:
     """A stage's memory of each pool, by the pool's name.
 
     Stages may run in processes of their own, so none relies on what another one remembers, and each keeps its answers
-    by all that they depend on in its input. Settings, models and pools of a pipeline never change, so they are no part
-    of it: a memory is one pipeline's, and goes with it. Not thread-safe, as the pipeline.
+    by all that they depend on in its input. Settings and models of a pipeline never change, so they are no part of it:
+    a memory is one pipeline's, and goes with it. Whoever changes a pool has its memory forgotten. Not thread-safe, as
+    the pipeline.
 
     Args:
         carry: the stage's.
@@ -78,4 +94,4 @@ def memories(
         # One for each memory: what a stage answers must not depend on which others share its process.
         return TemplateMiner(memory=size) if size and method.repeats == "templates" and kind == "log" else None
 
-    return {name: StageMemory(carry, size, miner(kind), exchange_of(name)) for name, kind in kinds.items()}
+    return PoolMemories(kinds, lambda name: StageMemory(carry, size, miner(kinds[name]), exchange_of(name)))

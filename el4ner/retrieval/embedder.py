@@ -6,18 +6,22 @@ import hashlib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from el4ner.engines.torch.waiting import import_torch
 from el4ner.errors import ModelError
 from el4ner.models.safety import check_folder
 
-__all__ = ["Embedder", "SentenceTransformerEmbedder", "Vectors"]
+__all__ = ["Embedder", "RememberingEmbedder", "SentenceTransformerEmbedder", "Vectors"]
 
 Vectors = npt.NDArray[np.float32]
+
+_REMEMBERED: Final = 20_000
+"""Texts: 30 MB of vectors."""
 
 
 class Embedder(Protocol):
@@ -125,6 +129,36 @@ class SentenceTransformerEmbedder:
                     inside = (starts < last) & (ends > first) & (ends > starts)
                     vectors.append(states[inside].mean(axis=0) if inside.any() else np.zeros(width, np.float32))
         return np.stack(vectors) if vectors else np.zeros((0, width), dtype=np.float32)
+
+
+class RememberingEmbedder(Embedder):
+    """For pools that change, and are mostly as they were: the last texts are not embedded again.
+
+    Args:
+        embedder: is asked about the others.
+    """
+
+    def __init__(self, embedder: Embedder) -> None:
+        self._embedder = embedder
+        self._known: dict[str, Vectors] = {}
+
+    @property
+    @override
+    def fingerprint(self) -> str:
+        return self._embedder.fingerprint
+
+    @override
+    def embed(self, texts: Sequence[str], *, progress: Callable[[int], None] | None = None) -> Vectors:
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new or not texts:
+            vectors = self._embedder.embed(new, progress=progress)
+            if not texts:
+                return vectors
+            self._known.update(zip(new, vectors, strict=True))
+        together: Vectors = np.stack([self._known[text] for text in texts])
+        while len(self._known) > _REMEMBERED:
+            del self._known[next(iter(self._known))]
+        return together
 
 
 def _digest(folder: Path) -> str:

@@ -213,20 +213,24 @@ def make_retriever(
     cache: RetrievalCache | None = None,
     progress: Progress = NO_PROGRESS,
     at_first_use: bool = False,
+    build: Callable[[], PoolIndex] | None = None,
 ) -> Retriever:
-    """The retriever of one pool. ``span`` and ``sentence`` need ``embedder`` and ``index_dir``; ``span`` finds the
-    pool's sentences by ``surfaces`` (None: the labelled ones). ``progress`` is told how far the index is, where it has
-    to be made: now, or ``at_first_use``."""
+    """The retriever of one pool. ``span`` and ``sentence`` need ``embedder``, and ``index_dir`` or ``build``, which
+    makes an index that is not kept; ``span`` finds the pool's sentences by ``surfaces`` (None: the labelled ones).
+    ``progress`` is told how far the index is, where it has to be made: now, or ``at_first_use``."""
     if kind == "none":
         return _None()
     if kind == "random":
         return _Random(k, pool, seed)
-    if embedder is None or index_dir is None:
+    if embedder is None or (index_dir is None and build is None):
         raise ValueError(f"{kind} retrieval needs an embedder and a folder for its index")
 
     found_by = surfaces if kind == "span" and surfaces is not None else LabelledSurfaces(pool)
 
     def open_index() -> PoolIndex:
+        if index_dir is None:
+            assert build is not None
+            return build()
         told = _Told(pool, found_by, progress)
         index = PoolIndex.open(pool, embedder, index_dir, surfaces=found_by, progress=told)
         progress.done()

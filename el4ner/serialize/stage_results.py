@@ -61,6 +61,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
     """Who produced a result."""
     evidence = {} if manifest.evidence is None else {"evidence": manifest.evidence}
     missing = {"missing_members": list(manifest.missing_members)} if manifest.missing_members else {}
+    base = {} if manifest.pool_base is None else {"pool_base": manifest.pool_base}
     return {
         "mode": manifest.mode.value,
         "members": dict(manifest.members),
@@ -70,6 +71,7 @@ def manifest_to_json(manifest: Manifest) -> dict[str, Any]:
         "retriever": manifest.retriever,
         **evidence,
         **missing,
+        **base,
     }
 
 
@@ -84,6 +86,7 @@ def manifest_from_json(data: Json) -> Manifest:
         retriever=data["retriever"],
         evidence=data.get("evidence"),
         missing_members=tuple(data.get("missing_members", ())),
+        pool_base=data.get("pool_base"),
     )
 
 

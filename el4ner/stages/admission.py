@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any, Final, TypeVar
 
 from el4ner.config import MethodSettings
 from el4ner.errors import DocumentError
@@ -17,6 +20,7 @@ from el4ner.types import Document, DocumentCandidates, DocumentTypes
 __all__ = ["check_text", "of_the_same_pool", "segmented"]
 
 Judgeable = TypeVar("Judgeable", DocumentCandidates, DocumentTypes)
+_NONE: Final[Mapping[str, Pool]] = MappingProxyType({})
 
 
 def check_text(document: Document, limits: MethodSettings) -> None:
@@ -60,21 +64,46 @@ def segmented(document: Document, pool: Pool, limits: MethodSettings, *, compare
     return SegmentedDocument(document, pool, view, sentences)
 
 
-def of_the_same_pool(item: Judgeable, pool: Pool) -> Judgeable:
-    """Demonstrations are indices into a pool, so the stages of one document have to see the same pool.
+def of_the_same_pool(item: Judgeable, pool: Pool, earlier: Mapping[str, Pool] = _NONE) -> Judgeable:
+    """The item as the pool has it. Demonstrations are indices into a pool, so the stages of one document have to see
+    the same pool: the same files. Where the pool was taught something between two stages, the later one goes by what it
+    knows now, and demonstrations are those of the same text; without those that it has not, or that cannot be told.
+
+    Args:
+        item: what the stage before has said.
+        pool: as it is here and now.
+        earlier: what it was before, by fingerprint.
 
     Raises:
-        DocumentError: the stage before saw another one.
+        DocumentError: the stage before saw other files.
     """
-    if item.manifest.pool_fingerprint != pool.fingerprint:
-        raise DocumentError(
-            f"pool {pool.name!r} is {pool.fingerprint} here, but {item.manifest.pool_fingerprint} at the stage "
-            "before: give all workers the same pool",
-            code="pool-mismatch",
-        )
+    seen = item.manifest.pool_fingerprint
+    if seen != pool.fingerprint:
+        if (item.manifest.pool_base or seen) != pool.lineage:
+            raise DocumentError(
+                f"pool {pool.name!r} is {pool.lineage} here, but {item.manifest.pool_base or seen} at the stage "
+                "before: give all workers the same pool",
+                code="pool-mismatch",
+            )
+        item = _with_demonstrations_of(item, pool, earlier.get(seen))
     if any(not 0 <= shown < len(pool.sentences) for sentence in item.sentences for shown in sentence.demonstrations):
         raise DocumentError(
             f"a demonstration is none of the {len(pool.sentences)} sentences of pool {pool.name!r}",
             code="pool-mismatch",
         )
     return item
+
+
+def _with_demonstrations_of(item: Judgeable, pool: Pool, seen: Pool | None) -> Judgeable:
+    if not any(sentence.demonstrations for sentence in item.sentences):
+        return item
+    places = {sentence.text: place for place, sentence in enumerate(pool.sentences)}
+
+    def moved(shown: tuple[int, ...]) -> tuple[int, ...]:
+        texts = [seen.sentences[place].text for place in shown if 0 <= place < len(seen.sentences)] if seen else []
+        return tuple(places[text] for text in texts if text in places)
+
+    sentences: Any = tuple(
+        replace(sentence, demonstrations=moved(sentence.demonstrations)) for sentence in item.sentences
+    )
+    return replace(item, sentences=sentences)

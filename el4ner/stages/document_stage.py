@@ -6,14 +6,14 @@ new it is asked slice by slice (:mod:`~el4ner.stages.slices`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import accumulate, islice, pairwise
 from typing import Any, Generic, Protocol, TypeVar
 
 from el4ner.errors import DocumentError
 from el4ner.participation import StageName
-from el4ner.repeats import RepeatCounts, StageMemory
+from el4ner.repeats import PoolMemories, RepeatCounts
 from el4ner.stages.context import StageContext
 from el4ner.stages.slices import in_slices
 from el4ner.types import (
@@ -60,7 +60,7 @@ class DocumentStage(Generic[Given, Item, Asked, Answer, Result]):
     """
 
     name: StageName
-    memories: Mapping[str, StageMemory[Asked, Answer, Any]]
+    memories: PoolMemories[Asked, Answer, Any]
     admit: Callable[[Given], Item]
     sentences: Callable[[Item], list[Asked]]
     ask: Callable[[list[Asked], StageContext], tuple[list[Answer], Usage]]

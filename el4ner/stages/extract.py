@@ -35,6 +35,7 @@ __all__ = [
     "cheap_proposals",
     "check_spans",
     "extract",
+    "new_proposals",
     "pool_proposals",
     "propose",
     "without_parts_of_atoms",
@@ -213,6 +214,40 @@ def pool_proposals(context: StageContext) -> Callable[[PoolSentence], list[Span]
         return _considered(sentence.text, {*chunked, *labelled}, pool, first=labelled)
 
     return of
+
+
+def new_proposals(sentences: Sequence[PoolSentence], context: StageContext) -> list[dict[Span, float | None]]:
+    """The candidates of sentences that the pool is to have, in the order of the text, and how likely each is an entity
+    by the states of words (None: nobody reads them): as :func:`pool_proposals` has them of those that it has. Offsets
+    are the sentence's own. The pool may have a text already, with other labels."""
+    pool, proposer = context.pool, context.proposer
+    proposers: list[str] = [name for name in context.settings.proposals if name != "models"] or [CHUNKS]
+    known = {sentence.text for sentence in pool.sentences}
+    of_known = cheap_proposals(context)
+    cheap = [
+        of_known(sentence)
+        if sentence.text in known
+        else Proposed(
+            [chunk.span for chunk in chunks(sentence.text, pool.text_kind)] if CHUNKS in proposers else [],
+            pool.lexicon.find(sentence.text) if LEXICON in proposers else [],
+        )
+        for sentence in sentences
+    ]
+    if proposer is None:
+        return [
+            dict.fromkeys(
+                _considered(sentence.text, {*said.chunked, *said.in_lexicon}, pool, first=set(said.in_lexicon))
+            )
+            for sentence, said in zip(sentences, cheap, strict=True)
+        ]
+    likely, _ = proposer.propose([sentence.text for sentence in sentences], cheap)
+    proposals: list[dict[Span, float | None]] = []
+    for sentence, found in zip(sentences, likely, strict=True):
+        left_out = proposer.left_out.get(sentence.text)
+        if left_out is not None:  # who was shown these labels is not asked
+            found = {Span(start, end, sentence.text[start:end]): share for (start, end), share in left_out.items()}
+        proposals.append({span: found[span] for span in _considered(sentence.text, found, pool, first=found.keys())})
+    return proposals
 
 
 def _forms(surface: str) -> tuple[str, str]:

@@ -55,6 +55,10 @@ class HostedPools(Mapping[str, StageContext]):
         """The pools that nobody has needed so far. From any thread."""
         return [name for name in self._names if name not in self._ready]
 
+    def replace(self, name: str, context: StageContext) -> None:
+        """From now on the pool is this one."""
+        self._ready[name] = context
+
     @override
     def __getitem__(self, name: str) -> StageContext:
         context = self._ready.get(name)

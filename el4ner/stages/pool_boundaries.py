@@ -23,7 +23,15 @@ from el4ner.proposing.word_reader import WordReader
 from el4ner.stages.context import StageContext
 from el4ner.stages.extract import cheap_proposals
 
-__all__ = ["bare_prompt", "kept_states", "make_proposers", "shown_in_prompts", "weighs_boundaries", "word_reader"]
+__all__ = [
+    "bare_prompt",
+    "kept_states",
+    "known_sentences",
+    "make_proposers",
+    "shown_in_prompts",
+    "weighs_boundaries",
+    "word_reader",
+]
 
 
 def make_proposers(
@@ -50,7 +58,7 @@ def make_proposers(
         if pool.text_kind == "log":
             continue
         context = StageContext(pool, prompts, method)
-        sentences = _known_sentences(context)
+        sentences = known_sentences(context)
         if len(sentences) < ENOUGH_SENTENCES or not any(sentence.entities for sentence in sentences):
             continue
         kept = kept_states(reading.by(engine), folder, pool, "words")
@@ -70,7 +78,7 @@ def weighs_boundaries(settings: Settings, pools: Mapping[str, Pool]) -> bool:
     return settings.proposer is not None and not by_mean and any(pool.text_kind != "log" for pool in pools.values())
 
 
-def _known_sentences(context: StageContext) -> list[KnownSentence]:
+def known_sentences(context: StageContext) -> list[KnownSentence]:
     """The sentences that evidence is made from, each text once."""
     cheap = cheap_proposals(context)
     known: dict[str, KnownSentence] = {}

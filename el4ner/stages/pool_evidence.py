@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
@@ -37,16 +39,21 @@ from el4ner.stages.context import StageContext
 from el4ner.stages.extract import pool_proposals
 from el4ner.stages.in_context import type_scores
 from el4ner.stages.pool_boundaries import bare_prompt, kept_states, shown_in_prompts, word_reader
-from el4ner.types import Mode
+from el4ner.types import Mode, Span
 
 __all__ = [
+    "boundary_source",
+    "in_context_source",
     "make_evidence",
     "make_sources",
     "pool_spans",
+    "span_readers",
     "stream_mix",
 ]
 
 log = logging.getLogger(__name__)
+_IN_PLACE: Final = "in place"
+_NOTHING: Final[Mapping[str, Mapping[Span, float | None]]] = MappingProxyType({})
 
 
 def make_evidence(
@@ -154,16 +161,19 @@ def _sources(
     members = {name: engine for name, engine in engines.items() if isinstance(engine, StateEngine)}
     sources: list[Source] = []
     if context.proposer is not None and not goes_by_mean(method, shows_states=True):
-        sources.append(_boundary_source(context.proposer, spans, len(pool.types) + 1))
+        sources.append(boundary_source(context.proposer, spans, len(pool.types) + 1))
     if by_states:
         sources += _state_sources(settings, members, context, spans, embedder, folder, reading, prepared)
-    for name, engine in engines.items():
+    for engine in engines.values():
         if speaks_in_context(method, shows_states=isinstance(engine, StateEngine)):
-            fingerprint = (
-                f"{engine.fingerprint} {shown_in_prompts(context)} {retriever.fingerprint} {spans.fingerprint}"
-            )
-            sources.append(InContextSource(name, fingerprint, _ask(engine, context), retriever.retrieve))
+            sources.append(in_context_source(engine, context, spans, retriever))
     return sources
+
+
+def in_context_source(engine: Engine, context: StageContext, spans: PoolSpans, retriever: Retriever) -> InContextSource:
+    """The member's answers in context; ``spans``: those that they are weighed by."""
+    fingerprint = f"{engine.fingerprint} {shown_in_prompts(context)} {retriever.fingerprint} {spans.fingerprint}"
+    return InContextSource(engine.name, fingerprint, _ask(engine, context), retriever.retrieve)
 
 
 def _state_sources(
@@ -195,7 +205,7 @@ def _state_sources(
         words = kept_states(reading.by(proposer), folder, pool, "words")
         memory = memory_of(PlaceEncoder(word_reader(words, context)), "lines")
         in_place = PlaceEncoder(word_reader(proposer, context))
-        sources.append(StateSource(in_place, memory, spans, kinds, using, kind="in place"))
+        sources.append(StateSource(in_place, memory, spans, kinds, using, kind=_IN_PLACE))
         kept_files.append(words)
     for each in kept_files:
         each.tidy()
@@ -207,12 +217,32 @@ def pool_spans(context: StageContext) -> PoolSpans:
     return PoolSpans.of(context.pool, pool_proposals(context), max_chars=context.settings.max_sentence_chars)
 
 
-def _boundary_source(proposer: BoundaryProposer, spans: PoolSpans, kinds: int) -> BoundarySource:
-    left_out = [
-        proposer.left_out.get(text, {}).get((span.start, span.end), np.nan)
-        for text, in_sentence in zip(spans.texts, spans.spans, strict=True)
-        for span in in_sentence
-    ]
+def span_readers(
+    settings: Settings,
+    members: Mapping[str, StateEngine],
+    embedder: SentenceTransformerEmbedder | None,
+    context: StageContext,
+) -> dict[str, SpanEncoder]:
+    """Who reads spans, by the name of the source that compares them (:attr:`StateSource.name`)."""
+    if not _state_kinds(settings.method):
+        return {}
+    readers = {encoder.name: encoder for encoder in _encoders(settings, members, embedder, context)}
+    proposer = members.get(settings.proposer or "")
+    if settings.method.encoder == "members" and context.pool.text_kind == "log" and proposer is not None:
+        readers[f"{proposer.name} {_IN_PLACE}"] = PlaceEncoder(word_reader(proposer, context))
+    return readers
+
+
+def boundary_source(
+    proposer: BoundaryProposer, spans: PoolSpans, kinds: int, more: Mapping[str, Mapping[Span, float | None]] = _NOTHING
+) -> BoundarySource:
+    """What extraction found of the pool's spans; ``more``: of texts that the proposer was not shown."""
+    left_out = []
+    for text, in_sentence in zip(spans.texts, spans.spans, strict=True):
+        known, further = proposer.left_out.get(text), more.get(text, {})
+        for span in in_sentence:
+            share = further.get(span) if known is None else known.get((span.start, span.end))
+            left_out.append(np.nan if share is None else share)
     return BoundarySource(f"{proposer.fingerprint} {spans.fingerprint}", np.asarray(left_out), kinds)
 
 

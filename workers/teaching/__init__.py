@@ -1,1 +1,1 @@
-"""What pools are taught while they are in use: the topic ``pool-examples``."""
+"""Pools that are taught while workers run: the topic of examples, who follows it, and who writes to it."""

@@ -248,6 +248,23 @@ CATALOGUE: Final = (
         observed=True,
     ),
     MetricSpec(
+        "el4ner_pool_examples",
+        "gauge",
+        "Examples that a pool is taught: used; or left_out, since a type of theirs is declared nowhere.",
+        "Not the same in all workers for longer than seconds: one does not follow the topic, its log says why. "
+        "left_out: the log names the type; teach it with its description. See teaching.md.",
+        labels=("pool", "state"),
+        observed=True,
+    ),
+    MetricSpec(
+        "el4ner_pool_examples_refused",
+        "gauge",
+        "Messages in pool-examples that are no examples, and are passed over.",
+        "Somebody else writes to the topic: the log has the offset and what is wrong.",
+        labels=("code",),
+        observed=True,
+    ),
+    MetricSpec(
         "el4ner_mix_divergence_bits",
         "gauge",
         "How far the stream's mix of types is from the pool's, over the latest candidates: Jensen-Shannon, 0 to 1.",

@@ -50,7 +50,7 @@ def test_a_roles_rights_are_those_that_the_table_says(role: str) -> None:
         ends = {Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS}
         assert may["Write"] == outputs | ends | {changelog_name(settings)}
     elif role == COMBINE:
-        assert may["Read"] == {Topic.MEMBER_ANSWERS, Topic.POOL_EXAMPLES}
+        assert may["Read"] == {Topic.MEMBER_ANSWERS}
         assert may["Write"] == {STAGE_TABLE[name].output for name in SPLITTABLE} | {Topic.DEAD_LETTERS}
     else:
         stage = STAGE_TABLE[role]
