@@ -69,6 +69,11 @@ class FollowedTopic:
                     await self._follow(consumer, partitions)
             except (KafkaError, OSError, TimeoutError, _NoTopicError) as error:
                 self._become("lost", _reason(error, self._settings, self._name))
+            except asyncio.CancelledError:
+                if (task := asyncio.current_task()) is None or task.cancelling():
+                    raise
+                # aiokafka's, who cancels what waits for an answer on a connection that is gone.
+                self._become("lost", _reason(ConnectionResetError(), self._settings, self._name))
             await asyncio.sleep(_AGAIN_SECONDS)
 
     @contextlib.asynccontextmanager
@@ -164,5 +169,5 @@ class _NoTopicError(Exception):
 def _reason(error: BaseException, settings: KafkaSettings, name: str) -> str:
     if isinstance(error, _NoTopicError):
         return f"topic {name!r} does not exist: create the topics with `el4ner topics create`"
-    why = "does not answer" if isinstance(error, TimeoutError) else f"{type(error).__name__}"
-    return f"no answer from Kafka at {settings.bootstrap_servers} ({why}); trying again"
+    why = "" if isinstance(error, TimeoutError) else f" ({type(error).__name__})"
+    return f"no answer from Kafka at {settings.bootstrap_servers}{why}; trying again"

@@ -94,9 +94,9 @@ async def serve_page(
     background = [asyncio.create_task(followed.run()), asyncio.create_task(_scrape(state, reader))]
     try:
         ended, _ = await asyncio.wait([serving, stopped, *background], return_when=asyncio.FIRST_COMPLETED)
-        for task in ended:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                ending.crash(error)
+        for task in ended - {stopped}:
+            error = None if task.cancelled() else task.exception()
+            ending.crash(error or RuntimeError("something ended that goes on until the page does"))
         if ending.crashed_by is None:
             ending.stop()
     finally:
