@@ -16,6 +16,7 @@ from el4ner.engines.torch.int8_linear import LayerInput, multiplies_int8, watche
 from el4ner.engines.torch.lean_transformers import without_compiler
 from el4ner.engines.torch.meta_init import SkipMetaInit
 from el4ner.engines.torch.packed_model import IMPLEMENTATION
+from el4ner.engines.torch.row_blocks import block_rows
 from el4ner.engines.torch.stored_tables import store_tables
 from el4ner.errors import ModelError
 from el4ner.models.tokenizers import load_tokenizer
@@ -74,6 +75,8 @@ def load_model(path: Path, place: torch.device, precision: Precision) -> LoadedM
         ).eval()
     if place.type == "cpu" and precision != "bfloat16":
         store_tables(model)
+    if place.type == "cpu" and precision == "bfloat16":
+        block_rows(model)
     inputs = _int8_inputs(model, tokenizer) if precision == "int8" else {}
     return LoadedModel(model.to(place), tokenizer, precision, inputs)
 

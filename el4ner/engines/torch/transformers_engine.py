@@ -76,6 +76,7 @@ _CHECKED_MODULES: Final = (
     "torch/middle_layers",
     "torch/model_loading",
     "torch/packed_model",
+    "torch/row_blocks",
     "torch/stored_tables",
     "torch/transformers_engine",
 )
