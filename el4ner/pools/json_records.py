@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from el4ner.pools.json_array import array_elements, is_large_array
 from el4ner.pools.read_options import LeftOut, lines_of
 
 __all__ = ["JsonRecord", "json_records"]
@@ -27,7 +28,8 @@ class JsonRecord:
 
 
 def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
-    """The records of a file; a line that is no JSON is left out, with its reason. Lines are read one by one.
+    """The records of a file; a line that is no JSON is left out, with its reason. Lines are read one by one,
+    and so are the elements of a large array.
 
     A file is JSON Lines if its lines are JSON by themselves, whatever its name ends with: tools export both as
     ``.json``. The elements of an array, and of ``{"annotations": […]}``, are records.
@@ -35,6 +37,9 @@ def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
     Raises:
         PoolError: the file cannot be read.
     """
+    if is_large_array(path):
+        yield from _records_of_array(path)
+        return
     if _opens_with_a_record(path):
         yield from _records_of_lines(path, lines_of(path))
         return
@@ -48,6 +53,18 @@ def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
         yield LeftOut(f"{path}:{number}", reason)
         return
     yield from _records_of_lines(path, lines)
+
+
+def _records_of_array(path: Path) -> Iterator[JsonRecord | LeftOut]:
+    for number, element in array_elements(path):
+        where = f"{path}:{number}"
+        if isinstance(element, str):
+            yield LeftOut(where, f"is not JSON: {element}")
+            continue
+        try:
+            yield JsonRecord(where, orjson.loads(element))
+        except orjson.JSONDecodeError as error:
+            yield LeftOut(where, f"is not JSON: {error.msg}")
 
 
 def _records_of_lines(path: Path, lines: Iterable[str | UnicodeDecodeError]) -> Iterator[JsonRecord | LeftOut]:

@@ -51,7 +51,8 @@ def offsets_in(text: str, span: RawSpan, units: Units) -> tuple[int, int]:
 def units_of(text: str, spans: Sequence[RawSpan]) -> Units | None:
     """The unit in which these spans make sense; ``auto`` where both say the same, None where it cannot be told.
 
-    A unit makes sense when every span is inside the text, is what the file says it is, and cuts no word.
+    A unit makes sense when every span is inside the text, is what the file says it is (to the letter, if by one of the
+    units it is), and cuts no word.
     """
     if not _astral(text):
         return "auto"
@@ -59,6 +60,9 @@ def units_of(text: str, spans: Sequence[RawSpan]) -> Units | None:
     possible = {units: places for units, places in read.items() if places is not None}
     if len({tuple(places) for places in possible.values()}) <= 1 and len(possible) == len(_READINGS):
         return "auto"
+    exact = [units for units, places in possible.items() if _are_surfaces(text, spans, places)]
+    if len(exact) == 1:
+        return exact[0]
     sensible = [units for units, places in possible.items() if all(_whole(text, *place) for place in places)]
     if len(sensible) == 1:
         return sensible[0]
@@ -82,6 +86,10 @@ def _read(text: str, spans: Sequence[RawSpan], units: Units) -> list[tuple[int, 
             return None
         places.append((start, end))
     return places
+
+
+def _are_surfaces(text: str, spans: Sequence[RawSpan], places: Sequence[tuple[int, int]]) -> bool:
+    return all(span.surface in (None, text[start:end]) for span, (start, end) in zip(spans, places, strict=True))
 
 
 def same_surface(left: str, right: str) -> bool:
