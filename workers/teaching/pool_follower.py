@@ -24,7 +24,7 @@ from el4ner.pools import Pool
 from el4ner.pools.taught import TaughtPool, taught_pool
 from workers.config import KafkaSettings
 from workers.stages.engine_calls import Owner
-from workers.teaching.examples_topic import FollowedExamples, followed_examples
+from workers.teaching.followed_examples import FollowedExamples, followed_examples
 from workers.teaching.taught_examples import TaughtExamples
 from workers.telemetry.metrics import Metrics
 from workers.topics import TopicError

@@ -1,4 +1,4 @@
-"""The topic ``pool-examples`` on the broker: reading all of it, following it, writing to it (kafka-python)."""
+"""The topic ``pool-examples`` for who follows it: from its beginning, and on (kafka-python)."""
 
 from __future__ import annotations
 
@@ -10,47 +10,13 @@ from kafka import KafkaConsumer, TopicPartition
 
 from workers.config import KafkaSettings
 from workers.kafka import broker
-from workers.kafka.topic_reader import partitions_of, reading, records_between
-from workers.kafka.topic_sender import sending
-from workers.messages.envelope import Outgoing
+from workers.kafka.topic_reader import partitions_of
 from workers.teaching.taught_examples import ExampleRecord
 from workers.topics import MOST_EXAMPLE_BYTES, Topic, TopicError, topic_name
 
-__all__ = ["FollowedExamples", "followed_examples", "read_examples", "write_examples"]
+__all__ = ["FollowedExamples", "followed_examples"]
 
 _CLIENT: Final = "el4ner-teaching"
-
-
-def read_examples(settings: KafkaSettings) -> Iterator[ExampleRecord]:
-    """Every message that the topic has now, in the order of each partition.
-
-    Raises:
-        TopicError: no broker, or no topic.
-    """
-    with reading(settings, topic_name(settings, Topic.POOL_EXAMPLES), TopicError, client_id=_CLIENT) as (
-        consumer,
-        partitions,
-    ):
-        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
-        for record in records_between(settings, consumer, begins, ends, TopicError):
-            yield _record(record)
-
-
-def write_examples(settings: KafkaSettings, messages: Sequence[Outgoing]) -> None:
-    """Write messages, and wait until the brokers have them.
-
-    Raises:
-        TopicError: no broker, no topic, or it takes one of them not.
-    """
-    name = topic_name(settings, Topic.POOL_EXAMPLES)
-    with sending(settings, TopicError, client_id=_CLIENT, max_request_size=2 * MOST_EXAMPLE_BYTES) as producer:
-        futures = [
-            producer.send(name, key=message.key, value=message.value, headers=list(message.headers))
-            for message in messages
-        ]
-        producer.flush(timeout=settings.request_timeout_seconds)
-        for future in futures:
-            future.get(timeout=settings.request_timeout_seconds)
 
 
 class FollowedExamples:
