@@ -25,9 +25,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from el4ner.engines.torch.lean_transformers import leave_out_unused_parts
 from workers.cli.settings import prepare_process
 
-prepare_process()  # as the command line does
+prepare_process()  # as the command line and the workers do
+leave_out_unused_parts()
 
 from log_rate import varied  # noqa: E402
 from logs import read_lines  # noqa: E402

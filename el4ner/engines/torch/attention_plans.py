@@ -72,7 +72,7 @@ class AttentionPlan(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
+class _Attending:
     """What one call attends: the queries ``first`` to ``last`` of the pass, which are a row's chain or its tree, to the
     row's keys ``low`` to ``end``. The call takes queries up to ``wide``; what it says of the last ones is not used."""
 
@@ -113,7 +113,7 @@ class RowsPlan(AttentionPlan):
         self._dtype = dtype
         self._device = device
         self._rounds = device.type == "cpu" and dtype.itemsize == 2
-        self._calls: dict[int | None, list[_Call]] = {}
+        self._calls: dict[int | None, list[_Attending]] = {}
         for segment, states in zip(segments, self._states, strict=True):
             held = segment.past + segment.new
             states[:, :, :, held : self._end(segment, held)] = 0  # masked, so they must not be NaN
@@ -161,7 +161,7 @@ class RowsPlan(AttentionPlan):
             out_grouped[:, :, call.first : call.last] = attended[:, :, : call.last - call.first]
         return out
 
-    def _all_calls(self, window: int | None) -> Iterator[_Call]:
+    def _all_calls(self, window: int | None) -> Iterator[_Attending]:
         start = 0
         for row, segment in enumerate(self._segments):
             split, end = start + len(segment.chain), start + segment.new
@@ -171,23 +171,23 @@ class RowsPlan(AttentionPlan):
                 yield self._tree(row, segment, split, window)
             start = end
 
-    def _chain(self, row: int, segment: PassSegment, first: int, window: int | None) -> _Call:
+    def _chain(self, row: int, segment: PassSegment, first: int, window: int | None) -> _Attending:
         length = len(segment.chain)
         seen, last = segment.past + length, first + length
         low = 0 if window is None else max(0, segment.past + 1 - window)
         if length == 1:
-            return _Call(row, first, last, last, low, seen, None, causal=False)
+            return _Attending(row, first, last, last, low, seen, None, causal=False)
         wide, low, end = self._rounded(segment, first, last, low, seen)
         if segment.past == 0 and (window is None or length <= window):  # plain causal does, if both end alike
             end = wide - first if self._rounds else seen
             if end <= segment.states.shape[3]:
-                return _Call(row, first, last, wide, 0, end, None, causal=True)
-            return _Call(row, first, last, last, 0, seen, None, causal=True)
+                return _Attending(row, first, last, wide, 0, end, None, causal=True)
+            return _Attending(row, first, last, last, 0, seen, None, causal=True)
         ask, keys = torch.arange(segment.past, seen), torch.arange(low, end)
         visible = keys[None, :] <= ask[:, None]
-        return _Call(row, first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
+        return _Attending(row, first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
 
-    def _tree(self, row: int, segment: PassSegment, first: int, window: int | None) -> _Call:
+    def _tree(self, row: int, segment: PassSegment, first: int, window: int | None) -> _Attending:
         base, last = segment.past + len(segment.chain), first + len(segment.tree)
         low = 0 if window is None else max(0, base + 1 - window)
         held = base + len(segment.tree)
@@ -198,7 +198,7 @@ class RowsPlan(AttentionPlan):
         visible = torch.zeros(len(ask), len(keys), dtype=torch.bool)
         visible[:, : base - low] = True
         visible[:, base - low : held - low] = torch.from_numpy(segment.tree.sees())
-        return _Call(row, first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
+        return _Attending(row, first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
 
     def _rounded(self, segment: PassSegment, first: int, last: int, low: int, seen: int) -> tuple[int, int, int]:
         """(end of the queries, first and end of the keys): as they are, or so that few sizes come about."""
