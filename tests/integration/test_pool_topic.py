@@ -64,8 +64,11 @@ def test_types_that_the_pool_does_not_have_are_taught_if_asked_for_and_nothing_i
     stopped = run(stream, *teach)
     assert (stopped.exit_code, stream.ends(Topic.POOL_EXAMPLES)) == (2, 0)
     assert f"{file}:2: type 'dog' is not one of pool news" in stopped.stderr
-    assert run(stream, *teach, "--new-types").exit_code == 0
-    assert exported(stream, tmp_path / "after").types["dog"] == "dog"
+    (tmp_path / "dogs").mkdir()
+    (tmp_path / "dogs" / "pool.toml").write_text('[types]\ndog = "an animal that barks"\n')
+    (tmp_path / "dogs" / "b.jsonl").write_text('{"text": "Rex", "spans": []}\n')
+    assert run(stream, *teach, "--new-types", "--types-of", str(tmp_path / "dogs")).exit_code == 0
+    assert exported(stream, tmp_path / "after").types["dog"] == "an animal that barks"
     contradicting = [{"text": "Bo ran.", "label": [[0, 2, "person"]]}, {"text": "Bo ran.", "label": []}]
     file.write_text("".join(json.dumps(record) + "\n" for record in contradicting))
     assert "the same text as at" in run(stream, *teach).stderr

@@ -161,7 +161,9 @@ def import_pool(
     elif stream is not None and taught is not None:
         refuse = partial(leave_out, options=options, tally=tally)
         who = teacher_here() if teacher is None else teacher
-        count = send_to_topic(stream, taught, sentences, teacher=who, new_types=new_types, refuse=refuse)
+        count = send_to_topic(
+            stream, taught, sentences, teacher=who, new_types=new_types, descriptions=known, refuse=refuse
+        )
         _warn(tally.left_out, tally.skipped + tally.wrong)
         tell(f"pool {taught.name} was taught {count} sentences")
         _tell_left_out(tally)
@@ -233,6 +235,7 @@ def export_pool(
         pool = with_what_it_was_taught(stream, pool)
     _warn(pool.left_out, len(pool.left_out))
     tally = ExportTally()
+    output = None if output == Path("-") else output
     _export(pool, tool, output, tally, on_error=choice or reading.on_error, force=force)
     _warn(tally.left_out, len(tally.left_out))
     _tell_exported(pool, output, tally)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING
 
 from el4ner.errors import PoolError
@@ -52,11 +52,13 @@ def send_to_topic(
     *,
     teacher: str,
     new_types: bool,
+    descriptions: Mapping[str, str],
     refuse: Callable[[LeftOut], None],
 ) -> int:
     """Teach the pool these sentences, all of which are looked at before the first is sent; returns how many.
 
-    ``new_types``: types that the pool does not have are taught too, described by their names; else they are a mistake.
+    ``new_types``: types that the pool does not have are taught too, by their ``descriptions`` or else by their names;
+    otherwise they are a mistake.
     ``refuse`` is told of mistakes, and raises if one is to stop it.
 
     Raises:
@@ -79,7 +81,7 @@ def send_to_topic(
                     f"type {unknown[0]!r} is not one of pool {pool.name}{nearest_hint(unknown[0], types)}; there are: "
                     f"{choices(types)}; --new-types teaches new ones"
                 )
-            described = {label: describe(label) for label in unknown}
+            described = {label: descriptions.get(label) or describe(label) for label in unknown}
             example = PoolExample(sentence.text, sentence.spans, described, teacher, now_ms)
         except PoolError as error:
             refuse(LeftOut(sentence.where, str(error)))

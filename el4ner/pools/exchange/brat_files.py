@@ -22,9 +22,9 @@ from el4ner.pools.read_options import Reading, Units, lines_of
 from el4ner.pools.units import RawSpan, offsets_in, same_surface, units_of
 from el4ner.types import Span
 
-__all__ = ["BRAT_TYPE", "annotation_lines", "brat_documents", "configuration"]
+__all__ = ["annotation_lines", "brat_documents", "configuration"]
 
-BRAT_TYPE: Final = re.compile(r"[A-Za-z0-9_-]+")
+_TYPE: Final = re.compile(r"[A-Za-z0-9_-]+")
 """What brat takes as the name of a type; it turns every other character into an underscore."""
 _TEXT_BOUND: Final = re.compile(r"T\S*\t(\S+) (\d+ \d+(?:;\d+ \d+)*)\t(.*)")
 _EVENT: Final = re.compile(r"E\S*\t[^\s:]+:(T\S+)")
@@ -200,7 +200,7 @@ def annotation_lines(sentence: PoolSentence) -> Iterator[str]:
         PoolError: a type has a name that brat does not take.
     """
     for number, (span, label) in enumerate(sentence.spans, start=1):
-        if not BRAT_TYPE.fullmatch(label):
+        if not _TYPE.fullmatch(label):
             raise PoolError(
                 f"brat's types have letters, digits, - and _ in their names, not {quoted(label)}: rename it"
             )
@@ -214,5 +214,6 @@ def annotation_lines(sentence: PoolSentence) -> Iterator[str]:
 
 
 def configuration(types: Iterable[str]) -> str:
-    """brat's ``annotation.conf``, without which it shows no type."""
+    """brat's ``annotation.conf``, without which it shows no type. Names that it does not take are left out of it."""
+    types = (label for label in types if _TYPE.fullmatch(label))
     return "\n".join(["[entities]", *types, "", "[relations]", "", "[events]", "", "[attributes]", ""])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Final
@@ -20,6 +20,8 @@ __all__ = ["LINES", "PoolWriter", "write_file", "write_folder"]
 
 LINES: Final = (".jsonl", ".ndjson")
 """How the name of a file of sentences ends; everything else is a folder."""
+_NO_FOLDERS: Final = (".json", ".toml", ".txt", ".conll", ".csv")
+"""How names of files end: whoever writes one means no folder."""
 _DESCRIPTION: Final = "pool.toml"
 _SENTENCES: Final = "sentences.jsonl"
 
@@ -34,7 +36,12 @@ class PoolWriter:
     def __init__(self, output: Path, *, force: bool = False) -> None:
         self._output = output
         self._is_file = output.suffix.lower() in LINES
-        _refuse_to_overwrite(output, folder_of=() if self._is_file else (_SENTENCES, _DESCRIPTION), force=force)
+        if self._is_file:
+            _refuse_to_overwrite_file(output, force=force)
+        else:
+            if output.suffix.lower() in _NO_FOLDERS and not output.is_dir():
+                raise PoolError(f"{output}: a pool is a folder, or a file that ends with {' or '.join(LINES)}")
+            _refuse_to_overwrite_folder(output, (_SENTENCES, _DESCRIPTION), force=force)
         self._draft = Draft(output, folder=not self._is_file)
         try:
             path = self._draft.path if self._is_file else self._draft.path / _SENTENCES
@@ -75,7 +82,7 @@ def write_file(output: Path, content: Iterable[bytes], *, force: bool = False) -
     Raises:
         PoolError: there is one already, and ``force`` is not set; or it cannot be written.
     """
-    _refuse_to_overwrite(output, force=force)
+    _refuse_to_overwrite_file(output, force=force)
     try:
         if output.exists() and not output.is_file():
             with output.open("wb") as file:
@@ -95,7 +102,7 @@ def write_folder(output: Path, files: Iterable[tuple[str, bytes]]) -> None:
     Raises:
         PoolError: the folder is not empty, or cannot be written.
     """
-    _refuse_to_overwrite(output, folder_of=("",))
+    _refuse_to_overwrite_folder(output)
     with Draft(output, folder=True) as draft:
         try:
             for name, content in files:
@@ -105,29 +112,27 @@ def write_folder(output: Path, files: Iterable[tuple[str, bytes]]) -> None:
         draft.finish()
 
 
-def _refuse_to_overwrite(output: Path, *, folder_of: Iterable[str] = (), force: bool = False) -> None:
-    """Check that ``output`` is free, or may be written over. ``folder_of``: it is to be a folder of these files.
+def _refuse_to_overwrite_file(output: Path, *, force: bool) -> None:
+    if output.is_dir():
+        raise PoolError(f"{output}: is a folder, and this is written into a file")
+    if output.is_file() and not force:
+        raise PoolError(f"{output}: is there already; --force writes over it")
 
-    Raises:
-        PoolError: it is not.
-    """
-    names = set(folder_of)
+
+def _refuse_to_overwrite_folder(output: Path, files: Collection[str] = (), *, force: bool = False) -> None:
+    """``files``: those that may be written over."""
+    if not output.is_dir():
+        if output.exists():
+            raise PoolError(f"{output}: is a file, and this is written into a folder")
+        return
     try:
-        if output.is_dir():
-            if not names:
-                raise PoolError(f"{output}: is a folder, and this is written into a file")
-            there = sorted(file.name for file in output.iterdir())
-            if foreign := [name for name in there if name not in names]:
-                raise PoolError(f"{output}: holds {foreign[0]} already: name a folder that is new or empty")
-            if there and not force:
-                raise PoolError(f"{output}: there is a pool already; --force writes over it")
-        elif output.exists():
-            if names:
-                raise PoolError(f"{output}: is a file, and this is written into a folder")
-            if not force and output.is_file():
-                raise PoolError(f"{output}: is there already; --force writes over it")
+        there = sorted(file.name for file in output.iterdir())
     except OSError as error:
         raise unwritable(output, error) from error
+    if foreign := [name for name in there if name not in files]:
+        raise PoolError(f"{output}: holds {foreign[0]} already: name a folder that is new or empty")
+    if there and not force:
+        raise PoolError(f"{output}: there is a pool already; --force writes over it")
 
 
 def _description(name: str, types: Mapping[str, str], kind: TextKind) -> str:

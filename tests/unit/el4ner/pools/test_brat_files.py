@@ -8,7 +8,7 @@ import pytest
 
 from el4ner.errors import PoolError
 from el4ner.pools import PoolSentence, Reading
-from el4ner.pools.exchange import ImportOptions, ImportTally, imported_sentences
+from el4ner.pools.exchange import ExportTally, ImportOptions, ImportTally, brat_files, imported_sentences
 
 THUMB = "\U0001f44d"
 
@@ -138,3 +138,9 @@ def test_files_that_are_missing_are_named(tmp_path: Path) -> None:
     (tmp_path / "a.pdf").write_text("")
     with pytest.raises(PoolError, match="name one of them, or their folder"):
         imported(tmp_path / "a.pdf")
+
+
+def test_the_configuration_that_is_written_names_the_types_that_brat_takes() -> None:
+    (name, content), *documents = brat_files([PoolSentence("It rains.", ())], ["PER", "a person"], ExportTally())
+    assert (name, content.split(b"\n")[:3]) == ("annotation.conf", [b"[entities]", b"PER", b""])
+    assert documents == [("1.txt", b"It rains."), ("1.ann", b"")]

@@ -430,6 +430,8 @@ def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
         PoolWriter(tmp_path / "pool", force=True)
     with pytest.raises(PoolError, match="cannot be written: No such file or directory"):
         PoolWriter(tmp_path / "no" / "pool")
+    with pytest.raises(PoolError, match=r"a pool is a folder, or a file that ends with \.jsonl or \.ndjson"):
+        PoolWriter(tmp_path / "pool.json")
     (tmp_path / "file").write_text("")
     with pytest.raises(PoolError, match="is a file"):
         PoolWriter(tmp_path / "file", force=True)

@@ -53,7 +53,8 @@ def test_a_pool_of_our_own_is_written_as_a_folder_with_its_types(runner: CliRunn
 def test_standard_output_has_the_file_and_nothing_else(runner: CliRunner) -> None:
     result = runner.invoke(app, ["pool", "export", "news", "--to", "prodigy"])
     assert [json.loads(line)["answer"] for line in result.stdout.splitlines()] == ["accept"] * 290
-    assert len(json.loads(runner.invoke(app, ["pool", "export", "news", "--to", "labelstudio"]).stdout)) == 290
+    tasks = runner.invoke(app, ["pool", "export", "news", "--to", "labelstudio", "--output", "-"])
+    assert len(json.loads(tasks.stdout)) == 290
     refused = runner.invoke(app, ["pool", "export", "news", "--to", "brat"])
     assert refused.exit_code == 2
     assert "--output" in refused.stderr
