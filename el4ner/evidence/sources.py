@@ -150,12 +150,10 @@ class StateSource:
             for question in ("", " entity")
         )
         self._prototypes = [self._rules(layer, everything) for layer in memory.vectors] if "prototypes" in using else []
-        # Taken out of the memory once: every batch of the stream is compared with them.
-        self._known = (
-            [(layer[self._entities], layer[self._examples]) for layer in memory.vectors]
-            if "neighbours" in using
-            else []
-        )
+        # Taken out of the memory once: every batch of the stream is compared with them. Entities, which are examples
+        # too, stand first, so that they need no copy of their own.
+        self._in_order = np.concatenate([self._entities, np.setdiff1d(self._examples, self._entities)])
+        self._known = [layer[self._in_order] for layer in memory.vectors] if "neighbours" in using else []
 
     def with_memory(self, memory: SpanMemory, spans: PoolSpans, kinds: int) -> StateSource:
         """The same encoder, with what it has read of other spans."""
@@ -217,10 +215,9 @@ class StateSource:
     def _by_neighbours(self, queries: Floats, layer: int, owners: Ints | None) -> list[Floats]:
         """``owners``: the sentences of the queries, whose spans have no vote; None: they are not the pool's."""
         said = []
-        asked = ((self._entities, self.kinds - 1), (self._examples, self.kinds))
-        for known, (rows, kinds) in zip(self._known[layer], asked, strict=True):
+        for rows, kinds in ((self._entities, self.kinds - 1), (self._in_order, self.kinds)):
             apart = None if owners is None else (owners, self._owners[rows])
-            said.append(neighbours(queries, known, self._labels[rows], kinds, apart=apart))
+            said.append(neighbours(queries, self._known[layer][: len(rows)], self._labels[rows], kinds, apart=apart))
         return _both(*said)
 
     def _rules(self, vectors: Floats, among: npt.NDArray[np.bool_]) -> tuple[Prototypes, Prototypes]:
