@@ -106,9 +106,13 @@ def tail_documents(
 
 
 def tagged_until_now(
-    settings: StreamSettings, *, unreadable: Callable[[MessageError], None] | None = None
+    settings: StreamSettings,
+    *,
+    unreadable: Callable[[MessageError], None] | None = None,
+    deleted: Callable[[str], None] | None = None,
 ) -> Iterator[TailedDocument]:
     """Every tagged document that is there when this is called. Offsets do not tell how many: transactions take some.
+    ``deleted`` is given the id of a document that was deleted, when that is read: it may have been yielded before.
 
     Raises:
         TailError: no broker, or no topic.
@@ -116,7 +120,9 @@ def tagged_until_now(
     with _consumer(settings) as (consumer, partitions):
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         for record in records_between(settings.kafka, consumer, begins, ends, TailError):
-            if (tailed := _tailed(record, unreadable)) is not None:
+            if record.value is None and record.key is not None and deleted is not None:
+                deleted(record.key.decode("utf-8", "replace"))
+            elif (tailed := _tailed(record, unreadable)) is not None:
                 yield tailed
 
 
