@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Final
 
 from kafka.errors import KafkaError
@@ -18,7 +19,7 @@ from workers.messages.headers import RandomBytes
 from workers.messages.pool_examples import ExampleKey, example_message, read_example
 from workers.topics import MOST_EXAMPLE_BYTES, Topic, topic_name
 
-__all__ = ["TeachingError", "send_examples", "taught_until_now"]
+__all__ = ["ExampleMessage", "TeachingError", "messages_until_now", "send_examples", "taught_until_now"]
 
 _IN_FLIGHT: Final = 1_000
 _HEADERS_BYTES: Final = 64 * 1024
@@ -28,6 +29,15 @@ class TeachingError(El4nerError):
     """The broker cannot be reached, the topic is not there, or an example was not delivered."""
 
     code = "teaching"
+
+
+@dataclass(frozen=True, slots=True)
+class ExampleMessage:
+    """A message of the topic. ``example`` None: it is withdrawn. ``timestamp_ms`` -1: it has none."""
+
+    key: ExampleKey
+    example: PoolExample | None
+    timestamp_ms: int
 
 
 def taught_until_now(
@@ -40,8 +50,24 @@ def taught_until_now(
     Raises:
         TeachingError: no broker, or no topic.
     """
-    name = topic_name(settings, Topic.POOL_EXAMPLES)
     in_force: dict[ExampleKey, PoolExample] = {}
+    for message in messages_until_now(settings, unreadable=unreadable):
+        in_force.pop(message.key, None)
+        if message.example is not None:
+            in_force[message.key] = message.example
+    return in_force
+
+
+def messages_until_now(
+    settings: KafkaSettings, *, unreadable: Callable[[str, MessageError], None] = lambda place, error: None
+) -> Iterator[ExampleMessage]:
+    """What the topic still has of all that was taught and withdrawn, in the order in which it was written.
+    ``unreadable``: as of :func:`taught_until_now`.
+
+    Raises:
+        TeachingError: no broker, or no topic.
+    """
+    name = topic_name(settings, Topic.POOL_EXAMPLES)
     with reading(settings, name, TeachingError, client_id="el4ner-teaching") as (consumer, partitions):
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         for record in records_between(settings, consumer, begins, ends, TeachingError):
@@ -50,10 +76,7 @@ def taught_until_now(
             except MessageError as error:
                 unreadable(f"{name}-{record.partition}@{record.offset}", error)
                 continue
-            in_force.pop(key, None)
-            if example is not None:
-                in_force[key] = example
-    return in_force
+            yield ExampleMessage(key, example, record.timestamp)
 
 
 def send_examples(

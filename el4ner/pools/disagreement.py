@@ -1,0 +1,99 @@
+"""Whether an example says of a name what the pool does, each looked at as if its own sentence were not in the pool."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from el4ner.pools.examples import PoolExample
+from el4ner.pools.pool import Pool, PoolSentence
+from el4ner.text.mentions import find_mentions, fold
+from el4ner.text.white_space import comparable
+from el4ner.types import Span
+
+__all__ = ["Disagreement", "disagreements"]
+
+
+@dataclass(frozen=True, slots=True)
+class Disagreement:
+    """A mention that the pool mostly has otherwise.
+
+    Args:
+        span: in the example's clean text.
+        says: its type in the example; None: no entity.
+        counts: how often the pool's other sentences have the name as what; None: as no entity.
+    """
+
+    span: Span
+    says: str | None
+    counts: Mapping[str | None, int]
+
+    @property
+    def message(self) -> str:
+        """For the person who teaches."""
+        times = [f"{_named(label)} {_times(count)}" for label, count in self.counts.items()]
+        own = "" if self.says in self.counts else f", {_named(self.says)} never"
+        return f"the pool calls {self.span.text!r} {', '.join(times)}{own}; the example: {_named(self.says)}"
+
+
+def disagreements(example: PoolExample, pool: Pool) -> list[Disagreement]:
+    """Mentions of the example that the pool's other sentences have more often as something else, in the order of the
+    text. A name that the pool does not have disagrees with nothing.
+
+    ``pool`` may have the example, or another one of its text: neither counts.
+    """
+    sentence = example.sentence
+    others = [other for other in pool.sentences if other.text != sentence.text]
+    labelled = dict(sentence.spans)
+    known = _labelled_names(others)
+    mentions = sorted({*labelled, *_unlabelled(sentence, pool, known)})
+    found = []
+    for span in mentions:
+        says, counts = labelled.get(span), Counter[str | None]()
+        for other in others:
+            counts.update(_labels_of(span.text, other))
+        most = max(counts.values(), default=0)
+        if most > counts[says]:
+            found.append(Disagreement(span, says, {label: count for label, count in counts.most_common() if count}))
+    return found
+
+
+def _labelled_names(sentences: list[PoolSentence]) -> set[str]:
+    return {_form(span.text) for sentence in sentences for span, _ in sentence.spans}
+
+
+def _unlabelled(sentence: PoolSentence, pool: Pool, known: set[str]) -> Iterator[Span]:
+    """Names of the pool that the example leaves out, the longest where they are nested."""
+    taken = [(span.start, span.end) for span, _ in sentence.spans]
+    for span in pool.lexicon.find(sentence.text):
+        if _form(span.text) in known and all(span.end <= start or span.start >= end for start, end in taken):
+            taken.append((span.start, span.end))
+            yield span
+
+
+def _labels_of(surface: str, sentence: PoolSentence) -> Iterator[str | None]:
+    """What a sentence has each mention of the name as. A mention inside of a longer entity says nothing."""
+    for mention in find_mentions(surface, sentence.text):
+        if _form(mention.text) != _form(surface):
+            continue
+        label, inside = None, False
+        for span, own in sentence.spans:
+            if (span.start, span.end) == (mention.start, mention.end):
+                label = own
+            elif span.start < mention.end and mention.start < span.end:
+                inside = True
+        if label is not None or not inside:
+            yield label
+
+
+def _form(surface: str) -> str:
+    return fold(comparable(surface.strip()).form)
+
+
+def _named(label: str | None) -> str:
+    return "no entity" if label is None else label
+
+
+def _times(count: int) -> str:
+    return {1: "once", 2: "twice"}.get(count, f"{count} times")

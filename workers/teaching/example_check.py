@@ -1,0 +1,83 @@
+"""An example before it is taught: whether the pool can take it, and whether it says otherwise. No Kafka in here.
+
+What the command line, the page and programs ask before they send an example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from el4ner.errors import PoolError
+from el4ner.nearest import choices, nearest_hint
+from el4ner.pools import Pool
+from el4ner.pools.disagreement import Disagreement, disagreements
+from el4ner.pools.examples import PoolExample
+from el4ner.pools.taught import taught_pool
+from workers.messages.pool_examples import ExampleKey
+
+__all__ = ["CheckedExample", "check_example"]
+
+
+@dataclass(frozen=True, slots=True)
+class CheckedExample:
+    """An example that can be taught.
+
+    Args:
+        key: of its message.
+        example: with the descriptions of all types that the pool's files do not have, so that it stands by itself.
+        before: the pool as it is taught until now.
+        after: the pool with the example.
+        disagreements: where the pool's other sentences say otherwise. The person who teaches decides.
+        replaces: an example of the same text, which counts no more; None: there is none.
+    """
+
+    key: ExampleKey
+    example: PoolExample
+    before: Pool
+    after: Pool
+    disagreements: tuple[Disagreement, ...]
+    replaces: PoolExample | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the pool is another one afterwards. One that only confirms what it has changes nothing."""
+        return self.after.fingerprint != self.before.fingerprint
+
+
+def check_example(name: str, base: Pool, taught: Iterable[PoolExample], example: PoolExample) -> CheckedExample:
+    """What teaching the example would do.
+
+    Args:
+        name: the pool's, as documents have it.
+        base: its files.
+        taught: the examples that are in force.
+        example: not yet sent.
+
+    Raises:
+        PoolError: a type is declared nowhere.
+    """
+    in_force = list(taught)
+    before = taught_pool(base, in_force)
+    example = replace(example, types=_types(base, before.pool.types, example))
+    kept: Sequence[PoolExample] = [each for each in in_force if each.digest != example.digest]
+    after = taught_pool(base, [*kept, example])
+    if left_out := next((each for each in after.left_out if each.example.digest == example.digest), None):
+        raise PoolError(left_out.reason)
+    replaced = next((each for each in in_force if each.digest == example.digest), None)
+    found = tuple(disagreements(example, before.pool))
+    return CheckedExample(ExampleKey(name, example.digest), example, before.pool, after.pool, found, replaced)
+
+
+def _types(base: Pool, known: Mapping[str, str], example: PoolExample) -> dict[str, str]:
+    new = {name: line for name, line in example.types.items() if name not in base.types}
+    for _, label in example.spans:
+        if label in base.types or label in new:
+            continue
+        if label not in known:
+            raise PoolError(
+                f"type {label!r} is not one of the pool's{nearest_hint(label, known)}; there are: {choices(known)}. A "
+                "new type comes with a line of description"
+            )
+        new[label] = known[label]
+    return new
