@@ -11,6 +11,7 @@ from workers.cli.options import ConfigOption, OutputFormat, PoolErrorsOption, ex
 from workers.cli.output import complain, results, table
 from workers.cli.pool_exchange import export_pool, import_pool
 from workers.cli.pool_queue import queue_pool
+from workers.cli.pool_teach import add_example, log_examples, remove_example
 from workers.cli.progress import TerminalProgress
 from workers.cli.settings import configure_cli_logging, method_settings, work_offline_if_local
 from workers.cli.standard_output import results_file
@@ -30,6 +31,8 @@ app = typer.Typer(
         "el4ner pool check my-pool/",
         "el4ner pool import project-7.json --from labelstudio --output pools/contracts",
         "el4ner pool export pools/contracts --to doccano --output contracts.jsonl",
+        'el4ner pool add news --text "Shares of Jordan rose." --entity Jordan=organization',
+        "el4ner pool log news",
         "el4ner pool queue news tagged.jsonl --limit 20",
         "el4ner pool index --config el4ner.toml",
     ),
@@ -37,6 +40,9 @@ app = typer.Typer(
 app.command("import")(import_pool)
 app.command("export")(export_pool)
 app.command("queue")(queue_pool)
+app.command("add")(add_example)
+app.command("remove")(remove_example)
+app.command("log")(log_examples)
 
 _SHOWN = 50
 
