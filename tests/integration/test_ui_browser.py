@@ -6,6 +6,7 @@ Debian's Chromium, driven by Playwright. Without a browser every test is skipped
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ from typing import Any
 import orjson
 import pytest
 
+from el4ner.pools import load_pool
+from el4ner.pools.taught import taught_pool
 from el4ner.serialize import dumps
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_dlq import letter_to
 from tests.support.cluster import KafkaCluster
 from tests.support.running_page import RunningPage, tagged_value
 from workers.kafka import topic_admin
+from workers.teaching.topic_examples import taught_until_now
 from workers.topics import Topic
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -226,6 +230,106 @@ def test_what_a_letter_holds_is_shown_byte_for_byte_or_as_text(stream: Stream, b
         tab.get_by_role("button", name="Close").click()
         tab.get_by_role("button", name="0-1").click()
         tab.get_by_text("5a fc 72 69 63 68").wait_for()
+
+
+def test_a_correction_by_mouse_is_in_effect_on_two_workers(stream: Stream, browsing: Browsing) -> None:
+    with page_of(stream, browsing) as tab:
+        for worker in (stream.start("pipeline"), stream.start("pipeline")):
+            worker.wait_ready()
+        write(stream, ADA)
+        document(tab, "ada").locator(".entity", has_text="London").click()
+        lesson = tab.get_by_role("dialog")
+        lesson.get_by_label("type", exact=True).select_option("event")
+        lesson.get_by_role("button", name="Teach this sentence").click()
+        doubt = lesson.get_by_text("the pool calls it location")
+        doubt.wait_for()
+        lesson.get_by_role("button", name="Teach it all the same").click()
+        lesson.get_by_text("Taught. Workers know it within seconds.").wait_for()
+        ((key, example),) = taught_until_now(stream.settings.kafka).items()
+        assert (key.pool, example.text) == ("news", ADA["text"])
+        assert [(span.text, kind) for span, kind in example.spans] == [("Ada Lovelace", "person"), ("London", "event")]
+        lesson.get_by_role("button", name="Close").click()
+        expected = taught_pool(load_pool("news"), [example]).pool.fingerprint
+        rounds = itertools.count()
+
+        def all_answer_by_it() -> bool:
+            """A round of documents on all partitions, by which both workers answer."""
+            prefix = f"round-{next(rounds)}-"
+            stream.produce_documents([{"id": f"{prefix}{number}", "text": "London calls."} for number in range(40)])
+            wait_until(lambda: len(of_round(prefix)) == 40, what="a round is answered")
+            return {each["manifests"]["classify"]["pool_fingerprint"] for each in of_round(prefix)} == {expected}
+
+        def of_round(prefix: str) -> list[Any]:
+            return [each for each in stream.tagged() if each["id"].startswith(prefix)]
+
+        wait_until(all_answer_by_it, what="both workers know the correction")
+
+
+def test_a_correction_takes_the_keyboard_alone(stream: Stream, browsing: Browsing) -> None:
+    with page_of(stream, browsing) as tab:
+        write(stream, ROME, ADA)
+        document(tab, "ada").wait_for()
+        document(tab, "rome").wait_for()
+        tab_to(tab, "article")
+        if focused(tab, "el.dataset.id") != "ada":
+            tab.keyboard.press("ArrowDown")
+        tab.keyboard.press("Enter")
+        lesson = tab.get_by_role("dialog")
+        lesson.get_by_role("button", name="It is right").wait_for()
+        tab_to(tab, '[role="button"][aria-label^="London"]')
+        tab.keyboard.press("Enter")
+        tab_to(tab, ".lesson-tools button")
+        tab.keyboard.press("Enter")
+        lesson.get_by_role("button", name="London").wait_for(state="detached")
+        tab_back_to(tab, 'input[aria-label="words of the text to add"]')
+        tab.keyboard.type("babbage")
+        tab.keyboard.press("Enter")
+        lesson.get_by_label("type", exact=True).wait_for()
+        tab.keyboard.type("person")
+        tab_to(tab, "button.main")
+        tab.keyboard.press("Enter")
+        tab_to(tab, ".doubts button")
+        tab.keyboard.press("Enter")
+        lesson.get_by_text("Taught.").wait_for()
+        (example,) = taught_until_now(stream.settings.kafka).values()
+        assert [(span.text, kind) for span, kind in example.spans] == [
+            ("Ada Lovelace", "person"),
+            ("Babbage", "person"),
+        ]
+        tab.keyboard.press("Escape")
+        lesson.wait_for(state="detached")
+
+
+def test_text_that_is_selected_becomes_an_entity(stream: Stream, browsing: Browsing) -> None:
+    emoji = tagged_value("emoji", "😀 Then Zorkowitz\u202e spoke.")
+    with page_of(stream, browsing) as tab:
+        write(stream, emoji)
+        document(tab, "emoji").get_by_role("button", name="Correct").click()
+        lesson = tab.get_by_role("dialog")
+        lesson.get_by_role("button", name="It is right").wait_for()
+        # As a person does it: a double click on the word.
+        at = tab.evaluate(WORD, "Zorkowitz")
+        tab.mouse.dblclick(at["x"], at["y"])
+        lesson.get_by_label("type", exact=True).select_option("person")
+        lesson.get_by_role("button", name="Teach this sentence").click()
+        lesson.get_by_text("Taught.").wait_for()
+        (example,) = taught_until_now(stream.settings.kafka).values()
+        assert [(span.text, kind) for span, kind in example.spans] == [("Zorkowitz", "person")]
+
+
+WORD = """(word) => {
+  const walker = document.createTreeWalker(document.querySelector('dialog .text'), NodeFilter.SHOW_TEXT);
+  while (walker.nextNode()) {
+    const at = walker.currentNode.textContent.indexOf(word);
+    if (at < 0) continue;
+    const range = document.createRange();
+    range.setStart(walker.currentNode, at);
+    range.setEnd(walker.currentNode, at + word.length);
+    const box = range.getBoundingClientRect();
+    return { x: box.x + box.width / 2, y: box.y + box.height / 2 };
+  }
+  return null;
+}"""
 
 
 def test_trends_lead_to_documents(stream: Stream, browsing: Browsing) -> None:

@@ -12,6 +12,7 @@ trend_counts      names by how often they are mentioned, in bounded memory
 shown_documents, text_pieces     a document for people: its text as text, whatever is in it
 letter_views      dead letters as the page shows them
 worker_metrics, group_lag        health: from workers' /metrics, and from the broker
+lessons           teaching a pool from a document
 tried_texts       texts that are tried, by `el4ner serve`
 static/           the page itself: HTML, CSS, modules, without a build step
 """

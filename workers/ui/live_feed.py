@@ -48,13 +48,17 @@ class FeedRecord:
         """``PARTITION-OFFSET``."""
         return f"{self.partition}-{self.offset}"
 
-    def shown(self) -> dict[str, Any] | None:
-        """As the page shows it; None: it breaks the schema, or is a deletion."""
+    def decoded(self) -> Mapping[str, Any] | None:
+        """Its value; None: it breaks the schema, or is a deletion."""
         try:
-            value = decode(Topic.TAGGED_DOCUMENTS, self.value or b"")
+            return decode(Topic.TAGGED_DOCUMENTS, self.value or b"")
         except MessageError:
             return None
-        return shown_document(value, place=self.place, timestamp_ms=self.timestamp_ms)
+
+    def shown(self) -> dict[str, Any] | None:
+        """As the page shows it, where it has a value."""
+        value = self.decoded()
+        return None if value is None else shown_document(value, place=self.place, timestamp_ms=self.timestamp_ms)
 
 
 @dataclass(eq=False)

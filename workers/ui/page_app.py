@@ -9,6 +9,7 @@ GET  /api/mentions           the latest documents that mention a name
 GET  /api/letters, /api/letters/ID              dead letters
 POST /api/letters/plan, /api/letters/replay     what would be sent again; send it
 GET  /api/health             the workers and their lag
+GET, POST /api/lesson        a document's sentences; teach the pool one of them
 GET  /api/pools, POST /api/try                  by `el4ner serve`
 GET  /livez
 """
@@ -40,10 +41,12 @@ from workers.config import StreamSettings
 from workers.dead_letters.letters import Coordinates, DlqError, parse_coordinates
 from workers.http.problems import CLIENT_GONE, ProblemError, problem_response
 from workers.tail import TailError, tagged_at
+from workers.teaching.topic_examples import TeachingError
 from workers.ui import letter_views
 from workers.ui.event_stream import EventStream
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
+from workers.ui.lessons import Lessons
 from workers.ui.live_feed import LiveFeed
 from workers.ui.live_filter import read_filter
 from workers.ui.page_front import LOGIN_PATH, STATIC_PREFIX, PageFront, visitor_of
@@ -78,6 +81,7 @@ class PageState:
     tried: TriedTexts
     metrics: WorkerMetrics
     lags: LagKeeper
+    lessons: Lessons
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     blocking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BLOCKING_CALLS))
@@ -107,6 +111,8 @@ def page_app(state: PageState) -> ASGIApp:
             api("/api/letters/plan", _plan, "POST"),
             api("/api/letters/replay", _replay, "POST"),
             api("/api/health", _health),
+            api("/api/lesson", _lesson),
+            api("/api/lesson", _teach, "POST"),
             api("/api/pools", _pools),
             api("/api/try", _try, "POST"),
         ],
@@ -312,6 +318,36 @@ async def _health(request: Request, state: PageState) -> Response:
     return _json({**state.metrics.report(), "lags": lags, "lag_problem": problem})
 
 
+# --- teaching ---------------------------------------------------------------------------------------------------------
+
+
+async def _lesson(request: Request, state: PageState) -> Response:
+    visitor_of(request.state, VisitorRole.TEACHER)
+    value = await _value_at(state, _coordinates(request.query_params.get("place", "")))
+    return _json(await _blocking(state, partial(state.lessons.opened, value)))
+
+
+async def _teach(request: Request, state: PageState) -> Response:
+    visitor = visitor_of(request.state, VisitorRole.TEACHER)
+    body = await _body(request)
+    place = _coordinates(str(body.get("place")))
+    value = await _value_at(state, place)
+    return _json(await _blocking(state, partial(state.lessons.teach, value, place, body, visitor.name)))
+
+
+async def _value_at(state: PageState, place: Coordinates) -> Mapping[str, Any]:
+    """The tagged document that lies there.
+
+    Raises:
+        ProblemError: 404: it is not there any more.
+    """
+    if (record := state.feed.find(place)) is not None and (value := record.decoded()) is not None:
+        return value
+    for found in await _blocking(state, lambda: list(tagged_at(state.settings, [place]))):
+        return found.value
+    raise ProblemError(HTTPStatus.NOT_FOUND, "no-document", "the document is not there any more")
+
+
 # --- texts that are tried ---------------------------------------------------------------------------------------------
 
 
@@ -341,7 +377,7 @@ async def _blocking(state: PageState, call: Callable[[], T]) -> T:
     async with state.blocking:
         try:
             return await asyncio.to_thread(call)
-        except (DlqError, TailError) as error:
+        except (DlqError, TailError, TeachingError) as error:
             raise ProblemError(HTTPStatus.BAD_GATEWAY, error.code, str(error)) from error
 
 

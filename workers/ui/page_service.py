@@ -21,6 +21,7 @@ from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.watchdog import Watchdog
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
+from workers.ui.lessons import Lessons
 from workers.ui.live_feed import LiveFeed
 from workers.ui.page_app import PageState, page_app
 from workers.ui.tried_texts import TriedTexts
@@ -80,6 +81,7 @@ async def serve_page(
         TriedTexts(settings.ui),
         WorkerMetrics(settings.ui.metrics_urls, clock()),
         LagKeeper(settings.kafka, clock),
+        Lessons(settings, clock),
         clock=clock,
     )
     reader = MetricsReader(settings.ui.metrics_urls)

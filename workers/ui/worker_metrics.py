@@ -58,7 +58,7 @@ class _Worker:
 
 
 @dataclass(frozen=True, slots=True)
-class _Point:
+class _Interval:
     """What has risen since the point before, by name and labels, and when."""
 
     at: float
@@ -75,7 +75,7 @@ class WorkerMetrics:
 
     def __init__(self, urls: Sequence[str], now: float) -> None:
         self._workers = [_Worker(url) for url in urls]
-        self._points: deque[_Point] = deque(maxlen=_COURSE)
+        self._points: deque[_Interval] = deque(maxlen=_COURSE)
         self._last = now
 
     def take(self, answers: Sequence[Samples | str], now: float) -> None:
@@ -94,7 +94,7 @@ class WorkerMetrics:
                         if change := value - before if value >= before else value:
                             risen[key] = risen.get(key, 0.0) + change
             worker.latest, worker.error = answer, None
-        self._points.append(_Point(now, max(now - self._last, 0.001), risen))
+        self._points.append(_Interval(now, max(now - self._last, 0.001), risen))
         self._last = now
 
     def report(self) -> dict[str, Any]:
@@ -115,7 +115,7 @@ class WorkerMetrics:
             "course": self._course(),
         }
 
-    def _stages(self, window: Sequence[_Point]) -> list[dict[str, Any]]:
+    def _stages(self, window: Sequence[_Interval]) -> list[dict[str, Any]]:
         names = sorted({dict(labels).get("stage", "") for each in self._workers for _, labels in each.latest} - {""})
         return [
             {
@@ -207,7 +207,7 @@ _SHARES: Final = {
 """Part, the label that the part has, and the whole."""
 
 
-def _rate(window: Sequence[_Point], *names: str, **labels: str) -> float | None:
+def _rate(window: Sequence[_Interval], *names: str, **labels: str) -> float | None:
     """How much these counters have risen in a second; None: nobody was asked twice yet."""
     seconds = sum(point.seconds for point in window)
     wanted = set(labels.items())
@@ -222,7 +222,7 @@ def _rate(window: Sequence[_Point], *names: str, **labels: str) -> float | None:
     return round(risen / seconds, 3)
 
 
-def _share(window: Sequence[_Point], part: str, label: tuple[str, str] | None, whole: str) -> float | None:
+def _share(window: Sequence[_Interval], part: str, label: tuple[str, str] | None, whole: str) -> float | None:
     parts = wholes = 0.0
     for point in window:
         for (name, labels), value in point.risen.items():
@@ -233,7 +233,7 @@ def _share(window: Sequence[_Point], part: str, label: tuple[str, str] | None, w
     return round(parts / wholes, 4) if wholes else None
 
 
-def _mean(window: Sequence[_Point], name: str, stage: str) -> float | None:
+def _mean(window: Sequence[_Interval], name: str, stage: str) -> float | None:
     total, count = (
         sum(
             value
@@ -246,7 +246,7 @@ def _mean(window: Sequence[_Point], name: str, stage: str) -> float | None:
     return round(total / count, 1) if count else None
 
 
-def _latencies(window: Sequence[_Point], name: str, wanted: Labels) -> dict[str, float | None]:
+def _latencies(window: Sequence[_Interval], name: str, wanted: Labels) -> dict[str, float | None]:
     buckets: dict[float, float] = {}
     for point in window:
         for (series, labels), value in point.risen.items():

@@ -2,13 +2,30 @@
 
 import { explainEntities } from "./details.js";
 import { h } from "./dom.js";
+import { openLesson } from "./lesson.js";
 import { documentHead, markedText } from "./marked_text.js";
 
-/** An article with a document. */
+/** An article with a document. Where it may be taught from, Enter or a click opens it for correction. */
 export function documentArticle(shown, options = {}) {
   const article = h("article", { class: "document", tabindex: "-1", "aria-label": `document ${shown.id}` });
   article.dataset.id = shown.id;
-  article.append(documentHead(shown), markedText(shown, options));
+  const head = documentHead(shown);
+  const text = markedText(shown, options);
+  article.append(head, text);
+  if (!options.teacher || !shown.place || !shown.readable || shown.pool === null) return article;
+  const correct = (entity) => openLesson(shown, entity ? entity.entity.start : null);
+  head.append(h("button", { type: "button", class: "plain correct", tabindex: "-1", click: () => correct(null) }, "Correct"));
+  article.setAttribute("aria-keyshortcuts", "Enter");
+  article.classList.add("teachable");
+  text.addEventListener("click", (event) => {
+    const entity = event.target.closest(".entity");
+    if (entity) correct(entity);
+  });
+  article.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.target.matches("button")) return;
+    event.preventDefault();
+    correct(event.target.closest(".entity"));
+  });
   return article;
 }
 

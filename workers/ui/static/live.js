@@ -7,7 +7,8 @@ import { colourOf } from "./types.js";
 const MOST_SHOWN = 100;
 const MOST_HELD = 100;
 
-export function liveView({ listenAnew }) {
+export function liveView({ session, listenAnew }) {
+  const teacher = session.role === "teacher";
   const filter = { types: new Set(), pool: "", status: "", surface: "", confidence: 0 };
   let paused = false;
   let held = []; // documents that came while somebody reads
@@ -52,7 +53,7 @@ export function liveView({ listenAnew }) {
     // The latest first; a document that comes again (a later revision, or after the broker was away) replaces itself.
     for (const each of shown) {
       list.querySelector(`article[data-place="${CSS.escape(each.place)}"]`)?.remove();
-      const article = documentArticle(each, { highlight: wanted });
+      const article = documentArticle(each, { highlight: wanted, teacher });
       article.dataset.place = each.place;
       list.prepend(article);
     }
@@ -195,7 +196,7 @@ export function liveView({ listenAnew }) {
       ),
     ),
     note,
-    h("p", { class: "quiet keys" }, "Keys: ↑ ↓ between documents, → ← between entities, Esc closes what is known of one."),
+    h("p", { class: "quiet keys" }, "Keys: ↑ ↓ between documents, → ← between entities, Esc closes what is known of one", teacher ? ", Enter corrects." : "."),
     more,
     empty,
     list,

@@ -8,7 +8,8 @@ import { colourOf } from "./types.js";
 const WINDOWS = { "5m": "5 minutes", "1h": "1 hour", "24h": "24 hours" };
 const REFRESH = 5000;
 
-export function trendsView() {
+export function trendsView({ session }) {
+  const teacher = session.role === "teacher";
   let window = "5m";
   let type = "";
   let timer = 0;
@@ -73,7 +74,7 @@ export function trendsView() {
       const answer = await ask(`/api/mentions?${new URLSearchParams({ type: trend.type, name: trend.name })}`);
       const list = documentList(`documents that mention ${trend.name}`);
       const wanted = (entity) => entity.type === trend.type && entity.text.split(/\s+/u).join(" ").trim() === trend.name;
-      list.append(...answer.documents.map((each) => documentArticle(each, { highlight: wanted })));
+      list.append(...answer.documents.map((each) => documentArticle(each, { highlight: wanted, teacher })));
       keepReachable(list);
       const heading = h("h2", { tabindex: "-1" }, `Latest documents that mention `, h("bdi", {}, trend.name));
       documents.replaceChildren(heading, answer.documents.length ? list : h("p", { class: "empty" }, "They are not there any more."));

@@ -16,6 +16,7 @@ from tests.unit.workers.ui.test_live_feed import COMPLETE, record
 from workers.config import StreamSettings, load_stream_settings
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
+from workers.ui.lessons import Lessons
 from workers.ui.live_feed import LiveFeed
 from workers.ui.page_app import PageState, page_app
 from workers.ui.tried_texts import TriedTexts
@@ -59,7 +60,8 @@ def state_of(settings: StreamSettings, clock: Clock) -> PageState:
     tried = TriedTexts(settings.ui, httpx.MockTransport(service))
     followed = FollowedTopic(settings.kafka, feed, clock)
     metrics, lags = WorkerMetrics(settings.ui.metrics_urls, clock()), LagKeeper(settings.kafka, clock)
-    return PageState(settings, Visitors(settings.ui, clock=clock), feed, followed, tried, metrics, lags, clock=clock)
+    lessons, visitors = Lessons(settings, clock), Visitors(settings.ui, clock=clock)
+    return PageState(settings, visitors, feed, followed, tried, metrics, lags, lessons, clock=clock)
 
 
 @asynccontextmanager
@@ -229,7 +231,7 @@ async def test_no_other_site_has_anything_done(clock: Clock, wrong: dict[str, st
     async with client_of(state_of(settings_of(serve_url="http://serve", serve_token=READER), clock)) as client:
         right = {"Sec-Fetch-Site": "same-origin", **await page_token(client)}
         assert (await client.post("/api/try", json={"text": "x"}, headers=right)).status_code == 200
-        for path in ("/api/try", "/api/letters/replay", "/api/letters/plan", "/api/logout"):
+        for path in ("/api/try", "/api/lesson", "/api/letters/replay", "/api/letters/plan", "/api/logout"):
             answer = await client.post(path, json={"text": "x"}, headers={**right, **wrong})
             assert answer.status_code == 403, path
             assert answer.json()["code"] in ("cross-site", "stale-page")
