@@ -61,7 +61,7 @@ def score(engine: Engine, requests: Sequence[ScoreRequest]) -> list[ScoreResult]
             raise _garbage(engine, f"gave {sum(got)} scores in {len(got)} lists for {sum(asked)} candidates")
         for scores in result.scores:
             for one in scores:
-                if not math.isfinite(one.logprob) or one.logprob > _ABOVE_ZERO:
+                if not -math.inf < one.logprob <= _ABOVE_ZERO:  # nor is it NaN
                     raise _garbage(engine, f"gave a log-probability of {one.logprob}")
     return results
 

@@ -20,7 +20,6 @@ from el4ner.engines.base import (
     GenerateRequest,
     GenerateResult,
     Prompt,
-    ScoreItem,
     ScoreRequest,
     ScoreResult,
 )
@@ -100,27 +99,23 @@ class InstantEngine(Engine):
         return GenerateResult(text, finished, Usage(read, 0, _tokens(text)))
 
     def _score(self, request: ScoreRequest) -> ScoreResult:
-        read = self.count_tokens(request.prompt) + sum(_tokens(item.tail) for item in request.items)
-        for item in request.items:
-            longest = max(map(_tokens, item.candidates), default=0)
-            self._check_length(self.count_tokens(request.prompt) + _tokens(item.tail) + longest)
-        return ScoreResult(tuple(self._answer(request.prompt, item) for item in request.items), Usage(read, 0, 0))
-
-    def _answer(self, prompt: Prompt, item: ScoreItem) -> tuple[CandidateScore, ...]:
-        question = f"{self._name}\0{prompt.system}\0{prompt.user}\0{prompt.answer}\0{item.tail}\0"
-        begun = hashlib.sha256(question.encode("utf-8", "surrogatepass"))
-        # A candidate's share depends on its text alone, so that neither order nor company changes it: half of the
-        # probability at most, halved again for every further candidate that there may be.
+        prompt = request.prompt
+        read = length = self.count_tokens(prompt)
+        begun = _hashed(f"{self._name}\0{prompt.system}\0{prompt.user}\0{prompt.answer}\0")
+        # Most items of a request have the same candidates.
+        known: dict[tuple[str, ...], list[tuple[bytes, int]]] = {}
         scores = []
-        for candidate in item.candidates:
-            if not candidate:
-                scores.append(CandidateScore(0.0, 0))
-                continue
-            digest = begun.copy()
-            digest.update(candidate.encode("utf-8", "surrogatepass"))
-            share = (int.from_bytes(digest.digest()[:6], "big") + 1) / (1 << 48)
-            scores.append(CandidateScore(math.log(share) - math.log(len(item.candidates)), _tokens(candidate)))
-        return tuple(scores)
+        for item in request.items:
+            candidates = known.get(item.candidates)
+            if candidates is None:
+                candidates = known[item.candidates] = [(_bytes(text), _tokens(text)) for text in item.candidates]
+            tail = _tokens(item.tail)
+            self._check_length(length + tail + max((tokens for _, tokens in candidates), default=0))
+            read += tail
+            asked = begun.copy()
+            asked.update(_bytes(f"{item.tail}\0"))
+            scores.append(_answer(asked, candidates))
+        return ScoreResult(tuple(scores), Usage(read, 0, 0))
 
     def _ready(self) -> None:
         if self._closed:
@@ -129,6 +124,30 @@ class InstantEngine(Engine):
     def _check_length(self, tokens: int) -> None:
         if tokens > CONTEXT:
             raise EngineError(f"{self._name}: prompt and answer take {tokens} tokens, the model reads {CONTEXT}")
+
+
+def _answer(asked: hashlib._Hash, candidates: Sequence[tuple[bytes, int]]) -> tuple[CandidateScore, ...]:
+    """``asked``: a hash of the question. ``candidates``: their bytes, and how many tokens they have."""
+    # A candidate's share depends on its text alone, so that neither order nor company changes it: half of the
+    # probability at most, halved again for every further candidate that there may be.
+    scores = []
+    for candidate, tokens in candidates:
+        if not candidate:
+            scores.append(CandidateScore(0.0, 0))
+            continue
+        digest = asked.copy()
+        digest.update(candidate)
+        share = (int.from_bytes(digest.digest()[:6], "big") + 1) / (1 << 48)
+        scores.append(CandidateScore(math.log(share) - math.log(len(candidates)), tokens))
+    return tuple(scores)
+
+
+def _hashed(text: str) -> hashlib._Hash:
+    return hashlib.sha256(_bytes(text))
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def _tokens(text: str) -> int:

@@ -139,7 +139,8 @@ class ClassifyCarry(_CandidatesCarry[SentenceTypes, AgreedTypes]):
     @override
     def keep(self, answer: SentenceTypes, view: Template) -> AgreedTypes | None:
         del view
-        typed = tuple(replace(typed, candidate=NOBODY) for typed in answer.typed)
+        # Not by replace(), which takes several times as long: every new sentence passes here.
+        typed = tuple(TypedSpan(NOBODY, said.type, said.confidence, said.votes) for said in answer.typed)
         return AgreedTypes(1, tuple(PlaceVotes({t.type: t.confidence}, {t.type: t}) for t in typed), typed)
 
     @override

@@ -45,16 +45,25 @@ def by_mean(
 
     ``said``: log-probabilities ``[spans, members, labels]``.
     """
-    typed = []
-    for candidate, scores in zip(candidates, said, strict=True):
-        beliefs = [dict(zip(labels, np.exp(row).tolist(), strict=True)) for row in scores]
-        mean = {label: sum(belief[label] for belief in beliefs) / len(beliefs) for label in labels}
-        winner = max(mean, key=lambda label: mean[label])
-        votes = {
-            name: max(belief, key=lambda label: belief[label]) for name, belief in zip(members, beliefs, strict=True)
-        }
-        typed.append(TypedSpan(candidate, winner, min(1.0, mean[winner]), votes))
-    return tuple(typed)
+    if not len(candidates):
+        return ()
+    beliefs = np.exp(said)
+    mean = np.zeros((len(candidates), len(labels)))
+    for member in range(len(members)):
+        mean += beliefs[:, member]
+    mean /= len(members)
+    # Of equals the first.
+    winners, chosen = mean.argmax(axis=1), beliefs.argmax(axis=2).tolist()
+    confidences = mean[np.arange(len(candidates)), winners].tolist()
+    return tuple(
+        TypedSpan(
+            candidate,
+            labels[winner],
+            min(1.0, confidence),
+            {name: labels[vote] for name, vote in zip(members, votes, strict=True)},
+        )
+        for candidate, winner, confidence, votes in zip(candidates, winners.tolist(), confidences, chosen, strict=True)
+    )
 
 
 def judged(candidates: Sequence[SpanCandidate], judgements: Sequence[Judgement]) -> tuple[TypedSpan, ...]:

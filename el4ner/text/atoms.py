@@ -64,6 +64,8 @@ _ATOM: Final = re.compile(
     rf"|(?P<ipv6>{IPV6_FORM})|(?P<windows>{WINDOWS_PATH}|(?<!\w)[A-Za-z]:/{_PATH_END}+|{_ROOTED})|(?P<path>{_POSIX})"
     rf"|(?P<domain>(?<![\w.@\-]){_DOMAIN})|(?P<hash>{_DIGEST})|(?P<handle>(?<![\w@.])@\w+(?:@[\w.\-]+)?)"
 )
+# What one of them has at least: most sentences have nothing of it.
+_MAY_BE_ATOM: Final = re.compile(r"[/@\\:]|\.[\w\-]|[A-Za-z0-9+/=_\-]{16}")
 _DOMAIN_INSIDE: Final = re.compile(_DOMAIN)
 _CLOSING: Final = frozenset(".,;:!?*\u2026")
 # Where a text without spaces goes on behind an address.
@@ -87,7 +89,7 @@ class Atom(NamedTuple):
 def atoms(text: str) -> list[Atom]:
     """The atoms of a text, from left to right, without overlaps. In time that grows with the text's length."""
     tokens = []
-    for match in _ATOM.finditer(text):
+    for match in _ATOM.finditer(text) if _MAY_BE_ATOM.search(text) else ():
         start, end = match.span()
         kind = _kind(match)
         if kind is None:

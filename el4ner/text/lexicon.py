@@ -54,18 +54,21 @@ class Lexicon:
         tokens = list(_tokens(view.form))
         folded = [fold(word) for _, _, word in tokens]
         spans: list[Span] = []
+        words = [word for _, _, word in tokens]
         for first, (start, _, word) in enumerate(tokens):
-            if word.isspace():
+            # Most words begin no surface.
+            exact, in_any_case = self._exact.get((0, word)), self._folded.get((0, folded[first]))
+            if (exact is None and in_any_case is None) or word.isspace():
                 continue
             ends: set[int] = set()
-            for trie, words in ((self._exact, None), (self._folded, folded)):
-                state: int | None = 0
+            for trie, state, following in ((self._exact, exact, words), (self._folded, in_any_case, folded)):
                 for index in range(first, len(tokens)):
-                    state = trie.get((state or 0, words[index] if words else tokens[index][2]))
                     if state is None:
                         break
                     if state in self._ends:
                         ends.add(tokens[index][1])
+                    if index + 1 < len(tokens):
+                        state = trie.get((state, following[index + 1]))
             places = (view.span(start, end) for end in sorted(ends, reverse=True))
             spans.extend(Span(*place, text[slice(*place)]) for place in places if place is not None)
         if spans and not text.isascii():
@@ -94,4 +97,4 @@ class Lexicon:
 
 def _tokens(form: str) -> Iterator[tuple[int, int, str]]:
     for match in (_ASCII_TOKEN if form.isascii() else _TOKEN).finditer(form):
-        yield match.start(), match.end(), match.group()
+        yield *match.span(), match.group()

@@ -27,7 +27,7 @@ sentences of some words; scripts without capitals, whose every stretch of some w
 
 def cost(surface: str) -> int:
     """The most tokens of one proposal."""
-    return len(surface.encode("utf-8", "surrogatepass")) + OVERHEAD
+    return (len(surface) if surface.isascii() else len(surface.encode("utf-8", "surrogatepass"))) + OVERHEAD
 
 
 def admitted(text: str, spans: Iterable[Span], *, first: Collection[Span] = ()) -> set[Span]:

@@ -15,6 +15,7 @@ over a line's end is proposed as well.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -56,25 +57,34 @@ _MARKED_OFF = regex.compile(
 )
 
 
+# Nothing is marked off in a text without any of these.
+_MAY_MARK_OFF = re.compile('["“„«‹「『《#]|://')
+
+
 def prose_chunks(text: str) -> list[Chunk]:
-    """The proposals for one sentence, in no order; a span may stand there twice."""
+    """The proposals for one sentence, in no order; a span may stand there twice, and the last one counts."""
     words = words_of(text)
-    proposals: list[Chunk] = []
+    # Many parts of runs are parts of others too: so they are noted by their bounds first.
+    proposals: dict[tuple[int, int], bool] = {}
     place = {word.start: index for index, word in enumerate(words)}
     for run in proper_runs(text, words):
-        for parts in _by_lines(lines_of(text, run), _proper_parts):
-            proposals.extend(_chunk(text, part, proper=True) for part in parts)
-        for line in lines_of(text, run):
+        lines = lines_of(text, run)
+        for parts in _by_lines(lines, _proper_parts):
+            for part in parts:
+                proposals[part[0].start, part[-1].end] = True
+        for line in lines:
             before = words[max(place[line[0].start] - 1, 0)]
             if before.text == "The" and is_gap(text[before.end : line[0].start]):
-                proposals.append(_chunk(text, [before, *line], proper=True))
+                proposals[before.start, line[-1].end] = True
     for run in content_runs(text, words):
         for common in _by_lines(lines_of(text, run), _common_parts):
-            proposals.extend(_chunk(text, part, proper=any(word.proper for word in part)) for part in common)
+            for part in common:
+                proposals[part[0].start, part[-1].end] = any(word.proper for word in part)
     for run in caseless_runs(text, words):
-        proposals.extend(_chunk(text, part, proper=False) for part in _caseless_parts(text, run))
-    proposals.extend(_marked_off(text))
-    return proposals
+        for part in _caseless_parts(text, run):
+            proposals[part[0].start, part[-1].end] = False
+    chunks = [Chunk(Span(start, end, text[start:end]), proper) for (start, end), proper in proposals.items()]
+    return [*chunks, *_marked_off(text)]
 
 
 def _by_lines(
@@ -90,18 +100,13 @@ def _by_lines(
 
 
 def _marked_off(text: str) -> Iterator[Chunk]:
-    for match in _MARKED_OFF.finditer(text):
+    for match in _MARKED_OFF.finditer(text) if _MAY_MARK_OFF.search(text) else ():
         start, end = match.span(match.lastgroup or 0)
         if match.lastgroup == "url":
             end = address_end(text, start, end)
         surface = text[start:end]
         if surface and surface == surface.strip() and len(surface.split()) <= MAX_WORDS and may_be_a_name(surface):
             yield Chunk(Span(start, end, surface), proper=True)
-
-
-def _chunk(text: str, words: list[Word], *, proper: bool) -> Chunk:
-    start, end = words[0].start, words[-1].end
-    return Chunk(Span(start, end, text[start:end]), proper)
 
 
 def _proper_parts(words: list[Word]) -> list[list[Word]]:

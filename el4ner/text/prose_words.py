@@ -11,6 +11,7 @@ import re
 import unicodedata
 from collections.abc import Iterator
 from enum import Enum
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -52,7 +53,9 @@ _SPACED = (
 )
 _UNSPACED = rf"(?:{UNSPACED}{MARK}{{0,{MAX_CLUSTER - 1}}}+(?!{MARK}))+"
 _WORD = regex.compile(rf"{_SPACED}|(?P<unspaced>{_UNSPACED})", regex.VERSION1)
-_POSSESSIVE = regex.compile(r"['’]s$")
+_ASCII_WORD = re.compile(r"[A-Za-z0-9](?:[_&.'\-/]?[A-Za-z0-9])*+(?:\.(?<=\b[A-Z]\.))?")  # the same, sooner
+_POSSESSIVES = ("'s", "’s")
+_CAPITAL_OR_DIGIT = re.compile("[A-Z0-9]")
 MAX_WORD_CHARS = 100
 """What is longer is no word: an encoded file, a key."""
 JOINERS = frozenset(
@@ -92,6 +95,8 @@ class Word(NamedTuple):
 
 def is_proper(word: str) -> bool:
     """Whether a word looks like a name: it has a capital or a digit."""
+    if word.isascii():
+        return _CAPITAL_OR_DIGIT.search(word) is not None
     return any(character.isupper() or character.isdigit() for character in word)
 
 
@@ -109,7 +114,8 @@ def word_surfaces(text: str) -> list[str]:
 def words_of(text: str) -> list[Word]:
     """The words of a text, without those inside a URL and those of more than :data:`MAX_WORD_CHARS` characters."""
     words = []
-    addresses = [(match.start(), address_end(text, *match.span())) for match in _URL.finditer(text)]
+    urls = _URL.finditer(text) if "://" in text else ()
+    addresses = [(match.start(), address_end(text, *match.span())) for match in urls]
     all_shouted = text.isupper()
     address = 0
     for start, end, unspaced in _words(text):
@@ -117,25 +123,30 @@ def words_of(text: str) -> list[Word]:
             address += 1
         if end - start > MAX_WORD_CHARS or (address < len(addresses) and addresses[address][0] <= start):
             continue
-        surface = _POSSESSIVE.sub("", text[start:end])
+        surface = text[start:end]
+        if surface.endswith(_POSSESSIVES):
+            surface = surface[:-2]
+        function, in_capitals, proper, case = _looks(surface)
         # "US", "IT", "WHO" in capitals are names, not pronouns, unless the whole text shouts.
-        shouted = surface.isupper() and len(surface) > 1 and not all_shouted
-        words.append(
-            Word(
-                start,
-                start + len(surface),
-                surface,
-                is_function_word(surface) and not shouted,
-                is_proper(surface),
-                Case.UNSPACED if unspaced else _case(surface),
-            )
-        )
+        function = function and (all_shouted or not in_capitals)
+        words.append(Word(start, start + len(surface), surface, function, proper, Case.UNSPACED if unspaced else case))
     return words
+
+
+@lru_cache(maxsize=4096)  # most words of a text are words of others
+def _looks(surface: str) -> tuple[bool, bool, bool, Case]:
+    """Whether it is a function word, written in capitals (several of them), and proper; and its case."""
+    in_capitals = len(surface) > 1 and surface.isupper()
+    return is_function_word(surface), in_capitals, is_proper(surface), _case(surface)
 
 
 def _words(text: str) -> Iterator[tuple[int, int, bool]]:
     """Start, end, and whether the word is of a script without spaces. What cuts a user-perceived character is no word:
     a Thai vowel behind a sign of another script, say."""
+    if text.isascii():
+        for word in _ASCII_WORD.finditer(text):
+            yield *word.span(), False
+        return
     inside = inside_characters(text)
     for match in _WORD.finditer(text):
         start = match.start()
@@ -155,6 +166,8 @@ def _case(surface: str) -> Case:
 
 def lines_of(text: str, run: list[Word]) -> list[list[Word]]:
     """The words of a run line by line, none of them empty."""
+    if _LINE_BREAK.search(text, run[0].start, run[-1].end) is None:
+        return [list(run)]
     lines = [run[:1]]
     for before, word in pairwise(run):
         if _LINE_BREAK.search(text, before.end, word.start):
@@ -170,7 +183,7 @@ def proper_runs(text: str, words: list[Word]) -> list[list[Word]]:
     waiting: list[Word] = []  # joiners that belong to the run only if another name follows
     for word in words:
         last = (waiting or run)[-1] if run else None
-        broken = last is not None and not _GAP_INSIDE_NAME.fullmatch(text, last.end, word.start)
+        broken = last is not None and not _is_between(_GAP_INSIDE_NAME, text, last, word)
         if broken:
             runs.append(run)
             run, waiting = [], []
@@ -185,6 +198,11 @@ def proper_runs(text: str, words: list[Word]) -> list[list[Word]]:
     if run:
         runs.append(run)
     return [run for run in runs if run]
+
+
+def _is_between(gap: regex.Pattern[str], text: str, before: Word, word: Word) -> bool:
+    """Whether what is between two words is such a gap. A single space is any."""
+    return text[before.end : word.start] == " " or gap.fullmatch(text, before.end, word.start) is not None
 
 
 def content_runs(text: str, words: list[Word]) -> list[list[Word]]:
@@ -205,7 +223,7 @@ def _runs(text: str, words: list[Word], gap: regex.Pattern[str]) -> list[list[Wo
     runs: list[list[Word]] = []
     run: list[Word] = []
     for word in words:
-        apart = run and not gap.fullmatch(text, run[-1].end, word.start)
+        apart = run and not _is_between(gap, text, run[-1], word)
         if run and (apart or word.function):
             runs.append(run)
             run = []

@@ -223,6 +223,9 @@ class Template:
         """
         if not 0 <= start < end <= len(self.line):
             return None
+        if len(self.pieces) == 1:
+            skip, trim = start, len(self.line) - end
+            return None if (skip or trim) and self.pieces[0].kind else Anchor(0, skip, 0, trim)
         first = bisect_right(self.pieces, start, key=_end)
         last = bisect_left(self.pieces, end, key=_end)
         skip, trim = start - self.pieces[first].start, self.pieces[last].end - end
