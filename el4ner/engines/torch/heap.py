@@ -8,10 +8,18 @@ takes 1.8 since they are given back.
 from __future__ import annotations
 
 import ctypes
+import mmap
 from functools import cache
-from typing import Any
+from typing import Any, Final
 
-__all__ = ["give_back_freed_memory"]
+import torch
+
+__all__ = ["give_back_freed_memory", "long_lived_copy"]
+
+_PRIVATE: Final[dict[str, Any]] = (
+    {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+)
+"""Otherwise pages count as shared memory, which containers limit apart."""
 
 
 def give_back_freed_memory() -> None:
@@ -19,6 +27,15 @@ def give_back_freed_memory() -> None:
     trim = _malloc_trim()
     if trim is not None:
         trim(ctypes.c_size_t(0))
+
+
+def long_lived_copy(tensor: torch.Tensor) -> torch.Tensor:
+    """A copy in pages of its own, which go back to the system with it. On the heap it would lie between tensors of
+    passes, which come and go: megabytes here and there that fit none of the next ones."""
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return tensor.clone()
+    pages = mmap.mmap(-1, tensor.numel() * tensor.element_size(), **_PRIVATE)
+    return torch.frombuffer(pages, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
 
 
 @cache

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from el4ner.engines.torch.heap import long_lived_copy
+
 __all__ = ["PrefixCache"]
 
 Tokens = npt.NDArray[np.int32]
@@ -68,7 +70,7 @@ class PrefixCache:
                 self._drop(key)
         while self._bytes + size > self._max_bytes:
             self._drop(next(iter(self._entries)))
-        self._entries[new.tobytes()] = (new, states[:, :, :, : len(tokens)].clone())
+        self._entries[new.tobytes()] = (new, long_lived_copy(states[:, :, :, : len(tokens)]))
         self._bytes += size
 
     def clear(self) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from el4ner.engines.torch import heap
-from el4ner.engines.torch.heap import give_back_freed_memory
+from el4ner.engines.torch.heap import give_back_freed_memory, long_lived_copy
 
 STATM = Path("/proc/self/statm")
 
@@ -32,3 +32,21 @@ def test_blocks_that_were_freed_between_used_ones_are_given_back() -> None:
 def test_another_c_library_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heap, "_malloc_trim", lambda: None)
     give_back_freed_memory()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_long_lived_copy_is_a_copy(dtype: torch.dtype) -> None:
+    own = torch.arange(24).view(2, 3, 4).to(dtype)
+    copy = long_lived_copy(own[:, :, 1:3])
+    own.fill_(0)
+    assert copy.tolist() == [[[1, 2], [5, 6], [9, 10]], [[13, 14], [17, 18], [21, 22]]]
+    assert long_lived_copy(torch.empty(0, 3)).shape == (0, 3)
+
+
+@pytest.mark.skipif(not STATM.exists(), reason="not Linux")
+def test_a_long_lived_copy_goes_back_to_the_system_at_once() -> None:
+    source = torch.ones(5_000_000)  # 20 MB, which malloc may keep
+    copies = [long_lived_copy(source) for _ in range(2)]
+    before = resident_pages()
+    del copies[0]
+    assert (before - resident_pages()) * 4096 > 15_000_000
