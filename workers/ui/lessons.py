@@ -20,10 +20,10 @@ from el4ner.text.segment import segment
 from el4ner.types import NONE_TYPE, Sentence, Span
 from workers.config import StreamSettings
 from workers.http.problems import ProblemError
+from workers.join.outputs import normalise
 from workers.messages.pool_examples import ExampleKey
 from workers.teaching.topic_examples import send_examples, taught_until_now
 from workers.topics import Topic, topic_name
-from workers.ui.live_filter import folded
 from workers.ui.shown_documents import MOST_CHARS, shown_string
 from workers.ui.text_pieces import text_pieces
 
@@ -131,7 +131,7 @@ def disagreements(pool: Pool, example: PoolExample, *, before: Labelled) -> list
     calls = _Calls(pool, example)
     said = []
     for span, kind in example.spans:
-        known = calls[folded(span.text)]
+        known = calls[normalise(span.text)]
         other, count = next(((each, n) for each, n in known.most_common() if each != kind), ("", 0))
         if count > known[kind]:
             what = "leaves it unmarked" if other == NONE_TYPE else f"calls it {shown_string(other)}"
@@ -139,7 +139,7 @@ def disagreements(pool: Pool, example: PoolExample, *, before: Labelled) -> list
             said.append(f"“{shown_string(span.text)}”: the pool {what} {_times(count)}{but}.")
     kept = {(span.start, span.end) for span, _ in example.spans}
     for span, _ in before:
-        known = calls[folded(span.text)]
+        known = calls[normalise(span.text)]
         marked = known.total() - known[NONE_TYPE]
         if (span.start, span.end) not in kept and marked > known[NONE_TYPE]:
             kind = next(each for each, _ in known.most_common() if each != NONE_TYPE)
@@ -156,7 +156,7 @@ class _Calls(dict[str, Counter[str]]):
     def __init__(self, pool: Pool, example: PoolExample) -> None:
         super().__init__()
         self._others = [
-            (folded(each.text), [(folded(span.text), kind) for span, kind in each.spans])
+            (normalise(each.text), [(normalise(span.text), kind) for span, kind in each.spans])
             for each in pool.sentences
             if each.text != example.sentence.text
         ]

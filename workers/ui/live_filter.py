@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final
 
 from workers.http.problems import ProblemError
+from workers.join.outputs import normalise
 
-__all__ = ["LiveFilter", "folded", "read_filter"]
+__all__ = ["LiveFilter", "read_filter"]
 
 _STATUSES: Final = frozenset({"complete", "partial", "failed"})
 _MOST_CHARS: Final = 200
-
-
-def folded(text: str) -> str:
-    """For comparing what people type: without case, in one form, with single spaces."""
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +27,7 @@ class LiveFilter:
     pools: frozenset[str] = frozenset()
     statuses: frozenset[str] = frozenset()
     surface: str = ""
-    """Folded; an entity whose surface has it somewhere."""
+    """Normalised; an entity whose surface has it somewhere."""
     min_confidence: float = 0.0
 
     @property
@@ -52,7 +47,7 @@ class LiveFilter:
         return (
             (not self.types or entity["type"] in self.types)
             and bool(entity["confidence"] >= self.min_confidence)
-            and (not self.surface or self.surface in folded(entity["text"]))
+            and (not self.surface or self.surface in normalise(entity["text"]))
         )
 
 
@@ -78,6 +73,6 @@ def read_filter(query: Mapping[str, str], lists: Mapping[str, list[str]]) -> Liv
         frozenset(lists.get("type", ())),
         frozenset(lists.get("pool", ())),
         frozenset(lists.get("status", ())),
-        folded(surface),
+        normalise(surface),
         confidence,
     )
