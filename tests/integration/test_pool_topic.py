@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from el4ner.pools import Pool, load_pool
-from tests.integration.stream_harness import Stream
+from tests.integration.stream_harness import Stream, wait_until
 from workers.cli.app import app
 from workers.topics import Topic
 
@@ -80,3 +80,20 @@ def test_without_a_topic_one_line_says_so(stream: Stream, tmp_path: Path) -> Non
     assert result.exit_code == 1
     assert "create the topics with: el4ner topics create" in result.stderr
     assert not (tmp_path / "pool").exists()
+
+
+def test_the_queue_has_what_is_tagged_without_what_was_deleted_or_taught(stream: Stream, tmp_path: Path) -> None:
+    stream.create_topics()
+    worker = stream.start("all").wait_ready()
+    texts = {"a": "Here is Quux.", "b": "Here is Zork.", "c": "Here is Plugh."}
+    stream.produce_documents([{"id": name, "text": text, "pool": "news"} for name, text in texts.items()])
+    stream.wait_tagged(3)
+    stream.produce([(b"b", None)])
+    wait_until(lambda: any(record.value is None for record in stream.read(Topic.TAGGED_DOCUMENTS)), what="deleted")
+    file = tmp_path / "a.jsonl"
+    file.write_text(json.dumps({"text": texts["c"], "label": []}) + "\n")
+    assert run(stream, "import", str(file), "--from", "doccano", "--to-topic", "--pool", "news").exit_code == 0
+    result = run(stream, "queue", "news", "--from-topic", "--format", "json")
+    assert [json.loads(line)["document"] for line in result.stdout.splitlines()] == ["a"], result.stderr
+    assert "1 sentences out of 2 documents of pool news" in result.stderr
+    assert worker.stop() == 0
