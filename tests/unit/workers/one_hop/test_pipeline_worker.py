@@ -68,14 +68,17 @@ class Owner:
             self.go()
         return future
 
-    def go(self) -> None:
-        """Do what waits."""
-        pipeline = SimpleNamespace(
+    @property
+    def pipeline(self) -> Any:
+        return SimpleNamespace(
             manifest=lambda stage, _pool: manifest(stage), tagging_usage={"classify": Usage(7)}, known=self._known
         )
+
+    def go(self) -> None:
+        """Do what waits."""
         calls, self._calls = self._calls, []
         for future, function, args in calls:
-            future.set_result(function(pipeline, *args))
+            future.set_result(function(self.pipeline, *args))
 
     def _known(self, documents: Sequence[Any]) -> list[KnownDocument | None]:
         manifests = {stage: manifest(stage) for stage in STAGES}
@@ -662,3 +665,13 @@ async def test_who_reads_the_stages_messages_gets_all_of_them(tmp_path: Path) ->
     asked = await waiting_for_a_model(process, document("a", 1))
     assert len(process.receive(document("k", 2))) == 1
     await finished(process, asked)
+
+
+async def test_known_lines_do_not_hide_that_everything_else_fails(tmp_path: Path) -> None:
+    process = Process(tmp_path, lambda _stage, _name: EngineError("it is ill"), max_failure_run=5)
+    process.owner.known = lambda name: name.startswith("k")
+    process.worker._known_lines = process.owner.pipeline
+    for turn in range(4):
+        await process.take_in(document(f"a{turn}", 2 * turn), document(f"k{turn}", 2 * turn + 1))
+    with pytest.raises(TooManyFailuresError):
+        await process.take_in(document("a4", 8), document("k4", 9))
