@@ -244,7 +244,8 @@ class BasePipeline:
             stage.memories.forget(pool)
 
     def _context(self, name: str, made: PoolEvidence) -> StageContext:
-        return StageContext(self.pools[name], self._prompts, self.settings.method, made.evidence, made.proposer)
+        method = self.settings.method
+        return StageContext(self.pools[name], self._prompts, method, made.evidence, made.proposer, made.taught)
 
     def extract(self, documents: Sequence[Document]) -> list[DocumentCandidates | DocumentError]:
         """Segment, retrieve demonstrations, and collect every member's spans (stages 1 and 2)."""

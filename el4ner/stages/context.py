@@ -15,6 +15,7 @@ from el4ner.prompts import PromptSet
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.text.atoms import AtomGate
 from el4ner.text.chunks import chunks
+from el4ner.text.lexicon import Lexicon
 from el4ner.text.white_space import as_read
 from el4ner.types import NONE_TYPE
 
@@ -42,6 +43,8 @@ class StageContext:
     """What the scored mode classifies by; None: by the mean of the members' answers in context."""
     proposer: BoundaryProposer | None = None
     """Who proposes spans by the states of words; None: nobody does."""
+    taught: Lexicon | None = None
+    """The entities of what the pool was taught: candidates wherever they are, however unlikely it looks."""
     _shown: dict[int, dict[str, Any]] = field(default_factory=dict, compare=False)
     _rendered: dict[tuple[str, tuple[int, ...], str], Prompt] = field(default_factory=dict, compare=False)
 

@@ -73,6 +73,12 @@ def extract(
             for span in spans:
                 if context.proposer is None or span in likely:
                     proposed.setdefault(span, []).append(name)
+    if context.proposer is not None and context.taught is not None and LEXICON in proposers:
+        # Somebody said of a name that it is one because nobody had found it.
+        for item, likely, proposed in zip(batch, boundaries, proposals, strict=True):
+            for span in context.taught.find(item.sentence.text):
+                if span not in likely:
+                    proposed.setdefault(span, []).append(LEXICON)
     if "models" in proposers:
         for engine in engines:
             answers, used = _generate(batch, engine, context)

@@ -11,17 +11,20 @@ from el4ner.engines.base import StateEngine
 from el4ner.evidence import Evidence, Source
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.stages.context import StageContext
+from el4ner.text.lexicon import Lexicon
 
 __all__ = ["HostedPools", "PoolEvidence", "ReadPool"]
 
 
 @dataclass(frozen=True, slots=True)
 class PoolEvidence:
-    """What comes of reading a pool. ``sources``: what members answer by whose process does not decide."""
+    """What comes of reading a pool. ``sources``: what members answer by whose process does not decide. ``taught``: the
+    entities of what it was taught."""
 
     proposer: BoundaryProposer | None = None
     evidence: Evidence | None = None
     sources: Sequence[Source] = ()
+    taught: Lexicon | None = None
 
 
 ReadPool = Callable[[Callable[[StateEngine], StateEngine], Callable[[], None]], PoolEvidence]

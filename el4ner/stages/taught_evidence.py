@@ -38,6 +38,7 @@ from el4ner.stages.extract import new_proposals
 from el4ner.stages.hosted_pools import PoolEvidence
 from el4ner.stages.pool_boundaries import kept_states, known_sentences, word_reader
 from el4ner.stages.pool_evidence import boundary_source, in_context_source, pool_spans, span_readers, stream_mix
+from el4ner.text.lexicon import Lexicon
 from el4ner.types import Span
 
 __all__ = ["MOST_TAUGHT", "TaughtEvidence"]
@@ -240,8 +241,9 @@ class TaughtEvidence:
         if proposer is not None and estimates is not None and estimates.proposer is not None:
             proposer = replace(estimates.proposer, reader=proposer.reader)
         sources, spans = self._sources(taught, made, retriever, call, estimates)
+        names = Lexicon(span.text for sentence in taught.sentences for span, _ in sentence.spans)
         if made.evidence is None:
-            return PoolEvidence(proposer, sources=sources if made.sources else ())
+            return PoolEvidence(proposer, sources=sources if made.sources else (), taught=names)
         calibration = made.evidence.calibration
         if estimates is not None and estimates.calibration is not None:
             calibration = estimates.calibration
@@ -252,7 +254,7 @@ class TaughtEvidence:
         correcting = self._corrections(taught, made, made.evidence, sources, calibration, call)
         if correcting is not None:
             sources, calibration = [*sources, correcting], with_corrections(calibration)
-        return PoolEvidence(proposer, Evidence(sources, calibration, types, adaptive=adaptive, mix=mix))
+        return PoolEvidence(proposer, Evidence(sources, calibration, types, adaptive=adaptive, mix=mix), taught=names)
 
     def _corrections(
         self,
