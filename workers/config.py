@@ -390,6 +390,8 @@ class ServeSettings(ListenSection):
     """Clients send it as ``Authorization: Bearer TOKEN``."""
     token_file: File | None = None
     """A file that holds the token; one line end after it does not count."""
+    follow_examples: bool = False
+    """Pools are taught what the topic ``pool-examples`` has, as workers' are: needs ``[kafka]``."""
     max_texts: PositiveInt = 256
     """In one request."""
     max_request_kb: PositiveInt = 1024

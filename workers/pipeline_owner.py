@@ -24,7 +24,6 @@ from workers.telemetry.start_progress import StartProgress
 if TYPE_CHECKING:
     # At run time it takes numpy along, which the aggregator's process can do without.
     from el4ner.evidence.stream_mix import StreamMix
-    from workers.teaching.pool_follower import PoolFollower
 
 __all__ = ["OwnedPipeline", "owned_pipeline"]
 
@@ -70,21 +69,18 @@ class OwnedPipeline:
             TopicError: the topic cannot be read.
             El4nerError: a pool cannot be taught.
         """
-        follower: PoolFollower | None = None
-        if self.settings.worker.follow_examples:
-            from workers.teaching.pool_follower import PoolFollower
+        # Not before it is needed, as the pipeline itself.
+        from workers.teaching.pool_follower import PoolFollower
 
-            follower = PoolFollower(self.settings.kafka, self.owner, self._loaded[0].teaching.base)
+        follower = PoolFollower(self.settings.kafka, self.owner, self._loaded[0].teaching.base)
+        began = time.monotonic()
         try:
-            if follower is not None:
-                began = time.monotonic()
-                await asyncio.to_thread(follower.start)
-                follower.observe(metrics)
-                log.info("the pools' examples are read", extra={"seconds": round(time.monotonic() - began, 2)})
+            await asyncio.to_thread(follower.start)
+            follower.observe(metrics)
+            log.info("the pools' examples are read", extra={"seconds": round(time.monotonic() - began, 2)})
             yield
         finally:
-            if follower is not None:
-                await asyncio.to_thread(follower.close, close_seconds)
+            await asyncio.to_thread(follower.close, close_seconds)
 
     def observe(self, metrics: Metrics) -> None:
         """Have the engine's queue, which pools are read, the streams' mixes and the caches' counters read when somebody

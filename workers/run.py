@@ -158,7 +158,7 @@ async def _taught(
     ending: Ending,
 ) -> AsyncIterator[None]:
     """The process's pools are taught, where one process has the whole ensemble."""
-    if pipeline is None or members.split_stages(settings, stages):
+    if pipeline is None or not settings.worker.follow_examples or members.split_stages(settings, stages):
         yield
         return
     async with pipeline.taught(telemetry.metrics, close_seconds=ending.close_seconds):

@@ -66,7 +66,7 @@ def run_service(
     The caller configures logging (:func:`workers.telemetry.logs.configure_logging`).
 
     Args:
-        settings: of the stream; nothing of ``[kafka]`` is used.
+        settings: of the stream; nothing of ``[kafka]`` is used, unless ``serve.follow_examples``.
         ready: called once with the port, when requests are accepted.
         watchdog: as :func:`workers.run.run_workers` takes it.
         status_of: what the program's exit status will be, by what is raised here.
@@ -162,6 +162,15 @@ class _Service:
             self._ending.stop()
             self._ending.finished()
             return
+        async with contextlib.AsyncExitStack() as stack:
+            if self._settings.serve.follow_examples:
+                taught = pipeline.taught(self.state.telemetry.metrics, close_seconds=self._ending.close_seconds)
+                await stack.enter_async_context(taught)
+            await self._serve(pipeline, serving, ready)
+
+    async def _serve(
+        self, pipeline: OwnedPipeline, serving: asyncio.Task[None], ready: Callable[[], None] | None
+    ) -> None:
         queue = await self._open(pipeline)
         tasks: list[asyncio.Task[Any]] = [
             asyncio.create_task(queue.run()),
