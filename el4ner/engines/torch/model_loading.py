@@ -74,7 +74,7 @@ def load_model(path: Path, place: torch.device, precision: Precision) -> LoadedM
             trust_remote_code=False,
         ).eval()
     if place.type == "cpu" and precision != "bfloat16":
-        store_tables(model)
+        store_tables(model, path)
     if place.type == "cpu" and precision == "bfloat16":
         block_rows(model)
     inputs = _int8_inputs(model, tokenizer) if precision == "int8" else {}

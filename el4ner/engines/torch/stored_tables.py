@@ -3,13 +3,18 @@
 Of a small model the table is the largest part: 168 of Gemma 3 270M's 268 million numbers. A pass looks up some hundred
 of its rows. As the head, which turns states into logits, all of it is needed, but not by a member that shows hidden
 states alone: the head is made when it is first asked.
+
+Where the file has the table in bfloat16 it is not copied either, but mapped: memory holds the rows that were looked up,
+and all processes share them.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import torch
+from safetensors import safe_open
 from torch import nn
 from torch.func import functional_call
 from torch.nn import functional
@@ -62,23 +67,46 @@ class Head(nn.Module):
         self._wide = None
 
 
-def store_tables(model: Any) -> None:
+def store_tables(model: Any, folder: Path | None = None) -> None:
     """Keep the table of tokens of a float32 model of transformers in bfloat16 where that loses nothing, as with all
-    weights that were written so, and make its head when it is asked."""
+    weights that were written so, and make its head when it is asked. ``folder``: the model's files."""
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
+    names = {id(weight): name for name, weight in model.named_parameters()}
     tied = head.weight is embedding.weight
-    table = _stored(embedding.weight)
+    table = _stored(embedding.weight, folder, names.get(id(embedding.weight), ""))
+    if not tied and isinstance(head, nn.Linear):
+        model.set_output_embeddings(Head(_stored(head.weight, folder, names.get(id(head.weight), "")), head.bias))
     if isinstance(embedding, nn.Embedding) and table.dtype == torch.bfloat16:
         embedding.weight = table
         model.set_input_embeddings(StoredEmbedding(embedding))
-    if isinstance(head, nn.Linear):
-        model.set_output_embeddings(Head(table if tied else _stored(head.weight), head.bias))
+    if tied and isinstance(head, nn.Linear):
+        model.set_output_embeddings(Head(table, head.bias))
 
 
-def _stored(weight: Any) -> Any:
+def _stored(weight: Any, folder: Path | None, name: str) -> Any:
     """In bfloat16, or the weight itself where that is not the same."""
+    if _is_written(weight, folder, name):
+        return nn.Parameter(_written(folder, name), requires_grad=False)
     narrow = torch.empty_like(weight, dtype=torch.bfloat16, requires_grad=False)
     for stored, rows in zip(torch.split(narrow, _ROWS), torch.split(weight.detach(), _ROWS), strict=True):
         if not torch.equal(stored.copy_(rows).float(), rows):
             return weight
     return nn.Parameter(narrow, requires_grad=False)
+
+
+def _is_written(weight: Any, folder: Path | None, name: str) -> bool:
+    """Whether the file has the same numbers. It is mapped for that alone: what was looked at is not kept in memory."""
+    written = _written(folder, name)
+    if written is None or written.dtype != torch.bfloat16 or written.shape != weight.shape:
+        return False
+    pairs = zip(torch.split(written, _ROWS), torch.split(weight.detach(), _ROWS), strict=True)
+    return all(torch.equal(stored.float(), rows) for stored, rows in pairs)
+
+
+def _written(folder: Path | None, name: str) -> Any:
+    """The tensor of that name, mapped; None: no file has it."""
+    for path in sorted(folder.glob("*.safetensors")) if folder is not None else ():
+        with safe_open(path, framework="pt") as tensors:
+            if name in tensors.keys():  # noqa: SIM118 - it is no mapping
+                return tensors.get_tensor(name)
+    return None

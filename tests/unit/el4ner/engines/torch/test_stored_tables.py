@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from typing_extensions import override
 
 from el4ner.engines.torch.stored_tables import Head, StoredEmbedding, store_tables
+
+MAPS = Path("/proc/self/maps")
 
 
 @pytest.fixture(autouse=True)
@@ -62,6 +66,28 @@ def test_a_table_that_was_written_in_bfloat16_stays_so_and_gives_the_same_number
     assert model.head.weight is model.table.embedding.weight
     assert torch.equal(model.table(ids), embedded)
     assert torch.equal(model.head(states), logits)
+
+
+@pytest.mark.parametrize("written", ["table.weight", "another"])
+def test_a_table_is_mapped_where_the_file_has_it(tmp_path: Path, written: str) -> None:
+    table = random(20_000, 16).bfloat16()
+    save_file({written: table}, tmp_path / "model.safetensors")
+    model = TiedModel(table.float())
+    store_tables(model, tmp_path)
+    assert torch.equal(model.table.embedding.weight, table)
+    assert model.head.weight is model.table.embedding.weight
+    if MAPS.exists():  # Linux
+        assert (str(tmp_path) in MAPS.read_text(encoding="utf-8")) == (written == "table.weight")
+
+
+def test_a_file_with_other_numbers_is_not_mapped(tmp_path: Path) -> None:
+    table = random(100, 16).bfloat16()
+    other = table.clone()
+    other[99, 15] += 1
+    save_file({"table.weight": other}, tmp_path / "model.safetensors")
+    model = TiedModel(table.float())
+    store_tables(model, tmp_path)
+    assert torch.equal(model.table.embedding.weight, table)
 
 
 def test_a_table_that_bfloat16_does_not_hold_stays_in_float32() -> None:
