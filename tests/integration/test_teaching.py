@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+import httpx
 import orjson
 import pytest
 
@@ -31,6 +32,9 @@ TAUGHT: dict[str, Any] = {
     "retrieval": {"kind": "random", "k": 3},
     "worker": {"batch_documents": 4},
 }
+
+
+JORDAN = {"Jordan": "organization", "June": "date"}
 
 
 def example(name: str, at: int = 1) -> PoolExample:
@@ -143,3 +147,50 @@ def test_documents_between_stages_that_learn_at_different_times_come_out_complet
     assert stream.read(Topic.DEAD_LETTERS) == []
     for stage in STAGES[:3]:
         wait_until(lambda stage=stage: has_taken(running[stage], expected(*examples)), what=f"{stage} has all")
+
+
+@pytest.mark.parametrize("stream", [{**TAUGHT, "serve": {"follow_examples": True}}], indirect=True)
+def test_the_http_service_follows_too_if_it_is_asked_to(stream: Stream) -> None:
+    stream.create_topics()
+    zorko = example("Zorkowitz")
+    teach(stream, zorko)
+    service = stream.start("--log-format", "json", "serve", "--port", "0", module="workers.cli").wait_ready()
+    port = next(line["port"] for line in service.lines() if line.get("event") == "listening")
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=60) as client:
+
+        def fingerprint() -> str:
+            answer = client.post("/v1/tag", json={"texts": ["Then Zorkowitz spoke."]}).json()
+            return str(answer["documents"][0]["manifests"]["classify"]["pool_fingerprint"])
+
+        assert fingerprint() == expected(zorko)
+        mirko = example("Mirkowitz", 2)
+        teach(stream, mirko)
+        wait_until(lambda: fingerprint() == expected(zorko, mirko), what="the service is taught")
+    assert service.stop() == 0
+
+
+@pytest.mark.models
+@pytest.mark.parametrize(
+    "stream", [{"ensemble": {"preset": "default"}, "worker": {"batch_documents": 4}}], indirect=True
+)
+def test_a_correction_is_in_effect_with_real_models(stream: Stream) -> None:
+    """The sentence, and another one that has the name in the same use; one that has it in another keeps its own."""
+    stream.create_topics()
+    worker = stream.start("pipeline").wait_ready(timeout=280)
+    texts = ["Shares of Jordan rose after the merger was announced.", "The king of Jordan visited Egypt."]
+
+    def types(prefix: str, count: int) -> list[str | None]:
+        stream.produce_documents([{"id": f"{prefix}{at}", "text": text} for at, text in enumerate(texts)])
+        stream.wait_tagged(count, timeout=120)
+        entities = {
+            (one["id"], entity["text"]): entity["type"] for one in stream.tagged() for entity in one["entities"]
+        }
+        return [entities.get((f"{prefix}{at}", "Jordan")) for at in range(len(texts))]
+
+    assert types("before-", 2) == ["location", "location"]
+    text = "Analysts at Jordan expect the merger to close in June."
+    spans = [(Span(text.index(name), text.index(name) + len(name), name), label) for name, label in JORDAN.items()]
+    correction = PoolExample(text, tuple(spans), {}, "ada", 1)
+    teach(stream, correction)
+    wait_until(lambda: has_taken(worker, expected(correction)), timeout=120, what="the correction is in use")
+    assert types("after-", 4) == ["organization", "location"]
