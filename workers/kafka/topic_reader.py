@@ -73,6 +73,8 @@ def records_between(
     """
     left = {tp for tp in begins if begins[tp] < ends[tp]}
     consumer.assign(sorted(left))
+    if left:
+        consumer.resume(*left)  # it may have been read to its end before, by the same consumer
     for tp in left:
         consumer.seek(tp, begins[tp])
     patience = settings.request_timeout_seconds

@@ -1,0 +1,53 @@
+"""The page never falls behind: it goes on at the end and says how much it skipped."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from aiokafka import TopicPartition
+
+from workers.config import KafkaSettings, UiSettings
+from workers.ui.followed_topic import FollowedTopic
+from workers.ui.live_feed import LiveFeed
+
+PARTITION = TopicPartition("tagged-documents", 0)
+
+
+class Consumer:
+    """At offset 100, of so many."""
+
+    def __init__(self, end: int) -> None:
+        self.end = end
+        self.at = 100
+        self.asked = asyncio.Event()
+
+    async def end_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, self.end)
+
+    async def position(self, _partition: TopicPartition) -> int:
+        self.asked.set()
+        return self.at
+
+    def seek(self, _partition: TopicPartition, offset: int) -> None:
+        self.at = offset
+
+
+async def probed(end: int) -> tuple[Consumer, LiveFeed, FollowedTopic]:
+    feed = LiveFeed(UiSettings(), 0)
+    followed, consumer = FollowedTopic(KafkaSettings(), feed, lambda: 0.0), Consumer(end)
+    probe = asyncio.create_task(followed._probe(consumer, [PARTITION]))
+    await consumer.asked.wait()
+    await asyncio.sleep(0)
+    probe.cancel()
+    return consumer, feed, followed
+
+
+async def test_far_behind_it_goes_on_at_the_end_and_says_how_much_it_skipped() -> None:
+    consumer, feed, followed = await probed(50_100)
+    assert (consumer.at, feed.skipped, followed.behind) == (50_100, 50_000, 0)
+
+
+async def test_a_little_behind_it_reads_on() -> None:
+    consumer, feed, followed = await probed(5_100)
+    assert (consumer.at, feed.skipped, followed.behind) == (100, 0, 5_000)
