@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas evidence format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,9 @@ schemas: env  ## make schemas/asyncapi.json anew from the code, and say what the
 
 evidence: env  ## prepare the shipped pools' evidence anew, after a change to a pool, the prompts or the proposers: minutes
 	$(RUN)/python -m tools evidence
+
+screenshots: env  ## capture the pictures of the page anew, for README and docs: a stream, real models, Chromium; minutes
+	$(RUN)/python -m tools screenshots
 
 format: env  ## let ruff format the code
 	$(RUN)/ruff check --fix .

@@ -1,4 +1,4 @@
-"""``python -m tools asyncapi``, ``schemas`` and ``evidence``: what is made from the code, or checked, by developers."""
+"""``python -m tools asyncapi``, ``schemas``, ``evidence``, ``screenshots``: what is made from the code, or checked."""
 
 from __future__ import annotations
 
@@ -41,6 +41,17 @@ def check_schemas(
 def write_asyncapi() -> None:
     """Make schemas/asyncapi.json anew, from the code."""
     (schemas_dir() / "asyncapi.json").write_bytes(written(document()))
+
+
+@app.command("screenshots")
+def write_screenshots(
+    target: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("docs/images"),
+) -> None:
+    """Capture the pictures of the page anew, from a stream of its own with real models and a real browser: minutes."""
+    from tools.screenshots import capture
+
+    for path in capture(target, lambda line: typer.echo(line, err=True)):
+        typer.echo(f"{path.stat().st_size / 1000:.0f} kB {path}", err=True)
 
 
 @app.command("evidence")

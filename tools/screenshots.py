@@ -1,0 +1,195 @@
+"""Pictures of the page for README and docs, captured from a real stream: Kafka, workers with the packaged models, the
+page, and Debian's Chromium. Takes some minutes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Final
+
+from kafka import KafkaProducer
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from el4ner.errors import ConfigError
+from workers.config import StreamSettings, load_stream_settings
+from workers.inputs.documents import NewDocument, format_of, read_documents
+from workers.kafka import topic_admin
+from workers.local.ports import choose_port
+from workers.local.services import temporary_services
+from workers.produce import produce_documents
+from workers.topics import Topic, topic_name
+
+__all__ = ["capture"]
+
+_ROUNDS: Final = 2
+_ROUND_SECONDS: Final = 20.0
+_START_SECONDS: Final = 600.0
+_WIDE: Final = {"width": 1240, "height": 780}
+_PHONE: Final = {"width": 390, "height": 780}
+_BROKEN: Final = (b'{"title": "nothing to read"}', b"this is not JSON \x00\x1b[31m", b'{"text": "Z\xfcrich"}')
+_COLOURS: Final = 96
+"""Of a picture's palette: flat surfaces and text need no more, and a picture takes a third."""
+
+
+def capture(folder: Path, say: Callable[[str], None]) -> list[Path]:
+    """Write the pictures into ``folder``; returns their paths.
+
+    Raises:
+        ConfigError: there is no Chromium.
+    """
+    chromium = os.environ.get("EL4NER_CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        raise ConfigError("no Chromium: apt-get install chromium, or EL4NER_CHROMIUM=PATH")
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="el4ner-pictures-") as name:
+        root = Path(name)
+        services = temporary_services(root / "services", progress=say)
+        with services as running, contextlib.ExitStack() as stack:
+            config = _configuration(root, running.kafka_bootstrap, running.redis_url)
+            settings = load_stream_settings(config, environ={})
+            topic_admin.create(settings)
+            say("starting the workers, the service and the page")
+            for command in (["worker", "pipeline"], ["serve"], ["ui"]):
+                stack.enter_context(_process(config, command, root / f"{command[0]}.ready"))
+            _stream(settings, say)
+            with sync_playwright() as playwright:
+                browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+                paths = list(_pictures(browser, f"http://127.0.0.1:{settings.ui.port}", folder))
+                browser.close()
+    return paths
+
+
+def _configuration(root: Path, kafka: str, redis: str) -> Path:
+    page = choose_port()
+    service = choose_port(taken=frozenset({page}))
+    metrics = choose_port(taken=frozenset({page, service}))
+    config = root / "el4ner.toml"
+    config.write_text(
+        f"""[kafka]
+bootstrap_servers = "{kafka}"
+[redis]
+url = "{redis}"
+[worker]
+web_port = {metrics}
+data_dir = "{root}/data"
+batch_documents = 8
+[serve]
+port = {service}
+[ui]
+port = {page}
+serve_url = "http://127.0.0.1:{service}"
+metrics_urls = ["http://127.0.0.1:{metrics}/metrics"]
+""",
+        encoding="utf-8",
+    )
+    return config
+
+
+@contextlib.contextmanager
+def _process(config: Path, command: Sequence[str], ready: Path) -> Iterator[None]:
+    """A command of ours, once it is ready."""
+    arguments = [sys.executable, "-m", "workers.cli", *command, "--config", str(config), "--ready-file", str(ready)]
+    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        _wait(ready.exists, process)
+        yield
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait(until: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
+    end = time.monotonic() + _START_SECONDS
+    while not until():
+        if process.poll() is not None or time.monotonic() > end:
+            raise ConfigError(f"{' '.join(map(str, process.args))} did not start")  # type: ignore[arg-type]
+        time.sleep(0.1)
+
+
+def _stream(settings: StreamSettings, say: Callable[[str], None]) -> None:
+    """The demo's documents in several rounds, some names more often towards the end, and a few broken messages."""
+    sample = Path(str(resources.files("el4ner") / "samples" / "demo.jsonl"))
+    documents = list(read_documents(sample, format=format_of(sample)))
+    producer = KafkaProducer(bootstrap_servers=settings.kafka.servers)
+    for value in _BROKEN:
+        producer.send(topic_name(settings.kafka, Topic.DOCUMENTS), key=b"feed-7", value=value)
+    producer.close()
+    for number in range(_ROUNDS):
+        say(f"streaming, round {number + 1} of {_ROUNDS}")
+        began = time.monotonic()
+        news = [each for each in documents if each.id.startswith("news")]
+        chosen = [*documents, *news[: 12 * number], *news[: 6 * number]]
+        produce_documents(
+            settings,
+            [
+                NewDocument(f"{each.id}.{number}{place:02}", each.text, each.pool, 0, each.metadata)
+                for place, each in enumerate(chosen)
+            ],
+            source="demo",
+        )
+        time.sleep(max(0.0, _ROUND_SECONDS - (time.monotonic() - began)))
+
+
+def _pictures(browser: Browser, url: str, folder: Path) -> Iterator[Path]:
+    def look(name: str, view: str, size: dict[str, int], scheme: Any, prepare: Callable[[Page], None]) -> Path:
+        context = browser.new_context(viewport=size, color_scheme=scheme, device_scale_factor=1)  # type: ignore[arg-type]
+        page = context.new_page()
+        page.goto(f"{url}/#{view}")
+        page.locator("#broker", has_text="Following").wait_for()
+        prepare(page)
+        path = folder / f"ui-{name}.webp"
+        _write(page.screenshot(animations="disabled"), path)
+        context.close()
+        return path
+
+    yield look("live", "live", _WIDE, "light", _explained)
+    yield look("live-dark", "live", _WIDE, "dark", _explained)
+    yield look("lesson", "live", _WIDE, "light", _corrected)
+    yield look("trends", "trends", _WIDE, "light", _listed)
+    yield look("health", "health", _WIDE, "dark", _measured)
+    yield look("try", "try", _WIDE, "light", _tried)
+    yield look("letters", "letters", _WIDE, "light", lambda page: page.locator("tbody button").first.wait_for())
+    yield look("phone", "live", _PHONE, "light", lambda page: page.locator("article .entity").first.wait_for())
+
+
+def _explained(page: Page) -> None:
+    page.locator("article .entity").first.wait_for()
+    page.locator("article .entity", has_text="person").nth(1).hover()
+    page.locator("#details dl").wait_for()
+
+
+def _corrected(page: Page) -> None:
+    page.locator("article .entity", has_text="organization").first.click()
+    page.locator(".lesson-tools select").wait_for()
+
+
+def _listed(page: Page) -> None:
+    page.locator(".trends button").first.wait_for()
+
+
+def _measured(page: Page) -> None:
+    page.locator(".chart canvas").first.wait_for()
+    page.locator("tbody td").first.wait_for()
+
+
+def _tried(page: Page) -> None:
+    page.get_by_label("Pool").locator("option").first.wait_for(state="attached")
+    page.get_by_role("button", name="Find entities").click()
+    page.locator(".reason").first.wait_for()
+
+
+def _write(picture: bytes, path: Path) -> None:
+    """Lossless, of few colours."""
+    image = Image.open(BytesIO(picture)).convert("RGB")
+    few = image.quantize(_COLOURS, dither=Image.Dither.NONE).convert("RGB")
+    few.save(path, lossless=True, quality=100, method=4)
