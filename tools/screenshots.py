@@ -37,7 +37,7 @@ _START_SECONDS: Final = 600.0
 _WIDE: Final = {"width": 1240, "height": 780}
 _PHONE: Final = {"width": 390, "height": 780}
 _BROKEN: Final = (b'{"title": "nothing to read"}', b"this is not JSON \x00\x1b[31m", b'{"text": "Z\xfcrich"}')
-_COLOURS: Final = 96
+_COLOURS: Final = 256
 """Of a picture's palette: flat surfaces and text need no more, and a picture takes a third."""
 
 
@@ -153,23 +153,25 @@ def _pictures(browser: Browser, url: str, folder: Path) -> Iterator[Path]:
         return path
 
     yield look("live", "live", _WIDE, "light", _explained)
-    yield look("live-dark", "live", _WIDE, "dark", _explained)
     yield look("lesson", "live", _WIDE, "light", _corrected)
     yield look("trends", "trends", _WIDE, "light", _listed)
     yield look("health", "health", _WIDE, "dark", _measured)
-    yield look("try", "try", _WIDE, "light", _tried)
-    yield look("letters", "letters", _WIDE, "light", lambda page: page.locator("tbody button").first.wait_for())
-    yield look("phone", "live", _PHONE, "light", lambda page: page.locator("article .entity").first.wait_for())
+    yield look("phone", "live", _PHONE, "dark", lambda page: page.locator("article .entity").first.wait_for())
 
 
 def _explained(page: Page) -> None:
+    """With what is known of the second entity that is a person, or of the first entity."""
     page.locator("article .entity").first.wait_for()
-    page.locator("article .entity", has_text="person").nth(1).hover()
+    people = page.locator("article .entity.hue-0")
+    entity = people.nth(1) if people.count() > 1 else page.locator("article .entity").first
+    entity.evaluate("each => document.querySelector('.documents').prepend(each.closest('article'))")
+    page.evaluate("scrollTo(0, 0)")
+    entity.hover()
     page.locator("#details dl").wait_for()
 
 
 def _corrected(page: Page) -> None:
-    page.locator("article .entity", has_text="organization").first.click()
+    page.locator("article .entity.hue-1").first.click()
     page.locator(".lesson-tools select").wait_for()
 
 
@@ -180,12 +182,6 @@ def _listed(page: Page) -> None:
 def _measured(page: Page) -> None:
     page.locator(".chart canvas").first.wait_for()
     page.locator("tbody td").first.wait_for()
-
-
-def _tried(page: Page) -> None:
-    page.get_by_label("Pool").locator("option").first.wait_for(state="attached")
-    page.get_by_role("button", name="Find entities").click()
-    page.locator(".reason").first.wait_for()
 
 
 def _write(picture: bytes, path: Path) -> None:

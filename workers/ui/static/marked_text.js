@@ -82,10 +82,10 @@ export function entityFacts(entity, shown) {
   for (const [voter, type] of entity.votes) {
     rows.push([`${voter} says`, h("span", { class: `vote ${colourOf(type)}` }, type)]);
   }
-  if (entity.verdict === null) rows.push(["verdict", "nobody was asked"]);
+  if (entity.verdict === null || entity.verdict.verifier === null) rows.push(["verdict", "nobody was asked"]);
   else {
     const { holds, probability, verifier } = entity.verdict;
-    rows.push(["verdict", `${holds ? "holds" : "does not hold"}, ${asPercent(probability)}${verifier ? `, by ${verifier}` : ""}`]);
+    rows.push(["verdict", `${holds ? "holds" : "does not hold"}, ${asPercent(probability)}, by ${verifier}`]);
   }
   if (shown.made_by) {
     const { members, missing_members: missing, mode, pool, pool_fingerprint: fingerprint } = shown.made_by;
