@@ -22,7 +22,7 @@ __all__ = ["ROOM", "QueuedSentence", "ReviewQueue"]
 
 ROOM: Final = 1_000
 """Sentences that are remembered: the most promising ones of all that were added."""
-NEW_NAME: Final = 0.3
+NEW_NAME: Final = 0.1
 """What a word that looks like a name, is in no entity, and is not in the pool counts in mistakes."""
 NEW_WORD: Final = 0.03
 """What any other word that the pool does not have counts."""
