@@ -97,18 +97,24 @@ async def measure(settings: Any, url: str, pid: int, options: argparse.Namespace
             heap = (await devtools.send("Runtime.getHeapUsage"))["usedSize"]
             nodes = (await devtools.send("Memory.getDOMCounters"))["nodes"]
             resident = server.memory_info().rss
-            looks.append({"server_mb": resident / 2**20, "browser_heap_mb": heap / 2**20, "dom_nodes": nodes})
-            print(json.dumps({key: round(value, 1) for key, value in looks[-1].items()}), flush=True)
-        seconds, after = time.monotonic() - began, server.cpu_times()
+            times = server.cpu_times()
+            cores = (times.user + times.system - before.user - before.system) / (time.monotonic() - began)
+            looks.append(
+                {
+                    "server_cores": cores,
+                    "server_mb": resident / 2**20,
+                    "browser_heap_mb": heap / 2**20,
+                    "dom_nodes": nodes,
+                }
+            )
+            print(json.dumps({key: round(value, 3) for key, value in looks[-1].items()}), flush=True)
         rate = await tab.locator("#rate").inner_text()
         note = await tab.locator(".sampling").inner_text()
         stop.set()
         sent = await writing
         await browser.close()
-    busy = after.user + after.system - before.user - before.system
     return {
         "sent": sent,
-        "server_cores": busy / seconds,
         "the_page_says": [rate, note],
         "first": looks[0],
         "last": looks[-1],
