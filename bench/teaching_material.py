@@ -105,6 +105,7 @@ def read(
     pools = [material.pool(0, ()), *material.beginnings[1:]]
     pools.append(replace(pools[0], sentences=tuple(everything.values())))
     texts = [sentence.text for sentence in sentences]
+    folder.mkdir(parents=True, exist_ok=True)
     done = folder / f"{fingerprint([each.fingerprint for each in (*engines.values(), *pools)], texts)}.done"
     if done.exists():
         return
