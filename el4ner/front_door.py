@@ -150,7 +150,10 @@ class FrontDoor:
         for pool, group in by_pool.items():
             # First who answers, then what was answered: who changes the one forgets the other before.
             manifests = {stage: self._manifest_of(stage, pool) for stage in STAGES}
-            for each in self._known_of(pool, group):
+            known = self._known_of(pool, group)
+            if self._contexts.ready.get(pool) is not contexts[pool]:
+                continue  # the pool was taught meanwhile: who answered is somebody else
+            for each in known:
                 if each.line is not None and each.line.types is not None:
                     tagged = each.line.types.tagged(each.line, pool, self._method)
                     results[each.place] = KnownDocument(tagged, manifests)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tests.chaos.run import ONE_HOP, Check, Run, Scenario
-from tests.chaos.scenarios import brokers, cache, documents, messages, processes, transactions
+from tests.chaos.scenarios import brokers, cache, documents, messages, processes, teaching, transactions
 
 __all__ = ["SCENARIOS"]
 
@@ -53,6 +53,8 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         _one_hop("engine-faults", documents.engine_faults, 240, documents.FAULT_SECTIONS),
         _one_hop("transactional-producer", transactions.transactional_producer, 210),
         _one_hop("disk-full", processes.disk_full, 180),
+        Scenario("teaching", teaching.teaching, 240, _SESSION),
+        _one_hop("teaching", teaching.teaching, 240),
         Scenario("both-topologies", processes.both_topologies, 240, _SESSION),
     )
 }

@@ -61,6 +61,7 @@ def add_example(
     A line of standard input: {"text": "…", "entities": {"SURFACE": "TYPE"}, "types"?: {"TYPE": "DESCRIPTION"}}.
     """
     from el4ner.errors import MessageError
+    from el4ner.text.segment import segment
     from workers.teaching.topic_examples import send_examples, taught_until_now
 
     settings = stream_settings(ctx, config)
@@ -80,6 +81,12 @@ def add_example(
         planned = _checked(where, pool, base, taught, example)
         taught = [*(known for known in taught if known.digest != example.digest), planned.example]
         checked.append(planned)
+    for planned in checked:
+        if len(segment(planned.example.text, base.text_kind)) > 1:
+            complain(
+                f"{_short(planned.example.text)!r} is several sentences: documents are read by sentence",
+                severity="warning",
+            )
     _ask_about(checked, yes=yes)
     send_examples(settings.kafka, [(each.key, each.example) for each in checked])
     for each in checked:
