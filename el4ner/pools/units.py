@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from el4ner.errors import PoolError
@@ -33,19 +35,22 @@ def offsets_in(text: str, span: RawSpan, units: Units) -> tuple[int, int]:
     Raises:
         PoolError: outside the text, empty, or in the middle of a character.
     """
-    length = len(text) if units != "utf-16" else len(text) + _astral(text)
+    places = _astral_places(text)
+    length = len(text) if units != "utf-16" else len(text) + len(places)
     if not 0 <= span.start < span.end <= length:
         raise PoolError(f"span {span.start}–{span.end} is not inside the text, which has {length} characters")
-    if units != "utf-16" or length == len(text):
+    if units != "utf-16" or not places:
         return span.start, span.end
-    places = {0: 0}
-    position = 0
-    for index, char in enumerate(text, 1):
-        position += 1 + (char > "\uffff")
-        places[position] = index
-    if span.start not in places or span.end not in places:
+    start, end = (_code_point(places, offset) for offset in (span.start, span.end))
+    if start is None or end is None:
         raise PoolError(f"span {span.start}–{span.end}, counted in UTF-16, begins or ends in the middle of an emoji")
-    return places[span.start], places[span.end]
+    return start, end
+
+
+def _code_point(places: Sequence[int], offset: int) -> int | None:
+    """An offset in UTF-16 as one in code points; None in the middle of a character."""
+    before = bisect_left(places, offset)
+    return None if before and places[before - 1] == offset - 1 else offset - before
 
 
 def units_of(text: str, spans: Sequence[RawSpan]) -> Units | None:
@@ -54,7 +59,7 @@ def units_of(text: str, spans: Sequence[RawSpan]) -> Units | None:
     A unit makes sense when every span is inside the text, is what the file says it is (to the letter, if by one of the
     units it is), and cuts no word.
     """
-    if not _astral(text):
+    if not _astral_places(text):
         return "auto"
     read = {units: _read(text, spans, units) for units in _READINGS}
     possible = {units: places for units, places in read.items() if places is not None}
@@ -101,8 +106,12 @@ def _spaced(surface: str) -> str:
     return re.sub(r"(?:\s|\\n)+", " ", surface).strip()
 
 
-def _astral(text: str) -> int:
-    return sum(char > "\uffff" for char in text)
+@lru_cache(maxsize=1)
+def _astral_places(text: str) -> tuple[int, ...]:
+    """The offsets, in UTF-16, of the characters that are two there. Kept for the text's next span: a long text with
+    many spans is looked through once."""
+    found = (index for index, char in enumerate(text) if char > "\uffff")
+    return tuple(index + before for before, index in enumerate(found))
 
 
 def _whole(text: str, start: int, end: int) -> bool:
