@@ -21,7 +21,7 @@ _GAP: Final = re.compile(r"[\s,]*")
 
 @dataclass(frozen=True, slots=True)
 class JsonRecord:
-    """A value of JSON; ``where`` is ``file:line``."""
+    """A value of JSON; ``where`` is ``file:line``, with the number of an element that is not its line's first."""
 
     where: str
     value: Any
@@ -56,10 +56,11 @@ def json_records(path: Path) -> Iterator[JsonRecord | LeftOut]:
 
 
 def _records_of_array(path: Path) -> Iterator[JsonRecord | LeftOut]:
-    for number, element in array_elements(path):
-        where = f"{path}:{number}"
+    place = _PlaceInArray(path)
+    for line, element in array_elements(path):
+        where = place.of(line)
         if isinstance(element, str):
-            yield LeftOut(where, f"is not JSON: {element}")
+            yield LeftOut(f"{path}:{line}", f"is not JSON: {element}")
             continue
         try:
             yield JsonRecord(where, orjson.loads(element))
@@ -135,14 +136,32 @@ def _wraps(value: Any) -> bool:
     return isinstance(value, dict) and "classes" in value and isinstance(value.get("annotations"), list)
 
 
+class _PlaceInArray:
+    """``file:line`` of each element, and its number where another begins on the same line: tools write whole arrays
+    on one line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._number = 0
+        self._line = 0
+
+    def of(self, line: int) -> str:
+        """The place of the next element, which begins on this line."""
+        self._number += 1
+        same_line, self._line = line == self._line, line
+        return f"{self._path}:{line}" + (f", element {self._number}" if same_line else "")
+
+
 def _elements(path: Path, text: str, value: Any) -> Iterator[JsonRecord]:
+    place = _PlaceInArray(path)
     if _wraps(value):
         for item in value["annotations"]:
+            where = place.of(1)
             if item is not None:  # a text that was passed over
-                yield JsonRecord(f"{path}:1", item)
+                yield JsonRecord(where, item)
     elif isinstance(value, list):
         for line, item in zip(_lines_of_elements(text, len(value)), value, strict=True):
-            yield JsonRecord(f"{path}:{line}", item)
+            yield JsonRecord(place.of(line), item)
     else:
         yield JsonRecord(f"{path}:1", value)
 

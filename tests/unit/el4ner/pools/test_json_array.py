@@ -57,6 +57,27 @@ def test_elements_and_their_lines_are_those_of_the_whole(
     assert [record.value for record in found if isinstance(record, JsonRecord)] == records
 
 
+@pytest.mark.parametrize("large", [True, False])
+@pytest.mark.parametrize(
+    ("opening", "closing", "record"),
+    [
+        ("[", "]", '{"text": "Ann", "label": []}'),
+        ('{"classes": [], "annotations": [', "]}", '["Ann", {"entities": []}]'),
+    ],
+)
+def test_elements_of_one_line_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: bool, opening: str, closing: str, record: str
+) -> None:
+    monkeypatch.setattr(json_array, "_LARGE", 0 if large else 1 << 40)
+    path = tmp_path / "a.json"
+    path.write_text(opening + ", ".join([record] * 3) + closing)
+    assert [found.where for found in json_records(path)] == [
+        f"{path}:1",
+        f"{path}:1, element 2",
+        f"{path}:1, element 3",
+    ]
+
+
 GOOD = '{"text": "Ann", "spans": [{"start": 0, "end": 3, "type": "X"}]}'
 
 
