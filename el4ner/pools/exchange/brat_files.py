@@ -64,16 +64,33 @@ def brat_documents(path: Path, reading: Reading) -> Iterator[DocumentItem]:
     if not path.is_dir():
         if path.suffix.lower() not in (".txt", ".ann"):
             raise PoolError(f"{path}: brat has pairs of .txt and .ann files: name one of them, or their folder")
-        yield from _documents([path.with_suffix(".ann")], reading)
+        yield from _documents([_beside(path, ".ann")], reading)
         return
-    found = sorted(path.rglob("*.ann"))
+    found = _files_in(path, ".ann")
     if not found:
         raise PoolError(f"{path}: holds no .ann file, which is where brat has what was marked")
     annotated = {file.with_suffix("") for file in found}
-    for text in sorted(path.rglob("*.txt")):
+    for text in _files_in(path, ".txt"):
         if text.with_suffix("") not in annotated:
             yield LeftOut(str(text), "has no .ann file beside it: nobody has annotated it in brat", mistake=False)
     yield from _documents(found, reading)
+
+
+def _files_in(folder: Path, suffix: str) -> list[Path]:
+    """Those of all folders below, but hidden ones, which systems and editors put beside (``._1.ann``)."""
+    return sorted(
+        file
+        for file in folder.rglob("*")
+        if file.suffix.lower() == suffix
+        and not any(part.startswith(".") for part in file.relative_to(folder).parts)
+        and file.is_file()
+    )
+
+
+def _beside(file: Path, suffix: str) -> Path:
+    """The other file of a pair, whose suffix may be in capitals as the first one's."""
+    capitals = file.with_suffix(suffix.upper())
+    return capitals if file.suffix.isupper() and capitals.is_file() else file.with_suffix(suffix)
 
 
 def _documents(files: Iterable[Path], reading: Reading) -> Iterator[DocumentItem]:
@@ -94,7 +111,7 @@ class _LineError(Exception):
 
 
 def _document(file: Path, reading: Reading) -> LabelledDocument:
-    text_file = file.with_suffix(".txt")
+    text_file = _beside(file, ".txt")
     if not file.is_file():
         raise PoolError(f"{file}: there is no such file: brat has what was marked there")
     if not text_file.is_file():
@@ -132,6 +149,8 @@ def _other_text(text: str, actual: str, mark: _Marked) -> str:
     hint = ""
     if "\r\n" in text:
         hint = "; its lines end with CR LF, and if they ended with LF alone in brat, they have to do so here"
+    elif text.startswith("\ufeff"):
+        hint = "; it begins with a byte order mark, and if brat did not count that, it has to go"
     places = f"{mark.fragments[0][0]}–{mark.fragments[-1][1]}"
     return f"{mark.name}: {places} of the text is {quoted(actual)}, not {quoted(mark.surface)}{hint}"
 

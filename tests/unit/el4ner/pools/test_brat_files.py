@@ -144,3 +144,26 @@ def test_the_configuration_that_is_written_names_the_types_that_brat_takes() -> 
     (name, content), *documents = brat_files([PoolSentence("It rains.", ())], ["PER", "a person"], ExportTally())
     assert (name, content.split(b"\n")[:3]) == ("annotation.conf", [b"[entities]", b"PER", b""])
     assert documents == [("1.txt", b"It rains."), ("1.ann", b"")]
+
+
+def test_suffixes_in_capitals_are_read_and_hidden_files_are_none(tmp_path: Path) -> None:
+    (tmp_path / ".checkpoints").mkdir()
+    for name in ("._1", ".checkpoints/1"):
+        (tmp_path / f"{name}.ann").write_bytes(b"\x00\xff")
+        (tmp_path / f"{name}.txt").write_bytes(b"\x00\xff")
+    (tmp_path / "folder.ann").mkdir()
+    (tmp_path / "1.TXT").write_text("Ann ran.")
+    (tmp_path / "1.ANN").write_text("T1\tPER 0 3\tAnn\n")
+    (tmp_path / "2.TXT").write_text("Bob ran.")
+    tally = ImportTally()
+    for path in (tmp_path, tmp_path / "1.TXT", tmp_path / "1.ANN"):
+        sentences = list(imported_sentences(path, "brat", ImportOptions(), tally))
+        assert [(sentence.text, len(sentence.spans)) for sentence in sentences] == [("Ann ran.", 1)]
+    assert [item.where for item in tally.left_out] == [str(tmp_path / "2.TXT")]
+
+
+def test_a_byte_order_mark_that_was_not_counted_is_named(tmp_path: Path) -> None:
+    (tmp_path / "1.txt").write_text("\ufeffAnn ran.", encoding="utf-8")
+    (tmp_path / "1.ann").write_text("T1\tPER 0 3\tAnn\n")
+    with pytest.raises(PoolError, match="begins with a byte order mark"):
+        list(imported_sentences(tmp_path, "brat", ImportOptions(), ImportTally()))
