@@ -58,8 +58,8 @@ def capture(folder: Path, say: Callable[[str], None]) -> list[Path]:
             config = _configuration(root, running.kafka_bootstrap, running.redis_url)
             settings = load_stream_settings(config, environ={})
             topic_admin.create(settings)
-            say("starting the workers, the service and the page")
-            for command in (["worker", "pipeline"], ["serve"], ["ui"]):
+            say("starting the workers and the page")
+            for command in (["worker", "pipeline"], ["ui"]):
                 stack.enter_context(_process(config, command, root / f"{command[0]}.ready"))
             _stream(settings, say)
             with sync_playwright() as playwright:
@@ -71,8 +71,7 @@ def capture(folder: Path, say: Callable[[str], None]) -> list[Path]:
 
 def _configuration(root: Path, kafka: str, redis: str) -> Path:
     page = choose_port()
-    service = choose_port(taken=frozenset({page}))
-    metrics = choose_port(taken=frozenset({page, service}))
+    metrics = choose_port(taken=frozenset({page}))
     config = root / "el4ner.toml"
     config.write_text(
         f"""[kafka]
@@ -83,11 +82,8 @@ url = "{redis}"
 web_port = {metrics}
 data_dir = "{root}/data"
 batch_documents = 8
-[serve]
-port = {service}
 [ui]
 port = {page}
-serve_url = "http://127.0.0.1:{service}"
 metrics_urls = ["http://127.0.0.1:{metrics}/metrics"]
 """,
         encoding="utf-8",

@@ -46,7 +46,7 @@ export function healthView() {
       tile("Lag", health.lag_problem ? "–" : asCount(sum(health.lags, "lag")), "messages"),
       tile("Open documents", count(gauges.open_documents ?? gauges.in_flight), gauges.oldest_open ? `oldest ${asSeconds(gauges.oldest_open)}` : ""),
       tile("Tokens", perSecond(rates.tokens)),
-      tile("Answers known", share(shares.shared_answers ?? shares.cached_tokens), shares.shared_answers === null ? "of prompt tokens" : "of what is looked up"),
+      tile("Answers known", share(shares.shared_answers ?? shares.cached_tokens), shares.shared_answers === null ? "of prompt tokens" : "of lookups"),
       tile("Dead letters", count(sum(health.failures, "count")), "in 15 min"),
     );
     for (const each of charts) each.draw(health.course);
