@@ -24,10 +24,11 @@ import numpy.typing as npt
 from el4ner.config import Settings
 from el4ner.engines.base import Engine, StateEngine, States
 from el4ner.engines.wrapped import Call, RelayedEngine
+from el4ner.errors import DocumentError
 from el4ner.evidence import Calibration, Evidence, InContextSource, Source, StateSource
 from el4ner.evidence.corrections import CorrectionSource, shortfalls, with_corrections
 from el4ner.evidence.encoders import SpanEncoder
-from el4ner.evidence.span_memory import PoolSpans
+from el4ner.evidence.span_memory import PoolSpans, SpanMemory
 from el4ner.pools import Pool, PoolSentence
 from el4ner.pools.taught import TaughtPool
 from el4ner.prompts import PromptSet
@@ -176,14 +177,14 @@ class TaughtEvidence:
     # --- reading ------------------------------------------------------------------------------------------------
 
     def _sentences(self, taught: TaughtPool, made: PoolEvidence, call: Call) -> list[_ReadSentence]:
-        wanted = self._to_read(taught)
-        missing = [sentence for sentence in wanted if sentence not in self._read]
+        wanted, read = self._to_read(taught), self._read
+        missing = [sentence for sentence in wanted if sentence not in read]
         if missing:
-            self._read.update(self._read_now(missing, made, call))
-        if len(self._read) > 2 * MOST_TAUGHT:
-            self._read = {sentence: self._read[sentence] for sentence in wanted}
+            read.update(self._read_now(missing, made, call))
+        if len(read) > 2 * MOST_TAUGHT:
+            self._read = {sentence: read[sentence] for sentence in wanted}
         # The order of the topic is nobody's: that of the texts is everybody's.
-        return [self._read[sentence] for sentence in sorted(wanted, key=lambda sentence: sentence.text)]
+        return [read[sentence] for sentence in sorted(wanted, key=lambda sentence: sentence.text)]
 
     def _read_now(
         self, sentences: Sequence[PoolSentence], made: PoolEvidence, call: Call
@@ -202,23 +203,49 @@ class TaughtEvidence:
         readers = span_readers(self._settings, members, self._embedder, context)
         for first in range(0, len(sentences), _BATCH):
             batch = sentences[first : first + _BATCH]
-            proposals = new_proposals(batch, context)
-            spans = [
-                tuple(sorted({*likely, *(span for span, _ in sentence.spans)}))
-                for sentence, likely in zip(batch, proposals, strict=True)
-            ]
-            vectors: list[dict[str, Vectors]] = [{} for _ in batch]
-            for name, memory in memories.items():
-                states = self._encoded(readers[name], [one.text for one in batch], spans, call)
-                for of_sentence, own in zip(states, vectors, strict=True):
-                    # Rounded as the files' vectors are.
-                    own[name] = memory.comparable(of_sentence).astype(np.float16).astype(np.float32)
-            for one, own_spans, likely, own in zip(batch, spans, proposals, vectors, strict=True):
-                yield one, _ReadSentence(one, own_spans, likely, own)
+            try:
+                yield from self._read_batch(batch, context, memories, readers, call)
+            except DocumentError:
+                for one in batch:
+                    try:
+                        yield from self._read_batch([one], context, memories, readers, call)
+                    except DocumentError as error:
+                        # It is in the lexicon all the same, and nobody else has to do without for it.
+                        log.warning("a taught sentence is not compared with: %s", error, extra={"where": one.where})
+                        nothing = {name: memory.vectors[:, :0] for name, memory in memories.items()}
+                        yield one, _ReadSentence(one, (), {}, nothing)
         if at_start:
             # What was withdrawn, or taught long ago, need not be kept.
             for kept in members.values():
                 kept.tidy()
+
+    def _read_batch(
+        self,
+        batch: Sequence[PoolSentence],
+        context: StageContext,
+        memories: Mapping[str, SpanMemory],
+        readers: Mapping[str, SpanEncoder],
+        call: Call,
+    ) -> list[tuple[PoolSentence, _ReadSentence]]:
+        """
+        Raises:
+            DocumentError: a sentence does not fit a member.
+        """
+        proposals = new_proposals(batch, context)
+        spans = [
+            tuple(sorted({*likely, *(span for span, _ in sentence.spans)}))
+            for sentence, likely in zip(batch, proposals, strict=True)
+        ]
+        vectors: list[dict[str, Vectors]] = [{} for _ in batch]
+        for name, memory in memories.items():
+            states = self._encoded(readers[name], [one.text for one in batch], spans, call)
+            for of_sentence, own in zip(states, vectors, strict=True):
+                # Rounded as the files' vectors are.
+                own[name] = memory.comparable(of_sentence).astype(np.float16).astype(np.float32)
+        return [
+            (one, _ReadSentence(one, own_spans, likely, own))
+            for one, own_spans, likely, own in zip(batch, spans, proposals, vectors, strict=True)
+        ]
 
     def _encoded(
         self, reader: SpanEncoder, texts: Sequence[str], spans: Sequence[Sequence[Span]], call: Call

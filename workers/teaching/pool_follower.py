@@ -162,6 +162,13 @@ class PoolFollower:
                 log.warning("pool %s cannot be taught, and is tried again: %s", name, error, extra={"pool": name})
                 self._again_at = time.monotonic() + _RETRY_SECONDS
                 continue
+            except (_ClosedError, CancelledError):
+                raise
+            except Exception:
+                # A bug, which some example may bring out: whoever wrote that must not stop a fleet.
+                log.exception("pool %s cannot be taught, and serves as it was", name, extra={"pool": name})
+                self._again_at = time.monotonic() + _RETRY_SECONDS
+                continue
             self._due.discard(name)
         self._renew()
 

@@ -202,6 +202,17 @@ def test_weights_and_boundaries_are_estimated_anew_when_the_pool_has_grown(tmp_p
     assert not pipeline.teaching.is_due("p", pipeline.teaching.in_use("p"))
 
 
+def test_a_sentence_that_fits_no_member_costs_the_others_nothing(tmp_path: Path) -> None:
+    engines = members()
+    pipeline = hosting(tmp_path, *engines, at_first_use=False)
+    for engine in engines:
+        engine.context_length = 500
+    teach(pipeline, ZORKO, labelled("Then Mirko met " + 60 * "somebody and " + "Berta.", 2, Mirko="person"))
+    for engine in engines:
+        engine.context_length = 8192
+    assert tagged(pipeline)["Zorko"][0] == "place"
+
+
 def test_a_pool_that_is_not_read_yet_is_taught_all_the_same(tmp_path: Path) -> None:
     engines = members()
     pipeline = hosting(tmp_path, *engines)

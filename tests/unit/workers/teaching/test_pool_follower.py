@@ -167,6 +167,14 @@ def test_later_a_pool_serves_as_it_was_until_it_can_be_taught(monkeypatch: pytes
         assert [each.text for each in pipeline.next_of("p").examples] == ["Bo sang."]
 
 
+def test_an_example_that_brings_out_a_bug_stops_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline()
+    pipeline.fail.append(ZeroDivisionError())
+    with following(monkeypatch, Topic([record(example("Bo"))]), pipeline) as follower:
+        follower.start()
+        assert len(pipeline.next_of("p").examples) == 1
+
+
 def test_a_broker_that_was_away_has_the_topic_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be another topic of that name: what it does not have is not taught."""
     bo, zoe = example("Bo"), example("Zoe", 1)
