@@ -127,5 +127,5 @@ def test_an_example_with_a_type_that_nobody_declares_waits_for_who_does() -> Non
 
 @pytest.mark.parametrize("text", ["", " ", "\n", "\u200b"])
 def test_nothing_is_no_example(text: str) -> None:
-    with pytest.raises(PoolError, match="empty|nothing but"):
+    with pytest.raises(PoolError, match=r"empty|nothing but"):
         PoolExample(text, ())
