@@ -2,6 +2,8 @@
 
 page_service      the process: what it follows, start, a bounded end
 page_app          the paths and their answers (Starlette)
+page_lookups      what people look up, and what they have it do
+page_state        what requests are answered by
 page_front        for all paths: who may ask, forged requests, headers
 visitors          tokens, sessions and roles
 event_stream      server-sent events to a browser

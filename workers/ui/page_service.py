@@ -23,7 +23,8 @@ from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
 from workers.ui.lessons import Lessons
 from workers.ui.live_feed import LiveFeed
-from workers.ui.page_app import PageState, page_app
+from workers.ui.page_app import page_app
+from workers.ui.page_state import PageState
 from workers.ui.tried_texts import TriedTexts
 from workers.ui.visitors import Visitors
 from workers.ui.worker_metrics import SCRAPE_SECONDS, MetricsReader, WorkerMetrics
