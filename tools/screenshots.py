@@ -159,7 +159,8 @@ def _explained(page: Page) -> None:
     """With what is known of the second entity that is a person, or of the first entity."""
     page.locator("article .entity").first.wait_for()
     people = page.locator("article .entity.hue-0")
-    entity = people.nth(1) if people.count() > 1 else page.locator("article .entity").first
+    # The element itself: a locator would look anew when the documents have changed places.
+    entity = (people.nth(1) if people.count() > 1 else page.locator("article .entity").first).element_handle()
     entity.evaluate("each => document.querySelector('.documents').prepend(each.closest('article'))")
     page.evaluate("scrollTo(0, 0)")
     entity.hover()
