@@ -138,11 +138,24 @@ def _document(file: Path, reading: Reading) -> LabelledDocument:
 
 
 def _units(text: str, marked: Iterable[_Marked], asked: Units) -> Units:
-    """brat's server counts code points, and what runs in a browser UTF-16."""
+    """brat's server counts code points, and what runs in a browser UTF-16: the one by which lines say what is there."""
     if asked != "auto":
         return asked
+    marked = list(marked)
+    readings: tuple[Units, ...] = ("code-points", "utf-16")
+    fitting = [units for units in readings if all(_is_there(text, mark, units) for mark in marked)]
+    if len(fitting) == 1:
+        return fitting[0]
     units = units_of(text, [raw for mark in marked for raw in mark.raw_spans])
     return "code-points" if units in ("auto", None) else units
+
+
+def _is_there(text: str, mark: _Marked, units: Units) -> bool:
+    try:
+        places = [offsets_in(text, raw, units) for raw in mark.raw_spans]
+    except PoolError:
+        return False
+    return same_surface(" ".join(text[start:end] for start, end in places), mark.surface)
 
 
 def _other_text(text: str, actual: str, mark: _Marked) -> str:

@@ -167,3 +167,9 @@ def test_a_byte_order_mark_that_was_not_counted_is_named(tmp_path: Path) -> None
     (tmp_path / "1.ann").write_text("T1\tPER 0 3\tAnn\n")
     with pytest.raises(PoolError, match="begins with a byte order mark"):
         list(imported_sentences(tmp_path, "brat", ImportOptions(), ImportTally()))
+
+
+def test_offsets_of_pieces_are_found_out_by_the_text_that_the_line_has(tmp_path: Path) -> None:
+    text = f"{THUMB}{THUMB} O'Neil,#\nZoë"
+    found, tally = imported(pair(tmp_path, text, "T1\tPER 0 11;12 13\t" + f"{THUMB}{THUMB} O'Neil,# Z"))
+    assert (labelled(found), tally.left_out) == ([(text, [(f"{THUMB}{THUMB} O'Neil,#\nZ", "PER")])], [])
