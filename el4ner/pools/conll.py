@@ -31,7 +31,7 @@ _JSON: Final = re.compile(r'\s*(?:\{\s*"|\[\s*["{\[])')
 _SHORT: Final = 80
 _ADVICE: Final = (
     '; to leave out such sentences: on_error = "skip" in pool.toml or [pools], the variable '
-    "EL4NER_POOLS__ON_ERROR=skip, or --on-error skip of pool check and eval"
+    "EL4NER_POOLS__ON_ERROR=skip, or --on-error skip of pool import, pool check and eval"
 )
 
 

@@ -134,6 +134,8 @@ def import_pool(
 
     if to_topic == (output is not None):
         raise typer.BadParameter("name a folder or a file, or --to-topic, and not both", param_hint="--output")
+    if output == Path("-"):
+        raise typer.BadParameter("a pool is a folder, or a file of sentences: name one", param_hint="--output")
     if to_topic and pool is None:
         raise typer.BadParameter("--to-topic needs the name of the pool that is taught", param_hint="--pool")
     stream = stream_settings(ctx, config) if to_topic else None

@@ -29,6 +29,8 @@ _LARGEST: Final = 1 << 30
 """Bytes of an unpacked file: a small one may unpack to whatever size."""
 _MISSING, _INSIDE, _OUTSIDE, _BEGIN = 0, 1, 2, 3
 """The values of ENT_IOB."""
+_NO_GROUPS: Final = b"\x90"
+"""An empty list of msgpack: what a document without span groups has for them; nothing, before spaCy 3.1."""
 
 
 def docbin_documents(path: Path) -> Iterator[DocumentItem]:
@@ -46,6 +48,7 @@ def docbin_documents(path: Path) -> Iterator[DocumentItem]:
         spaces = np.frombuffer(message["spaces"], dtype=bool)
         lengths = np.frombuffer(message["lengths"], dtype="int32")
         flags = message.get("flags") or [{}] * len(lengths)
+        groups = [len(group) > len(_NO_GROUPS) for group in message.get("span_groups") or ()]
         ids = spacy.attrs.IDS
         orth = attributes.index(ids["ORTH"])
         entity_columns = [attributes.index(ids[name]) for name in ("ENT_IOB", "ENT_TYPE") if ids[name] in attributes]
@@ -68,6 +71,9 @@ def docbin_documents(path: Path) -> Iterator[DocumentItem]:
             words = [strings[int(word)] for word in tokens[rows, orth]]
             glued = [not space for space in spaces[rows]] if not unknown else [False] * length
             labels = [(int(iob), strings[int(label)]) for iob, label in tokens[rows, entity_columns]]
+            if number <= len(groups) and groups[number - 1] and not any(label for _, label in labels):
+                yield LeftOut(where, "has span groups and no entities: only entities are read: set doc.ents first")
+                continue
             yield _document(words, glued, labels, where)
         except PoolError as error:
             yield LeftOut(where, str(error))

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal, TypeAlias
+from unicodedata import category
 
 from el4ner.errors import PoolError
 from el4ner.pools.conll import conll_items
@@ -31,6 +32,16 @@ __all__ = ["IMPORT_FORMATS", "ImportOptions", "ImportTally", "Overlaps", "import
 Overlaps: TypeAlias = Literal["stop", "longest"]
 _SHOWN: Final = 50
 _AS_IT_IS: Final = Reading()
+_OTHERS: Final[Mapping[str, tuple[str | None, str]]] = {
+    ".csv": (None, "a table: export JSON from the tool, or columns that tabs separate (.tsv), for --from conll"),
+    ".xlsx": (None, "a table: export JSON from the tool"),
+    ".parquet": (None, "a table: write it as JSON Lines, with names instead of numbers as tags"),
+    ".xml": (None, "XML: export JSON from the tool"),
+    ".spacy": ("spacy", "spaCy's DocBin, for --from spacy"),
+    ".ann": ("brat", "brat's standoff, for --from brat"),
+}
+"""By the end of a file's name, the format that has such files (None: none has), and what it is and what to do."""
+_UNSEEN: Final = frozenset({"Cc", "Zl", "Zp"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +95,17 @@ def imported_sentences(path: Path, tool: str, options: ImportOptions, tally: Imp
     Raises:
         PoolError: names file and line, or the number of the record.
     """
+    if str(path) == "-":
+        raise PoolError("standard input: a file is read twice, and that can be read once: save it as a file first")
     if not path.exists():
         raise PoolError(f"{path}: there is no such file")
     if not (path.is_file() or path.is_dir()):
         raise PoolError(f"{path}: is neither a file nor a folder: it is read twice, so save it as a file first")
     if path.is_dir() and tool != "brat":
         raise PoolError(f"{path}: is a folder, and {tool} has files: name one")
+    suffix = path.suffix.lower()
+    if suffix in _OTHERS and tool != _OTHERS[suffix][0] and path.is_file():
+        raise PoolError(f"{path}: {tool} has no such files; this is {_OTHERS[suffix][1]}")
     for item in IMPORT_FORMATS[tool](path, options.reading):
         if isinstance(item, LeftOut):
             leave_out(item, options, tally)
@@ -136,6 +152,11 @@ def _reserved(sentence: PoolSentence) -> str | None:
     for _, label in sentence.spans:
         if label.lower() == NONE_TYPE:
             return f"{quoted(label)} cannot be an entity type: it means «no entity»"
+        if label != label.strip() or any(category(char) in _UNSEEN for char in label):
+            return (
+                f"{quoted(label)} cannot be an entity type: models are shown a line that begins with its name, so it "
+                "has no white space at its edges, no line breaks and no control characters: rename it in the file"
+            )
     return None
 
 

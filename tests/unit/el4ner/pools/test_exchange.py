@@ -293,6 +293,44 @@ def test_a_type_that_means_no_entity_is_refused(tmp_path: Path) -> None:
         imported(lines(tmp_path, {"text": "Ann", "label": [[0, 3, "None"]]}), "doccano")
 
 
+@pytest.mark.parametrize("label", [" PER", "PER\n", "A\nB", "A\u2028B", "A\x1b[31mB"])
+def test_a_type_that_is_no_line_is_refused(tmp_path: Path, label: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "Ann ran", "label": [[0, 3, label]]}))
+    with pytest.raises(PoolError, match=r"a\.jsonl:1: .* cannot be an entity type: .* rename it"):
+        list(imported_sentences(path, "doccano", ImportOptions(), ImportTally()))
+
+
+@pytest.mark.parametrize(
+    ("name", "tool", "advice"),
+    [
+        ("a.csv", "labelstudio", "a table: export JSON"),
+        ("a.CSV", "conll", "a table: export JSON"),
+        ("a.spacy", "jsonl", "--from spacy"),
+        ("a.ann", "conll", "--from brat"),
+        ("-", "jsonl", "save it as a file first"),
+    ],
+)
+def test_files_that_a_format_does_not_have_are_named(tmp_path: Path, name: str, tool: str, advice: str) -> None:
+    (tmp_path / name).write_text("id,text,label\n")
+    path = Path("-") if name == "-" else tmp_path / name
+    with pytest.raises(PoolError, match=advice):
+        list(imported_sentences(path, tool, ImportOptions(), ImportTally()))
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_a_docbin_with_span_groups_alone_is_no_text_without_entities(tmp_path: Path, asked: bool) -> None:
+    spacy = pytest.importorskip("spacy")
+    doc = spacy.blank("xx")("Ann ran")
+    doc.spans["sc"] = [doc[0:1]]
+    if asked:
+        doc.set_ents([], default="outside")
+    path = tmp_path / "a.spacy"
+    spacy.tokens.DocBin(docs=[doc]).to_disk(path)
+    with pytest.raises(PoolError, match="document 1: has span groups and no entities"):
+        list(imported_sentences(path, "spacy", ImportOptions(), ImportTally()))
+
+
 def test_spacy_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.spacy").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "spacy", None)

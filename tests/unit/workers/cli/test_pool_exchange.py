@@ -115,3 +115,10 @@ def test_offsets_that_nothing_tells_are_asked_for(runner: CliRunner, tmp_path: P
     assert "--offsets of pool import" in runner.invoke(app, command).stderr
     assert runner.invoke(app, [*command, "--offsets", "utf-16"]).exit_code == 0
     assert load_pool(tmp_path / "pool").sentences[0].spans[0][0].text == "北京"
+
+
+def test_a_pool_is_not_written_into_standard_output(runner: CliRunner, tmp_path: Path) -> None:
+    source = lines(tmp_path / "a.jsonl", {"text": "Ann ran", "spans": [SPAN], "answer": "accept"})
+    result = runner.invoke(app, ["pool", "import", source, "--from", "prodigy", "--output", "-"])
+    assert result.exit_code == 2
+    assert "--output: a pool is a folder" in result.stderr
