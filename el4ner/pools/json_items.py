@@ -182,7 +182,7 @@ def _sentence(part: Labelled, where: str, units: Units) -> PoolSentence:
         same = raw.surface is None or raw.surface == actual
         if not same and not (part.units == "auto" and same_surface(actual, raw.surface or "")):
             raise PoolError(
-                f"span {raw.start}–{raw.end} is {actual!r}, not {raw.surface!r}; "
+                f"span {raw.start}–{raw.end} is {quoted(actual)}, not {quoted(raw.surface)}; "
                 "offsets are Unicode code points, end not included"
             )
         spans.append((Span(start, end, actual), raw.label))

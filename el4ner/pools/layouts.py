@@ -131,6 +131,11 @@ def _doccano(record: Mapping[str, Any]) -> Labelled:
     entities = record.get("entities")
     if isinstance(entities, list) and any(isinstance(item, Mapping) and "type" in item for item in entities):
         raise PoolError('"entities" with a "type" are what `el4ner tag` writes: in a pool they are "spans"')
+    if isinstance(record.get("annotations"), list):
+        raise PoolError(
+            'has "annotations", whose labels are numbers: an export of an older doccano; '
+            "its JSONL with text labels has their names"
+        )
     known_keys(record, _DOCCANO_KEYS, _DOCCANO.name)
     text = text_in(record, "data" if "data" in record and "text" not in record else "text")
     lists = {key: list_in(record, key) for key in _DOCCANO_LABELS if key in record}

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Final
 
 import orjson
 
@@ -18,6 +19,8 @@ from el4ner.text.segment import TextKind
 from el4ner.types import NONE_TYPE, Span
 
 __all__ = ["LeftOut", "Pool", "PoolSentence", "mistake_in", "without_separators"]
+
+_SHOWN: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,13 +133,19 @@ def mistake_in(sentence: PoolSentence, types: Iterable[str] | None = None) -> st
             return f"type {label!r} is not declared{nearest_hint(label, declared)}; there are: {choices(declared)}"
         if not span.text or sentence.text[span.start : span.end] != span.text:
             actual = sentence.text[span.start : span.end]
-            return f"span {span.start}–{span.end} is {actual!r}, not {span.text!r}"
+            return f"span {span.start}–{span.end} is {_short(actual)}, not {_short(span.text)}"
         if not span.text.strip():
-            return f"span {span.start}–{span.end} is nothing but white space: {span.text!r}"
+            return f"span {span.start}–{span.end} is nothing but white space: {_short(span.text)}"
         if previous is not None and span.start < previous.end:
             return (
-                f"span {span.text!r} at {span.start} overlaps {previous.text!r} at {previous.start}, or is not sorted: "
-                "a place in a text has one type"
+                f"span {_short(span.text)} at {span.start} overlaps {_short(previous.text)} at {previous.start}, "
+                "or is not sorted: a place in a text has one type"
             )
         previous = span
     return None
+
+
+def _short(surface: str) -> str:
+    """For a message: a span may be as long as a document."""
+    line = repr(surface)
+    return line if len(line) <= _SHOWN else line[:_SHOWN] + "…"

@@ -331,6 +331,24 @@ def test_a_docbin_with_span_groups_alone_is_no_text_without_entities(tmp_path: P
         list(imported_sentences(path, "spacy", ImportOptions(), ImportTally()))
 
 
+def test_an_older_doccanos_numbers_are_no_labels(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(
+        json.dumps({"id": 1, "text": "Ann", "annotations": [{"label": 3, "start_offset": 0, "end_offset": 3}]})
+    )
+    with pytest.raises(PoolError, match="JSONL with text labels"):
+        list(imported_sentences(path, "doccano", ImportOptions(), ImportTally()))
+
+
+@pytest.mark.parametrize("label", [[[0, 9_000, "X"], [5, 9_004, "X"]], [[0, 9_000, "X"], [8_000, 9_002, "Y"]]])
+def test_a_message_does_not_hold_a_whole_document(tmp_path: Path, label: list[list[object]]) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "Ann " * 3_000, "label": label}))
+    with pytest.raises(PoolError, match="overlaps") as caught:
+        list(imported_sentences(path, "doccano", ImportOptions(), ImportTally()))
+    assert len(str(caught.value)) < 800
+
+
 def test_spacy_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.spacy").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "spacy", None)
