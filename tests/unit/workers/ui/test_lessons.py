@@ -15,7 +15,7 @@ from workers.config import load_stream_settings
 from workers.http.problems import ProblemError
 from workers.messages.pool_examples import ExampleKey
 from workers.ui import lessons
-from workers.ui.lessons import Lessons, disagreements
+from workers.ui.lessons import Lessons
 
 TEXT = "Apple met Ada Lovelace. It rained in Paris."
 VALUE = tagged_value("d", TEXT, ("Apple", "person"), ("Paris", "location"))
@@ -101,20 +101,12 @@ def test_what_the_pool_says_otherwise_is_told_and_not_taught_until_somebody_is_s
 ) -> None:
     answer = teach(opened, 0, (0, 5, "person"))
     assert answer["taught"] is False
-    assert answer["disagreements"] == ["“Apple”: the pool calls it organization 3 times."]
+    (said,) = answer["disagreements"]
+    assert said == "the pool calls 'Apple' organization 3 times, no entity once, person never; the example: person"
     assert topic.examples == {}
     assert teach(opened, 0, (0, 5, "person"), sure=True)["taught"] is True
-    # What was taught counts as the pool's: the same sentence, labelled otherwise.
-    again = teach(opened, 0)
-    assert again["disagreements"] == [
-        "“Apple”: the pool calls it organization 3 times.",
-        "The pool has this very sentence, labelled otherwise: what you say would stand in its place.",
-    ]
-
-
-def test_an_entity_that_the_pool_leaves_unmarked_is_a_disagreement() -> None:
-    example = PoolExample("Then Grace left.", ((Span(5, 10, "Grace"), "person"),))
-    assert disagreements(POOL, example, before=()) == ["“Grace”: the pool leaves it unmarked once."]
+    # A name of the pool that is left unmarked.
+    assert "the example: no entity" in teach(opened, 0)["disagreements"][0]
 
 
 def test_a_new_type_comes_with_its_description(opened: Lessons, topic: Topic) -> None:
