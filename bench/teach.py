@@ -223,7 +223,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--limit", type=int, default=150, help="sentences of it, drawn by the seed 0")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--sizes", default=",".join(map(str, SIZES)), help="corrections, ascending")
-    parser.add_argument("--train", type=int, default=500, help="the most sentences of train: pools and stream")
+    parser.add_argument("--train", type=int, default=300, help="the most sentences of train: pools and stream")
     parser.add_argument("--dev", type=int, default=180, help="sentences of dev in the stream")
     parser.add_argument("--held-out", type=int, default=100, help="others of dev, for --split dev")
     parser.add_argument("--members", default="", metavar="NAME,NAME", help="of the default ensemble; all by default")
