@@ -107,7 +107,7 @@ def without_separators(sentence: PoolSentence) -> PoolSentence:
     """The sentence by its clean text, as documents are read.
 
     Raises:
-        PoolError: nothing is left of a span.
+        PoolError: nothing is left of a span but white space.
     """
     view = CleanText.of(sentence.text)
     if view.is_original:
@@ -115,10 +115,10 @@ def without_separators(sentence: PoolSentence) -> PoolSentence:
     spans = []
     for span, label in sentence.spans:
         start, end = view.inside(span.start, span.end)
-        if start == end:
+        if not view.text[start:end].strip():
             raise PoolError(
-                f"{sentence.where or 'a sentence'}: span {span.text!r} at {span.start} has nothing but control "
-                "characters or escape sequences in it, which belong to no entity"
+                f"{sentence.where or 'a sentence'}: span {_short(span.text)} at {span.start} has nothing but control "
+                "characters, escape sequences or white space in it, which belong to no entity"
             )
         spans.append((Span(start, end, view.text[start:end]), label))
     return replace(sentence, text=view.text, spans=tuple(spans))

@@ -151,9 +151,8 @@ class PoolFollower:
         if not self._due or time.monotonic() < self._again_at:
             return
         for name in sorted(self._due):
-            taught = taught_pool(self._base[name], self._examples.of(name))
             try:
-                self._use(name, taught)
+                self._use(name, taught_pool(self._base[name], self._examples.of(name)))
             except (El4nerError, OSError) as error:
                 if not self._caught_up.is_set():
                     raise

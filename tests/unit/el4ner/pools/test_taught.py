@@ -129,3 +129,30 @@ def test_an_example_with_a_type_that_nobody_declares_waits_for_who_does() -> Non
 def test_nothing_is_no_example(text: str) -> None:
     with pytest.raises(PoolError, match=r"empty|nothing but"):
         PoolExample(text, ())
+
+
+@given(
+    st.lists(
+        st.sampled_from(["a", "b", " ", "[", "m", "\x1b", "\x07", "\u202e", "\u200b", "\ufeff", "\xa0"]), min_size=1
+    ),
+    st.integers(0, 20),
+    st.integers(1, 5),
+)
+def test_what_may_be_an_example_may_be_in_a_pool(chars: list[str], start: int, length: int) -> None:
+    """A worker that is told of one that may not would end, and not start again."""
+    text = "".join(chars)
+    surface = text[start : start + length]
+    try:
+        taught = PoolExample(text, ((Span(start, start + len(surface), surface), "person"),))
+    except PoolError:
+        return
+    assert taught_pool(BASE, [taught]).examples == (taught,)
+
+
+@pytest.mark.parametrize("surface", ["\x07 ", "\x1b[0m ", " \ufeff"])
+def test_white_space_and_control_characters_are_no_entity(surface: str) -> None:
+    span = Span(2, 2 + len(surface), surface)
+    with pytest.raises(PoolError, match="nothing but control characters"):
+        PoolExample(f"a {surface}b", ((span, "person"),))
+    with pytest.raises(PoolError, match="nothing but control characters"):
+        Pool("p", {"person": "a human"}, (PoolSentence(f"a {surface}b", ((span, "person"),)),))

@@ -184,3 +184,19 @@ def test_a_broker_that_was_away_has_the_topic_read_again(monkeypatch: pytest.Mon
         assert pipeline.next_of("p").examples == (bo,)
         topic.coming.put(KafkaConnectionError("gone"))
         assert pipeline.next_of("p").examples == (zoe,)
+
+
+def test_examples_that_make_no_pool_stop_no_process_and_no_other_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = taught_pool
+
+    def failing(base: Pool, examples: Any) -> TaughtPool:
+        examples = list(examples)
+        if base is BASE and examples:
+            raise AssertionError("a taught pool is a pool")
+        return made(base, examples)
+
+    pipeline = Pipeline()
+    with following(monkeypatch, Topic([record(example("Bo")), record(example("Zoe"), "q")]), pipeline) as follower:
+        monkeypatch.setattr(pool_follower, "taught_pool", failing)
+        follower.start()
+        assert len(pipeline.next_of("q").examples) == 1
