@@ -67,6 +67,7 @@ class _BoundedConnection(H11Protocol):
         self._settings = settings
         self._head_limit: asyncio.TimerHandle | None = None
         self._rest_limit: asyncio.TimerHandle | None = None
+        self._unread_limit: asyncio.TimerHandle | None = None
 
     @override
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -95,7 +96,19 @@ class _BoundedConnection(H11Protocol):
     @override
     def connection_lost(self, exc: Exception | None) -> None:
         self._head_limit, self._rest_limit = _cancelled(self._head_limit), _cancelled(self._rest_limit)
+        self._unread_limit = _cancelled(self._unread_limit)
         super().connection_lost(exc)
+
+    @override
+    def pause_writing(self) -> None:
+        """More is written than the client reads: for an answer that goes on, that may be so for ever."""
+        super().pause_writing()
+        self._unread_limit = self.loop.call_later(self._settings.read_seconds, self.transport.abort)
+
+    @override
+    def resume_writing(self) -> None:
+        self._unread_limit = _cancelled(self._unread_limit)
+        super().resume_writing()
 
     @override
     def on_response_complete(self) -> None:

@@ -65,6 +65,31 @@ async def test_an_answer_that_is_not_read_ends_the_connection(reads: bool) -> No
     assert pipe.aborted.is_set() != reads
 
 
+async def test_an_answer_that_goes_on_and_is_not_read_ends_the_connection_and_the_work_on_it() -> None:
+    """Whoever opens events and reads none of them takes no connection from others."""
+
+    async def events(scope: Any, receive: Any, send: Any) -> None:
+        del scope
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        connection.pause_writing()  # as the transport does when more is waiting than it should
+        await send({"type": "http.response.body", "body": b"x", "more_body": True})
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    server = HttpServer(events, ServeSettings(read_seconds=0.01), close_seconds=1)
+    server.config.load()
+    connection: Any = server.config.http_protocol_class(
+        config=server.config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop()
+    )
+    pipe = Pipe(reads=False)
+    connection.connection_made(pipe)
+    connection.data_received(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    await pipe.aborted.wait()
+    connection.connection_lost(None)
+    await asyncio.gather(*connection.tasks)
+
+
 def test_answers_are_sent_at_once() -> None:
     """asyncio switches the delay of small packets off where the socket names its protocol; otherwise 40 ms are lost."""
     with contextlib.closing(listening_socket(ServeSettings(port=0))) as listening:
