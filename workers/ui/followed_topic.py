@@ -110,9 +110,12 @@ class FollowedTopic:
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
         for tp in partitions:
-            position = self._positions.get(tp.partition, ends[tp])
+            position = self._positions.get(tp.partition)
             # A topic that was deleted and made again ends before it.
-            consumer.seek(tp, position if begins[tp] <= position <= ends[tp] else ends[tp])
+            if position is None or not begins[tp] <= position <= ends[tp]:
+                position = ends[tp]
+                self._feed.begins_at(tp.partition, position)
+            consumer.seek(tp, position)
 
     async def _follow(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._become("following")
@@ -146,6 +149,7 @@ class FollowedTopic:
                 self._feed.skipped += self.behind
                 for tp in partitions:
                     consumer.seek(tp, ends[tp])
+                    self._feed.begins_at(tp.partition, ends[tp])
                     self._positions[tp.partition] = ends[tp]
                 log.warning("the page is behind and goes on at the end", extra={"skipped": self.behind})
                 self.behind = 0

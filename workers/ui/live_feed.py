@@ -7,7 +7,8 @@ On one event loop. No Kafka in here; the clock is passed in.
 
 from __future__ import annotations
 
-from collections import deque
+import hashlib
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -17,9 +18,10 @@ import orjson
 from el4ner.errors import MessageError
 from workers.config import UiSettings
 from workers.messages.envelope import decode
+from workers.printable import escaped
 from workers.topics import Topic
 from workers.ui.live_filter import LiveFilter
-from workers.ui.shown_documents import shown_document
+from workers.ui.shown_documents import shown_document, shown_string
 from workers.ui.trend_counts import Mention, TrendCounts
 
 __all__ = ["FeedRecord", "LiveFeed", "Viewer", "mention_of"]
@@ -29,6 +31,9 @@ _RECENT: Final = 50
 """Documents that a viewer is sent when it comes."""
 _MOST_NAME: Final = 80
 _MOST_CHOICES: Final = 100
+_MOST_TOLD: Final = 1_000
+"""Deletions that a browser is told one by one; of more it begins anew."""
+_MOST_DELETED: Final = 20_000
 _TICKS: Final = 2
 """How often a second a viewer is sent documents."""
 
@@ -65,12 +70,15 @@ class FeedRecord:
 class Viewer:
     """A browser that looks at the stream: what it is to be sent next, and what it has missed.
 
-    ``offered`` of the documents since the last time matched the filter, ``seen`` came in all.
+    ``filter`` None: it wants no documents, and is told of deletions alone. ``anew``: what it shows from before is to be
+    taken away, since it may have been deleted. ``offered`` of the documents since the last time matched the filter,
+    ``seen`` came in all.
     """
 
-    filter: LiveFilter
+    filter: LiveFilter | None
     waiting: deque[FeedRecord]
-    deleted: deque[str] = field(default_factory=lambda: deque(maxlen=200))
+    anew: bool
+    deleted: list[str] = field(default_factory=list)
     first: list[FeedRecord] = field(default_factory=list)
     """Those that were there when it came."""
     offered: int = 0
@@ -78,16 +86,26 @@ class Viewer:
 
     def take(self) -> dict[str, Any] | None:
         """What it is sent now; None: nothing is new."""
-        if not self.seen and not self.deleted and not self.first:
+        if not (self.seen or self.deleted or self.first or self.anew):
             return None
         records = [*self.first, *self.waiting]
         documents = [shown for record in records if (shown := record.shown()) is not None]
-        sent = {"documents": documents, "deleted": list(self.deleted), "matched": self.offered, "seen": self.seen}
-        self.first = []
+        sent = {"documents": documents, "matched": self.offered, "seen": self.seen}
+        sent |= {"anew": self.anew, "deleted": self.deleted}
+        self.first, self.deleted, self.anew = [], [], False
         self.waiting.clear()
-        self.deleted.clear()
         self.offered = self.seen = 0
         return sent
+
+    def forget(self, record_key: bytes, name: str) -> None:
+        """A document was deleted."""
+        self.first = [record for record in self.first if record.key != record_key]
+        self.waiting = deque(
+            (record for record in self.waiting if record.key != record_key), maxlen=self.waiting.maxlen
+        )
+        self.deleted.append(name)
+        if len(self.deleted) > _MOST_TOLD:
+            self.deleted, self.anew = [], True
 
 
 class LiveFeed:
@@ -107,7 +125,10 @@ class LiveFeed:
         self.trends = TrendCounts(settings.trend_names, now)
         self.types: dict[str, None] = {}
         self.pools: dict[str, None] = {}
-        """What there is to filter by, in the order of coming, bounded."""
+        """What there is to filter by, as it is shown, in the order of coming, bounded."""
+        self._deleted: OrderedDict[bytes, tuple[int, int]] = OrderedDict()
+        self._told: deque[str] = deque(maxlen=_MOST_TOLD)
+        self._known_from: dict[int, int] = {}
         self.documents = 0
         self.unreadable = 0
         self.skipped = 0
@@ -117,9 +138,14 @@ class LiveFeed:
         """How many there are."""
         return len(self._viewers)
 
-    def view(self, wanted: LiveFilter) -> Viewer:
-        """A new viewer, who is sent the latest documents first. Give it back by :meth:`leave`."""
-        viewer = Viewer(wanted, deque(maxlen=max(1, self._settings.live_documents // _TICKS)))
+    def view(self, wanted: LiveFilter | None) -> Viewer:
+        """A new viewer, who is sent the latest documents first; None: who is told what is deleted, and was lately. Give
+        it back by :meth:`leave`."""
+        viewer = Viewer(wanted, deque(maxlen=max(1, self._settings.live_documents // _TICKS)), anew=wanted is not None)
+        if wanted is None:
+            viewer.deleted = list(self._told)
+            self._viewers.add(viewer)
+            return viewer
         recent: list[FeedRecord] = []
         for record in reversed(self._latest):
             if len(recent) == _RECENT:
@@ -139,7 +165,7 @@ class LiveFeed:
         """A message that came."""
         self._count(now)
         if record.value is None:
-            self._forget(record.key or b"")
+            self._forget(record)
             return
         value = _parsed(record.value)
         if value is None:
@@ -148,11 +174,13 @@ class LiveFeed:
         self.documents += 1
         self._note_choice(self.pools, value["pool"])
         mentions = [mention_of(entity) for entity in value["entities"]]
-        for kind, _ in mentions:
-            self._note_choice(self.types, kind)
+        for entity in value["entities"]:
+            self._note_choice(self.types, entity["type"])
         self.trends.add(mentions, (record.partition, record.offset), now)
         self._keep(record)
         for viewer in self._viewers:
+            if viewer.filter is None:
+                continue
             viewer.seen += 1
             if viewer.filter.wants(value):
                 viewer.offered += 1
@@ -170,6 +198,23 @@ class LiveFeed:
         """A document that is kept."""
         return next((each for each in self._latest if (each.partition, each.offset) == place), None)
 
+    def is_deleted(self, name: str, place: tuple[int, int]) -> bool:
+        """Whether the document of this id that lies there was deleted since, or may have been without our knowing. The
+        broker still has it until it compacts the topic."""
+        partition, offset = place
+        if offset < self._known_from.get(partition, 0):
+            return True
+        deletion = self._deleted.get(_digest(name.encode()))
+        return deletion is not None and (deletion[0] != partition or offset < deletion[1])
+
+    def begins_at(self, partition: int, offset: int) -> None:
+        """What lies before was not read: nobody knows what was deleted there."""
+        self._known_from[partition] = max(offset, self._known_from.get(partition, 0))
+        self._latest = deque(each for each in self._latest if each.partition != partition)
+        self._latest_bytes = sum(len(each.value or b"") for each in self._latest)
+        for viewer in self._viewers:
+            viewer.anew = viewer.filter is not None
+
     def _count(self, now: float) -> None:
         second = int(now)
         if self._rates and self._rates[-1][0] >= second:
@@ -180,7 +225,7 @@ class LiveFeed:
 
     def _note_choice(self, choices: dict[str, None], choice: str | None) -> None:
         if choice is not None and choice not in choices and len(choices) < _MOST_CHOICES:
-            choices[choice] = None
+            choices[shown_string(choice)] = None
 
     def _keep(self, record: FeedRecord) -> None:
         self._latest.append(record)
@@ -190,22 +235,32 @@ class LiveFeed:
         ):
             self._latest_bytes -= len(self._latest.popleft().value or b"")
 
-    def _forget(self, key: bytes) -> None:
+    def _forget(self, deletion: FeedRecord) -> None:
         """A document was deleted: nobody is shown it any more, and browsers are told to take it away."""
+        key = deletion.key or b""
         kept = deque(record for record in self._latest if record.key != key)
         self._latest, self._latest_bytes = kept, sum(len(record.value or b"") for record in kept)
-        name = key.decode("utf-8", "replace")
+        digest = _digest(key)
+        self._deleted[digest] = (deletion.partition, deletion.offset)
+        self._deleted.move_to_end(digest)
+        if len(self._deleted) > _MOST_DELETED:
+            partition, offset = self._deleted.popitem(last=False)[1]
+            self._known_from[partition] = max(offset, self._known_from.get(partition, 0))
+        name = shown_string(key.decode("utf-8", "replace"))  # as documents are named
+        self._told.append(name)
         for viewer in self._viewers:
-            viewer.first = [record for record in viewer.first if record.key != key]
-            viewer.waiting = deque(
-                (record for record in viewer.waiting if record.key != key), maxlen=viewer.waiting.maxlen
-            )
-            viewer.deleted.append(name)
+            viewer.forget(key, name)
 
 
 def mention_of(entity: Mapping[str, Any]) -> Mention:
-    """What an entity is counted as: its type, and its surface with single spaces, cut."""
-    return str(entity["type"])[:_MOST_NAME], " ".join(entity["text"][: 2 * _MOST_NAME].split())[:_MOST_NAME]
+    """What an entity is counted as: its type, and its surface with single spaces, as they are shown, cut."""
+    kind, surface = entity["type"][:_MOST_NAME], " ".join(entity["text"][: 2 * _MOST_NAME].split())[:_MOST_NAME]
+    return escaped(kind, lines=False)[:_MOST_NAME], escaped(surface, lines=False)[:_MOST_NAME]
+
+
+def _digest(key: bytes) -> bytes:
+    """A key may be of any length."""
+    return hashlib.blake2b(key, digest_size=16).digest()
 
 
 def _parsed(value: bytes) -> dict[str, Any] | None:

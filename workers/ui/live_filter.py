@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from workers.http.problems import ProblemError
 from workers.join.outputs import normalise
+from workers.ui.shown_documents import shown_string
 
 __all__ = ["LiveFilter", "read_filter"]
 
@@ -24,6 +25,7 @@ class LiveFilter:
     """
 
     types: frozenset[str] = frozenset()
+    """As they are shown, and so are pools."""
     pools: frozenset[str] = frozenset()
     statuses: frozenset[str] = frozenset()
     surface: str = ""
@@ -39,13 +41,13 @@ class LiveFilter:
         """Whether a message of ``tagged-documents`` is one of them."""
         if self.statuses and value["status"] not in self.statuses:
             return False
-        if self.pools and value["pool"] not in self.pools:
+        if self.pools and (value["pool"] is None or shown_string(value["pool"]) not in self.pools):
             return False
         return not self.is_about_entities or any(self._wants_entity(entity) for entity in value["entities"])
 
     def _wants_entity(self, entity: Mapping[str, Any]) -> bool:
         return (
-            (not self.types or entity["type"] in self.types)
+            (not self.types or shown_string(entity["type"]) in self.types)
             and bool(entity["confidence"] >= self.min_confidence)
             and (not self.surface or self.surface in normalise(entity["text"]))
         )

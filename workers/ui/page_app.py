@@ -140,11 +140,12 @@ async def _events(request: Request, state: PageState) -> Any:
     visitor_of(request.state)
     query = request.query_params
     wanted = None
-    if query.get("documents") == "yes":
+    documents = query.get("documents")
+    if documents == "yes":
         wanted = read_filter(query, {name: query.getlist(name) for name in ("type", "pool", "status")})
 
     async def events() -> AsyncGenerator[tuple[str, Any], None]:
-        viewer = None if wanted is None else state.feed.view(wanted)
+        viewer = state.feed.view(wanted) if documents in ("yes", "deleted") else None
         told_at = -_STATUS_SECONDS
         try:
             while not state.stopping.is_set():
@@ -175,8 +176,8 @@ def _status(state: PageState) -> dict[str, Any]:
         "skipped": feed.skipped,
         "unreadable": feed.unreadable,
         "behind": state.followed.behind,
-        "types": [shown_string(kind) for kind in feed.types],
-        "pools": [shown_string(pool) for pool in feed.pools],
+        "types": list(feed.types),
+        "pools": list(feed.pools),
     }
 
 

@@ -71,6 +71,7 @@ async def _mentions(request: Request, state: PageState) -> Response:
     documents = [
         shown_document(each.value, place=f"{each.partition}-{each.offset}", timestamp_ms=each.timestamp_ms)
         for each in found
+        if not state.feed.is_deleted(each.value["id"], (each.partition, each.offset))
     ]
     documents += [shown for record in kept.values() if record is not None and (shown := record.shown()) is not None]
     return json_response({"documents": sorted(documents, key=lambda each: -(each["timestamp"] or 0))})
@@ -83,7 +84,7 @@ async def _letters(request: Request, state: PageState) -> Response:
     visitor_of(request.state)
     query = request.query_params
     hours = query.get("hours", "")
-    if hours and not (hours.isdecimal() and 0 < int(hours) <= 10_000):
+    if hours and not (hours.isdecimal() and len(hours) <= 5 and 0 < int(hours) <= 10_000):
         raise ProblemError(_UNPROCESSABLE, "hours", "hours: a whole number, from 1")
     since = int((state.clock() - 3600 * int(hours)) * 1000) if hours else None
     listed = partial(
@@ -165,7 +166,8 @@ async def _value_at(state: PageState, place: Coordinates) -> Mapping[str, Any]:
     if (record := state.feed.find(place)) is not None and (value := record.decoded()) is not None:
         return value
     for found in await on_a_thread(state, lambda: list(tagged_at(state.settings, [place]))):
-        return found.value
+        if not state.feed.is_deleted(found.value["id"], place):
+            return found.value
     raise ProblemError(HTTPStatus.NOT_FOUND, "no-document", "the document is not there any more")
 
 

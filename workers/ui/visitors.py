@@ -10,7 +10,6 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
-from http.cookies import CookieError, SimpleCookie
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -94,7 +93,7 @@ class Visitors:
     def who(self, headers: Headers, address: str) -> Visitor | None:
         """Who asks from this address; None: nobody who may."""
         if (header := self._settings.proxy_user_header) is not None:
-            user = headers.get(header, "").strip()
+            user = _name_in(headers.get(header, ""))
             if not user or len(user) > _MOST_NAME or len(headers.getlist(header)) != 1 or not self._is_proxy(address):
                 return None
             role = VisitorRole.TEACHER if user in self._settings.teachers else VisitorRole.READER
@@ -142,9 +141,19 @@ class Visitors:
         return hmac.new(self._key, who.encode(), hashlib.sha256).hexdigest()
 
 
-def _session_of(headers: Headers) -> str:
+def _name_in(header: str) -> str:
+    """A proxy writes names in UTF-8; a header is read as Latin-1."""
+    raw = header.strip(" \t").encode("latin-1", "replace")
     try:
-        morsel = SimpleCookie(headers.get("cookie", "")).get(COOKIE)
-    except CookieError:
-        return ""
-    return "" if morsel is None else morsel.value
+        return raw.decode().strip()
+    except UnicodeDecodeError:
+        return header.strip()
+
+
+def _session_of(headers: Headers) -> str:
+    """Whatever cookies other services of this host have set beside it, well-formed or not."""
+    for cookie in headers.get("cookie", "").split(";"):
+        name, _, value = cookie.partition("=")
+        if name.strip() == COOKIE:
+            return value.strip().strip('"')
+    return ""

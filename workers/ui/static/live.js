@@ -23,6 +23,11 @@ export function liveView({ session, listenAnew }) {
   // --- what comes ---
 
   function documents(batch) {
+    if (batch.anew) {
+      list.replaceChildren();
+      held = [];
+      more.hidden = true;
+    }
     counts.seen += batch.seen;
     counts.matched += batch.matched;
     counts.shown += batch.documents.length;
@@ -166,7 +171,7 @@ export function liveView({ session, listenAnew }) {
   }
 
   const query = () => {
-    if (paused) return "documents=no";
+    if (paused) return "documents=deleted"; // what is shown meanwhile may be deleted
     const parts = new URLSearchParams({ documents: "yes" });
     for (const type of filter.types) parts.append("type", type);
     if (filter.pool) parts.append("pool", filter.pool);

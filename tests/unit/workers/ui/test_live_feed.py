@@ -34,11 +34,14 @@ def ids(sent: Any) -> list[str]:
 def test_a_viewer_is_sent_what_comes_with_its_entities() -> None:
     feed = feed_of()
     viewer = feed.view(LiveFilter())
+    begin = viewer.take()
+    assert begin is not None
+    assert (ids(begin), begin["anew"]) == ([], True)
     assert viewer.take() is None
     feed.take(record(7), NOW)
     sent = viewer.take()
     assert sent is not None
-    assert (ids(sent), sent["matched"], sent["seen"]) == (["d7"], 1, 1)
+    assert (ids(sent), sent["matched"], sent["seen"], sent["anew"]) == (["d7"], 1, 1, False)
     document = sent["documents"][0]
     assert (document["place"], document["timestamp"], document["pool"]) == ("0-7", 5, "news")
     assert "".join(text for text, _, _ in document["pieces"]) == COMPLETE["text"]
@@ -80,6 +83,7 @@ def test_what_is_kept_is_bounded_by_number_and_by_size() -> None:
 def test_a_viewer_who_has_left_costs_nothing() -> None:
     feed = feed_of()
     viewer = feed.view(LiveFilter())
+    viewer.take()
     feed.leave(viewer)
     feed.take(record(), NOW)
     assert viewer.take() is None
@@ -99,10 +103,79 @@ def test_a_document_that_was_deleted_is_shown_to_nobody_any_more() -> None:
     assert feed.find((0, 1)) is None
 
 
+def test_a_deletion_names_the_document_as_it_is_shown() -> None:
+    """By its name the browser takes it away."""
+    feed = feed_of()
+    viewer = feed.view(LiveFilter())
+    for offset, name in enumerate(("a\u202eb", "x" * 400)):
+        feed.take(FeedRecord(0, offset, 5, name.encode(), orjson.dumps({**COMPLETE, "id": name})), NOW)
+    shown = ids(viewer.take())
+    for offset, name in enumerate(("a\u202eb", "x" * 400), 2):
+        feed.take(FeedRecord(0, offset, 5, name.encode(), None), NOW)
+    sent = viewer.take()
+    assert sent is not None
+    assert sent["deleted"] == shown
+
+
+def test_whoever_cannot_be_told_of_each_deletion_begins_anew() -> None:
+    feed = feed_of()
+    viewer = feed.view(LiveFilter())
+    feed.take(record(1), NOW)
+    viewer.take()
+    for number in range(5_000):
+        feed.take(FeedRecord(0, 10 + number, 6, b"d%d" % number, None), NOW)
+    sent = viewer.take()
+    assert sent is not None
+    assert sent["anew"]
+    # What is before the place where the page goes on may have been deleted.
+    feed.begins_at(0, 9_000)
+    sent = viewer.take()
+    assert sent is not None
+    assert sent["anew"]
+    assert feed.is_deleted("any", (0, 8_999))
+    assert not feed.is_deleted("any", (0, 9_000))
+
+
+def test_who_has_paused_is_told_what_is_deleted_meanwhile_and_was_a_moment_ago() -> None:
+    feed = feed_of()
+    feed.take(FeedRecord(0, 1, 6, b"before", None), NOW)
+    viewer = feed.view(None)
+    feed.take(record(2), NOW)
+    feed.take(FeedRecord(0, 3, 6, b"d2", None), NOW)
+    sent = viewer.take()
+    assert sent is not None
+    assert (sent["documents"], sent["anew"], sent["deleted"]) == ([], False, ["before", "d2"])
+
+
+def test_what_was_deleted_is_known_although_the_broker_still_has_it() -> None:
+    feed = feed_of()
+    feed.take(FeedRecord(0, 5, 6, b"d", None), NOW)
+    assert feed.is_deleted("d", (0, 4))
+    assert not feed.is_deleted("d", (0, 6))  # it was sent again
+    assert not feed.is_deleted("e", (0, 4))
+    for number in range(30_000):  # of so many not each is remembered: what may be one of them is not shown
+        feed.take(FeedRecord(0, 10 + number, 6, b"%d" % number, None), NOW)
+    assert feed.is_deleted("d", (0, 4))
+    assert not feed.is_deleted("e", (0, 39_999))
+
+
+def test_names_and_types_are_shown_and_filtered_by_without_what_a_screen_obeys() -> None:
+    feed = feed_of()
+    entity = {**COMPLETE["entities"][0], "text": "An\u202ena", "type": "\x1bper" + "s" * 100}
+    value = {**COMPLETE, "pool": "ne\x07ws", "entities": [entity]}
+    feed.take(record(1, value), NOW)
+    (mentioned,) = feed.trends.report("5m", NOW).most
+    assert (mentioned.name, mentioned.type.isprintable()) == ("An\\u202ena", True)
+    (kind,), (pool,) = feed.types, feed.pools
+    assert kind.isprintable()
+    assert LiveFilter(types=frozenset({kind}), pools=frozenset({pool})).wants(value)
+
+
 @pytest.mark.parametrize("value", [b"\xff", b"{}", b'{"pool": 1, "status": "complete", "entities": []}', b"[]"])
 def test_what_cannot_be_read_is_counted_and_passed_over(value: bytes) -> None:
     feed = feed_of()
     viewer = feed.view(LiveFilter())
+    viewer.take()
     feed.take(FeedRecord(0, 0, 5, b"k", value), NOW)
     assert (feed.unreadable, feed.documents, viewer.take()) == (1, 0, None)
 

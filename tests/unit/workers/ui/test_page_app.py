@@ -14,10 +14,12 @@ import pytest
 from el4ner.errors import ConfigError
 from tests.unit.workers.ui.test_live_feed import COMPLETE, record
 from workers.config import StreamSettings, load_stream_settings
+from workers.tail import TailedDocument
+from workers.ui import page_lookups
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
 from workers.ui.lessons import Lessons
-from workers.ui.live_feed import LiveFeed
+from workers.ui.live_feed import FeedRecord, LiveFeed
 from workers.ui.page_app import page_app
 from workers.ui.page_state import PageState
 from workers.ui.tried_texts import TriedTexts
@@ -347,3 +349,52 @@ async def test_events_come_until_the_service_stops(clock: Clock) -> None:
     assert '"broker":"connecting"' in events
     assert '"id":"d1"' in events
     assert state.feed.viewers == 0
+
+
+# --- what is odd ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("others", ['settings={"theme": "dark"}; ', "a b=c; ", "[x]; ", 'y="z; '])
+async def test_cookies_of_other_services_of_the_host_end_no_session(clock: Clock, others: str) -> None:
+    async with client_of(state_of(settings_of(**TOKENS), clock)) as client:
+        answer = await client.post("/api/login", json={"token": READER}, headers={"Origin": HERE})
+        session = answer.cookies["el4ner-session"]
+        client.cookies.clear()
+        answer = await client.get("/api/session", headers={"Cookie": f"{others}el4ner-session={session}"})
+    assert answer.json()["role"] == "reader"
+
+
+async def test_a_proxy_names_people_in_utf_8(clock: Clock) -> None:
+    state = state_of(settings_of(proxy_user_header="X-User", teachers=["zoë à"]), clock)
+    async with client_of(state) as client:
+        answer = await client.get("/api/session", headers={"X-User": "zoë à".encode()})
+    assert (answer.json()["name"], answer.json()["role"]) == ("zoë à", "teacher")
+
+
+async def test_a_number_that_is_too_long_is_named(clock: Clock) -> None:
+    async with client_of(state_of(settings_of(), clock)) as client:
+        for hours in ("1" * 5_000, "0", "-1", "x"):
+            assert (await client.get("/api/letters", params={"hours": hours})).status_code == 422
+
+
+async def test_a_document_that_was_deleted_is_not_shown_because_the_broker_still_has_it(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state = state_of(settings_of(keep_documents=1), clock)
+    first = record(1)
+    for each in (first, record(2)):
+        state.feed.take(each, clock())
+    monkeypatch.setattr(
+        page_lookups, "tagged_at", lambda settings, places: [TailedDocument(COMPLETE | {"id": "d1"}, 0, 1, 5, None)]
+    )
+    entity = COMPLETE["entities"][0]
+    asked = {"type": entity["type"], "name": entity["text"]}
+    async with client_of(state) as client:
+
+        async def shown() -> list[str]:
+            return [each["id"] for each in (await client.get("/api/mentions", params=asked)).json()["documents"]]
+
+        assert set(await shown()) == {"d1", "d2"}
+        state.feed.take(FeedRecord(0, 3, 5, b"d1", None), clock())
+        assert await shown() == ["d2"]
+        assert (await client.get("/api/lesson?place=0-1")).status_code == 404
