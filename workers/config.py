@@ -466,8 +466,7 @@ class UiSettings(ListenSection):
     @classmethod
     def _are_urls(cls, value: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         for url in [value] if isinstance(value, str) else value or ():
-            parts = urlsplit(url)
-            if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+            if not _is_http_url(url):
                 raise PydanticCustomError(UNSHOWN_INPUT, "expected http://HOST:PORT/… or https://…, without a user")
         return value
 
@@ -492,6 +491,15 @@ class UiSettings(ListenSection):
         """Whether people have to show one."""
         given = (self.reader_token, self.reader_token_file, self.teacher_token, self.teacher_token_file)
         return any(each is not None for each in given)
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        named = bool(parts.hostname) and parts.username is None and parts.port != 0
+    except ValueError:  # the port, or an address in brackets; it would quote what may be a password
+        return False
+    return named and parts.scheme in ("http", "https") and url.isprintable() and " " not in url
 
 
 MIN_TOKEN_CHARS: Final = 16

@@ -49,36 +49,43 @@ class TriedTexts:
     async def pools(self) -> dict[str, Any]:
         """The service's pools with their types, and which one is its default."""
         answer = await self._ask("GET", "/v1/pools")
-        return {
-            "default": str(answer["default"]),
-            "pools": [
-                {
-                    "name": str(pool["name"]),
-                    "text_kind": pool["text_kind"],
-                    "sentences": pool["sentences"],
-                    "types": [
-                        {"name": shown_string(kind["name"]), "description": shown_string(kind["description"])}
-                        for kind in pool["types"]
-                    ],
-                }
-                for pool in answer["pools"]
-            ],
-        }
+        try:
+            return {
+                "default": str(answer["default"]),
+                "pools": [
+                    {
+                        "name": str(pool["name"]),
+                        "text_kind": pool["text_kind"],
+                        "sentences": pool["sentences"],
+                        "types": [
+                            {"name": shown_string(kind["name"]), "description": shown_string(kind["description"])}
+                            for kind in pool["types"]
+                        ],
+                    }
+                    for pool in answer["pools"]
+                ],
+            }
+        except (KeyError, TypeError) as error:
+            raise self._another_service() from error
 
     async def tag(self, text: str, pool: str | None) -> dict[str, Any]:
         """The text with its entities, as the page shows a document."""
         document = {"id": "tried", "text": text, **({} if pool is None else {"pool": pool})}
         answer = await self._ask("POST", "/v1/tag", {"documents": [document]})
-        (value,) = answer["documents"]
         try:
+            (value,) = answer["documents"]
             json_schemas.validate(Topic.TAGGED_DOCUMENTS, value)
-        except MessageError as error:
-            raise ProblemError(HTTPStatus.BAD_GATEWAY, "service", f"{self._url} answered something else") from error
+        except (KeyError, TypeError, ValueError, MessageError) as error:
+            raise self._another_service() from error
         return shown_document(value)
 
     async def close(self) -> None:
         """Close its connections."""
         await self._client.aclose()
+
+    def _another_service(self) -> ProblemError:
+        detail = f"{self._url} answered something else: is it the address of `el4ner serve`?"
+        return ProblemError(HTTPStatus.BAD_GATEWAY, "service", detail)
 
     async def _ask(self, method: str, path: str, body: Any = None) -> Any:
         if self._url is None:

@@ -7,6 +7,7 @@ here but :class:`MetricsReader`; the clock is passed in.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -43,10 +44,22 @@ def parse_samples(text: str) -> dict[tuple[str, Labels], float]:
         if not family.name.startswith(_PREFIX):
             continue
         for sample in family.samples:
+            if not _is_countable(sample.name, sample.labels, sample.value):
+                continue
             samples[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
             if len(samples) >= _MOST_SERIES:
                 return samples
     return samples
+
+
+def _is_countable(name: str, labels: Mapping[str, str], value: float) -> bool:
+    """Whether something can be summed up of it. What answers may be something else than a worker."""
+    if name.endswith("_bucket"):
+        try:
+            float(labels.get("le", ""))
+        except ValueError:
+            return False
+    return math.isfinite(value)
 
 
 @dataclass

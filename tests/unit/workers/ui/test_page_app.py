@@ -206,6 +206,9 @@ async def test_users_come_from_the_proxy_and_from_nobody_else(clock: Clock) -> N
         ({"teachers": ["ann"]}, "proxy_user_header"),
         ({**PROXY, "proxy_addresses": ["10.1.0.0/99"]}, "proxy_addresses"),
         ({"serve_url": "ftp://x"}, "serve_url"),
+        ({"serve_url": "http://x:secret/"}, "serve_url"),
+        ({"metrics_urls": ["http://[::1/metrics"]}, "metrics_urls"),
+        ({"metrics_urls": ["http://x/me\ntrics"]}, "metrics_urls"),
         ({"metrics_urls": ["http://user:secret@x/metrics"]}, "metrics_urls"),
     ],
 )
@@ -375,6 +378,18 @@ async def test_a_number_that_is_too_long_is_named(clock: Clock) -> None:
     async with client_of(state_of(settings_of(), clock)) as client:
         for hours in ("1" * 5_000, "0", "-1", "x"):
             assert (await client.get("/api/letters", params={"hours": hours})).status_code == 422
+
+
+@pytest.mark.parametrize("answer", [[], {}, {"documents": []}, {"documents": [1]}, {"default": "x", "pools": [1]}])
+async def test_an_address_that_is_no_service_of_ours_is_said(clock: Clock, answer: Any) -> None:
+    state = state_of(settings_of(serve_url="http://serve"), clock)
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=answer))
+    state.tried = TriedTexts(state.settings.ui, transport)
+    async with client_of(state) as client:
+        headers = await page_token(client)
+        tried = await client.post("/api/try", json={"text": "x"}, headers=headers)
+        assert (tried.status_code, tried.json()["code"]) == (502, "service")
+        assert (await client.get("/api/pools")).status_code == 502
 
 
 async def test_a_document_that_was_deleted_is_not_shown_because_the_broker_still_has_it(

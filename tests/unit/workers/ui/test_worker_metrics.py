@@ -101,3 +101,17 @@ async def test_whatever_a_worker_answers_is_said() -> None:
         "answers 404",
         "answers more than 8 MB",
     ]
+
+
+def test_what_no_worker_says_stops_nothing() -> None:
+    """Something else may answer at the address: then there is less to see."""
+    health = WorkerMetrics([URL], 0)
+    for value in ("1", "+Inf", "NaN", "7"):
+        odd = f"""el4ner_dead_letters_total {value}
+el4ner_end_to_end_seconds_bucket {value}
+el4ner_end_to_end_seconds_bucket{{le="x"}} {value}
+el4ner_documents_total {value}
+"""
+        health.take([parse_samples(odd)], 5)
+        report = health.report()
+    assert report["end_to_end"] == {"p50": None, "p95": None}
