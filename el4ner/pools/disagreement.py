@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.pool import Pool, PoolSentence
@@ -72,8 +73,23 @@ def _unlabelled(sentence: PoolSentence, pool: Pool, known: set[str]) -> Iterator
             yield span
 
 
-def _labels_of(surface: str, sentence: PoolSentence) -> Iterator[str | None]:
+def _labels_of(surface: str, sentence: PoolSentence) -> Sequence[str | None]:
     """What a sentence has each mention of the name as. A mention inside of a longer entity says nothing."""
+    # Most sentences do not have it, and are asked again for the next example.
+    return _labels_in(surface, sentence) if _form(surface) in _folded(sentence.text) else ()
+
+
+@lru_cache(maxsize=32_768)
+def _labels_in(surface: str, sentence: PoolSentence) -> Sequence[str | None]:
+    return tuple(_read_labels(surface, sentence))
+
+
+@lru_cache(maxsize=8_192)
+def _folded(text: str) -> str:
+    return fold(comparable(text).form)
+
+
+def _read_labels(surface: str, sentence: PoolSentence) -> Iterator[str | None]:
     for mention in find_mentions(surface, sentence.text):
         if _form(mention.text) != _form(surface):
             continue
@@ -87,6 +103,7 @@ def _labels_of(surface: str, sentence: PoolSentence) -> Iterator[str | None]:
             yield label
 
 
+@lru_cache(maxsize=8_192)
 def _form(surface: str) -> str:
     return fold(comparable(surface.strip()).form)
 

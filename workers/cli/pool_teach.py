@@ -21,9 +21,11 @@ from workers.printable import escaped
 
 if TYPE_CHECKING:
     from el4ner.pools import Pool
+    from el4ner.pools.disagreement import Disagreement
     from el4ner.pools.examples import PoolExample
     from el4ner.types import Span
     from workers.config import StreamSettings
+    from workers.messages.pool_examples import ExampleKey
     from workers.teaching.example_check import CheckedExample
 
 __all__ = ["add_example", "log_examples", "remove_example"]
@@ -75,26 +77,31 @@ def add_example(
     taught = [
         example for key, example in taught_until_now(settings.kafka, unreadable=unreadable).items() if key.pool == pool
     ]
-    checked = []
+    # Of each what is sent and said alone: thousands may come, and each has been checked with pools of its own.
+    sent: list[tuple[ExampleKey, PoolExample]] = []
+    objections: list[Disagreement] = []
+    changes, fingerprint = False, base.fingerprint
     for where, record in records:
         example = _example(where, record, teacher_here() if teacher is None else teacher, document)
         planned = _checked(where, pool, base, taught, example)
         taught = [*(known for known in taught if known.digest != example.digest), planned.example]
-        checked.append(planned)
-    for planned in checked:
-        if len(segment(planned.example.text, base.text_kind)) > 1:
+        sent.append((planned.key, planned.example))
+        objections += planned.disagreements
+        changes, fingerprint = changes or planned.changes, planned.after.fingerprint
+    for _, each in sent:
+        if len(segment(each.text, base.text_kind)) > 1:
             complain(
-                f"{_short(planned.example.text)!r} is several sentences: documents are read by sentence",
+                f"{_short(each.text)!r} is several sentences: documents are read by sentence",
                 severity="warning",
             )
-    _ask_about(checked, yes=yes)
-    send_examples(settings.kafka, [(each.key, each.example) for each in checked])
-    for each in checked:
-        results_file().write(f"{each.key.digest[:12]}\t{escaped(_short(each.example.text))}\n")
-    if not any(each.changes for each in checked):
+    _ask_about(objections, yes=yes)
+    send_examples(settings.kafka, sent)
+    for key, each in sent:
+        results_file().write(f"{key.digest[:12]}\t{escaped(_short(each.text))}\n")
+    if not changes:
         tell(f"pool {pool} had that already, and stays as it is")
     else:
-        tell(f"pool {pool} is {checked[-1].after.fingerprint} now; workers go by it from their next batch on")
+        tell(f"pool {pool} is {fingerprint} now; workers go by it from their next batch on")
 
 
 def remove_example(
@@ -262,12 +269,11 @@ def _checked(where: str, pool: str, base: Pool, taught: Sequence[PoolExample], e
         raise PoolError(f"{where}: {error}") from error
 
 
-def _ask_about(checked: Sequence[CheckedExample], *, yes: bool) -> None:
+def _ask_about(objections: Sequence[Disagreement], *, yes: bool) -> None:
     """
     Raises:
         typer.Exit: nobody says that it is meant so.
     """
-    objections = [objection for each in checked for objection in each.disagreements]
     for objection in objections:
         complain(objection.message, severity="warning")
     if not objections or yes:

@@ -75,3 +75,13 @@ def test_the_examples_own_sentence_does_not_count() -> None:
 
 def test_letter_case_makes_no_other_name() -> None:
     assert disagreements(example("JORDAN spoke.", JORDAN="person"), POOL)
+
+
+@pytest.mark.parametrize("written", ["Zoë Quux", "zoë quux", "Zoe\u0308 Quux", "Zoë\nQuux", '"Zoë Quux"'])
+def test_however_a_name_is_written_it_is_the_same_one(written: str) -> None:
+    pool = Pool(
+        "p", {"person": "a human", "place": "a place"}, (sentence(f"So {written} spoke.", **{written: "place"}),)
+    )
+    name = written if written.startswith('"') else "Zoë Quux"
+    (found,) = disagreements(example(f"Then {name} ran.", **{name: "person"}), pool)
+    assert dict(found.counts) == {"place": 1}
