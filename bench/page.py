@@ -29,6 +29,7 @@ from playwright.async_api import async_playwright
 
 from el4ner.config import Settings, load_settings
 from el4ner.loader import load_pipeline
+from el4ner.participation import STAGES
 from el4ner.serialize import tagged_to_json
 from el4ner.tagger import Tagger
 from el4ner.types import Document
@@ -56,7 +57,7 @@ def message(value: dict[str, Any]) -> dict[str, Any]:
     """With what the topic says beside the document."""
     manifest = {"mode": "scored", "members": {"instant-a": "1", "instant-b": "2"}, "prompt_version": "v1"}
     manifest |= {"pool": value["pool"], "pool_fingerprint": "0123456789abcdef", "retriever": "span-8"}
-    made = {"manifests": dict.fromkeys(("extract", "classify", "validate"), manifest), "revision": 0}
+    made = {"manifests": dict.fromkeys(STAGES, manifest), "revision": 0}
     return {**value, **made, "status": "complete", "missing": [], "error": None}
 
 

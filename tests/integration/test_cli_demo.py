@@ -13,6 +13,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.integration.conftest import Endpoints
@@ -107,6 +108,32 @@ def test_an_interrupted_demo_stops_what_it_started(tmp_path: Path, numbers: list
             process.send_signal(number)
         process.communicate(timeout=60)
         assert process.returncode == code
+    assert list((tmp_path / ".el4ner" / "demo").iterdir()) == []
+    assert processes_with(str(tmp_path)) == []
+
+
+def test_demo_with_the_page_goes_on_until_ctrl_c(tmp_path: Path, services: Endpoints) -> None:
+    environ = {**OWN, "KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap, "REDIS_URL": services.redis_url}
+    with subprocess.Popen(
+        [*COMMAND, "demo", "--ensemble", "instant", "--limit", "1", "--one-hop", "--ui"],
+        cwd=tmp_path,
+        env={**environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        said = "".join(iter(process.stderr.readline, "streaming 1 documents\n"))
+        (url,) = re.findall(r"^the page is at (http://127\.0\.0\.1:\d+/)$", said, re.MULTILINE)
+        process.stdout.readline()  # the document, once
+        with httpx.stream("GET", f"{url}api/events", timeout=60) as events:
+            states = (json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: "))
+            assert any(state["documents"] > 1 for state in states)  # and again
+        assert httpx.get(f"{url}api/health", timeout=60).json()["workers"][0]["error"] is None
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        assert process.returncode == 0
     assert list((tmp_path / ".el4ner" / "demo").iterdir()) == []
     assert processes_with(str(tmp_path)) == []
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.cli.demo_stack import DemoError, Stack, running_stack
+from workers.cli.demo_page import DemoError, again
+from workers.cli.demo_stack import Stack, running_stack
 from workers.cli.models import sources_of
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.output import complain, results, table, tell
@@ -33,6 +34,7 @@ EXAMPLES = examples(
     "el4ner demo --limit 10 --ensemble smollm2",
     "el4ner demo --documents my.jsonl",
     "el4ner demo --one-hop",
+    "el4ner demo --ui",
     "KAFKA_BOOTSTRAP_SERVERS=broker:9092 REDIS_URL=redis://cache:6379/0 el4ner demo",
 )
 
@@ -59,6 +61,10 @@ def demo(
         bool,
         typer.Option("--one-hop", help="As `el4ner worker pipeline` does it: without the stages' topics in between."),
     ] = False,
+    ui: Annotated[
+        bool,
+        typer.Option("--ui", help="Show it in a browser (`el4ner ui`), and go on with the same texts until Ctrl-C."),
+    ] = False,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the folder with the logs and Kafka's data.")] = False,
     config: ConfigOption = None,
 ) -> None:
@@ -71,6 +77,7 @@ def demo(
     All four stages run in one process of their own, which loads each model once: on a small machine a process per stage
     would load them three times over and compete for the same cores. In production they scale apart: `el4ner worker`.
     With --one-hop that process is `el4ner worker pipeline`: a document's outcome is one hop and one transaction away.
+    With --ui the page says where it is. Correct an entity there: when its text comes again, it is right.
 
     Exit code 1 if a document is missing, came out twice, or could not be tagged.
     """
@@ -79,19 +86,22 @@ def demo(
     batch = _read(documents, limit)
     configure_cli_logging(ctx)
     missing = _missing_models(settings)
-    worker_options = [
+    options = [
         *([] if ensemble is None else ["--ensemble", ensemble]),
         *([] if (file := config or ctx.obj.config) is None else ["--config", str(file)]),
     ]
     with (
         _prepared_meanwhile(missing),
-        running_stack(settings, PIPELINE if one_hop else "all", worker_options, keep=keep) as stack,
+        running_stack(settings, PIPELINE if one_hop else "all", options, keep=keep, with_page=ui) as stack,
     ):
         started = time.monotonic() - began
         tell(f"streaming {len(batch)} documents")
         streaming = time.monotonic()
         _stream(stack, batch, patience)
         seconds = time.monotonic() - streaming
+        if ui:
+            _stream_again(stack, batch)
+            return
         stack.stop_worker()
         good = _sum_up(stack, batch, prepared=missing, started=started, seconds=seconds)
         if not good:
@@ -169,6 +179,15 @@ def _stream(stack: Stack, batch: Sequence[NewDocument], patience: float) -> None
         show_tagged(tagged.value, console, prefix=f"[{done:{len(str(len(batch)))}}/{len(batch)}] ")
         if not awaited:
             return
+
+
+def _stream_again(stack: Stack, batch: Sequence[NewDocument]) -> None:
+    """For whoever looks at the page: the documents as new ones, until Ctrl-C."""
+    from workers.produce import produce_documents
+
+    tell("the same documents come again, one a second, as new ones; Ctrl-C ends it")
+    with contextlib.suppress(KeyboardInterrupt):
+        produce_documents(stack.settings, again(batch, stack.check_worker), source="demo")
 
 
 def _sum_up(

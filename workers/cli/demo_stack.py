@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from el4ner.errors import El4nerError
+from workers.cli.demo_page import DemoError, kafka_environ, running_page, settings_with_page
 from workers.cli.output import complain, tell
 
 if TYPE_CHECKING:
@@ -29,12 +29,6 @@ _LEAVE_SECONDS: Final = 5.0
 """After an error or Ctrl-C nobody waits for what the workers have begun."""
 _DOCUMENTS_AT_A_TIME: Final = 4
 """Small batches: somebody is watching. A worker of its own takes more at a time, and is a little faster."""
-
-
-class DemoError(El4nerError):
-    """The demo cannot go on; the message says where the workers' log is."""
-
-    code = "demo"
 
 
 class Stack:
@@ -80,11 +74,13 @@ class Stack:
 
 
 @contextlib.contextmanager
-def running_stack(settings: StreamSettings, role: str, worker_options: Sequence[str], *, keep: bool) -> Iterator[Stack]:
+def running_stack(
+    settings: StreamSettings, role: str, options: Sequence[str], *, keep: bool, with_page: bool = False
+) -> Iterator[Stack]:
     """Services, topics and workers, ready; stopped and removed at the end, also by Ctrl-C, SIGTERM or an error.
 
-    ``role`` and ``worker_options`` go to ``el4ner worker``. The folder stays after an error, for its logs, or where
-    ``keep`` is set.
+    ``role`` goes to ``el4ner worker``, ``options`` to it and to ``el4ner ui``, which runs too ``with_page``. The folder
+    stays after an error, for its logs, or where ``keep`` is set.
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = _FOLDER / name
@@ -94,10 +90,13 @@ def running_stack(settings: StreamSettings, role: str, worker_options: Sequence[
             _make(folder)
             with _services(folder) as services:
                 demo_settings = _own_settings(settings, services, f"el4ner-demo-{name}-", folder)
-                starting = _worker(demo_settings, folder, role, worker_options)
+                if with_page:
+                    demo_settings = settings_with_page(demo_settings)
+                starting = _worker(demo_settings, folder, role, options)
                 with _topics(demo_settings, services), starting as process:
                     stack = Stack(demo_settings, folder, process)
-                    yield stack
+                    with running_page(demo_settings, folder, options) if with_page else contextlib.nullcontext():
+                        yield stack
         except Exception:
             # As long as there are no workers, the error says all there is to say.
             keep = keep or _log(folder).exists()
@@ -188,11 +187,10 @@ def _worker(
     """All stages in one process, ready to work."""
     ready = folder / "ready"
     environ = {
-        **os.environ,
-        "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-        "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        **kafka_environ(settings),
         # With a password it comes from where the user has it: here it is no longer part of the address.
         **({"EL4NER_REDIS__URL": settings.redis.url} if settings.redis.password is None else {}),
+        **({} if settings.worker.web_port is None else {"EL4NER_WORKER__WEB_PORT": str(settings.worker.web_port)}),
         "EL4NER_RETRIEVAL__K": str(settings.retrieval.k),
         "EL4NER_WORKER__DATA_DIR": str(settings.worker.data_dir),
         "EL4NER_WORKER__LOG_FORMAT": "json",

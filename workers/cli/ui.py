@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from workers.cli.ended_by_stdin import end_with_stdin
 from workers.cli.options import ConfigOption, examples, refuse_unwritable
 from workers.cli.output import tell
 from workers.cli.port_file import write_port
@@ -36,6 +37,7 @@ def ui(
         Path | None, typer.Option(metavar="FILE", help="The port is written there as soon as the page is answered.")
     ] = None,
     config: ConfigOption = None,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Serve a page that shows the stream: documents as they come, trends, dead letters, health. Until Ctrl-C.
 
@@ -48,6 +50,8 @@ def ui(
     overrides: dict[str, Any] = {"ui": chosen} if chosen else {}
     settings = stream_settings(ctx, config, overrides)
     settings = settings.model_copy(update={"worker": worker_logging(ctx, settings.worker)})
+    if until_stdin_closes:
+        end_with_stdin(settings.worker.shutdown_seconds)
 
     from el4ner.errors import ConfigError
     from workers.shutdown.watchdog import Watchdog

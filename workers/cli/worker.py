@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import signal
-import threading
-import time
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from workers.cli.ended_by_stdin import end_with_stdin
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
 from workers.exit_status import exit_status
@@ -75,8 +72,7 @@ def worker(
     settings = settings.model_copy(update={"worker": update})
     work_offline_if_local(settings)
     if until_stdin_closes:
-        bound = settings.worker.shutdown_seconds
-        threading.Thread(target=_end_with_stdin, args=[bound], name="until-stdin-closes", daemon=True).start()
+        end_with_stdin(settings.worker.shutdown_seconds)
 
     from workers.run import WorkerCrashedError, run_workers
     from workers.shutdown.watchdog import Watchdog
@@ -97,14 +93,3 @@ def worker(
         # A bug or an outage, and nobody looks at a terminal: the log has everything.
         logging.getLogger(__name__).critical("%s", error, exc_info=error.__cause__, extra={"code": error.code})
         raise typer.Exit(1) from error
-
-
-def _end_with_stdin(seconds: float) -> None:
-    """Who started this process holds the other end of its standard input, which closes however that one ends."""
-    # Not through sys.stdin: Python would abort at its end, waiting for the lock that a read in another thread holds.
-    while os.read(0, 1 << 16):
-        pass
-    os.kill(os.getpid(), signal.SIGTERM)
-    # Its services may have gone with it, and a model that is at work cannot be interrupted.
-    time.sleep(seconds)
-    os._exit(1)
