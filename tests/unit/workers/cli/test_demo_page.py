@@ -7,19 +7,19 @@ from itertools import islice
 import pytest
 
 from workers.cli.demo_page import again, settings_with_page
-from workers.config import StreamSettings
+from workers.config import load_stream_settings
 from workers.inputs.documents import NewDocument
 
 
 def test_the_page_is_told_where_the_workers_metrics_are() -> None:
-    settings = settings_with_page(StreamSettings())
+    settings = settings_with_page(load_stream_settings(environ={}))
     port = settings.worker.web_port
     assert port is not None
     assert settings.ui.metrics_urls == (f"http://127.0.0.1:{port}/metrics",)
 
 
 def test_a_configured_port_of_the_metrics_stays() -> None:
-    configured = StreamSettings.model_validate({"worker": {"web_port": 4711}})
+    configured = load_stream_settings(environ={"EL4NER_WORKER__WEB_PORT": "4711"})
     assert settings_with_page(configured).ui.metrics_urls == ("http://127.0.0.1:4711/metrics",)
 
 
