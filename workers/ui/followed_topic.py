@@ -109,13 +109,17 @@ class FollowedTopic:
         """Where it was, as far as that is there; else to the end."""
         begins = await consumer.beginning_offsets(partitions)
         ends = await consumer.end_offsets(partitions)
+        found = {}
         for tp in partitions:
-            position = self._positions.get(tp.partition)
+            # Of a partition that was added while the topic was followed, all is new.
+            position = self._positions.get(tp.partition, begins[tp] if self._positions else None)
             # A topic that was deleted and made again ends before it.
             if position is None or not begins[tp] <= position <= ends[tp]:
                 position = ends[tp]
                 self._feed.begins_at(tp.partition, position)
             consumer.seek(tp, position)
+            found[tp.partition] = position
+        self._positions = found
 
     async def _follow(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         self._become("following")
@@ -138,8 +142,9 @@ class FollowedTopic:
                 await probe
 
     async def _probe(self, consumer: Any, partitions: list[TopicPartition]) -> None:
-        """Ask for the end again and again: a consumer alone does not say that its broker is gone, or it is behind."""
-        while True:
+        """Ask for the end again and again: a consumer alone does not say that its broker is gone, or it is behind.
+        Returns when the topic has got more partitions, which have to be assigned."""
+        while len(consumer.partitions_for_topic(self._name) or ()) <= len(partitions):
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 ends = await consumer.end_offsets(partitions)
                 for tp in partitions:

@@ -20,6 +20,7 @@ class Consumer:
     def __init__(self, end: int) -> None:
         self.end = end
         self.at = 100
+        self.partitions = 1
         self.asked = asyncio.Event()
 
     async def end_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
@@ -28,6 +29,12 @@ class Consumer:
     async def position(self, _partition: TopicPartition) -> int:
         self.asked.set()
         return self.at
+
+    def partitions_for_topic(self, _name: str) -> set[int]:
+        return set(range(self.partitions))
+
+    async def beginning_offsets(self, partitions: Any) -> dict[TopicPartition, int]:
+        return dict.fromkeys(partitions, 0)
 
     def seek(self, _partition: TopicPartition, offset: int) -> None:
         self.at = offset
@@ -51,3 +58,13 @@ async def test_far_behind_it_goes_on_at_the_end_and_says_how_much_it_skipped() -
 async def test_a_little_behind_it_reads_on() -> None:
     consumer, feed, followed = await probed(5_100)
     assert (consumer.at, feed.skipped, followed.behind) == (100, 0, 5_000)
+
+
+async def test_partitions_that_are_added_are_followed_from_their_beginning() -> None:
+    followed, consumer = FollowedTopic(KafkaSettings(), LiveFeed(UiSettings(), 0), lambda: 0.0), Consumer(150)
+    await followed._seek(consumer, [PARTITION])
+    assert consumer.at == 150
+    consumer.partitions = 2
+    await followed._probe(consumer, [PARTITION])  # ends, so that the topic is followed anew
+    await followed._seek(consumer, [PARTITION, TopicPartition("tagged-documents", 1)])
+    assert consumer.at == 0
