@@ -131,6 +131,7 @@ class StageMemory(Generic[Item, Answer, Kept]):
         self._texts: OrderedDict[Hashable, Entry[Kept]] = OrderedDict()
         self._templates: OrderedDict[Hashable, Entry[Kept]] = OrderedDict()
         self._lock = threading.Lock()
+        self._counting = threading.Lock()
 
     def __len__(self) -> int:
         return max(len(self._texts), len(self._templates))
@@ -187,9 +188,8 @@ class StageMemory(Generic[Item, Answer, Kept]):
         return found.recalled
 
     def count_known(self, sentences: int) -> None:
-        """So many sentences were answered by what :meth:`known` gave."""
-        with self._lock:
-            self._count(hits=sentences)
+        """So many sentences were answered by what :meth:`known` gave. Waits for nobody."""
+        self._count(hits=sentences)
 
     def _without_lock(
         self, ask: Callable[[list[Item]], tuple[list[Answer], Usage]], items: list[Item]
@@ -228,7 +228,8 @@ class StageMemory(Generic[Item, Answer, Kept]):
 
     def _count(self, *, hits: int = 0, misses: int = 0) -> None:
         if self._size:
-            self.counts += RepeatCounts(hits, misses)
+            with self._counting:
+                self.counts += RepeatCounts(hits, misses)
 
     def _routes(self, subjects: Sequence[Subject[Item]]) -> list[_Route]:
         """For each subject: by its text; and by its template, unless the text is known. All templates are found, and

@@ -342,6 +342,16 @@ def test_lines_are_known_while_another_thread_waits_for_the_model() -> None:
     assert made.tag(opened(300, 301)) == [each.tagged for each in known if each is not None]
 
 
+def test_nothing_is_known_and_nobody_waits_while_a_memory_is_in_use() -> None:
+    """As while what it found is told to a Redis that does not answer."""
+    made = pipeline(MoodyEngine("a", 1_000))
+    made.tag(opened(*range(30)))
+    for stage in made._stages:
+        with stage.memories["logs"]._lock:
+            assert made.known(opened(300, 301)) == [None, None]
+    assert None not in made.known(opened(300, 301))
+
+
 def test_while_a_template_is_checked_its_lines_go_by_what_stands() -> None:
     engine = MoodyEngine("a", 10_000)
     made = pipeline(engine)
