@@ -346,7 +346,7 @@ def test_nothing_is_known_and_nobody_waits_while_a_memory_is_in_use() -> None:
     """As while what it found is told to a Redis that does not answer."""
     made = pipeline(MoodyEngine("a", 1_000))
     made.tag(opened(*range(30)))
-    for stage in made._stages:
+    for stage in made._stages[:2]:  # nobody is asked to validate
         with stage.memories["logs"]._lock:
             assert made.known(opened(300, 301)) == [None, None]
     assert None not in made.known(opened(300, 301))
