@@ -369,8 +369,11 @@ def test_a_reader_logs_in_and_sends_nothing_again(stream: Stream, browsing: Brow
         tab.get_by_role("button", name="0-0").wait_for()
         assert tab.get_by_role("button", name="Send again").count() == 0
         assert tab.get_by_role("checkbox").count() == 0
-        tab.get_by_role("button", name="Log out").click()
-        tab.get_by_label("Token").wait_for()
+        other = tab.context.new_page()
+        other.goto(page.url)
+        other.get_by_role("button", name="Log out").click()
+        other.get_by_label("Token").wait_for()
+        tab.get_by_label("Token").wait_for()  # the session is over there too
         tab.context.close()
 
 

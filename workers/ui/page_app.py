@@ -139,6 +139,7 @@ async def _logout(request: Request, state: PageState) -> Response:
 async def _events(request: Request, state: PageState) -> Any:
     visitor_of(request.state)
     query = request.query_params
+    client = "" if request.client is None else request.client.host
     wanted = None
     documents = query.get("documents")
     if documents == "yes":
@@ -151,6 +152,8 @@ async def _events(request: Request, state: PageState) -> Any:
             while not state.stopping.is_set():
                 if (now := time.monotonic()) - told_at >= _STATUS_SECONDS:
                     told_at = now
+                    if state.visitors.who(request.headers, client) is None:
+                        return  # the session is over
                     yield "status", _status(state)
                 if viewer is not None and (sent := viewer.take()) is not None:
                     yield "documents", sent

@@ -41,10 +41,21 @@ function told(status) {
   shown?.status?.(status);
 }
 
-function away() {
+async function away() {
   setState("lost", "Server away");
   rate.textContent = "";
   tell("The page's server does not answer; trying again.");
+  // Or it was started again, and knows neither the session nor what it told this page; or the session is over.
+  try {
+    const now = await ask("/api/session");
+    if (now.role !== session?.role) location.reload();
+    usePageToken(now.page_token);
+  } catch (problem) {
+    if (problem.status !== 401 || session === null) return;
+    stopListening();
+    tell("");
+    begin();
+  }
 }
 
 /** Only what changes is written: a screen reader says it each time. */

@@ -15,6 +15,7 @@ from el4ner.errors import ConfigError
 from tests.unit.workers.ui.test_live_feed import COMPLETE, record
 from workers.config import StreamSettings, load_stream_settings
 from workers.tail import TailedDocument
+from workers.ui import page_app as page_app_module
 from workers.ui import page_lookups
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
@@ -365,6 +366,22 @@ async def test_cookies_of_other_services_of_the_host_end_no_session(clock: Clock
         client.cookies.clear()
         answer = await client.get("/api/session", headers={"Cookie": f"{others}el4ner-session={session}"})
     assert answer.json()["role"] == "reader"
+
+
+async def test_events_end_with_the_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Hours(Clock):
+        """Each time it is asked, five more have passed."""
+
+        def __call__(self) -> float:
+            self.now += 5 * 3600
+            return self.now
+
+    monkeypatch.setattr(page_app_module, "_TICK_SECONDS", 0)
+    monkeypatch.setattr(page_app_module, "_STATUS_SECONDS", 0)
+    async with client_of(state_of(settings_of(**TOKENS), Hours())) as client:
+        assert (await client.post("/api/login", json={"token": READER}, headers={"Origin": HERE})).status_code == 200
+        answer = await client.get("/api/events?documents=no")  # which would go on for ever
+    assert answer.status_code == 200
 
 
 async def test_a_proxy_names_people_in_utf_8(clock: Clock) -> None:
