@@ -155,6 +155,8 @@ def test_a_paused_page_shows_nothing_new_until_it_goes_on(stream: Stream, browsi
         write(stream, ROME)
         tab.wait_for_function("async () => (await (await fetch('/api/trends')).json()).mentions === 3")
         assert document(tab, "rome").count() == 0
+        stream.produce([(b"ada", None)], topic=Topic.TAGGED_DOCUMENTS)
+        document(tab, "ada").wait_for(state="detached")  # what is deleted disappears all the same
         tab.get_by_role("button", name="Go on").click()
         document(tab, "rome").wait_for()
 
