@@ -15,7 +15,7 @@ from el4ner.errors import DocumentError
 from el4ner.serialize import dumps
 from tests.integration.stream_harness import ROOT, Stream, wait_until
 from workers.dead_letters.letters import DlqError, Letter, Wanted, headers_to_replay, plan_replay
-from workers.dead_letters.listing import find_letter, read_letters
+from workers.dead_letters.listing import find_letter, find_letters, read_letters
 from workers.dead_letters.replay import Journal, replay
 from workers.messages.envelope import Record, dead_letter
 from workers.messages.headers import find
@@ -278,6 +278,9 @@ def test_what_is_not_there_is_named(stream: Stream) -> None:
     }.items():
         with pytest.raises(DlqError, match=said):
             find_letter(stream.settings, coordinates)
+    letter_to(stream, b"c", partition=2, offset=2)
+    named = [(2, 1), (2, 0), (2, 1)]
+    assert [letter.value for letter in find_letters(stream.settings, named)] == [b"c", b"a", b"c"]
     letter_to(stream, b"b", from_partition=77, offset=1)
     done = dlq(stream, "replay", "--all", "--yes", exit_code=1)
     assert b"came from partition 77" in done.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +11,7 @@ from workers.dead_letters.letters import Coordinates, DlqError, Letter, letter_o
 from workers.kafka.topic_reader import reading, records_between
 from workers.topics import Topic, topic_name
 
-__all__ = ["dead_letters", "find_letter", "read_letters"]
+__all__ = ["dead_letters", "find_letter", "find_letters", "read_letters"]
 
 
 def read_letters(
@@ -51,20 +51,33 @@ def find_letter(settings: StreamSettings, coordinates: Coordinates) -> Letter:
     Raises:
         DlqError: none does: says what there is; or as for :func:`read_letters`.
     """
-    number, offset = coordinates
+    (letter,) = find_letters(settings, [coordinates])
+    return letter
+
+
+def find_letters(settings: StreamSettings, coordinates: Iterable[Coordinates]) -> Iterator[Letter]:
+    """The letters that lie there, in this order, by one consumer.
+
+    Raises:
+        DlqError: as :func:`find_letter`, when it comes to one that is not there.
+    """
     with dead_letters(settings) as (consumer, partitions):
-        tp = next((partition for partition in partitions if partition.partition == number), None)
-        if tp is None:
-            raise DlqError(
-                f"there is no dead letter {number}-{offset}: the topic has partitions 0 to {len(partitions) - 1}"
-            )
-        begin, end = consumer.beginning_offsets([tp])[tp], consumer.end_offsets([tp])[tp]
-        if begin <= offset < end:
-            for letter in _between(settings, consumer, {tp: offset}, {tp: offset + 1}):
-                if letter.offset == offset:
-                    return letter
-        there = f"has {number}-{begin} to {number}-{end - 1}" if begin < end else "is empty"
-        raise DlqError(f"there is no dead letter {number}-{offset}: partition {number} {there}")
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        known = {tp.partition: tp for tp in partitions}
+        for number, offset in coordinates:
+            if (tp := known.get(number)) is None:
+                raise DlqError(
+                    f"there is no dead letter {number}-{offset}: the topic has partitions 0 to {len(partitions) - 1}"
+                )
+            begin, end = begins[tp], ends[tp]
+            found = None
+            if begin <= offset < end:
+                there_is = _between(settings, consumer, {tp: offset}, {tp: offset + 1})
+                found = next((letter for letter in there_is if letter.offset == offset), None)
+            if found is None:
+                there = f"has {number}-{begin} to {number}-{end - 1}" if begin < end else "is empty"
+                raise DlqError(f"there is no dead letter {number}-{offset}: partition {number} {there}")
+            yield found
 
 
 def dead_letters(settings: StreamSettings) -> AbstractContextManager[tuple[Any, list[Any]]]:

@@ -26,7 +26,7 @@ from workers.dead_letters.letters import (
     headers_to_replay,
     plan_replay,
 )
-from workers.dead_letters.listing import dead_letters, find_letter
+from workers.dead_letters.listing import dead_letters, find_letters
 from workers.kafka.topic_reader import partitions_of
 from workers.kafka.topic_sender import Confirmations, sending
 
@@ -59,8 +59,7 @@ def plan_named(
     Raises:
         DlqError: one of them is not there; no broker.
     """
-    named = [find_letter(settings, each) for each in coordinates]
-    return plan_replay(named, settings.kafka, wanted=Wanted(), done=done)
+    return plan_replay(find_letters(settings, coordinates), settings.kafka, wanted=Wanted(), done=done)
 
 
 def replay(

@@ -365,7 +365,9 @@ def there(monkeypatch: pytest.MonkeyPatch) -> Put:
 
         monkeypatch.setattr(workers.dead_letters.listing, "read_letters", read)
         monkeypatch.setattr(workers.dead_letters.listing, "find_letter", found)
-        monkeypatch.setattr(workers.dead_letters.replay, "find_letter", found)
+        monkeypatch.setattr(
+            workers.dead_letters.replay, "find_letters", lambda settings, named: [found(settings, one) for one in named]
+        )
         monkeypatch.setattr(workers.dead_letters.replay, "replay", send)
         return sent
 
