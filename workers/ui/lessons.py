@@ -62,7 +62,7 @@ class Lessons:
                     "start": sentence.start,
                     "pieces": text_pieces(sentence.text, []),
                     "spans": [
-                        {"start": span.start, "end": span.end, "type": kind}
+                        {"start": span.start, "end": span.end, "type": shown_string(kind)}
                         for span, kind in _entities(value, sentence)
                     ],
                 }

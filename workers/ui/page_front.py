@@ -68,8 +68,9 @@ class PageFront:
                 out.setdefault("Cache-Control", "no-store")
             await send(message)
 
-        checked = self._check(scope, headers)
+        checked: Visitor | ProblemError | None = None
         try:
+            checked = self._check(scope, headers)
             if isinstance(checked, ProblemError):
                 await problem_response(checked)(scope, receive, answer)
                 return
@@ -79,6 +80,10 @@ class PageFront:
             pass  # a browser that does not read its events
         except Exception as bug:
             log.exception("a request cannot be answered", exc_info=False, extra=logged_of(bug))
+            if not status:
+                await problem_response(ProblemError(500, "bug", "a bug; the service's log has it"))(
+                    scope, receive, answer
+                )
         if checked is not None and scope["method"] not in _SAFE:
             extra = {"path": scope["path"], "status": status, "seconds": round(time.perf_counter() - began, 4)}
             log.info("request", extra=extra)

@@ -86,7 +86,10 @@ class Visitors:
         """Whether a browser says that it sends this for our own page, and for no other site's."""
         if headers.get("sec-fetch-site", "same-origin") != "same-origin":
             return False
-        host = urlsplit(headers.get("origin", "")).netloc.lower()
+        try:
+            host = urlsplit(headers.get("origin", "")).netloc.lower()
+        except ValueError:  # brackets around what is no address
+            return False
         # A proxy may ask us by another name than browsers ask it.
         return host != "" and (host == headers.get("host", "").lower() or self._is_own_host(host))
 

@@ -14,7 +14,7 @@ const COLOURS = 12;
 /** The class of a type's colour. */
 export function colourOf(type) {
   const key = type.toLowerCase();
-  if (key in FAMILIAR) return `hue-${FAMILIAR[key]}`;
+  if (Object.hasOwn(FAMILIAR, key)) return `hue-${FAMILIAR[key]}`;
   let hash = 2166136261;
   for (const char of key) hash = Math.imul(hash ^ char.codePointAt(0), 16777619);
   return `hue-${7 + ((hash >>> 0) % (COLOURS - 7))}`;

@@ -391,6 +391,30 @@ async def test_a_proxy_names_people_in_utf_8(clock: Clock) -> None:
     assert (answer.json()["name"], answer.json()["role"]) == ("zoë à", "teacher")
 
 
+async def test_an_origin_that_is_none_is_another_site(clock: Clock) -> None:
+    async with client_of(state_of(settings_of(), clock)) as client:
+        headers = await page_token(client)
+        for origin in ("http://[::1", "null", "", "http://localhost@evil.example", "http://localhost:1"):
+            answer = await client.post("/api/try", json={"text": "x"}, headers={**headers, "Origin": origin})
+            assert (answer.status_code, answer.json()["code"]) == (403, "cross-site"), origin
+
+
+async def test_a_bug_before_a_request_is_looked_at_is_answered_and_not_quoted(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    state = state_of(settings_of(), clock)
+
+    def bug(*_: Any) -> None:
+        raise ZeroDivisionError("of a text")
+
+    monkeypatch.setattr(state.visitors, "who", bug)
+    async with client_of(state) as client:
+        answer = await client.get("/api/session")
+    assert (answer.status_code, answer.json()["code"]) == (500, "bug")
+    assert "content-security-policy" in answer.headers
+    assert "of a text" not in caplog.text
+
+
 async def test_a_number_that_is_too_long_is_named(clock: Clock) -> None:
     async with client_of(state_of(settings_of(), clock)) as client:
         for hours in ("1" * 5_000, "0", "-1", "x"):
