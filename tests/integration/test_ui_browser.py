@@ -157,8 +157,11 @@ def test_a_paused_page_shows_nothing_new_until_it_goes_on(stream: Stream, browsi
         assert document(tab, "rome").count() == 0
         stream.produce([(b"ada", None)], topic=Topic.TAGGED_DOCUMENTS)
         document(tab, "ada").wait_for(state="detached")  # what is deleted disappears all the same
+        write(stream, {**ROME, "revision": 1})
+        tab.wait_for_function("async () => (await (await fetch('/api/trends')).json()).mentions === 4")
         tab.get_by_role("button", name="Go on").click()
-        document(tab, "rome").wait_for()
+        document(tab, "rome").filter(has_text="revision 1").wait_for()
+        assert document(tab, "rome").count() == 1  # the one that it replaces is gone
 
 
 def test_at_a_high_rate_it_shows_a_sample_says_so_and_stays_small(stream: Stream, browsing: Browsing) -> None:

@@ -57,9 +57,8 @@ export function liveView({ session, listenAnew }) {
     const wanted = (entity) => aboutEntities() && wants(entity);
     // The latest first; a document that comes again (a later revision, or after the broker was away) replaces itself.
     for (const each of shown) {
-      list.querySelector(`article[data-place="${CSS.escape(each.place)}"]`)?.remove();
+      for (const old of list.querySelectorAll("article")) if (old.dataset.id === each.id) old.remove();
       const article = documentArticle(each, { highlight: wanted, teacher });
-      article.dataset.place = each.place;
       list.prepend(article);
     }
     while (list.childElementCount > MOST_SHOWN) list.lastElementChild.remove();
