@@ -40,3 +40,12 @@ def test_pieces_are_the_whole_text_and_no_span_is_lost(text: str, starts: list[t
         position += length
     assert position == len(text)
     assert inside == {number: list(range(*span)) for number, span in enumerate(spans)}
+
+
+def test_spans_inside_each_other_are_marked_as_deep_as_anybody_can_see() -> None:
+    pieces = text_pieces("\x07" * 4_000, [(start, 4_000) for start in range(400)])
+    assert len(pieces) == 4_000
+    assert max(len(inside) for _, inside, _ in pieces) == 8
+    assert pieces[-1][1] == list(range(8))
+    # One that is over makes room.
+    assert text_pieces("abc", [*[(0, 1)] * 9, (1, 3)])[-1][1] == [9]
