@@ -95,6 +95,7 @@ def test_lines_of_standard_input_are_taught_all_or_not_at_all(stream: Stream) ->
         (["add", "news", "--text", "Zorko ran.", "--entity", "Zorko"], "expected SURFACE=TYPE"),
         (["add", "news", "--entity", "Zorko=person"], "about a --text"),
         (["remove", "news"], "name a digest"),
+        (["remove", "news", ""], "name a digest"),
     ],
 )
 def test_what_cannot_be_taught_is_said_in_a_line(stream: Stream, arguments: list[str], reason: str) -> None:

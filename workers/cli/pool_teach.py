@@ -124,7 +124,7 @@ def remove_example(
     configure_cli_logging(ctx)
     base = _files_of(settings, pool)
     wanted = [*(digest or ()), *([] if text is None else [example_digest(text)])]
-    if not wanted:
+    if not wanted or "" in wanted:  # an empty one would begin every digest
         raise typer.BadParameter("name a digest, or --text", param_hint="DIGEST")
     known = {key.digest: example for key, example in taught_until_now(settings.kafka).items() if key.pool == pool}
     removed = []
