@@ -226,9 +226,12 @@ def test_who_is_outside_sees_nothing_of_the_inside(secured: Secured, role: Role,
 def test_readers_read_results_in_their_own_group_only(secured: Secured, group: str, welcome: bool) -> None:
     name = topic_name(secured.settings().kafka, Topic.TAGGED_DOCUMENTS)
     with contextlib.closing(secured.reader(Role.READER, group)) as consumer:
+        # Rights are in force a moment after the broker has taken them. A member that joins its group before it may see
+        # the topic gets no partition of it, and looks again after minutes only.
+        wait_until(lambda: consumer.partitions_for_topic(name), what="the topic")
         consumer.subscribe([name])
         if welcome:
-            wait_until(lambda: consumer.poll(timeout_ms=100) or consumer.assignment(), timeout=20, what="partitions")
+            wait_until(lambda: consumer.poll(timeout_ms=100) or consumer.assignment(), what="partitions")
         else:
             with pytest.raises(GroupAuthorizationFailedError):
                 _poll(consumer)
