@@ -368,6 +368,10 @@ class ListenSection(Section):
         except ValueError:
             return self.host == "localhost"
 
+    def url_at(self, port: int) -> str:
+        """Of the service, for people: it listens on this port."""
+        return f"http://{f'[{self.host}]' if ':' in self.host else self.host}:{port}/"
+
 
 def _token(value: SecretStr) -> SecretStr:
     if (mistake := token_mistake(value.get_secret_value())) is not None:

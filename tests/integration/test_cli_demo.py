@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -10,8 +11,9 @@ import signal
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 import pytest
@@ -91,32 +93,12 @@ def test_demo_keeps_its_folder_where_asked(tmp_path: Path, services: Endpoints) 
     assert f"kept in {folder.relative_to(tmp_path)}" in done.stderr
 
 
-@pytest.mark.parametrize(("numbers", "code"), [([signal.SIGINT], 130), ([signal.SIGTERM, signal.SIGTERM], 143)])
-def test_an_interrupted_demo_stops_what_it_started(tmp_path: Path, numbers: list[signal.Signals], code: int) -> None:
+@contextlib.contextmanager
+def running_demo(folder: Path, environ: dict[str, str], *options: str) -> Iterator[tuple[Any, IO[str], IO[str]]]:
+    """The process, its standard output and standard error. Behind the block it has ended, and left nothing."""
     with subprocess.Popen(
-        [*COMMAND, "demo", "--ensemble", "instant"],
-        cwd=tmp_path,
-        env={**OWN, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.readline()  # the first tagged document
-        for number in numbers:
-            process.send_signal(number)
-        process.communicate(timeout=60)
-        assert process.returncode == code
-    assert list((tmp_path / ".el4ner" / "demo").iterdir()) == []
-    assert processes_with(str(tmp_path)) == []
-
-
-def test_demo_with_the_page_goes_on_until_ctrl_c(tmp_path: Path, services: Endpoints) -> None:
-    environ = {**OWN, "KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap, "REDIS_URL": services.redis_url}
-    with subprocess.Popen(
-        [*COMMAND, "demo", "--ensemble", "instant", "--limit", "1", "--one-hop", "--ui"],
-        cwd=tmp_path,
+        [*COMMAND, "demo", "--ensemble", "instant", *options],
+        cwd=folder,
         env={**environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -124,18 +106,33 @@ def test_demo_with_the_page_goes_on_until_ctrl_c(tmp_path: Path, services: Endpo
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None
-        said = "".join(iter(process.stderr.readline, "streaming 1 documents\n"))
+        yield process, process.stdout, process.stderr
+        process.communicate(timeout=60)
+    assert list((folder / ".el4ner" / "demo").iterdir()) == []
+    assert processes_with(str(folder)) == []
+
+
+@pytest.mark.parametrize(("numbers", "code"), [([signal.SIGINT], 130), ([signal.SIGTERM, signal.SIGTERM], 143)])
+def test_an_interrupted_demo_stops_what_it_started(tmp_path: Path, numbers: list[signal.Signals], code: int) -> None:
+    with running_demo(tmp_path, OWN) as (process, out, _):
+        out.readline()  # the first tagged document
+        for number in numbers:
+            process.send_signal(number)
+    assert process.returncode == code
+
+
+def test_demo_with_the_page_goes_on_until_ctrl_c(tmp_path: Path, services: Endpoints) -> None:
+    environ = {**OWN, "KAFKA_BOOTSTRAP_SERVERS": services.kafka_bootstrap, "REDIS_URL": services.redis_url}
+    with running_demo(tmp_path, environ, "--limit", "1", "--one-hop", "--ui") as (process, out, err):
+        said = "".join(itertools.takewhile(lambda line: line != "streaming 1 documents\n", err))
         (url,) = re.findall(r"^the page is at (http://127\.0\.0\.1:\d+/)$", said, re.MULTILINE)
-        process.stdout.readline()  # the document, once
+        out.readline()  # the document, once
         with httpx.stream("GET", f"{url}api/events", timeout=60) as events:
             states = (json.loads(line[6:]) for line in events.iter_lines() if line.startswith("data: "))
             assert any(state["documents"] > 1 for state in states)  # and again
         assert httpx.get(f"{url}api/health", timeout=60).json()["workers"][0]["error"] is None
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=60)
-        assert process.returncode == 0
-    assert list((tmp_path / ".el4ner" / "demo").iterdir()) == []
-    assert processes_with(str(tmp_path)) == []
+    assert process.returncode == 0
 
 
 def test_demo_whose_workers_cannot_start_says_why(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from workers.cli.demo_page import DemoError, again
+from workers.cli.demo_page import again
+from workers.cli.demo_process import DemoError
 from workers.cli.demo_stack import Stack, running_stack
 from workers.cli.models import sources_of
 from workers.cli.options import ConfigOption, EnsembleOption, examples
@@ -86,13 +87,12 @@ def demo(
     batch = _read(documents, limit)
     configure_cli_logging(ctx)
     missing = _missing_models(settings)
-    options = [
-        *([] if ensemble is None else ["--ensemble", ensemble]),
-        *([] if (file := config or ctx.obj.config) is None else ["--config", str(file)]),
-    ]
+    from_file = [] if (file := config or ctx.obj.config) is None else ["--config", str(file)]
+    options = [*([] if ensemble is None else ["--ensemble", ensemble]), *from_file]
+    page_options = from_file if ui else None
     with (
         _prepared_meanwhile(missing),
-        running_stack(settings, PIPELINE if one_hop else "all", options, keep=keep, with_page=ui) as stack,
+        running_stack(settings, PIPELINE if one_hop else "all", options, keep=keep, page_options=page_options) as stack,
     ):
         started = time.monotonic() - began
         tell(f"streaming {len(batch)} documents")

@@ -8,20 +8,20 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from workers.cli.demo_page import DemoError, kafka_environ, running_page, settings_with_page
+from workers.cli.demo_page import running_page, settings_with_page
+from workers.cli.demo_process import DemoError, start, stop, wait_ready
 from workers.cli.output import complain, tell
 
 if TYPE_CHECKING:
     from workers.config import StreamSettings
     from workers.local.services import Services
 
-__all__ = ["DemoError", "Stack", "running_stack"]
+__all__ = ["Stack", "running_stack"]
 
 _FOLDER: Final = Path(".el4ner") / "demo"
 _START_SECONDS: Final = 600.0
@@ -57,7 +57,7 @@ class Stack:
 
     def stop_worker(self) -> None:
         """SIGTERM, time to finish what was begun, SIGKILL."""
-        _stop(self._worker, self.settings.worker.shutdown_seconds + 10)
+        stop(self._worker, self.settings.worker.shutdown_seconds + 10)
 
     def dead_letters(self) -> int:
         """How many there are."""
@@ -75,12 +75,12 @@ class Stack:
 
 @contextlib.contextmanager
 def running_stack(
-    settings: StreamSettings, role: str, options: Sequence[str], *, keep: bool, with_page: bool = False
+    settings: StreamSettings, role: str, options: Sequence[str], *, keep: bool, page_options: Sequence[str] | None
 ) -> Iterator[Stack]:
     """Services, topics and workers, ready; stopped and removed at the end, also by Ctrl-C, SIGTERM or an error.
 
-    ``role`` goes to ``el4ner worker``, ``options`` to it and to ``el4ner ui``, which runs too ``with_page``. The folder
-    stays after an error, for its logs, or where ``keep`` is set.
+    ``role`` and ``options`` go to ``el4ner worker``. ``page_options``: of ``el4ner ui``, which runs too; None: it does
+    not. The folder stays after an error, for its logs, or where ``keep`` is set.
     """
     name = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}"
     folder = _FOLDER / name
@@ -90,12 +90,14 @@ def running_stack(
             _make(folder)
             with _services(folder) as services:
                 demo_settings = _own_settings(settings, services, f"el4ner-demo-{name}-", folder)
-                if with_page:
+                if page_options is not None:
                     demo_settings = settings_with_page(demo_settings)
                 starting = _worker(demo_settings, folder, role, options)
                 with _topics(demo_settings, services), starting as process:
                     stack = Stack(demo_settings, folder, process)
-                    with running_page(demo_settings, folder, options) if with_page else contextlib.nullcontext():
+                    with contextlib.ExitStack() as page:
+                        if page_options is not None:
+                            page.enter_context(running_page(demo_settings, folder, page_options))
                         yield stack
         except Exception:
             # As long as there are no workers, the error says all there is to say.
@@ -187,7 +189,6 @@ def _worker(
     """All stages in one process, ready to work."""
     ready = folder / "ready"
     environ = {
-        **kafka_environ(settings),
         # With a password it comes from where the user has it: here it is no longer part of the address.
         **({"EL4NER_REDIS__URL": settings.redis.url} if settings.redis.password is None else {}),
         **({} if settings.worker.web_port is None else {"EL4NER_WORKER__WEB_PORT": str(settings.worker.web_port)}),
@@ -198,48 +199,17 @@ def _worker(
     }
     tell(f"starting the workers (log: {_log(folder)})")
     began = time.monotonic()
-    with _log(folder).open("wb") as log:
-        process = subprocess.Popen(
-            # -P: a folder named like one of ours, where the user happens to be, is not imported.
-            [
-                *(sys.executable, "-P", "-m", "workers.cli", "worker", role),
-                *(*options, "--ready-file", str(ready), "--until-stdin-closes"),
-            ],
-            env=environ,
-            stdin=subprocess.PIPE,  # ends the workers if this process is killed
-            stdout=subprocess.DEVNULL,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C at the terminal is for us; we stop it in our own order
-        )
+    process = start(["worker", role, *options], settings, environ, ready=ready, log=_log(folder))
     patience = _LEAVE_SECONDS
     try:
         stack = Stack(settings, folder, process)
-        while not ready.exists():
-            stack.check_worker()
-            if time.monotonic() - began > _START_SECONDS:
-                raise DemoError(f"the workers were not ready within {_START_SECONDS:g} s: {stack.log_hint}")
-            time.sleep(0.05)
+        late = f"the workers were not ready within {_START_SECONDS:g} s: {stack.log_hint}"
+        wait_ready(ready, _START_SECONDS, stack.check_worker, late)
         tell(f"the workers are ready after {time.monotonic() - began:.1f} s")
         yield process
         patience = settings.worker.shutdown_seconds
     finally:
-        _stop(process, patience)
-
-
-def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
-    if process.poll() is None:
-        process.terminate()
-        try:
-            process.wait(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            pass
-        finally:
-            # Also if somebody presses Ctrl-C once more. Does nothing to a process that has ended.
-            process.kill()
-            process.wait(timeout=10)
-    stdin: IO[bytes] | None = process.stdin
-    if stdin is not None:
-        stdin.close()
+        stop(process, patience)
 
 
 def _log(folder: Path) -> Path:

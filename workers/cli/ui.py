@@ -68,8 +68,7 @@ def ui(
     configure_logging(settings.worker)
 
     def ready(port: int) -> None:
-        shown = f"[{settings.ui.host}]" if ":" in settings.ui.host else settings.ui.host
-        tell(f"the page is at http://{shown}:{port}/")
+        tell(f"the page is at {settings.ui.url_at(port)}")
         if ready_file is not None:
             write_port(ready_file, port)
 
