@@ -64,7 +64,7 @@ def add_example(
     """
     from el4ner.errors import MessageError
     from el4ner.text.segment import segment
-    from workers.teaching.topic_examples import send_examples, taught_until_now
+    from workers.teaching.topic_examples import send_examples, taught_to
 
     settings = stream_settings(ctx, config)
     configure_cli_logging(ctx)
@@ -74,9 +74,7 @@ def add_example(
     def unreadable(place: str, error: MessageError) -> None:
         complain(f"{place}: passed over: {error}", severity="warning")
 
-    taught = [
-        example for key, example in taught_until_now(settings.kafka, unreadable=unreadable).items() if key.pool == pool
-    ]
+    taught = taught_to(settings.kafka, pool, unreadable=unreadable)
     # Of each what is sent and said alone: thousands may come, and each has been checked with pools of its own.
     sent: list[tuple[ExampleKey, PoolExample]] = []
     objections: list[Disagreement] = []
@@ -118,7 +116,7 @@ def remove_example(
     """Withdraw examples: the pool is what its files and its other examples say."""
     from el4ner.pools.examples import example_digest
     from workers.messages.pool_examples import ExampleKey
-    from workers.teaching.topic_examples import send_examples, taught_until_now
+    from workers.teaching.topic_examples import send_examples, taught_to
 
     settings = stream_settings(ctx, config)
     configure_cli_logging(ctx)
@@ -126,7 +124,7 @@ def remove_example(
     wanted = [*(digest or ()), *([] if text is None else [example_digest(text)])]
     if not wanted or "" in wanted:  # an empty one would begin every digest
         raise typer.BadParameter("name a digest, or --text", param_hint="DIGEST")
-    known = {key.digest: example for key, example in taught_until_now(settings.kafka).items() if key.pool == pool}
+    known = {example.digest: example for example in taught_to(settings.kafka, pool)}
     removed = []
     for each in wanted:
         matching = [name for name in known if name.startswith(each)]

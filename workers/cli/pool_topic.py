@@ -32,13 +32,14 @@ def with_what_it_was_taught(settings: StreamSettings, pool: Pool) -> Pool:
         TeachingError: no broker, or no topic.
     """
     from el4ner.pools.taught import taught_pool
-    from workers.teaching.topic_examples import taught_until_now
+    from workers.teaching.topic_examples import taught_to
 
-    in_force = taught_until_now(
+    examples = taught_to(
         settings.kafka,
+        pool.name,
         unreadable=lambda place, error: complain(f"{place}: passed over: {error}", severity="warning"),
     )
-    taught = taught_pool(pool, [example for key, example in in_force.items() if key.pool == pool.name])
+    taught = taught_pool(pool, examples)
     for item in taught.left_out:
         complain(f"example {item.example.digest} is not in use: {item.reason}", severity="warning")
     tell(f"pool {pool.name}: {len(taught.examples)} examples that it was taught are in it")

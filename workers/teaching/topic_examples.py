@@ -19,7 +19,7 @@ from workers.messages.headers import RandomBytes
 from workers.messages.pool_examples import ExampleKey, example_message, read_example
 from workers.topics import MOST_EXAMPLE_BYTES, Topic, topic_name
 
-__all__ = ["ExampleMessage", "TeachingError", "messages_until_now", "send_examples", "taught_until_now"]
+__all__ = ["ExampleMessage", "TeachingError", "messages_until_now", "send_examples", "taught_to", "taught_until_now"]
 
 _IN_FLIGHT: Final = 1_000
 _HEADERS_BYTES: Final = 64 * 1024
@@ -56,6 +56,18 @@ def taught_until_now(
         if message.example is not None:
             in_force[message.key] = message.example
     return in_force
+
+
+def taught_to(
+    settings: KafkaSettings, pool: str, *, unreadable: Callable[[str, MessageError], None] = lambda place, error: None
+) -> list[PoolExample]:
+    """The examples of one pool: as :func:`taught_until_now`, in the order in which they were taught last.
+
+    Raises:
+        TeachingError: no broker, or no topic.
+    """
+    in_force = taught_until_now(settings, unreadable=unreadable)
+    return [example for key, example in in_force.items() if key.pool == pool]
 
 
 def messages_until_now(

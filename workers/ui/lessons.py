@@ -19,7 +19,7 @@ from el4ner.types import Sentence, Span
 from workers.config import StreamSettings
 from workers.http.problems import ProblemError
 from workers.teaching.example_check import check_example
-from workers.teaching.topic_examples import send_examples, taught_until_now
+from workers.teaching.topic_examples import send_examples, taught_to
 from workers.topics import Topic, topic_name
 from workers.ui.shown_documents import MOST_CHARS, shown_string
 from workers.ui.text_pieces import text_pieces
@@ -53,7 +53,7 @@ class Lessons:
             TeachingError: no broker, or no topic.
         """
         files = self._pool(value)
-        pool = taught_pool(files, self._taught(files)).pool
+        pool = taught_pool(files, taught_to(self._settings.kafka, files.name)).pool
         return {
             "pool": shown_string(pool.name),
             "types": [{"name": name, "description": shown_string(line)} for name, line in pool.types.items()],
@@ -90,7 +90,7 @@ class Lessons:
             spans = tuple(_span(sentence.text, item) for item in body.get("spans") or ())
             now_ms = int(self._clock() * 1000)
             example = PoolExample(sentence.text, spans, types, teacher, now_ms, source)
-            checked = check_example(pool.name, pool, self._taught(pool), example)
+            checked = check_example(pool.name, pool, taught_to(self._settings.kafka, pool.name), example)
         except (KeyError, TypeError, ValueError, PoolError) as error:
             detail = str(error) if isinstance(error, PoolError) else "spans: a list of start, end and type"
             raise ProblemError(_UNPROCESSABLE, "example", detail) from error
@@ -112,10 +112,6 @@ class Lessons:
             detail = f"the page does not know pool {value['pool']!r}: give it the [pools] that the workers have"
             raise ProblemError(_UNPROCESSABLE, "unknown-pool", detail)
         return pools[value["pool"]]
-
-    def _taught(self, pool: Pool) -> list[PoolExample]:
-        in_force = taught_until_now(self._settings.kafka)
-        return [example for key, example in in_force.items() if key.pool == pool.name]
 
     def _sentences(self, value: Mapping[str, Any], pool: Pool) -> list[Sentence]:
         most = self._settings.method.max_sentence_chars

@@ -54,7 +54,9 @@ class Topic:
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
     monkeypatch.setattr(lessons, "load_pools", lambda _: {"news": POOL})
-    monkeypatch.setattr(lessons, "taught_until_now", lambda _: dict(topic.examples))
+    monkeypatch.setattr(
+        lessons, "taught_to", lambda _, pool: [each for key, each in topic.examples.items() if key.pool == pool]
+    )
     monkeypatch.setattr(lessons, "send_examples", topic.send)
     return topic
 
