@@ -173,8 +173,9 @@ class FrontDoor:
                     if step.stage is not self._extract or self._too_many_spans(each) is None:
                         known.append(each)
             group = known
-        for memory in memories:
-            memory.count_known(len(group))
+        if group:
+            for memory in memories:
+                memory.count_known(len(group))
         return group
 
     def _unverified(

@@ -72,7 +72,7 @@ class OwnedPipeline:
         # Not before it is needed, as the pipeline itself.
         from workers.teaching.pool_follower import PoolFollower
 
-        follower = PoolFollower(self.settings.kafka, self.owner, self._loaded[0].teaching.base)
+        follower = PoolFollower(self.settings.kafka, self.owner, self._loaded[0].teaching)
         began = time.monotonic()
         try:
             await asyncio.to_thread(follower.start)

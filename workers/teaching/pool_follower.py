@@ -20,8 +20,8 @@ from typing import Any, Final, TypeVar
 from kafka.errors import KafkaError
 
 from el4ner.errors import El4nerError
-from el4ner.pools import Pool
 from el4ner.pools.taught import TaughtPool, taught_pool
+from el4ner.stages.teaching import PoolTeaching
 from workers.config import KafkaSettings
 from workers.stages.engine_calls import Owner
 from workers.teaching.followed_examples import FollowedExamples, followed_examples
@@ -50,18 +50,19 @@ class PoolFollower:
     Args:
         settings: of the brokers.
         owner: of the pipeline, which is loaded.
-        base: the pools' files, by name: those that the pipeline hosts.
+        teaching: the pipeline's.
     """
 
-    def __init__(self, settings: KafkaSettings, owner: Owner, base: Mapping[str, Pool]) -> None:
+    def __init__(self, settings: KafkaSettings, owner: Owner, teaching: PoolTeaching) -> None:
         self._settings = settings
         self._owner = owner
-        self._base = dict(base)
+        self._teaching = teaching
+        self._base = teaching.base
         self._stopping = threading.Event()
         self._caught_up = threading.Event()
         self._failure: BaseException | None = None
         self._examples = TaughtExamples()
-        self._in_use: dict[str, TaughtPool] = {name: taught_pool(pool, ()) for name, pool in base.items()}
+        self._in_use: dict[str, TaughtPool] = {name: taught_pool(pool, ()) for name, pool in self._base.items()}
         self._due: set[str] = set()
         self._again_at = 0.0
         self._renewing: threading.Thread | None = None
@@ -173,10 +174,9 @@ class PoolFollower:
 
     def _use(self, name: str, taught: TaughtPool) -> None:
         before = self._in_use[name]
-        teaching = self._on_owner(lambda pipeline: pipeline.teaching)
         began = time.monotonic()
         while True:
-            prepared = teaching.prepare(name, taught, self._call)
+            prepared = self._teaching.prepare(name, taught, self._call)
             if self._on_owner(partial(_used, name=name, prepared=prepared)):
                 break
         self._in_use[name] = taught
@@ -198,18 +198,15 @@ class PoolFollower:
         """Weights and boundaries of pools that have grown, in a thread of its own: what comes meanwhile is taught."""
         if self._renewing is not None and self._renewing.is_alive():
             return
-        teaching = self._on_owner(lambda pipeline: pipeline.teaching)
-        due = {name: taught for name, taught in self._in_use.items() if teaching.is_due(name, taught)}
+        due = {name: taught for name, taught in self._in_use.items() if self._teaching.is_due(name, taught)}
         if due:
-            self._renewing = threading.Thread(
-                target=self._renew_now, args=(teaching, due), name="teaching-renewal", daemon=True
-            )
+            self._renewing = threading.Thread(target=self._renew_now, args=(due,), name="teaching-renewal", daemon=True)
             self._renewing.start()
 
-    def _renew_now(self, teaching: Any, due: Mapping[str, TaughtPool]) -> None:
+    def _renew_now(self, due: Mapping[str, TaughtPool]) -> None:
         for name, taught in due.items():
             try:
-                teaching.renew(name, taught, self._call)
+                self._teaching.renew(name, taught, self._call)
             except (_ClosedError, CancelledError):
                 return
             except Exception:

@@ -44,7 +44,7 @@ class Pipeline:
         self.used: queue.Queue[tuple[str, TaughtPool]] = queue.Queue()
         self.fail: list[Exception] = []
         self.refuse = 0
-        self.teaching = self
+        self.base = {"p": BASE, "q": OTHER}
 
     def prepare(self, name: str, taught: TaughtPool, call: Callable[[Callable[[], Any]], Any]) -> Any:
         if self.fail and taught.examples:
@@ -117,7 +117,7 @@ class Followed:
 def following(monkeypatch: pytest.MonkeyPatch, topic: Topic, pipeline: Pipeline) -> Iterator[PoolFollower]:
     monkeypatch.setattr(pool_follower, "followed_examples", topic.followed)
     monkeypatch.setattr(pool_follower, "_RETRY_SECONDS", 0.01)
-    follower = PoolFollower(KafkaSettings(), Owner(pipeline), {"p": BASE, "q": OTHER})
+    follower = PoolFollower(KafkaSettings(), Owner(pipeline), pipeline)  # type: ignore[arg-type]
     try:
         yield follower
     finally:
