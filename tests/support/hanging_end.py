@@ -139,7 +139,9 @@ def child(case: str) -> int:
         if place != "lock":
             watchdog._LOG_SECONDS = 15.0  # type: ignore[misc]
     os.environ |= {"EL4NER_WORKER__SHUTDOWN_SECONDS": "0.4", "EL4NER_WORKER__LOG_FORMAT": "json"}
+    # The pools are taught nothing: there is no broker.
     os.environ |= {"EL4NER_REDIS__ENABLED": "false", "EL4NER_WORKER__WEB_PORT": "0"}
+    os.environ["EL4NER_WORKER__FOLLOW_EXAMPLES"] = "false"
     topic_admin.check = lambda _: []
     hang = {place: HOW[how]} if how in HOW else {}
     if why == "start" and place == "stop":
