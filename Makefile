@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-search test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -53,6 +53,9 @@ test-fast: env  ## tests without broker, cache or models, tiny ones included: un
 test-slow: env  ## the tests that take long, and all examples of those that draw examples: minutes
 	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit
 	$(TEST_THREE) -m slow tests/integration
+
+test-search: env  ## look for examples that break what the drawing tests hold: ten times as many, others each time
+	$(TEST_TWO) -m "hypothesis" --hypothesis-profile=search tests/unit
 
 test-gpu: env  ## tests of the GPU engines; each says why it is skipped where there is no GPU
 	$(RUN)/pytest -m gpu tests/gpu

@@ -352,6 +352,13 @@ def test_number_type_auto_is_the_fastest_that_the_processor_has(load: Load, monk
             assert load(dtype="auto").dtype == expected
 
 
+def test_bfloat16_is_not_fast_where_torch_makes_do_with_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    for capability, fast in (("AVX512", True), ("AVX2", False), ("DEFAULT", False)):
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda told=capability: told)
+        assert model_loading.fast_bfloat16() == fast
+
+
 def test_int8_where_it_does_not_go_is_an_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ModelError, match=r"^tiny: int8 is for processors: set models\.tiny\.dtype to"):
         model_loading.choose_precision("tiny", "int8", torch.device("cuda"))
