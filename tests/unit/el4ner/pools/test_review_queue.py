@@ -133,6 +133,71 @@ def test_a_document_is_shown_by_its_sentences() -> None:
     assert (again.start, again.entities) == (13, entities)
 
 
+# --- what a person has looked at --------------------------------------------------------------------------------------
+
+
+def taught(text: str, *names: str) -> PoolSentence:
+    return PoolSentence(
+        text, tuple((Span(text.index(name), text.index(name) + len(name), name), "person") for name in names)
+    )
+
+
+@given(streams(), st.integers(0, 7))
+def test_what_is_taught_or_dismissed_leaves_and_the_rest_is_valued_as_if_it_stood_above(
+    documents: list[TaggedDocument], number: int
+) -> None:
+    shown = queued(documents, room=100).first(100)
+    if not shown:
+        return
+    top = shown[0]
+    dismissing, teaching = queued(documents, room=100), queued(documents, room=100)
+    assert dismissing.dismiss(top.document, top.start)
+    assert dismissing.first(100) == shown[1:]
+    assert not dismissing.dismiss(top.document, top.start)
+    teaching.learn(taught(top.text, *{entity.text for entity in top.entities}))
+    assert teaching.first(100) == shown[1:]
+    # Wherever it stands in the list: it is there no more, nor is one like it.
+    chosen = shown[number % len(shown)]
+    dismissing = queued(documents, room=100)
+    dismissing.dismiss(chosen.document, chosen.start)
+    for each in documents:
+        dismissing.add(each)
+    kinds = {without_numbers(text) for text in texts(dismissing.first(100))}
+    assert without_numbers(chosen.text) not in kinds
+    assert len(kinds) == len(shown) - 1
+
+
+@given(streams())
+def test_what_is_taught_is_no_news_in_others(documents: list[TaggedDocument]) -> None:
+    queue = queued(documents, room=100)
+    before = queue.first(100)
+    queue.learn(taught("Zephyr swims", "Zephyr"))
+    after = queue.first(100)
+    assert [sentence.value for sentence in after[:1]] <= [sentence.value for sentence in before[:1]]
+    assert all(not {"zephyr", "swims"} & sentence.new_words.keys() for sentence in after)
+
+
+def test_what_is_withdrawn_may_be_shown_again() -> None:
+    queue = queued([])
+    sentence = taught("Zephyr runs", "Zephyr")
+    queue.learn(sentence)
+    queue.add(document(0, "Zephyr runs", 0.5))
+    assert queue.first(9) == []
+    queue.unlearn(sentence)
+    queue.add(document(0, "Zephyr runs", 0.5))
+    (shown,) = queue.first(9)
+    assert list(shown.new_words) == ["zephyr"]
+
+
+def test_of_a_long_document_the_whole_sentences_within_reach_are_looked_at() -> None:
+    text = "Anna swims. Zephyr runs to Porto. Quill swims."
+    queue = ReviewQueue(POOL, reach=text.index(" to Porto"))
+    queue.add(TaggedDocument("d", text, (), "p"))
+    assert texts(queue.first(9)) == ["Anna swims."]
+    assert "d" in queue
+    assert len(queue) == 1
+
+
 def _moved(entity: Entity, by: int) -> Entity:
     return replace(entity, start=entity.start + by, end=entity.end + by)
 
