@@ -15,6 +15,9 @@ from el4ner.types import Span
 
 __all__ = ["Disagreement", "disagreements"]
 
+_MOST_KEPT = 16_384
+"""More than a pool with ten thousand examples has sentences: with fewer each would be folded anew for each example."""
+
 
 @dataclass(frozen=True, slots=True)
 class Disagreement:
@@ -84,7 +87,7 @@ def _labels_in(surface: str, sentence: PoolSentence) -> Sequence[str | None]:
     return tuple(_read_labels(surface, sentence))
 
 
-@lru_cache(maxsize=8_192)
+@lru_cache(maxsize=_MOST_KEPT)
 def _folded(text: str) -> str:
     return fold(comparable(text).form)
 
@@ -103,7 +106,7 @@ def _read_labels(surface: str, sentence: PoolSentence) -> Iterator[str | None]:
             yield label
 
 
-@lru_cache(maxsize=8_192)
+@lru_cache(maxsize=_MOST_KEPT)
 def _form(surface: str) -> str:
     return fold(comparable(surface.strip()).form)
 

@@ -259,10 +259,11 @@ def _example(where: str, record: dict[str, Any], teacher: str, document: str | N
 
 
 def _checked(where: str, pool: str, base: Pool, taught: Sequence[PoolExample], example: PoolExample) -> CheckedExample:
+    from el4ner.pools.taught import taught_pool
     from workers.teaching.example_check import check_example
 
     try:
-        return check_example(pool, base, taught, example)
+        return check_example(pool, taught_pool(base, taught), example)
     except PoolError as error:
         raise PoolError(f"{where}: {error}") from error
 

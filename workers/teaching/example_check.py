@@ -5,39 +5,49 @@ What the command line, the page and programs ask before they send an example.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from el4ner.errors import PoolError
 from el4ner.nearest import choices, nearest_hint
 from el4ner.pools import Pool
 from el4ner.pools.disagreement import Disagreement, disagreements
 from el4ner.pools.examples import PoolExample
-from el4ner.pools.taught import taught_pool
+from el4ner.pools.taught import TaughtPool, taught_pool
 from workers.messages.pool_examples import ExampleKey
 
 __all__ = ["CheckedExample", "check_example"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CheckedExample:
     """An example that can be taught.
 
     Args:
         key: of its message.
         example: with the descriptions of all types that the pool's files do not have, so that it stands by itself.
-        before: the pool as it is taught until now.
-        after: the pool with the example.
+        taught: the pool as it is taught until now.
         disagreements: where the pool's other sentences say otherwise. The person who teaches decides.
         replaces: an example of the same text, which counts no more; None: there is none.
     """
 
     key: ExampleKey
     example: PoolExample
-    before: Pool
-    after: Pool
+    taught: TaughtPool
     disagreements: tuple[Disagreement, ...]
     replaces: PoolExample | None = None
+
+    @property
+    def before(self) -> Pool:
+        """The pool until now."""
+        return self.taught.pool
+
+    @cached_property
+    def after(self) -> Pool:
+        """The pool with the example."""
+        others = [each for each in _in_force(self.taught) if each.digest != self.example.digest]
+        return taught_pool(self.taught.base, [*others, self.example]).pool
 
     @property
     def changes(self) -> bool:
@@ -45,28 +55,25 @@ class CheckedExample:
         return self.after.fingerprint != self.before.fingerprint
 
 
-def check_example(name: str, base: Pool, taught: Iterable[PoolExample], example: PoolExample) -> CheckedExample:
+def check_example(name: str, taught: TaughtPool, example: PoolExample) -> CheckedExample:
     """What teaching the example would do.
 
     Args:
         name: the pool's, as documents have it.
-        base: its files.
-        taught: the examples that are in force.
+        taught: its files with the examples that are in force.
         example: not yet sent.
 
     Raises:
         PoolError: a type is declared nowhere.
     """
-    in_force = list(taught)
-    before = taught_pool(base, in_force)
-    example = replace(example, types=_types(base, before.pool.types, example))
-    kept: Sequence[PoolExample] = [each for each in in_force if each.digest != example.digest]
-    after = taught_pool(base, [*kept, example])
-    if left_out := next((each for each in after.left_out if each.example.digest == example.digest), None):
-        raise PoolError(left_out.reason)
-    replaced = next((each for each in in_force if each.digest == example.digest), None)
-    found = tuple(disagreements(example, before.pool))
-    return CheckedExample(ExampleKey(name, example.digest), example, before.pool, after.pool, found, replaced)
+    example = replace(example, types=_types(taught.base, taught.pool.types, example))
+    replaced = next((each for each in _in_force(taught) if each.digest == example.digest), None)
+    found = tuple(disagreements(example, taught.pool))
+    return CheckedExample(ExampleKey(name, example.digest), example, taught, found, replaced)
+
+
+def _in_force(taught: TaughtPool) -> list[PoolExample]:
+    return [*taught.examples, *(each.example for each in taught.left_out)]
 
 
 def _types(base: Pool, known: Mapping[str, str], example: PoolExample) -> dict[str, str]:

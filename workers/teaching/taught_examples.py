@@ -67,6 +67,10 @@ class TaughtExamples:
         """The names of pools that have examples."""
         return [name for name, examples in self._by_pool.items() if examples]
 
+    def get(self, key: ExampleKey) -> PoolExample | None:
+        """The example that is taught under this key."""
+        return self._by_pool.get(key.pool, {}).get(key.digest)
+
     def of(self, pool: str) -> Sequence[PoolExample]:
         """The pool's examples, in no order."""
         return list(self._by_pool.get(pool, {}).values())

@@ -8,6 +8,7 @@ page_front        for all paths: who may ask, forged requests, headers
 visitors          tokens, sessions and roles
 event_stream      server-sent events to a browser
 followed_topic    tagged-documents as they come, never behind, whatever happens to the broker
+feed_records      what it gives, and who is told
 live_feed         what is kept of them, and what each viewer is sent
 live_filter       which documents a viewer wants
 trend_counts      names by how often they are mentioned, in bounded memory
@@ -15,6 +16,8 @@ shown_documents, text_pieces     a document for people: its text as text, whatev
 letter_views      dead letters as the page shows them
 worker_metrics, group_lag        health: from workers' /metrics, and from the broker
 lessons           teaching a pool from a document
+taught_pools      what the pools were taught until now
+review_queues     which sentences people should look at first
 tried_texts       texts that are tried, by `el4ner serve`
 static/           the page itself: HTML, CSS, modules, without a build step
 """

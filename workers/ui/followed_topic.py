@@ -17,7 +17,8 @@ from aiokafka.errors import KafkaError
 from workers import security
 from workers.config import KafkaSettings
 from workers.topics import Topic, topic_name
-from workers.ui.live_feed import FeedRecord, LiveFeed
+from workers.ui.feed_records import FeedRecord
+from workers.ui.live_feed import LiveFeed
 
 __all__ = ["BrokerState", "FollowedTopic"]
 

@@ -1,27 +1,27 @@
 """Teaching a pool from a document: its sentences, what the pool says otherwise, and the example that is taught.
 
-Blocking (files, kafka-python).
+Blocking (files, kafka-python), and safe to call from any thread.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from el4ner.errors import PoolError
-from el4ner.pools import Pool, load_pools
+from el4ner.pools import Pool
 from el4ner.pools.examples import ExampleSource, PoolExample
-from el4ner.pools.taught import taught_pool
+from el4ner.pools.taught import TaughtPool
 from el4ner.text.segment import segment
 from el4ner.types import Sentence, Span
 from workers.config import StreamSettings
 from workers.http.problems import ProblemError
 from workers.teaching.example_check import check_example
-from workers.teaching.topic_examples import send_examples, taught_to
+from workers.teaching.topic_examples import send_examples
 from workers.topics import Topic, topic_name
 from workers.ui.shown_documents import MOST_CHARS, shown_string
+from workers.ui.taught_pools import TaughtPools
 from workers.ui.text_pieces import text_pieces
 
 __all__ = ["Lessons"]
@@ -33,17 +33,15 @@ Place = tuple[int, int]
 
 
 class Lessons:
-    """Safe to call from any thread.
-
+    """
     Args:
         clock: seconds since the epoch.
     """
 
-    def __init__(self, settings: StreamSettings, clock: Callable[[], float]) -> None:
+    def __init__(self, settings: StreamSettings, pools: TaughtPools, clock: Callable[[], float]) -> None:
         self._settings = settings
+        self._pools = pools
         self._clock = clock
-        self._lock = threading.Lock()
-        self._pools: Mapping[str, Pool] | None = None
 
     def opened(self, value: Mapping[str, Any]) -> dict[str, Any]:
         """A document's sentences with their entities, and the types of its pool.
@@ -52,8 +50,7 @@ class Lessons:
             ProblemError: it cannot be taught from, or its pool is not known here.
             TeachingError: no broker, or no topic.
         """
-        files = self._pool(value)
-        pool = taught_pool(files, taught_to(self._settings.kafka, files.name)).pool
+        pool = self._taught(value).pool
         return {
             "pool": shown_string(pool.name),
             "types": [{"name": name, "description": shown_string(line)} for name, line in pool.types.items()],
@@ -78,8 +75,8 @@ class Lessons:
             ProblemError: 422: it is no example; names what is wrong.
             TeachingError: the broker did not take it.
         """
-        pool = self._pool(value)
-        sentence = next((each for each in self._sentences(value, pool) if each.start == body.get("start")), None)
+        taught = self._taught(value)
+        sentence = next((each for each in self._sentences(value, taught.base) if each.start == body.get("start")), None)
         if sentence is None:
             raise ProblemError(_UNPROCESSABLE, "example", "start: the document has no sentence that begins there")
         source = ExampleSource(
@@ -90,7 +87,7 @@ class Lessons:
             spans = tuple(_span(sentence.text, item) for item in body.get("spans") or ())
             now_ms = int(self._clock() * 1000)
             example = PoolExample(sentence.text, spans, types, teacher, now_ms, source)
-            checked = check_example(pool.name, pool, taught_to(self._settings.kafka, pool.name), example)
+            checked = check_example(taught.base.name, taught, example)
         except (KeyError, TypeError, ValueError, PoolError) as error:
             detail = str(error) if isinstance(error, PoolError) else "spans: a list of start, end and type"
             raise ProblemError(_UNPROCESSABLE, "example", detail) from error
@@ -98,20 +95,18 @@ class Lessons:
         if said and body.get("sure") is not True:
             return {"taught": False, "disagreements": said}
         send_examples(self._settings.kafka, [(checked.key, checked.example)])
+        # So that whoever opens the next lesson finds it taught, if that takes no longer than usual.
+        self._pools.wait_for(checked.key, checked.example)
         return {"taught": True, "disagreements": said}
 
-    def _pool(self, value: Mapping[str, Any]) -> Pool:
-        """The files of the document's pool."""
+    def _taught(self, value: Mapping[str, Any]) -> TaughtPool:
+        """The document's pool."""
         if value["text"] is None or value["pool"] is None:
             raise ProblemError(_UNPROCESSABLE, "example", "the document has no text, or no pool")
-        with self._lock:
-            if self._pools is None:
-                self._pools = load_pools(self._settings.pools)
-            pools = self._pools
-        if value["pool"] not in pools:
+        if value["pool"] not in self._pools.files():
             detail = f"the page does not know pool {value['pool']!r}: give it the [pools] that the workers have"
             raise ProblemError(_UNPROCESSABLE, "unknown-pool", detail)
-        return pools[value["pool"]]
+        return self._pools.taught(value["pool"])
 
     def _sentences(self, value: Mapping[str, Any], pool: Pool) -> list[Sentence]:
         most = self._settings.method.max_sentence_chars

@@ -15,16 +15,14 @@ from typing import Any, Final
 
 import orjson
 
-from el4ner.errors import MessageError
 from workers.config import UiSettings
-from workers.messages.envelope import decode
 from workers.printable import escaped
-from workers.topics import Topic
+from workers.ui.feed_records import FeedListener, FeedRecord
 from workers.ui.live_filter import LiveFilter
-from workers.ui.shown_documents import shown_document, shown_string
+from workers.ui.shown_documents import shown_string
 from workers.ui.trend_counts import Mention, TrendCounts
 
-__all__ = ["FeedRecord", "LiveFeed", "Viewer", "mention_of"]
+__all__ = ["LiveFeed", "Viewer", "mention_of"]
 
 _RATE_SECONDS: Final = 10
 _RECENT: Final = 50
@@ -36,34 +34,6 @@ _MOST_TOLD: Final = 1_000
 _MOST_DELETED: Final = 20_000
 _TICKS: Final = 2
 """How often a second a viewer is sent documents."""
-
-
-@dataclass(frozen=True, slots=True)
-class FeedRecord:
-    """A message of ``tagged-documents``, as it lies on the broker."""
-
-    partition: int
-    offset: int
-    timestamp_ms: int
-    key: bytes | None
-    value: bytes | None
-
-    @property
-    def place(self) -> str:
-        """``PARTITION-OFFSET``."""
-        return f"{self.partition}-{self.offset}"
-
-    def decoded(self) -> Mapping[str, Any] | None:
-        """Its value; None: it breaks the schema, or is a deletion."""
-        try:
-            return decode(Topic.TAGGED_DOCUMENTS, self.value or b"")
-        except MessageError:
-            return None
-
-    def shown(self) -> dict[str, Any] | None:
-        """As the page shows it, where it has a value."""
-        value = self.decoded()
-        return None if value is None else shown_document(value, place=self.place, timestamp_ms=self.timestamp_ms)
 
 
 @dataclass(eq=False)
@@ -113,10 +83,12 @@ class LiveFeed:
 
     Args:
         now: seconds, by the clock that :meth:`take` is told the time of.
+        listener: is told what comes, too.
     """
 
-    def __init__(self, settings: UiSettings, now: float) -> None:
+    def __init__(self, settings: UiSettings, now: float, listener: FeedListener | None = None) -> None:
         self._settings = settings
+        self._listener = listener
         self._latest: deque[FeedRecord] = deque()
         self._latest_bytes = 0
         self._viewers: set[Viewer] = set()
@@ -178,6 +150,8 @@ class LiveFeed:
             self._note_choice(self.types, entity["type"])
         self.trends.add(mentions, (record.partition, record.offset), now)
         self._keep(record)
+        if self._listener is not None:
+            self._listener.take(record, value)
         for viewer in self._viewers:
             if viewer.filter is None:
                 continue
@@ -212,6 +186,8 @@ class LiveFeed:
         self._known_from[partition] = max(offset, self._known_from.get(partition, 0))
         self._latest = deque(each for each in self._latest if each.partition != partition)
         self._latest_bytes = sum(len(each.value or b"") for each in self._latest)
+        if self._listener is not None:
+            self._listener.begins_at(partition)
         for viewer in self._viewers:
             viewer.anew = viewer.filter is not None
 
@@ -238,6 +214,8 @@ class LiveFeed:
     def _forget(self, deletion: FeedRecord) -> None:
         """A document was deleted: nobody is shown it any more, and browsers are told to take it away."""
         key = deletion.key or b""
+        if self._listener is not None:
+            self._listener.forget(key)
         kept = deque(record for record in self._latest if record.key != key)
         self._latest, self._latest_bytes = kept, sum(len(record.value or b"") for record in kept)
         digest = _digest(key)

@@ -10,6 +10,7 @@ GET  /api/letters, /api/letters/ID              dead letters
 POST /api/letters/plan, /api/letters/replay     what would be sent again; send it
 GET  /api/health             the workers and their lag
 GET, POST /api/lesson        a document's sentences; teach the pool one of them
+GET  /api/queue              what to look at first; POST /api/queue/dismiss: nobody needs to look at that
 GET  /api/pools, POST /api/try                  by `el4ner serve`
 GET  /livez
 """

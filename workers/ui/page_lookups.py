@@ -1,4 +1,4 @@
-"""What people look up on the page, and what they have it do: trends, dead letters, health, lessons, texts to try."""
+"""What people look up on the page, and what they have it do: trends, dead letters, health, teaching, texts to try."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from workers.tail import tagged_at
 from workers.ui import letter_views
 from workers.ui.page_front import visitor_of
 from workers.ui.page_state import PageState, json_body, json_response, on_a_thread
-from workers.ui.shown_documents import shown_document
+from workers.ui.shown_documents import shown_document, shown_sentence, shown_string
 from workers.ui.trend_counts import WINDOWS
 from workers.ui.visitors import VisitorRole
 
@@ -44,6 +44,8 @@ def lookup_routes(state: PageState) -> list[Route]:
         api("/api/health", _health),
         api("/api/lesson", _lesson),
         api("/api/lesson", _teach, "POST"),
+        api("/api/queue", _queue),
+        api("/api/queue/dismiss", _dismiss, "POST"),
         api("/api/pools", _pools),
         api("/api/try", _try, "POST"),
     ]
@@ -168,7 +170,39 @@ async def _value_at(state: PageState, place: Coordinates) -> Mapping[str, Any]:
     for found in await on_a_thread(state, lambda: list(tagged_at(state.settings, [place]))):
         if not state.feed.is_deleted(found.value["id"], place):
             return found.value
+    state.reviews.forget_place(place)
     raise ProblemError(HTTPStatus.NOT_FOUND, "no-document", "the document is not there any more")
+
+
+async def _queue(request: Request, state: PageState) -> Response:
+    visitor_of(request.state)
+    pools, wanted = state.reviews.pools, request.query_params.get("pool")
+    if wanted and wanted not in pools:
+        raise ProblemError(_UNPROCESSABLE, "pool", f"pool: one of {', '.join(pools) or 'none, as yet'}")
+    lists = {name: state.reviews.listed(name, state.clock()) for name in ([wanted] if wanted else pools)}
+    # Nobody said which: the first one that has something to look at.
+    pool = next((name for name, each in lists.items() if each.items), next(iter(lists), None))
+    answer: dict[str, Any] = {"pools": [shown_string(name) for name in pools], "problem": state.reviews.problem}
+    if pool is None:
+        return json_response({**answer, "pool": None, "sentences": [], "waiting": 0, "documents": 0, "valued": 0})
+    listed = lists[pool]
+    sentences = [
+        shown_sentence(
+            item.sentence, pool=pool, place=f"{item.place[0]}-{item.place[1]}", timestamp_ms=item.timestamp_ms
+        )
+        for item in listed.items
+    ]
+    counts = {"waiting": listed.waiting, "documents": listed.documents, "valued": listed.valued}
+    return json_response({**answer, "pool": shown_string(pool), "sentences": sentences, **counts})
+
+
+async def _dismiss(request: Request, state: PageState) -> Response:
+    visitor_of(request.state, VisitorRole.TEACHER)
+    body = await json_body(request)
+    place, start = _coordinates(str(body.get("place"))), body.get("start")
+    if not isinstance(start, int):
+        raise ProblemError(_UNPROCESSABLE, "start", "start: where the sentence begins in its document")
+    return json_response({"dismissed": state.reviews.dismiss(str(body.get("pool")), place, start)})
 
 
 # --- texts that are tried ---------------------------------------------------------------------------------------------

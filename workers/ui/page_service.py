@@ -12,6 +12,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable
+from random import Random
 
 from el4ner.errors import El4nerError
 from workers.config import StreamSettings
@@ -25,6 +26,8 @@ from workers.ui.lessons import Lessons
 from workers.ui.live_feed import LiveFeed
 from workers.ui.page_app import page_app
 from workers.ui.page_state import PageState
+from workers.ui.review_queues import ReviewQueues
+from workers.ui.taught_pools import TaughtPools
 from workers.ui.tried_texts import TriedTexts
 from workers.ui.visitors import Visitors
 from workers.ui.worker_metrics import SCRAPE_SECONDS, MetricsReader, WorkerMetrics
@@ -72,7 +75,9 @@ async def serve_page(
 ) -> None:
     """As :func:`run_page`, until ``stop`` is set; for use inside a running event loop."""
     ending = Ending(settings.worker.shutdown_seconds) if ending is None else ending
-    feed = LiveFeed(settings.ui, clock())
+    pools = TaughtPools(settings)
+    reviews = ReviewQueues(settings, pools, Random())
+    feed = LiveFeed(settings.ui, clock(), reviews)
     followed = FollowedTopic(settings.kafka, feed, clock)
     state = PageState(
         settings,
@@ -82,7 +87,8 @@ async def serve_page(
         TriedTexts(settings.ui),
         WorkerMetrics(settings.ui.metrics_urls, clock()),
         LagKeeper(settings.kafka, clock),
-        Lessons(settings, clock),
+        Lessons(settings, pools, clock),
+        reviews,
         clock=clock,
     )
     reader = MetricsReader(settings.ui.metrics_urls)
@@ -94,7 +100,8 @@ async def serve_page(
     if ready is not None:
         ready(port)
     stopped = asyncio.create_task(stop.wait())
-    background = [asyncio.create_task(followed.run()), asyncio.create_task(_scrape(state, reader))]
+    pools.start()
+    background = [asyncio.create_task(each) for each in (followed.run(), reviews.run(), _scrape(state, reader))]
     try:
         ended, _ = await asyncio.wait([serving, stopped, *background], return_when=asyncio.FIRST_COMPLETED)
         for task in ended - {stopped}:
@@ -111,6 +118,7 @@ async def serve_page(
             await serving
         await asyncio.wait([stopped, *background])
         listening.close()
+        await asyncio.to_thread(pools.close, ending.close_seconds)
         await state.tried.close()
         await reader.close()
         ending.finished()

@@ -23,6 +23,7 @@ from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
 from workers.ui.lessons import Lessons
 from workers.ui.live_feed import LiveFeed
+from workers.ui.review_queues import ReviewQueues
 from workers.ui.tried_texts import TriedTexts
 from workers.ui.visitors import Visitors
 from workers.ui.worker_metrics import WorkerMetrics
@@ -49,6 +50,7 @@ class PageState:
     metrics: WorkerMetrics
     lags: LagKeeper
     lessons: Lessons
+    reviews: ReviewQueues
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     blocking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BLOCKING_CALLS))

@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
+from el4ner.pools.review_queue import QueuedSentence
+from el4ner.serialize import entity_to_json
 from workers.printable import escaped
 from workers.ui.text_pieces import text_pieces
 
-__all__ = ["MOST_CHARS", "shown_document", "shown_string"]
+__all__ = ["MOST_CHARS", "shown_document", "shown_sentence", "shown_string"]
 
 MOST_CHARS: Final = 4_000
 """Of a document's text; the rest is counted."""
 _MOST_ENTITIES: Final = 400
 _MOST_STRING: Final = 300
+_MOST_WORDS: Final = 8
 
 
 def shown_string(value: Any) -> str:
@@ -45,6 +48,31 @@ def shown_document(value: Mapping[str, Any], *, place: str = "", timestamp_ms: i
         "pieces": text_pieces(text, [(entity["start"], min(entity["end"], len(text))) for entity in spans]),
         "entities": [_shown_entity(entity) for entity in spans],
         "made_by": _made_by(value["manifests"]),
+    }
+
+
+def shown_sentence(sentence: QueuedSentence, *, pool: str, place: str, timestamp_ms: int) -> dict[str, Any]:
+    """A sentence of a review queue, as the page shows a document; with ``start`` in it, what looking at it is worth
+    (``value``: mistakes that are to be expected), and the words that are news, those that count most first."""
+    text = sentence.text
+    spans = sentence.entities[:_MOST_ENTITIES]
+    words = sorted(sentence.new_words, key=lambda word: -sentence.new_words[word])
+    return {
+        "id": shown_string(sentence.document),
+        "place": place,
+        "start": sentence.start,
+        "timestamp": timestamp_ms,
+        "revision": 0,
+        "pool": shown_string(pool),
+        "status": "complete",
+        "readable": True,
+        "cut_chars": 0,
+        "pieces": text_pieces(text, [(entity.start, entity.end) for entity in spans]),
+        "entities": [_shown_entity(entity_to_json(entity)) for entity in spans],
+        "made_by": None,
+        "value": round(sentence.value, 4),
+        "new_words": [shown_string(word) for word in words[:_MOST_WORDS]],
+        "more_words": max(0, len(words) - _MOST_WORDS),
     }
 
 

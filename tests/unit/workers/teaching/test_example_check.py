@@ -20,7 +20,7 @@ def labelled(text: str, word: str, label: str, types: dict[str, str] | None = No
 
 
 def test_it_says_what_it_would_change() -> None:
-    checked = check_example("p", BASE, [], labelled("Zorko ran.", "Zorko", "person"))
+    checked = check_example("p", taught_pool(BASE, []), labelled("Zorko ran.", "Zorko", "person"))
     assert checked.changes
     assert checked.before is BASE
     assert checked.after.fingerprint == taught_pool(BASE, [checked.example]).pool.fingerprint
@@ -28,13 +28,13 @@ def test_it_says_what_it_would_change() -> None:
 
 
 def test_confirming_changes_nothing() -> None:
-    assert not check_example("p", BASE, [], labelled("Anna ran.", "Anna", "person")).changes
+    assert not check_example("p", taught_pool(BASE, []), labelled("Anna ran.", "Anna", "person")).changes
 
 
 def test_a_type_that_only_other_examples_declare_is_declared_again() -> None:
     """So that withdrawing one of them costs the other nothing."""
     first = labelled("Halcyon sells.", "Halcyon", "product", {"product": "what is sold"})
-    checked = check_example("p", BASE, [first], labelled("Zephyr sells.", "Zephyr", "product", at=2))
+    checked = check_example("p", taught_pool(BASE, [first]), labelled("Zephyr sells.", "Zephyr", "product", at=2))
     assert dict(checked.example.types) == {"product": "what is sold"}
     alone = taught_pool(BASE, [checked.example])
     assert not alone.left_out
@@ -42,13 +42,13 @@ def test_a_type_that_only_other_examples_declare_is_declared_again() -> None:
 
 def test_a_type_that_nobody_declares_is_refused_with_those_that_there_are() -> None:
     with pytest.raises(PoolError, match="type 'persn' is not one of the pool's; nearest: 'person'") as raised:
-        check_example("p", BASE, [], labelled("Zorko ran.", "Zorko", "persn"))
+        check_example("p", taught_pool(BASE, []), labelled("Zorko ran.", "Zorko", "persn"))
     assert "line of description" in str(raised.value)
 
 
 def test_what_it_replaces_and_where_the_pool_says_otherwise() -> None:
     before = labelled("Anna sang.", "Anna", "person")
-    checked = check_example("p", BASE, [before], PoolExample("Anna sang.", (), {}, "bo", 2))
+    checked = check_example("p", taught_pool(BASE, [before]), PoolExample("Anna sang.", (), {}, "bo", 2))
     assert checked.replaces == before
     assert [each.message for each in checked.disagreements] == [
         "the pool calls 'Anna' person once, no entity never; the example: no entity"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from el4ner.pools import Pool
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.pool import PoolSentence
+from el4ner.pools.taught import TaughtPool, taught_pool
 from el4ner.types import Span
 from tests.support.running_page import tagged_value
 from workers.config import load_stream_settings
@@ -40,31 +41,38 @@ POOL = Pool(
 
 
 class Topic:
-    """What is taught, in the place of the broker."""
+    """What is taught, in the place of the broker and of who follows it."""
 
     def __init__(self) -> None:
         self.examples: dict[ExampleKey, PoolExample] = {}
+        self.waited_for: list[ExampleKey] = []
 
     def send(self, _settings: Any, examples: Any) -> int:
         self.examples.update(examples)
         return 1
 
+    def files(self) -> dict[str, Pool]:
+        return {"news": POOL}
+
+    def taught(self, name: str) -> TaughtPool:
+        return taught_pool(POOL, [each for key, each in self.examples.items() if key.pool == name])
+
+    def wait_for(self, key: ExampleKey, example: PoolExample) -> bool:
+        self.waited_for.append(key)
+        return self.examples[key] == example
+
 
 @pytest.fixture
 def topic(monkeypatch: pytest.MonkeyPatch) -> Topic:
     topic = Topic()
-    monkeypatch.setattr(lessons, "load_pools", lambda _: {"news": POOL})
-    monkeypatch.setattr(
-        lessons, "taught_to", lambda _, pool: [each for key, each in topic.examples.items() if key.pool == pool]
-    )
     monkeypatch.setattr(lessons, "send_examples", topic.send)
     return topic
 
 
 @pytest.fixture
 def opened(topic: Topic) -> Lessons:
-    del topic
-    return Lessons(load_stream_settings(environ={}, overrides={"kafka": {"topic_prefix": "p."}}), lambda: 12.5)
+    settings = load_stream_settings(environ={}, overrides={"kafka": {"topic_prefix": "p."}})
+    return Lessons(settings, cast("Any", topic), lambda: 12.5)
 
 
 def teach(opened: Lessons, start: int, *spans: tuple[int, int, str], **more: Any) -> dict[str, Any]:
@@ -87,6 +95,7 @@ def test_a_sentence_is_taught_with_who_said_it_and_where_it_is_from(opened: Less
     assert teach(opened, 0, (0, 5, "organization"), (10, 22, "person")) == {"taught": True, "disagreements": []}
     ((key, example),) = topic.examples.items()
     assert (key.pool, key.digest) == ("news", example.digest)
+    assert topic.waited_for == [key]  # who opens the next lesson finds it taught
     assert example.text == "Apple met Ada Lovelace."
     assert [(span.text, kind) for span, kind in example.spans] == [
         ("Apple", "organization"),

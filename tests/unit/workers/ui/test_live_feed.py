@@ -10,7 +10,8 @@ import pytest
 from tests.support.paths import ROOT
 from workers.config import UiSettings
 from workers.http.problems import ProblemError
-from workers.ui.live_feed import FeedRecord, LiveFeed
+from workers.ui.feed_records import FeedRecord
+from workers.ui.live_feed import LiveFeed
 from workers.ui.live_filter import LiveFilter, read_filter
 
 COMPLETE: dict[str, Any] = orjson.loads((ROOT / "schemas/examples/tagged-documents.v1.complete.json").read_bytes())

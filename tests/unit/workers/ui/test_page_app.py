@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from random import Random
 from typing import Any
 
 import httpx
@@ -17,12 +18,15 @@ from workers.config import StreamSettings, load_stream_settings
 from workers.tail import TailedDocument
 from workers.ui import page_app as page_app_module
 from workers.ui import page_lookups
+from workers.ui.feed_records import FeedRecord
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
 from workers.ui.lessons import Lessons
-from workers.ui.live_feed import FeedRecord, LiveFeed
+from workers.ui.live_feed import LiveFeed
 from workers.ui.page_app import page_app
 from workers.ui.page_state import PageState
+from workers.ui.review_queues import ReviewQueues
+from workers.ui.taught_pools import TaughtPools
 from workers.ui.tried_texts import TriedTexts
 from workers.ui.visitors import Visitors
 from workers.ui.worker_metrics import WorkerMetrics
@@ -31,6 +35,8 @@ READER, TEACHER = "r" * 20, "t" * 20
 TOKENS = {"reader_token": READER, "teacher_token": TEACHER}
 PROXY = {"proxy_user_header": "X-Forwarded-Email", "teachers": ["ann@example.org"]}
 HERE = "http://localhost"
+HOSTILE = "Ada <img> \u202eZork met Quor."
+ADA = {"start": 0, "end": 3, "text": "Ada", "confidence": 0.4}
 
 
 class Clock:
@@ -60,12 +66,14 @@ def service(request: httpx.Request) -> httpx.Response:
 
 
 def state_of(settings: StreamSettings, clock: Clock) -> PageState:
-    feed = LiveFeed(settings.ui, clock())
+    pools = TaughtPools(settings, patience_seconds=0)
+    reviews = ReviewQueues(settings, pools, Random(5))
+    feed = LiveFeed(settings.ui, clock(), reviews)
     tried = TriedTexts(settings.ui, httpx.MockTransport(service))
     followed = FollowedTopic(settings.kafka, feed, clock)
     metrics, lags = WorkerMetrics(settings.ui.metrics_urls, clock()), LagKeeper(settings.kafka, clock)
-    lessons, visitors = Lessons(settings, clock), Visitors(settings.ui, clock=clock)
-    return PageState(settings, visitors, feed, followed, tried, metrics, lags, lessons, clock=clock)
+    lessons, visitors = Lessons(settings, pools, clock), Visitors(settings.ui, clock=clock)
+    return PageState(settings, visitors, feed, followed, tried, metrics, lags, lessons, reviews, clock=clock)
 
 
 @asynccontextmanager
@@ -148,7 +156,15 @@ async def test_names_of_the_page_can_be_set(clock: Clock) -> None:
 
 async def test_a_token_is_demanded_where_there_is_one(clock: Clock) -> None:
     async with client_of(state_of(settings_of(**TOKENS), clock)) as client:
-        for path in ("/api/session", "/api/events", "/api/trends", "/api/letters", "/api/mentions", "/api/pools"):
+        for path in (
+            "/api/session",
+            "/api/events",
+            "/api/trends",
+            "/api/letters",
+            "/api/mentions",
+            "/api/pools",
+            "/api/queue",
+        ):
             answer = await client.get(path)
             assert (answer.status_code, answer.json()["code"]) == (401, "unauthorized"), path
             assert (await client.get(path, headers={"Authorization": "Bearer x"})).status_code == 401
@@ -238,7 +254,14 @@ async def test_no_other_site_has_anything_done(clock: Clock, wrong: dict[str, st
     async with client_of(state_of(settings_of(serve_url="http://serve", serve_token=READER), clock)) as client:
         right = {"Sec-Fetch-Site": "same-origin", **await page_token(client)}
         assert (await client.post("/api/try", json={"text": "x"}, headers=right)).status_code == 200
-        for path in ("/api/try", "/api/lesson", "/api/letters/replay", "/api/letters/plan", "/api/logout"):
+        for path in (
+            "/api/try",
+            "/api/lesson",
+            "/api/letters/replay",
+            "/api/letters/plan",
+            "/api/queue/dismiss",
+            "/api/logout",
+        ):
             answer = await client.post(path, json={"text": "x"}, headers={**right, **wrong})
             assert answer.status_code == 403, path
             assert answer.json()["code"] in ("cross-site", "stale-page")
@@ -353,6 +376,45 @@ async def test_events_come_until_the_service_stops(clock: Clock) -> None:
     assert '"broker":"connecting"' in events
     assert '"id":"d1"' in events
     assert state.feed.viewers == 0
+
+
+async def test_what_to_look_at_first_is_shown_and_dismissed_by_teachers_alone(clock: Clock) -> None:
+    state = state_of(settings_of(**TOKENS), clock)
+    reader, teacher = ({"Authorization": f"Bearer {token}"} for token in (READER, TEACHER))
+    async with client_of(state) as client:
+
+        async def listed(**query: str) -> Any:
+            return (await client.get("/api/queue", params=query, headers=reader)).json()
+
+        nothing = await listed()
+        assert (nothing["pool"], nothing["sentences"], nothing["problem"]) == (None, [], None)
+        await state.reviews.open()
+        state.feed.take(record(7, text=HOSTILE, entities=[{**COMPLETE["entities"][0], **ADA}]), clock())
+        for _ in range(state.reviews.begin_tick()):
+            state.reviews.value_next()
+        shown = await listed()
+        assert (shown["pools"], shown["pool"], shown["waiting"]) == (["news", "logs"], "news", 1)
+        assert (shown["documents"], shown["valued"]) == (1, 1)
+        (sentence,) = shown["sentences"]
+        assert (sentence["id"], sentence["place"], sentence["start"], sentence["timestamp"]) == ("d7", "0-7", 0, 5)
+        # Text as text: what a screen would obey has its name.
+        assert ["\ufffd", [], "U+202E"] in sentence["pieces"]
+        assert sentence["entities"][0]["text"] == "Ada"
+        assert "<img>" in "".join(text for text, _, _ in sentence["pieces"])
+        assert {"zork", "quor"} <= set(sentence["new_words"])
+        assert (await listed(pool="logs"))["sentences"] == []
+        unknown = await client.get("/api/queue?pool=x", headers=reader)
+        assert (unknown.status_code, "one of news, logs" in unknown.json()["detail"]) == (422, True)
+
+        body = {"pool": "news", "place": "0-7", "start": 0}
+        refused = await client.post("/api/queue/dismiss", json=body, headers=reader)
+        assert (refused.status_code, refused.json()["code"]) == (403, "needs-teacher")
+        for wrong in ({"start": "0"}, {"start": None}, {"place": "x"}):
+            answer = await client.post("/api/queue/dismiss", json={**body, **wrong}, headers=teacher)
+            assert answer.status_code == 422
+        assert (await client.post("/api/queue/dismiss", json=body, headers=teacher)).json() == {"dismissed": True}
+        assert (await client.post("/api/queue/dismiss", json=body, headers=teacher)).json() == {"dismissed": False}
+        assert (await listed())["sentences"] == []
 
 
 # --- what is odd ------------------------------------------------------------------------------------------------------
