@@ -15,6 +15,7 @@ from el4ner.config import Settings
 from el4ner.engines.base import Engine, StateEngine
 from el4ner.engines.placing import place
 from el4ner.engines.registry import load_engine
+from el4ner.engines.wrapped import Call
 from el4ner.evidence import Evidence, Source
 from el4ner.evidence.calibration import FOLDER
 from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
@@ -245,8 +246,8 @@ def _read_pools(
     """What is read of the pools, and how the others will be. ``later``: what is prepared or kept is used, and nothing
     is read now."""
 
-    def read_now(name: str, by: Callable[[StateEngine], StateEngine], meanwhile: Callable[[], None]) -> PoolEvidence:
-        return read(name, PoolReading(progress, by, meanwhile=meanwhile))
+    def read_now(name: str, call: Call, meanwhile: Callable[[], None]) -> PoolEvidence:
+        return read(name, PoolReading(progress, meanwhile=meanwhile, call=call))
 
     made: dict[str, PoolEvidence] = {}
     unread: dict[str, ReadPool] = {}

@@ -12,15 +12,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
 
 from el4ner.config import MethodSettings, Settings
 from el4ner.decided_by import decided_by
-from el4ner.engines.base import Engine, Interruptible, StateEngine
-from el4ner.engines.wrapped import RelayedEngine
+from el4ner.engines.base import Engine, Interruptible
+from el4ner.engines.wrapped import Call
 from el4ner.errors import DocumentError, El4nerError, PoolReadingError
 from el4ner.evidence import Calibration, Evidence
+from el4ner.evidence.reading import ReadingStoppedError
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.front_door import FrontDoor, KnownDocument
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -50,7 +52,7 @@ from el4ner.stages.document_stage import DocumentStage, or_error
 from el4ner.stages.extract import check_spans, propose
 from el4ner.stages.hosted_pools import HostedPools, PoolEvidence, ReadPool
 from el4ner.stages.one_sense import with_one_sense
-from el4ner.stages.teaching import PoolTeacher, PoolTeaching, PreparedPool
+from el4ner.stages.teaching import PoolReadBeside, PoolTeacher, PoolTeaching, PreparedPool
 from el4ner.stages.validate import unverified
 from el4ner.stages.verification import VerifiedPool, verify_pool
 from el4ner.stages.views import (
@@ -86,6 +88,18 @@ Result = TypeVar("Result")
 Kept = TypeVar("Kept")
 _EARLIER_POOLS: Final = 32
 """What a pool was before it was taught more is remembered so many times: for documents that are between two stages."""
+
+
+@contextmanager
+def _cannot_be_read(pool: str) -> Iterator[None]:
+    try:
+        yield
+    except (ReadingStoppedError, PoolReadingError):
+        raise
+    except Exception as error:
+        # Whatever it is: the documents that wait for the pool are not to blame.
+        what = str(error) if isinstance(error, El4nerError) else f"{type(error).__name__}: {error}"
+        raise PoolReadingError(f"pool {pool!r} cannot be read: {what}") from error
 
 
 class BasePipeline:
@@ -215,6 +229,36 @@ class BasePipeline:
         for name in dict.fromkeys(document.pool or self.settings.pools.default for document in documents):
             self._contexts.get(name)
 
+    def read_beside(self, name: str, call: Call, meanwhile: Callable[[], None] = lambda: None) -> PoolReadBeside:
+        """Read a pool that is not read, beside the work on documents of others: from a thread of its own, one pool at a
+        time. Until :meth:`use_read` has said yes nobody may ask about documents of the pool.
+
+        Args:
+            name: of the pool.
+            call: calls what asks a model about a slice of the pool, on the pipeline's own thread. What it raises ends
+                the reading; what was read is kept, and found when it is begun again.
+            meanwhile: called every second while another process reads the pool.
+
+        Raises:
+            PoolReadingError: it cannot be read.
+            ReadingStoppedError: as ``call`` and ``meanwhile`` have raised it.
+        """
+        with self._contexts.read_beside(name), _cannot_be_read(name):
+            return self.teaching.read_beside(name, self._unread[name](call, meanwhile), call)
+
+    def teach_beside(self, name: str, read: PoolReadBeside, call: Call) -> PoolReadBeside:
+        """What :meth:`read_beside` has given, with what the pool was taught since; as it."""
+        with self._contexts.read_beside(name), _cannot_be_read(name):
+            return self.teaching.read_beside(name, read.files, call)
+
+    def use_read(self, name: str, read: PoolReadBeside) -> bool:
+        """Between two batches: documents of the pool may come. False: :meth:`teach_beside` has to be asked first."""
+        if not self.teaching.first_use(name, read):
+            return False
+        self._take_in(name, read.made)
+        self._contexts.replace(name, self._context(name, read.made))
+        return True
+
     def use_pool(self, name: str, prepared: PreparedPool) -> bool:
         """Between two batches: from now on documents of the pool ``name`` are tagged by what it was taught. What was
         answered before is forgotten.
@@ -332,16 +376,9 @@ class BasePipeline:
     # --- pools that are read when they are needed ---------------------------------------------------------------
 
     def _read_pool(self, name: str) -> StageContext:
-        def asked(engine: StateEngine) -> StateEngine:
+        with _cannot_be_read(name):
             # The call may take minutes: whoever watches it hears of every slice.
-            return RelayedEngine(engine, self._and_progress)
-
-        try:
-            made = self._files_read(name, self._unread[name](asked, self._progressed))
-        except Exception as error:
-            # Whatever it is: the documents that wait for the pool are not to blame.
-            what = str(error) if isinstance(error, El4nerError) else f"{type(error).__name__}: {error}"
-            raise PoolReadingError(f"pool {name!r} cannot be read: {what}") from error
+            made = self._files_read(name, self._unread[name](self._and_progress, self._progressed))
         self._take_in(name, made)
         return self._context(name, made)
 

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -14,11 +14,14 @@ import numpy as np
 import numpy.typing as npt
 
 from el4ner.engines.base import States
+from el4ner.engines.wrapped import Call
 from el4ner.evidence.encoders import SpanEncoder
 from el4ner.evidence.prepared import PreparedEvidence, PreparedFile, pack, unpack
+from el4ner.evidence.reading import at_once, slices
 from el4ner.models.files import DAMAGED_ARRAYS, written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.pools.pool import Pool, PoolSentence
+from el4ner.text.proposal_limits import cost
 from el4ner.types import Span
 
 __all__ = ["MAX_SENTENCES", "PoolSpans", "SpanMemory", "chosen_sentences", "drawn"]
@@ -26,7 +29,6 @@ __all__ = ["MAX_SENTENCES", "PoolSpans", "SpanMemory", "chosen_sentences", "draw
 MAX_SENTENCES: Final = 1_000
 """Pool sentences that are read. What more of them would add grows slowly, and each costs as much as a sentence of the
 stream: a pool of any size is ready in minutes."""
-_BATCH: Final = 16
 _FORMAT: Final = "1"
 log = logging.getLogger(__name__)
 
@@ -192,13 +194,14 @@ class SpanMemory:
         label: str,
         progress: Progress = NO_PROGRESS,
         prepared: PreparedEvidence | None = None,
+        call: Call = at_once,
     ) -> SpanMemory:
         """What is prepared; else from its file in ``folder``, or read by ``encoder`` now (as long as tagging that many
-        sentences takes) and written there. A damaged file is read anew."""
+        sentences takes) and written there. A damaged file is read anew. ``call``: calls the encoder, slice by slice."""
         shared = _file_name(spans, encoder.states_fingerprint)
         if prepared is not None and (memory := cls._prepared(prepared.find(shared), len(spans.labels))) is not None:
             return memory
-        memory = cls._read_here(spans, encoder, folder, label, progress)
+        memory = cls._read_here(spans, encoder, folder, label, progress, call)
         if prepared is None or not prepared.fill:
             return memory
         content = {**pack(memory.vectors), "centre": memory.centre, "scale": memory.scale}
@@ -219,7 +222,7 @@ class SpanMemory:
 
     @classmethod
     def _read_here(
-        cls, spans: PoolSpans, encoder: SpanEncoder, folder: Path, label: str, progress: Progress
+        cls, spans: PoolSpans, encoder: SpanEncoder, folder: Path, label: str, progress: Progress, call: Call
     ) -> SpanMemory:
         path = folder / _file_name(spans, encoder.fingerprint)
         try:
@@ -232,7 +235,7 @@ class SpanMemory:
             pass
         except DAMAGED_ARRAYS as error:
             log.warning("span memory is damaged and is made anew", extra={"path": str(path), "error": str(error)})
-        memory = cls.of(_read(spans, encoder, label, progress))
+        memory = cls.of(_read(spans, encoder, label, progress, call))
         # As it will be read from the file, also in the order of its numbers, by which float32 sums differ in their last
         # bit: who reads the pool and who finds it read must come to the same weights.
         rounded = np.ascontiguousarray(memory.vectors.astype(np.float16).astype(np.float32))
@@ -247,16 +250,17 @@ def _file_name(spans: PoolSpans, reader: str) -> str:
     return f"spans-{key}.npz"
 
 
-def _read(spans: PoolSpans, encoder: SpanEncoder, label: str, progress: Progress) -> States:
+def _read(spans: PoolSpans, encoder: SpanEncoder, label: str, progress: Progress, call: Call) -> States:
     progress.start(label, len(spans.texts))
-    # Sentences of similar length together, so that passes are filled evenly.
-    order = sorted(range(len(spans.texts)), key=lambda i: len(spans.texts[i]))
+    sizes = [
+        cost(text) + sum(cost(span.text) for span in in_sentence)
+        for text, in_sentence in zip(spans.texts, spans.spans, strict=True)
+    ]
     read: dict[int, States] = {}
-    for start in range(0, len(order), _BATCH):
-        batch = order[start : start + _BATCH]
-        states, _ = encoder.encode([spans.texts[i] for i in batch], [spans.spans[i] for i in batch])
+    for batch in slices(spans.texts, sizes):
+        states, _ = call(partial(encoder.encode, [spans.texts[i] for i in batch], [spans.spans[i] for i in batch]))
         read.update(zip(batch, states, strict=True))
         progress.advance(len(batch))
     progress.done()
-    in_order = [read[i] for i in range(len(order))]
+    in_order = [read[i] for i in range(len(spans.texts))]
     return np.concatenate(in_order) if in_order else np.zeros((0, 2, 1), dtype=np.float32)

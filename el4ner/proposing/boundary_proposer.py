@@ -6,6 +6,7 @@ import hashlib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -13,13 +14,16 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from el4ner.engines.wrapped import Call
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.prepared import PreparedEvidence
+from el4ner.evidence.reading import at_once, slices
 from el4ner.models.files import DAMAGED_ARRAYS, written_atomically
 from el4ner.models.progress import NO_PROGRESS, Progress
 from el4ner.proposing.boundary_probe import BoundaryProbe, questions_of
 from el4ner.proposing.span_rule import SpanRule, features_of, worth_asking
 from el4ner.proposing.word_reader import WordReader, Words
+from el4ner.text.proposal_limits import cost
 from el4ner.text.white_space import may_be_a_name
 from el4ner.text.word_units import touched
 from el4ner.types import Span, Usage
@@ -32,7 +36,6 @@ this one all of them keep more of the entities, with half as many candidates as 
 WORDS_FOR_ONE: Final = 4
 """In a text that is unlike the pool's nothing may look likely, and still the likeliest spans are the entities."""
 _FORMAT: Final = 2
-_BATCH: Final = 16
 _DIGITS: Final = 5
 log = logging.getLogger(__name__)
 
@@ -85,21 +88,23 @@ class BoundaryProposer:
         label: str,
         progress: Progress = NO_PROGRESS,
         prepared: PreparedEvidence | None = None,
+        call: Call = at_once,
     ) -> BoundaryProposer:
         """What is prepared; else from its file in ``folder``, or read and solved now and written there. A damaged file
         is made anew.
 
-        ``sentences``: of different texts, with at least one word and one entity in all.
+        ``sentences``: of different texts, with at least one word and one entity in all. ``call``: calls the reader,
+        slice by slice.
         """
         shared, own = _key(sentences, reader.states_fingerprint), _key(sentences, reader.fingerprint)
         file = None if prepared is None else prepared.find(_file_name(shared))
         if prepared is not None and prepared.fill and file is None:
             file = prepared.add(
-                _file_name(shared), _opened(folder / _file_name(own), sentences, reader, label, progress)
+                _file_name(shared), _opened(folder / _file_name(own), sentences, reader, label, progress, call)
             )
         if file is not None and set(_ARRAYS) <= file.arrays.keys():
             return cls._of(sentences, reader, file.arrays, f"{shared} prepared {file.digest}")
-        arrays = _opened(folder / _file_name(own), sentences, reader, label, progress)
+        arrays = _opened(folder / _file_name(own), sentences, reader, label, progress, call)
         return cls._of(sentences, reader, arrays, own)
 
     @classmethod
@@ -135,7 +140,7 @@ def _file_name(key: str) -> str:
 
 
 def _opened(
-    path: Path, sentences: Sequence[KnownSentence], reader: WordReader, label: str, progress: Progress
+    path: Path, sentences: Sequence[KnownSentence], reader: WordReader, label: str, progress: Progress, call: Call
 ) -> dict[str, npt.NDArray[Any]]:
     """The arrays of the file, which is made where it is not there."""
     try:
@@ -146,20 +151,21 @@ def _opened(
     except DAMAGED_ARRAYS as error:
         log.warning("the boundaries of a pool are damaged and are read anew", extra={"path": str(path)})
         log.debug("damaged boundaries: %s", error)
-    arrays = _solved(sentences, _read(sentences, reader, label, progress))
+    arrays = _solved(sentences, _read(sentences, reader, label, progress, call))
     with written_atomically(path) as out:
         np.savez(out, allow_pickle=False, **arrays)
     return arrays
 
 
-def _read(sentences: Sequence[KnownSentence], reader: WordReader, label: str, progress: Progress) -> list[Words]:
+def _read(
+    sentences: Sequence[KnownSentence], reader: WordReader, label: str, progress: Progress, call: Call
+) -> list[Words]:
     progress.start(label, len(sentences))
-    # Sentences of similar length together, so that passes are filled evenly.
-    order = sorted(range(len(sentences)), key=lambda index: len(sentences[index].text))
+    texts = [sentence.text for sentence in sentences]
     read: dict[int, Words] = {}
-    for first in range(0, len(order), _BATCH):
-        batch = order[first : first + _BATCH]
-        read.update(zip(batch, reader.read([sentences[index].text for index in batch])[0], strict=True))
+    for batch in slices(texts, [2 * cost(text) for text in texts]):
+        words, _ = call(partial(reader.read, [texts[index] for index in batch]))
+        read.update(zip(batch, words, strict=True))
         progress.advance(len(batch))
     progress.done()
     return [read[index] for index in range(len(sentences))]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from typing_extensions import override
 
-from el4ner.engines.base import StateEngine
+from el4ner.engines.wrapped import Call
+from el4ner.errors import PoolReadingError
 from el4ner.evidence import Evidence, Source
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.stages.context import StageContext
@@ -27,13 +29,14 @@ class PoolEvidence:
     taught: Lexicon | None = None
 
 
-ReadPool = Callable[[Callable[[StateEngine], StateEngine], Callable[[], None]], PoolEvidence]
-"""Reads a pool: with what the first argument makes of each member. The second is called now and then while another
-process reads it."""
+ReadPool = Callable[[Call, Callable[[], None]], PoolEvidence]
+"""Reads a pool: the first argument makes the calls that ask a member, one for each slice of it. The second is called
+now and then while another process reads it."""
 
 
 class HostedPools(Mapping[str, StageContext]):
-    """What stages need of each pool, by its name. Whoever asks for a pool that is not read waits until it is.
+    """What stages need of each pool, by its name. Whoever asks for a pool that is not read waits until it is; what is
+    read beside them they cannot wait for, and must not ask for.
 
     Args:
         ready: of pools that are read.
@@ -47,6 +50,7 @@ class HostedPools(Mapping[str, StageContext]):
         self._ready = dict(ready)
         self._names = (*ready, *unread)
         self._read = read
+        self._beside: set[str] = set()
 
     @property
     def ready(self) -> Mapping[str, StageContext]:
@@ -62,12 +66,23 @@ class HostedPools(Mapping[str, StageContext]):
         """From now on the pool is this one."""
         self._ready[name] = context
 
+    @contextmanager
+    def read_beside(self, name: str) -> Iterator[None]:
+        """A block in which another thread reads the pool. It needs the thread that would wait for it."""
+        self._beside.add(name)
+        try:
+            yield
+        finally:
+            self._beside.discard(name)
+
     @override
     def __getitem__(self, name: str) -> StageContext:
         context = self._ready.get(name)
         if context is None:
             if name not in self._names:
                 raise KeyError(name)
+            if name in self._beside:
+                raise PoolReadingError(f"pool {name!r} is being read: ask again when it is")
             context = self._ready[name] = self._read(name)
         return context
 

@@ -65,7 +65,13 @@ def make_proposers(
         label = f"reading the words of pool {name} with {engine.name}"
         with exclusive(folder / f"{pool.fingerprint}.lock", reading.waiting, reading.meanwhile):
             proposer = BoundaryProposer.open(
-                sentences, word_reader(kept, context), folder, label=label, progress=reading.progress, prepared=prepared
+                sentences,
+                word_reader(kept, context),
+                folder,
+                label=label,
+                progress=reading.progress,
+                prepared=prepared,
+                call=reading.call,
             )
             kept.tidy()
         proposers[name] = replace(proposer, reader=word_reader(engine, context))

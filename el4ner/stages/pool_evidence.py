@@ -191,7 +191,9 @@ def _state_sources(
 
     def memory_of(reader: SpanEncoder, what: str) -> SpanMemory:
         label = f"reading the {what} of pool {pool.name} with {reader.name}"
-        return SpanMemory.open(spans, reader, folder, label=label, progress=reading.progress, prepared=prepared)
+        return SpanMemory.open(
+            spans, reader, folder, label=label, progress=reading.progress, prepared=prepared, call=reading.call
+        )
 
     sources: list[Source] = []
     kept = {name: kept_states(reading.by(engine), folder, pool, "spans") for name, engine in members.items()}

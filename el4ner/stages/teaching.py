@@ -12,7 +12,7 @@ from el4ner.retrieval import Retriever
 from el4ner.stages.hosted_pools import PoolEvidence
 from el4ner.stages.taught_evidence import TaughtEvidence
 
-__all__ = ["PoolTeacher", "PoolTeaching", "PreparedPool"]
+__all__ = ["PoolReadBeside", "PoolTeacher", "PoolTeaching", "PreparedPool"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,16 @@ class PreparedPool:
     taught: TaughtPool
     retriever: Retriever
     made: PoolEvidence | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolReadBeside:
+    """A pool that was read beside the work on others. ``files``: what came of its files; ``made``: and of what it was
+    taught."""
+
+    taught: TaughtPool
+    files: PoolEvidence
+    made: PoolEvidence
 
 
 class PoolTeaching:
@@ -53,11 +63,26 @@ class PoolTeaching:
     def read(self, name: str, made: PoolEvidence, call: Call) -> PoolEvidence:
         """The files of a pool were read, with this evidence: the evidence of what it was taught."""
         self._made[name] = made
-        taught = self._in_use[name]
+        return self._of(name, self._in_use[name], made, call)
+
+    def _of(self, name: str, taught: TaughtPool, made: PoolEvidence, call: Call) -> PoolEvidence:
         if taught.pool is taught.base:
             return made
         teacher = self._teachers[name]
         return teacher.evidence.of(taught, made, teacher.retriever(taught.pool), call)
+
+    def read_beside(self, name: str, files: PoolEvidence, call: Call) -> PoolReadBeside:
+        """As :meth:`read`, from any thread, and for :meth:`first_use`: ``call`` makes every call of a model."""
+        taught = self._in_use[name]
+        return PoolReadBeside(taught, files, self._of(name, taught, files, call))
+
+    def first_use(self, name: str, read: PoolReadBeside) -> bool:
+        """Go by it from now on. False: the pool was taught something since, and :meth:`read_beside` has to be asked
+        again."""
+        if self._in_use[name] is not read.taught:
+            return False
+        self._made[name] = read.files
+        return True
 
     def prepare(self, name: str, taught: TaughtPool, call: Call) -> PreparedPool:
         """What the stages need of the pool ``name`` as it is taught. From any thread: ``call`` makes every call of a

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from el4ner.config import Settings, load_settings
 from el4ner.engines.base import StateRequest, StateResult
 from el4ner.errors import DocumentError, EngineError, PoolReadingError
 from el4ner.evidence.calibration import FOLDER
+from el4ner.evidence.reading import ReadingStoppedError, slices
 from el4ner.loader import pipeline_from
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
@@ -27,6 +28,16 @@ from tests.unit.el4ner.evidence.test_prepared import NAMES, POOL, Member, senten
 
 TEXT = "Then Martha met Anna."
 OTHER = replace(POOL, name="q", sentences=tuple(map(sentence, NAMES, NAMES[2:] + NAMES[:2])) + POOL.sentences[:8])
+
+LARGE = replace(
+    POOL,
+    name="q",
+    sentences=tuple(
+        sentence(name, f"{other}{number}a")
+        for number in range(6)
+        for name, other in zip(NAMES, NAMES[3:], strict=False)
+    ),
+)
 
 
 def settings(**method: Any) -> Settings:
@@ -217,3 +228,72 @@ def test_reading_that_was_killed_goes_on_where_it_was(tmp_path: Path) -> None:
     hosting(tmp_path, *engines, pools={"p": POOL}, at_first_use=False)
     assert not any(request.middle_only for request in engines[0].shown), "its words were read"
     assert read_by(*engines) > 0
+
+
+def read_beside(pipeline: Pipeline, pool: str, between: Callable[[int], None]) -> None:
+    """As a thread of its own has it read: ``between`` is called before each slice, with the number of those before."""
+    asked = [0]
+
+    def call(function: Callable[[], Any], /) -> Any:
+        between(asked[0])
+        asked[0] += 1
+        return function()
+
+    assert pipeline.use_read(pool, pipeline.read_beside(pool, call))
+
+
+def test_between_the_slices_of_a_pool_documents_of_others_are_tagged_and_nothing_differs(tmp_path: Path) -> None:
+    at_once = hosting(tmp_path / "1", *members(), at_first_use=False)
+    pipeline, answers = hosting(tmp_path / "2", *members()), list[TaggedDocument]()
+    tagged(pipeline, "p")
+    read_beside(pipeline, "q", lambda _: answers.extend(tagged(pipeline, "p")))
+    assert len(answers) >= 3, "words, and spans for each member"
+    (expected,) = tagged(at_once, "p")
+    assert all(answer.entities == expected.entities for answer in answers)
+    assert pipeline.unread_pools == []
+    assert tagged(pipeline, "q") == tagged(at_once, "q")
+    assert pipeline.calibration("q") == at_once.calibration("q")
+    assert pipeline.manifest("classify", "q") == at_once.manifest("classify", "q")
+
+
+def test_who_asks_for_the_pool_meanwhile_is_told_instead_of_waiting_for_himself(tmp_path: Path) -> None:
+    pipeline = hosting(tmp_path, *members())
+
+    def asks(_: int) -> None:
+        with pytest.raises(PoolReadingError, match="pool 'q' is being read"):
+            pipeline.tag([Document("1", TEXT, "q")])
+        assert pipeline.known([Document("1", TEXT, "q")]) == [None]
+
+    read_beside(pipeline, "q", asks)
+    assert tagged(pipeline, "q")
+
+
+def test_reading_that_is_stopped_between_two_slices_goes_on_where_it_was(tmp_path: Path) -> None:
+    engines, all_at_once = members(), members()
+    hosting(tmp_path / "1", *all_at_once, pools={"q": LARGE}, at_first_use=False)
+    pipeline = hosting(tmp_path / "2", *engines, pools={"q": LARGE})
+
+    def stops_at(number: int) -> Callable[[int], None]:
+        def stop(before: int) -> None:
+            if before == number:
+                raise ReadingStoppedError
+
+        return stop
+
+    for number in (1, 2, 3):  # the first is words that were read, the second some that were not
+        with pytest.raises(ReadingStoppedError):
+            read_beside(pipeline, "q", stops_at(number))
+        assert pipeline.unread_pools == ["q"]
+    read_beside(pipeline, "q", lambda _: None)
+    assert pipeline.unread_pools == []
+    assert read_by(*engines) == read_by(*all_at_once), "no sentence was read twice"
+
+
+def test_a_slice_is_bounded_in_sentences_and_in_what_has_to_be_read() -> None:
+    texts = ["a" * length for length in range(40, 0, -1)]
+    small = list(slices(texts, [1] * 40))
+    assert [len(batch) for batch in small] == [16, 16, 8]
+    assert sorted(place for batch in small for place in batch) == list(range(40))
+    assert small[0] == list(range(39, 23, -1)), "the shortest first"
+    assert [len(batch) for batch in slices(texts[:5], [9_000, 9_000, 20_000, 7_000, 9_000])] == [2, 1, 1, 1]
+    assert list(slices([], [])) == []
