@@ -18,13 +18,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
 from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from el4ner.config import UNSHOWN_INPUT, Section, Settings, load_settings
 from el4ner.errors import ConfigError
+from workers.value_path import ValuePath
 
 __all__ = [
+    "PATHS",
     "KafkaSettings",
     "ListenSection",
     "RedisSettings",
@@ -110,6 +112,10 @@ class TlsSection(Section):
         ]
 
 
+PATHS: Final = ("text_path", "id_path", "revision_path")
+"""Settings that say where a message has something."""
+
+
 class KafkaSettings(TlsSection):
     """``[kafka]``: where the broker is, and what its topics look like."""
 
@@ -123,6 +129,14 @@ class KafkaSettings(TlsSection):
     """How long documents, stage messages and results are kept. Dead letters are kept four times as long."""
     max_message_bytes: PositiveInt = 8 * 1024 * 1024
     """The largest document message that comes in (and goes, byte for byte, to the dead letters)."""
+    documents_topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=249)] | None = None
+    """The topic that documents are read from, as it is called (no prefix is put before it); None: ``documents``."""
+    text_path: str | None = None
+    """Where the messages of ``documents`` have their text, if they are not el4ner's: ``payload.after.body``."""
+    id_path: str | None = None
+    """Where they have the document's id; without it that is the key."""
+    revision_path: str | None = None
+    """Where they have a number that grows with each new text of a document."""
     session_timeout_seconds: Annotated[float, Field(ge=6)] = 10.0
     """A worker that was killed is replaced after this long."""
     max_poll_interval_seconds: Seconds = 3600.0
@@ -145,6 +159,20 @@ class KafkaSettings(TlsSection):
             if not (colon and host and port.isdigit() and 0 < int(port) < 65536):
                 raise ValueError(f"{server!r} is not host:port; several servers have commas between them")
         return ",".join(servers)
+
+    @field_validator(*PATHS)
+    @classmethod
+    def _is_path(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None:
+            ValuePath.parse(str(info.field_name), value)
+        return value
+
+    @model_validator(mode="after")
+    def _paths_have_a_text(self) -> Self:
+        for key in ("id_path", "revision_path"):
+            if getattr(self, key) is not None and self.text_path is None:
+                raise ValueError(f"{key} has no effect without text_path: say where the text is, or leave {key} out")
+        return self
 
     @model_validator(mode="after")
     def _security_is_whole(self) -> Self:

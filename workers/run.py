@@ -37,7 +37,7 @@ from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
 from workers.stages.engine_calls import Owner
 from workers.stages.stage_worker import StageWorker
-from workers.stages.table import STAGE_TABLE
+from workers.stages.table import STAGE_TABLE, reading
 from workers.telemetry.recorder import Telemetry
 
 __all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
@@ -234,7 +234,7 @@ def _build(
     elif stage == PIPELINE:
         worker = PipelineWorker(app, owner, world, telemetry)
     else:
-        part = members.part_of(STAGE_TABLE[stage], settings)
+        part = members.part_of(reading(STAGE_TABLE[stage], settings.kafka), settings)
         worker = StageWorker(app, part, owner, clock_ms=_now_ms, random=random, telemetry=telemetry)
     app.consumer.drain = worker.drain
     return worker

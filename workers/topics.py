@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from el4ner.errors import El4nerError
+from el4ner.errors import ConfigError, El4nerError
 from workers.config import KafkaSettings
 from workers.roles import AGGREGATE
 
@@ -111,6 +111,8 @@ class TopicReport:
 
 def topic_name(settings: KafkaSettings, topic: Topic) -> str:
     """The topic's name on the broker."""
+    if topic is Topic.DOCUMENTS and settings.documents_topic is not None:
+        return settings.documents_topic
     return f"{settings.topic_prefix}{topic.value}"
 
 
@@ -130,7 +132,17 @@ def transactional_id(settings: KafkaSettings, partition: int) -> str:
 
 
 def plan(settings: KafkaSettings) -> list[TopicPlan]:
-    """Every topic of the pipeline, in the order of the flow."""
+    """Every topic of the pipeline, in the order of the flow.
+
+    Raises:
+        ConfigError: ``kafka.documents_topic`` is a topic that the pipeline writes.
+    """
+    own = {topic_name(settings, topic) for topic in Topic if topic is not Topic.DOCUMENTS} | {changelog_name(settings)}
+    if settings.documents_topic in own:
+        raise ConfigError(
+            f"kafka.documents_topic: {settings.documents_topic!r} is what el4ner writes to: name the topic that has "
+            "the texts, or give the others a kafka.topic_prefix"
+        )
     retention = int(settings.retention_hours * 3_600_000)
     # What acks=all is worth: with three replicas one broker may be away, and two hold what was acknowledged.
     in_sync = {"min.insync.replicas": str(max(1, settings.replication - 1))}

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from el4ner.pipeline import Pipeline
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_stream import assert_exact, documents, lag
 from tests.integration.test_stream_guarantees import serving, until
+from workers.kafka import topic_admin
 from workers.kafka.transactions import ConsumedOffset, TransactionalWriter
 from workers.messages import json_schemas
 from workers.messages.envelope import Outgoing
@@ -104,6 +106,57 @@ def test_broken_documents_are_dead_letters_byte_for_byte_once_and_failed_documen
         assert find(record.headers, "el4ner-topic") == stream.name(Topic.DOCUMENTS).encode()
         failed = tagged[record.key.decode()]
         assert (failed["status"], failed["entities"], failed["error"]["stage"]) == ("failed", [], "extract")
+
+
+def change_events() -> dict[str, Any]:
+    """Settings that read them from a topic of the test's own."""
+    topic = f"shop{uuid.uuid4().hex[:8]}.public.articles"
+    paths = {"text_path": "payload.after.body", "revision_path": "payload.ts_ms"}
+    return {"kafka": {"documents_topic": topic, **paths}}
+
+
+@pytest.mark.parametrize(
+    ("stream", "topology"),
+    [(change_events(), "pipeline"), (change_events(), "all")],
+    indirect=["stream"],
+    ids=["one hop", "stages"],
+)
+def test_change_events_of_a_database_are_read_as_they_are(stream: Stream, topology: str) -> None:
+    with topic_admin.administering(stream.settings.kafka, client_id="el4ner-tests") as admin:
+        admin.create_topics(
+            {stream.name(Topic.DOCUMENTS): {"num_partitions": 3, "replication_factor": 1}}, wait_for_metadata=True
+        )
+    stream.create_topics()
+    worker = stream.start(topology).wait_ready()
+
+    def change(row: int, body: str | None, ms: int) -> tuple[bytes, bytes]:
+        after = None if body is None else {"id": row, "body": body}
+        return orjson.dumps({"id": row}), orjson.dumps(
+            {"schema": {"type": "struct"}, "payload": {"op": "c", "before": None, "after": after, "ts_ms": ms}}
+        )
+
+    stream.produce([change(1, "Zoe lives in Oslo.", 1_000), change(2, "Angela flew to Berlin.", 1_000)])
+    stream.wait_tagged(2)
+    broken = (b"own", orjson.dumps({"payload": {"after": {"title": "Oslo"}, "ts_ms": 1_000}}))
+    stream.produce([change(1, "Zoe lives in York.", 2_000), change(2, None, 2_000), broken])
+    stream.wait_tagged(5)
+    if topology == "pipeline":
+        wait_committed(stream)
+    assert worker.stop() == 0
+    outcomes: dict[bytes, list[Any]] = {}
+    for record in stream.read(Topic.TAGGED_DOCUMENTS):
+        outcomes.setdefault(record.key, []).append(None if record.value is None else orjson.loads(record.value))
+    first, second = outcomes[b'{"id":1}']
+    assert [(one["text"], one["revision"]) for one in (first, second)] == [
+        ("Zoe lives in Oslo.", 1_000),
+        ("Zoe lives in York.", 2_000),
+    ]
+    assert "York" in [entity["text"] for entity in second["entities"]]
+    assert [one if one is None else one["text"] for one in outcomes[b'{"id":2}']] == ["Angela flew to Berlin.", None]
+    ((failed,), (letter,)) = outcomes[b"own"], stream.read(Topic.DEAD_LETTERS)
+    assert (failed["status"], failed["revision"], letter.value) == ("failed", 1_000, broken[1])
+    reason = "kafka.text_path is 'payload.after.body': 'payload.after' has no 'body'; it has 'title'"
+    assert find(letter.headers, "el4ner-error-message") == reason.encode()
 
 
 def test_kill_9_in_the_middle_loses_nothing_and_repeats_nothing(stream: Stream) -> None:

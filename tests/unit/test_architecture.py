@@ -53,6 +53,7 @@ ORDER = {
         ("evaluation",),
     ),
     "workers": (
+        ("value_path",),
         ("__init__", "backoff", "config", "exit_status", "local", "printable", "roles"),
         ("shutdown",),
         ("http", "security"),

@@ -39,14 +39,18 @@ def administering(settings: KafkaSettings, *, client_id: str) -> Iterator[Any]:
 def create(settings: StreamSettings) -> list[TopicReport]:
     """Create the topics that do not exist; touch none that does. Returns :func:`describe` of all of them.
 
+    Where the topic with the documents was there before, those that are joined with it get as many partitions.
+
     Raises:
         TopicError: the broker cannot be reached or refuses.
     """
     with administering(settings.kafka, client_id="el4ner-topics") as admin:
         existing = set(admin.list_topics())
+        documents = topic_name(settings.kafka, Topic.DOCUMENTS)
+        there = admin.describe_topics([documents])[0]["partitions"] if documents in existing else ()
         missing = {
             planned.name: {
-                "num_partitions": planned.partitions,
+                "num_partitions": len(there) or planned.partitions if planned.joined else planned.partitions,
                 "replication_factor": planned.replication,
                 "configs": dict(planned.configs),
             }

@@ -36,6 +36,7 @@ __all__ = [
     "message_id",
     "origin_of",
     "outgoing",
+    "parse",
     "peek",
     "revision_of",
     "stated_revision",
@@ -134,14 +135,14 @@ def peek(value: bytes | None) -> Any:
         return None
 
 
-def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
-    """A value that its topic's schema allows.
+def parse(value: bytes) -> Any:
+    """A value that is JSON.
 
     Raises:
-        MessageError: ``encoding`` (not UTF-8), ``json`` (not JSON) or ``schema``; names the place.
+        MessageError: ``encoding`` (not UTF-8) or ``json`` (not JSON); says what the value looks like.
     """
     try:
-        data = orjson.loads(value)
+        return orjson.loads(value)
     except orjson.JSONDecodeError as error:
         try:
             value.decode()
@@ -149,6 +150,15 @@ def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
             reason = f"the value is not UTF-8 ({broken.reason} at byte {broken.start})"
             raise MessageError(f"{reason}: {describe(value)}", code="encoding") from error
         raise MessageError(f"the value is not JSON: {describe(value)} ({error})", code="json") from error
+
+
+def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
+    """A value that its topic's schema allows.
+
+    Raises:
+        MessageError: ``encoding`` (not UTF-8), ``json`` (not JSON) or ``schema``; names the place.
+    """
+    data = parse(value)
     try:
         json_schemas.validate(topic.value, data)
     except MessageError as error:

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Final
 
 __all__ = [
+    "CE_TYPE",
     "Headers",
     "PooledRandom",
     "RandomBytes",
@@ -35,6 +36,7 @@ RandomBytes = Callable[[int], bytes]
 """``os.urandom``, :class:`PooledRandom`, or a test's own."""
 
 SPEC_VERSION: Final = "1.0"
+CE_TYPE: Final = "ce_type"
 CONTENT_TYPE: Final = "application/json"
 TRACEPARENT: Final = "traceparent"
 TRACESTATE: Final = "tracestate"
@@ -148,7 +150,7 @@ def _constant(source: str, event_type: str, schema: str) -> Headers:
     return (
         ("ce_specversion", SPEC_VERSION.encode()),
         ("ce_source", source.encode()),
-        ("ce_type", event_type.encode()),
+        (CE_TYPE, event_type.encode()),
         ("ce_dataschema", schema.encode()),
         ("content-type", CONTENT_TYPE.encode()),
     )

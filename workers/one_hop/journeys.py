@@ -63,6 +63,11 @@ class DocumentAnswer:
     published: Sequence[Outgoing] = ()
     error: DocumentError | None = None
 
+    @property
+    def deletes(self) -> bool:
+        """Whether the document is deleted."""
+        return any(isinstance(received, Deletion) for received in self.inputs)
+
 
 class Teller:
     """Makes answers.

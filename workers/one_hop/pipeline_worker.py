@@ -47,7 +47,7 @@ from workers.stages.engine_calls import EngineCalls, Owner
 from workers.stages.failure_limit import FailureLimit
 from workers.stages.stage import Deleted, Failure, Work
 from workers.stages.stage_telemetry import StageTelemetry, log_failure
-from workers.stages.table import EXTRACT, STAGE_TABLE
+from workers.stages.table import EXTRACT, STAGE_TABLE, reading
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic
 
@@ -76,6 +76,7 @@ class PipelineWorker(BatchWorker):
             return StageTelemetry(telemetry, stage, clock_ms=world.clock_ms, random=world.random, group=app.group)
 
         self._recorder = recorder(PIPELINE)
+        self._reads = reading(EXTRACT, settings.kafka)
         # A journal for each stage: a document that kills one of them has the answers of those before.
         self._calls = [
             EngineCalls(
@@ -133,7 +134,7 @@ class PipelineWorker(BatchWorker):
         """Tell what is known of these messages without a model; those that are left wait for one."""
         began = self._world.clock_ms()
         limit = self._settings.method.max_document_chars
-        read = [EXTRACT.read(record, max_document_chars=limit) for record in records]
+        read = [self._reads.read(record, max_document_chars=limit) for record in records]
         known = self._known(read)
         waiting: list[Received] = []
         passing: list[tuple[Any, Record, Ticket]] = []
@@ -280,6 +281,7 @@ class PipelineWorker(BatchWorker):
                 answer.record,
                 document=answer.document,
                 error=answer.error,
+                deleted=answer.deletes,
                 trace=answer.trace,
                 began_ms=taken.began_ms,
                 now_ms=now,

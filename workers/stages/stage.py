@@ -18,6 +18,7 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import fingerprint
 from el4ner.types import Document
 from workers.messages import replay_headers
+from workers.messages.document_paths import DocumentPaths
 from workers.messages.envelope import (
     REVISION,
     STATUS,
@@ -30,11 +31,12 @@ from workers.messages.envelope import (
     message_id,
     origin_of,
     outgoing,
+    parse,
     peek,
     revision_of,
     whose_answer,
 )
-from workers.messages.headers import Headers, RandomBytes, next_trace
+from workers.messages.headers import CE_TYPE, Headers, RandomBytes, find, next_trace
 from workers.stages.isolation import Result
 from workers.topics import Topic
 
@@ -42,6 +44,9 @@ __all__ = ["STAGE", "Deleted", "Failure", "Parse", "Stage", "StageAnswer", "Work
 
 STAGE: Final = "el4ner-stage"
 """Header of ``member-answers``: whose part of which stage's answer it is."""
+
+_OWN_DOCUMENTS: Final = f"el4ner.{Topic.DOCUMENTS.value}.v1".encode()
+"""``ce_type`` of what ``el4ner produce`` sends: it is read as it is, wherever others have their text."""
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -112,6 +117,11 @@ class StageAnswer:
     messages: tuple[Outgoing, ...]
     error: DocumentError | None = None
 
+    @property
+    def deletes(self) -> bool:
+        """Whether the document is deleted."""
+        return self.error is None and any(message.value is None for message in self.messages)
+
 
 @dataclass(frozen=True, slots=True)
 class Stage(Generic[T, R]):
@@ -132,6 +142,8 @@ class Stage(Generic[T, R]):
     """Whose answers these are, where other members of ``ensemble`` answer in processes of their own: the stage's answer
     is then made of all of them (:mod:`workers.ensemble.combiner`)."""
     ensemble: tuple[str, ...] = ()
+    paths: DocumentPaths | None = None
+    """Where somebody else's messages have the document; None: they are as the topic's schema says."""
 
     @property
     def journal_name(self) -> str:
@@ -144,7 +156,9 @@ class Stage(Generic[T, R]):
         if record.value is None:
             return Deleted(record, document_id(record, None))
         try:
-            data = decode(self.input, record.value)
+            data = self._value(record)
+            if self.input is Topic.DOCUMENTS and "text" not in data:
+                return Deleted(record, document_id(record, data))
             # Not of documents, which may have fields of any name.
             if self.before is not None and data.get("status") == "failed":
                 return None
@@ -161,6 +175,12 @@ class Stage(Generic[T, R]):
             return replace(work.failure(too_long), text=None)
         return work
 
+    def _value(self, record: Record) -> Mapping[str, Any]:
+        assert record.value is not None
+        if self.paths is None or find(record.headers, CE_TYPE) == _OWN_DOCUMENTS:
+            return decode(self.input, record.value)
+        return self.paths.document(parse(record.value))
+
     def _carried(self, data: Mapping[str, Any]) -> dict[str, Any]:
         carried: dict[str, Any] = {}
         if self.before is not None:
@@ -173,6 +193,8 @@ class Stage(Generic[T, R]):
     def _unreadable(self, record: Record, error: MessageError) -> Failure:
         if self.input is Topic.DOCUMENTS:
             data = peek(record.value)
+            if self.paths is not None:
+                data = self.paths.identity(data)
             return Failure(record, document_id(record, data), revision_of(data), None, None, error)
         whose, revision = whose_answer(record)
         return Failure(record, whose, revision, None, None, error)

@@ -62,6 +62,7 @@ class StageTelemetry(WorkerRecorder):
                 answer.record,
                 document=answer.document,
                 error=answer.error,
+                deleted=answer.deletes,
                 trace=trace,
                 began_ms=began_ms,
                 now_ms=now,
@@ -73,12 +74,13 @@ class StageTelemetry(WorkerRecorder):
         *,
         document: str | None,
         error: DocumentError | None,
+        deleted: bool,
         trace: Trace | None,
         began_ms: int,
         now_ms: int,
     ) -> None:
         """The answer to a message is delivered."""
-        failed, deleted = error is not None, record.value is None
+        failed = error is not None
         self.metrics.answered(self._stage, "failed" if failed else "deleted" if deleted else "ok")
         trace = trace if self._traces else None
         if record.timestamp_ms >= 0:

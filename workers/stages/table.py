@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from el4ner.serialize import (
@@ -13,11 +14,13 @@ from el4ner.serialize import (
     types_to_json,
 )
 from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes
+from workers.config import KafkaSettings
+from workers.messages.document_paths import DocumentPaths
 from workers.messages.envelope import Record, document_of
 from workers.stages.stage import Parse, Stage
 from workers.topics import Topic
 
-__all__ = ["CLASSIFY", "EXTRACT", "STAGE_TABLE", "VALIDATE"]
+__all__ = ["CLASSIFY", "EXTRACT", "STAGE_TABLE", "VALIDATE", "reading"]
 
 _Result = TypeVar("_Result", DocumentCandidates, DocumentTypes)
 
@@ -65,3 +68,8 @@ VALIDATE: Final[Stage[DocumentTypes, DocumentEntities]] = Stage(
     call=lambda pipeline, types: pipeline.validate(types),
 )
 STAGE_TABLE: Final[Mapping[str, Stage[Any, Any]]] = {stage.name: stage for stage in (EXTRACT, CLASSIFY, VALIDATE)}
+
+
+def reading(stage: Stage[Any, Any], settings: KafkaSettings) -> Stage[Any, Any]:
+    """The stage as it reads these messages: that of ``documents`` finds documents where the settings say they are."""
+    return replace(stage, paths=DocumentPaths.of(settings)) if stage.input is Topic.DOCUMENTS else stage

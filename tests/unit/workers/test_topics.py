@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
+from el4ner.errors import ConfigError
 from workers.config import KafkaSettings
 from workers.topics import (
     JOINED,
@@ -44,6 +45,19 @@ def test_every_topic_and_the_changelog_are_planned_with_prefix_and_partitions() 
     assert changelog_name(SETTINGS) == "p.el4ner-aggregate-joins-changelog"
     assert {planned.partitions for name, planned in PLANS.items() if name != "p.pool-examples"} == {6}
     assert {planned.replication for planned in PLANS.values()} == {2}
+
+
+def test_documents_may_come_from_a_topic_of_somebody_elses() -> None:
+    settings = SETTINGS.model_copy(update={"documents_topic": "shop.public.articles"})
+    assert topic_name(settings, Topic.DOCUMENTS) == "shop.public.articles"
+    assert topic_name(settings, Topic.TAGGED_DOCUMENTS) == "p.tagged-documents"
+    assert [planned.name for planned in plan(settings) if not planned.ours] == ["shop.public.articles"]
+
+
+@pytest.mark.parametrize("name", ["p.tagged-documents", "p.el4ner-aggregate-joins-changelog"])
+def test_what_the_pipeline_writes_it_does_not_read_as_documents(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"documents_topic: '{name}' is what el4ner writes to"):
+        plan(SETTINGS.model_copy(update={"documents_topic": name}))
 
 
 def test_the_joined_topics_are_those_that_keep_a_documents_partition() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,12 +15,13 @@ from el4ner.serialize import candidates_to_json, dumps, types_to_json
 from el4ner.types import Document, DocumentCandidates, DocumentEntities, DocumentTypes, Manifest, Mode
 from tests.support import strategies
 from tests.support.answers import TIME, TRACE, deletions, journey, random
+from workers.config import KafkaSettings
 from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Outgoing, Record, decode, document_id, origin_of
 from workers.messages.headers import find, parse_traceparent
 from workers.stages.isolation import Result
 from workers.stages.stage import Deleted, Failure, StageAnswer, Work
-from workers.stages.table import CLASSIFY, EXTRACT, STAGE_TABLE, VALIDATE
+from workers.stages.table import CLASSIFY, EXTRACT, STAGE_TABLE, VALIDATE, reading
 from workers.topics import Topic
 
 MANIFEST = Manifest(Mode.SCORED, {"a": "1"}, "v1", "news", "f", "r")
@@ -98,6 +100,32 @@ def test_a_null_value_deletes() -> None:
     for stage in STAGE_TABLE.values():
         null = record(None, topic=stage.input)
         assert stage.read(null, max_document_chars=1) == Deleted(null, "key")
+
+
+def test_documents_are_found_inside_other_messages() -> None:
+    stage = reading(EXTRACT, KafkaSettings(text_path="after.body", id_path="after.id", revision_path="ts_ms"))
+    assert reading(CLASSIFY, KafkaSettings(text_path="after.body")) == CLASSIFY
+
+    def seen(value: Any, **options: Any) -> Any:
+        return stage.read(record(dumps(value), **options), max_document_chars=100)
+
+    work = seen({"after": {"id": 7, "body": "Ada"}, "ts_ms": 3, "pool": "unread"})
+    assert (work.document, work.carried) == (Document("7", "Ada", revision=3), {})
+    gone = seen({"after": None, "ts_ms": 4})
+    assert isinstance(gone, Deleted)
+    assert gone.document == "key"
+    failure = seen({"after": {"id": "x"}, "ts_ms": 5})
+    assert (failure.document, failure.revision, failure.error.code) == ("x", 5, "schema")
+    letter = only(stage.give_up(failure, now_ms=NOW, random=random).messages, Topic.DEAD_LETTERS)
+    assert letter.value == dumps({"after": {"id": "x"}, "ts_ms": 5})
+    assert seen(["text"]).error.code == "schema"
+    assert stage.read(record(b"\0\0\0\0\1{}"), max_document_chars=9).error.code == "json"
+
+
+def test_what_el4ner_sends_itself_is_no_message_of_somebody_else() -> None:
+    stage = reading(EXTRACT, KafkaSettings(text_path="after.body"))
+    own = replace(record(dumps({"text": "Ada", "id": "own"})), headers=(("ce_type", b"el4ner.documents.v1"),))
+    assert stage.read(own, max_document_chars=9).document == Document("own", "Ada")
 
 
 @pytest.mark.parametrize(
