@@ -1,10 +1,12 @@
 """What ``el4ner ui`` takes while the stream writes a thousand documents a second: processor and memory, in the server
-and in a browser that looks at Live.
+and in a browser that looks at Live, and at Review in a second tab.
 
-    KAFKA_BOOTSTRAP_SERVERS=… python bench/page.py [--rate 1000] [--minutes 10] [--json FILE]
+    KAFKA_BOOTSTRAP_SERVERS=… python bench/page.py [--rate 1000] [--minutes 10] [--looks 20] [--json FILE]
 
-The documents are the demo's, as the instant engine tags them, under ids of their own. They are written by this process
-to topics of their own, which are deleted at the end. The browser is Debian's Chromium, driven by Playwright.
+The documents are the demo's, as the instant engine tags them, under ids of their own, each with a sentence about a name
+that few others have: of texts that are all known the page would have nothing to count, or to review. They are written
+by this process to topics of their own, which are deleted at the end. The browser is Debian's Chromium, driven by
+Playwright.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ import time
 import uuid
 from importlib import resources
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import psutil
@@ -32,25 +35,43 @@ from el4ner.loader import load_pipeline
 from el4ner.participation import STAGES
 from el4ner.serialize import tagged_to_json
 from el4ner.tagger import Tagger
-from el4ner.types import Document
+from el4ner.types import Document, TaggedDocument
 from workers.config import load_stream_settings
 from workers.kafka import topic_admin
 from workers.kafka.topic_admin import administering
 from workers.topics import Topic, plan, topic_name
 
-LOOKS = 20
-"""So often memory is looked at."""
+NAMES = 5_000
+"""Texts that differ."""
 
 
 def values() -> list[bytes]:
     """Messages of ``tagged-documents``."""
+    random = Random(3)
+    tagged = demo()
+    messages = []
+    for number in range(NAMES):
+        value = message(tagged_to_json(tagged[number % len(tagged)]))
+        name = "".join(random.choice("bdfgklmnprstvz") + random.choice("aeiou") for _ in range(3)).title()
+        text, start = f"{value['text']}\n{name} spoke.", len(value["text"]) + 1
+        entity = {"start": start, "end": start + len(name), "text": name, "type": "person", "verdict": None}
+        entity |= {
+            "confidence": round(random.random(), 3),
+            "proposed_by": ["instant-a"],
+            "votes": {"instant-a": "person"},
+        }
+        messages.append(json.dumps({**value, "text": text, "entities": [*value["entities"], entity]}).encode())
+    return messages
+
+
+def demo() -> list[TaggedDocument]:
+    """The demo's documents, tagged."""
     lines = (resources.files("el4ner") / "samples" / "demo.jsonl").read_text(encoding="utf-8").splitlines()
     items = [json.loads(line) for line in lines]
     documents = [Document(str(number), item["text"], item.get("pool")) for number, item in enumerate(items)]
     settings = load_settings(Settings, environ={}, overrides={"ensemble": {"preset": "instant"}})
     with Tagger(load_pipeline(settings)) as tagger:
-        tagged = list(tagger.tag(documents))
-    return [json.dumps(message(tagged_to_json(each))).encode() for each in tagged]
+        return list(tagger.tag(documents))
 
 
 def message(value: dict[str, Any]) -> dict[str, Any]:
@@ -89,11 +110,14 @@ async def measure(settings: Any, url: str, pid: int, options: argparse.Namespace
         devtools = await tab.context.new_cdp_session(tab)
         writing = asyncio.create_task(write(settings, messages, options.rate, stop))
         await tab.locator("article").first.wait_for()
+        review = await browser.new_page()
+        await review.goto(f"{url}#review")
+        await review.locator("article").first.wait_for()
         await asyncio.sleep(10)
         looks = []
         began, before = time.monotonic(), server.cpu_times()
-        for _ in range(LOOKS):
-            await asyncio.sleep(60 * options.minutes / LOOKS)
+        for _ in range(options.looks):
+            await asyncio.sleep(60 * options.minutes / options.looks)
             await devtools.send("HeapProfiler.collectGarbage")
             heap = (await devtools.send("Runtime.getHeapUsage"))["usedSize"]
             nodes = (await devtools.send("Memory.getDOMCounters"))["nodes"]
@@ -111,12 +135,13 @@ async def measure(settings: Any, url: str, pid: int, options: argparse.Namespace
             print(json.dumps({key: round(value, 3) for key, value in looks[-1].items()}), flush=True)
         rate = await tab.locator("#rate").inner_text()
         note = await tab.locator(".sampling").inner_text()
+        queue = await review.locator(".review > p").all_inner_texts()
         stop.set()
         sent = await writing
         await browser.close()
     return {
         "sent": sent,
-        "the_page_says": [rate, note],
+        "the_page_says": [rate, note, *queue],
         "first": looks[0],
         "last": looks[-1],
         "looks": looks,
@@ -127,6 +152,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rate", type=float, default=1_000)
     parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--looks", type=int, default=20, help="so often memory is looked at")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     prefix = f"bench-{uuid.uuid4().hex[:6]}."

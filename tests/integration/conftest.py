@@ -20,6 +20,7 @@ from typing import Any
 
 import pytest
 
+from tests.integration.browser_harness import CHROMIUM, Browsing
 from tests.integration.stream_harness import Stream
 
 
@@ -85,6 +86,25 @@ def stream(services: Endpoints, tmp_path: Path, request: pytest.FixtureRequest) 
         yield harness
     finally:
         harness.close()
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """A browser; the tests that take one are skipped where there is none."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def browsing(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Browsing]:
+    """A page of it. ``@pytest.mark.parametrize("browsing", [{...}], indirect=True)`` gives options of its context."""
+    context = chromium.new_context(**getattr(request, "param", {}))
+    yield Browsing(context.new_page())
+    context.close()
 
 
 def _docker_answers() -> bool:

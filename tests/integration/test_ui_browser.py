@@ -5,20 +5,25 @@ Debian's Chromium, driven by Playwright. Without a browser every test is skipped
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import os
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import orjson
 import pytest
 
 from el4ner.pools import load_pool
 from el4ner.pools.taught import taught_pool
-from el4ner.serialize import dumps
+from tests.integration.browser_harness import (
+    BROWSER_MARKS,
+    Browsing,
+    document,
+    focused,
+    page_of,
+    tab_back_to,
+    tab_to,
+    write,
+)
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_dlq import letter_to
 from tests.support.cluster import KafkaCluster
@@ -27,15 +32,8 @@ from workers.kafka import topic_admin
 from workers.teaching.topic_examples import taught_until_now
 from workers.topics import Topic
 
-sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-CHROMIUM = os.environ.get("EL4NER_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-
-pytestmark = [
-    pytest.mark.integration,
-    pytest.mark.timeout(240),
-    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or EL4NER_CHROMIUM=PATH"),
-    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
-]
+pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+pytestmark = BROWSER_MARKS
 
 ADA = tagged_value("ada", "Ada Lovelace met Babbage in London.", ("Ada Lovelace", "person"), ("London", "location"))
 ROME = tagged_value("rome", "It rained in Rome.", ("Rome", "location"))
@@ -43,69 +41,6 @@ HOSTILE_TEXT = (
     "<img src=x onerror='window.hacked=1'><script>window.hacked=2</script>"
     "\u202egpj.exe\u202c \x1b[31m Ada {{constructor}} javascript:alert(1) &lt;b&gt;"
 )
-WAIT_MS = 60_000
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-dev-shm-usage"])
-        yield browser
-        browser.close()
-
-
-class Browsing:
-    """A page of the browser, and what its console complained of."""
-
-    def __init__(self, tab: Any) -> None:
-        self.tab = tab
-        self.complaints: list[str] = []
-        tab.set_default_timeout(WAIT_MS)
-        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
-        tab.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
-        tab.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
-        tab.on("request", lambda request: self._came_from(request.url))
-        self.hosts: set[str] = set()
-
-    def _came_from(self, url: str) -> None:
-        self.hosts.add(url.split("/")[2])
-
-    def open(self, url: str) -> Any:
-        self.tab.goto(url)
-        return self.tab
-
-    def followed(self) -> None:
-        """The page follows the topic: what is written from now on is shown."""
-        self.tab.locator("#broker", has_text="Following").wait_for()
-
-
-@pytest.fixture
-def browsing(chromium: Any, request: pytest.FixtureRequest) -> Iterator[Browsing]:
-    context = chromium.new_context(**getattr(request, "param", {}))
-    yield Browsing(context.new_page())
-    context.close()
-
-
-def write(stream: Stream, *values: dict[str, Any]) -> None:
-    stream.produce([(value["id"].encode(), dumps(value)) for value in values], topic=Topic.TAGGED_DOCUMENTS)
-
-
-def document(tab: Any, name: str) -> Any:
-    return tab.locator(f'article[data-id="{name}"]')
-
-
-@contextlib.contextmanager
-def page_of(stream: Stream, browsing: Browsing, view: str = "", **ui: Any) -> Iterator[Any]:
-    """The page, opened, while it follows; nothing that it loads is of another host, and its console is silent."""
-    stream.create_topics()
-    with RunningPage(stream.settings, ui) as page:
-        tab = browsing.open(f"{page.url}/{view}")
-        browsing.followed()
-        yield tab
-        assert browsing.complaints == []
-        assert browsing.hosts == {page.url.split("/")[2]}
-        # Before the server is: its streams end with it.
-        tab.context.close()
 
 
 def test_documents_of_the_stream_appear_with_their_entities_and_why(stream: Stream, browsing: Browsing) -> None:
@@ -404,7 +339,7 @@ def test_a_lost_broker_shows_and_heals(tmp_path: Path, browsing: Browsing) -> No
             tab.context.close()
 
 
-VIEWS = ("live", "trends", "try", "letters", "health")
+VIEWS = ("live", "trends", "review", "try", "letters", "health")
 
 
 @pytest.mark.parametrize(
@@ -479,19 +414,3 @@ CONTRASTS = """() => {
 def letter_to_send(stream: Stream) -> None:
     stream.create_topics()
     letter_to(stream, b"not JSON \x00", partition=0)
-
-
-def focused(tab: Any, what: str) -> Any:
-    return tab.evaluate(f"(() => {{ const el = document.activeElement; return {what}; }})()")
-
-
-def tab_to(tab: Any, selector: str, key: str = "Tab") -> None:
-    for _ in range(80):
-        tab.keyboard.press(key)
-        if focused(tab, f"el.matches({orjson.dumps(selector).decode()})"):
-            return
-    raise AssertionError(f"{selector} is not reached by {key}")
-
-
-def tab_back_to(tab: Any, selector: str) -> None:
-    tab_to(tab, selector, "Shift+Tab")

@@ -7,12 +7,14 @@ import { ask, listen, usePageToken } from "./server.js";
 import { deadLettersView } from "./dead_letters.js";
 import { healthView } from "./health.js";
 import { liveView } from "./live.js";
+import { reviewView } from "./review.js";
 import { trendsView } from "./trends.js";
 import { tryView } from "./try_it.js";
 
 const VIEWS = [
   { name: "live", title: "Live", make: liveView },
   { name: "trends", title: "Trends", make: trendsView },
+  { name: "review", title: "Review", make: reviewView },
   { name: "try", title: "Try it", make: tryView },
   { name: "letters", title: "Dead letters", make: deadLettersView },
   { name: "health", title: "Health", make: healthView },

@@ -13,7 +13,7 @@ export function documentArticle(shown, options = {}) {
   const text = markedText(shown, options);
   article.append(head, text);
   if (!options.teacher || !shown.place || !shown.readable || shown.pool === null) return article;
-  const correct = (entity) => openLesson(shown, entity ? entity.entity.start : null);
+  const correct = (entity) => openLesson(shown, { chosen: entity ? entity.entity.start : null });
   head.append(h("button", { type: "button", class: "plain correct", tabindex: "-1", click: () => correct(null) }, "Correct"));
   article.setAttribute("aria-keyshortcuts", "Enter");
   article.classList.add("teachable");

@@ -4,12 +4,42 @@ import { h } from "./dom.js";
 import { ask } from "./server.js";
 import { colourOf } from "./types.js";
 
-/** A dialog with the sentences of a document; `chosen` is the offset of an entity to begin with. */
-export async function openLesson(shown, chosen = null) {
+/**
+ * A dialog with the sentences of a document. `chosen` is the offset of an entity to begin with. With `only`, the offset
+ * of a sentence, it has this one alone, and closes when it is taught; `taught` is called then.
+ */
+export async function openLesson(shown, options = {}) {
+  const { dialog, show, load } = lessonDialog(shown, options);
+  show();
+  const editors = await load();
+  const chosen = options.chosen ?? null;
+  const begin = chosen === null ? null : editors.find(({ sentence, length }) => chosen >= sentence.start && chosen < sentence.start + length);
+  begin?.choose(chosen - begin.sentence.start);
+  if (!begin && editors.length === 1 && dialog.open) editors[0].focus();
+}
+
+/** Teach the sentence that begins at `shown.start` as it is. Where the pool disagrees, or it cannot be, a dialog says so. */
+export async function confirmSentence(shown, taught) {
+  const { dialog, show, load } = lessonDialog(shown, { only: shown.start, taught });
+  const [only] = await load();
+  if (only && (await only.send(false))) {
+    dialog.remove();
+    return;
+  }
+  show();
+  only?.decide();
+}
+
+function lessonDialog(shown, { only = null, taught = () => {} }) {
   const dialog = h("dialog", { class: "dialog lesson", "aria-labelledby": "lesson-title" });
   const problem = h("p", { class: "problem", role: "alert" });
   const note = h("p", { class: "lesson-note", role: "status" });
-  const content = h("div");
+  const content = h("div", {}, h("p", { class: "quiet" }, "Looking for its sentences …"));
+  const end = () => {
+    if (only === null) return;
+    dialog.close();
+    taught();
+  };
   dialog.append(
     h("h2", { id: "lesson-title" }, "Correct ", h("bdi", {}, shown.id)),
     h("p", { class: "quiet" }, "Choose an entity to change it, or select text to add one. A sentence that is taught counts for every worker within seconds."),
@@ -17,21 +47,28 @@ export async function openLesson(shown, chosen = null) {
     h("div", { class: "buttons" }, h("button", { type: "button", click: () => dialog.close() }, "Close")),
   );
   dialog.addEventListener("close", () => dialog.remove());
-  document.body.append(dialog);
-  dialog.showModal();
-  try {
-    const lesson = await ask(`/api/lesson?${new URLSearchParams({ place: shown.place })}`);
-    const editors = lesson.sentences.map((sentence) => editor(sentence, lesson, shown, { problem, note }));
-    content.replaceChildren(...editors.map((each) => each.element));
-    const begin = chosen === null ? null : editors.find(({ sentence, length }) => chosen >= sentence.start && chosen < sentence.start + length);
-    begin?.choose(chosen - begin.sentence.start);
-    if (editors.length === 0) note.textContent = "There is no sentence that could be taught.";
-  } catch (error) {
-    problem.textContent = error.message;
+  const show = () => {
+    document.body.append(dialog);
+    dialog.showModal();
+  };
+  async function load() {
+    try {
+      const lesson = await ask(`/api/lesson?${new URLSearchParams({ place: shown.place })}`);
+      const sentences = lesson.sentences.filter((each) => only === null || each.start === only);
+      const editors = sentences.map((sentence) => editor(sentence, lesson, shown, { problem, note, end }));
+      content.replaceChildren(...editors.map((each) => each.element));
+      if (editors.length === 0) note.textContent = "There is no sentence that could be taught.";
+      return editors;
+    } catch (error) {
+      content.replaceChildren();
+      problem.textContent = error.message;
+      return [];
+    }
   }
+  return { dialog, show, load };
 }
 
-function editor(sentence, lesson, shown, { problem, note }) {
+function editor(sentence, lesson, shown, { problem, note, end }) {
   // One unit for each code point: what is shown, and whether it is a character that has to be named.
   const units = sentence.pieces.flatMap(([text, , name]) => (name === null ? [...text].map((char) => [char, false]) : [[name, true]]));
   const before = JSON.stringify(sentence.spans);
@@ -173,6 +210,7 @@ function editor(sentence, lesson, shown, { problem, note }) {
     return Number(part.dataset.start) + (node.nodeType === Node.TEXT_NODE ? [...node.textContent.slice(0, at)].length : 0);
   }
 
+  /** Whether it is taught. */
   async function send(sure) {
     problem.textContent = note.textContent = "";
     teach.disabled = true;
@@ -184,24 +222,28 @@ function editor(sentence, lesson, shown, { problem, note }) {
         note.textContent = "Taught. Workers know it within seconds.";
         element.classList.add("taught");
         teach.textContent = "Taught";
-        return;
+        end();
+        return true;
       }
       doubts.replaceChildren(
         h("p", {}, "The pool disagrees:"),
         h("ul", {}, answer.disagreements.map((each) => h("li", { dir: "auto" }, each))),
         h("div", { class: "row" }, h("button", { type: "button", class: "main", click: () => send(true) }, "Teach it all the same"),
           h("button", { type: "button", click: () => { doubts.replaceChildren(); teach.focus(); } }, "Leave it")));
-      doubts.querySelector("button").focus();
+      decide();
     } catch (error) {
       problem.textContent = error.message;
     } finally {
       if (!element.classList.contains("taught")) teach.disabled = false;
     }
+    return false;
   }
+
+  const decide = () => (doubts.querySelector("button") ?? teach).focus();
 
   draw();
   return {
-    element, sentence, length: units.length,
+    element, sentence, length: units.length, send, decide, focus: () => teach.focus(),
     choose(at) {
       const span = spans.find((each) => at >= each.start && at < each.end);
       if (span) pick(span);

@@ -1,0 +1,89 @@
+"""A real browser for the tests of the page: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import orjson
+import pytest
+
+from el4ner.serialize import dumps
+from tests.integration.stream_harness import Stream
+from tests.support.running_page import RunningPage
+from workers.topics import Topic
+
+CHROMIUM = os.environ.get("EL4NER_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+BROWSER_MARKS = [
+    pytest.mark.integration,
+    pytest.mark.timeout(240),
+    pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium, or EL4NER_CHROMIUM=PATH"),
+    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
+]
+WAIT_MS = 60_000
+
+
+class Browsing:
+    """A page of the browser, and what its console complained of."""
+
+    def __init__(self, tab: Any) -> None:
+        self.tab = tab
+        self.complaints: list[str] = []
+        tab.set_default_timeout(WAIT_MS)
+        tab.on("pageerror", lambda error: self.complaints.append(str(error)))
+        tab.on("console", lambda line: line.type == "error" and self.complaints.append(line.text))
+        tab.on("dialog", lambda dialog: self.complaints.append(f"dialog {dialog.message}"))
+        tab.on("request", lambda request: self._came_from(request.url))
+        self.hosts: set[str] = set()
+
+    def _came_from(self, url: str) -> None:
+        self.hosts.add(url.split("/")[2])
+
+    def open(self, url: str) -> Any:
+        self.tab.goto(url)
+        return self.tab
+
+    def followed(self) -> None:
+        """The page follows the topic: what is written from now on is shown."""
+        self.tab.locator("#broker", has_text="Following").wait_for()
+
+
+def write(stream: Stream, *values: dict[str, Any]) -> None:
+    stream.produce([(value["id"].encode(), dumps(value)) for value in values], topic=Topic.TAGGED_DOCUMENTS)
+
+
+def document(tab: Any, name: str) -> Any:
+    return tab.locator(f'article[data-id="{name}"]')
+
+
+@contextlib.contextmanager
+def page_of(stream: Stream, browsing: Browsing, view: str = "", **ui: Any) -> Iterator[Any]:
+    """The page, opened, while it follows; nothing that it loads is of another host, and its console is silent."""
+    stream.create_topics()
+    with RunningPage(stream.settings, ui) as page:
+        tab = browsing.open(f"{page.url}/{view}")
+        browsing.followed()
+        yield tab
+        assert browsing.complaints == []
+        assert browsing.hosts == {page.url.split("/")[2]}
+        # Before the server is: its streams end with it.
+        tab.context.close()
+
+
+def focused(tab: Any, what: str) -> Any:
+    return tab.evaluate(f"(() => {{ const el = document.activeElement; return {what}; }})()")
+
+
+def tab_to(tab: Any, selector: str, key: str = "Tab") -> None:
+    for _ in range(80):
+        tab.keyboard.press(key)
+        if focused(tab, f"el.matches({orjson.dumps(selector).decode()})"):
+            return
+    raise AssertionError(f"{selector} is not reached by {key}")
+
+
+def tab_back_to(tab: Any, selector: str) -> None:
+    tab_to(tab, selector, "Shift+Tab")
