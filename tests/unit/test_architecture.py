@@ -33,7 +33,7 @@ ORDER = {
         ("text", "toml_files"),
         ("config_errors",),
         ("config",),
-        ("participation", "pools"),
+        ("participation", "pools", "redaction"),
         ("models",),
         ("engines",),
         ("prompts", "quantizing", "retrieval"),

@@ -1,0 +1,214 @@
+"""Taking what was detected out of a text, so that no form of it is left.
+
+What was detected anywhere in a document is removed everywhere in it (:mod:`el4ner.redaction.surfaces` says in which
+forms). A kept type gives way: where ``Paris`` is a person's name once, it is removed where it is a city, too.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from el4ner.errors import ConfigError, DocumentError
+from el4ner.redaction.folding import fold
+from el4ner.redaction.key_ring import KeyRing
+from el4ner.redaction.redaction_settings import Action, RedactionRule, RedactionSettings
+from el4ner.redaction.surfaces import SearchedText, Surface, surfaces_of
+
+__all__ = ["Detection", "Redacted", "RedactionError", "Redactor", "Replacement"]
+
+
+class RedactionError(DocumentError):
+    """A document cannot be redacted. The message has nothing of its text."""
+
+    code = "redaction"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Detection:
+    """``text[start:end]`` is of the type ``type``. Offsets are Unicode code points."""
+
+    start: int
+    end: int
+    type: str
+    confidence: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replacement:
+    """``text[start:end]`` of the new text stands where the old one had what ``old_start`` to ``old_end`` held."""
+
+    start: int
+    end: int
+    old_start: int
+    old_end: int
+    type: str
+    action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Redacted:
+    """A redacted text. ``replacements`` and ``kept`` (the detections that stayed) are in the order of the text, with
+    offsets into it. ``key_id``: the key that pseudonyms were made with; None: there are none."""
+
+    text: str
+    replacements: tuple[Replacement, ...]
+    kept: tuple[Detection, ...]
+    key_id: str | None
+
+    def old_offset(self, offset: int) -> int:
+        """Where the old text had what the new one has at ``offset``; of a replacement, its beginning."""
+        before = bisect_right(self.replacements, offset, key=lambda replacement: replacement.start)
+        if before == 0:
+            return offset
+        last = self.replacements[before - 1]
+        return last.old_start if offset < last.end else offset - last.end + last.old_end
+
+
+@dataclass(frozen=True, slots=True)
+class _RemovedName:
+    """What was detected: its type, its name as it is compared, and what becomes of it."""
+
+    type: str
+    identity: str
+    rule: RedactionRule
+
+
+@dataclass(frozen=True, slots=True)
+class _Removal:
+    """What is taken out, and for whom. ``detected``: it was detected at this place."""
+
+    start: int
+    end: int
+    owner: int
+    detected: bool = False
+
+
+class Redactor:
+    """Redacts texts by one policy. Safe to call from several threads.
+
+    Raises:
+        ConfigError: there has to be a key and there is none.
+    """
+
+    def __init__(self, settings: RedactionSettings, keys: KeyRing | None) -> None:
+        if keys is None and settings.needs_keys:
+            raise ConfigError("redaction: pseudonyms need a key")
+        self._settings = settings
+        self._keys = keys
+
+    def redact(self, text: str, detections: Iterable[Detection], *, pool: str | None = None) -> Redacted:
+        """The text without what was detected.
+
+        Args:
+            detections: in any order; they may overlap.
+            pool: whose rules hold.
+
+        Raises:
+            RedactionError: a detection is not in the text.
+        """
+        found = sorted(set(detections))
+        for each in found:
+            if not 0 <= each.start < each.end <= len(text):
+                raise RedactionError(f"an entity from {each.start} to {each.end} is not in a text of {len(text)}")
+        rules = {each.type: self._settings.rule(pool, each.type) for each in found}
+        removed = [each for each in found if _is_removed(each, rules[each.type])]
+        if not removed:
+            return Redacted(text, (), tuple(found), None)
+        names = {each: _identity(text[each.start : each.end]) for each in removed}
+        owners = [_RemovedName(*key, rules[key[0]]) for key in sorted({(each.type, names[each]) for each in removed})]
+        numbers = {(owner.type, owner.identity): number for number, owner in enumerate(owners)}
+        removals, surfaces = [], set[Surface]()
+        for each in removed:
+            number = numbers[each.type, names[each]]
+            removals.append(_Removal(each.start, each.end, number, detected=True))
+            surfaces.update(surfaces_of(text[each.start : each.end], number, parts=rules[each.type].parts))
+        merged = _all_removals(text, removals, sorted(surfaces, key=lambda form: (form.letters, form.owner)))
+        return self._replaced(text, merged, owners, [each for each in found if each not in names])
+
+    def _replaced(
+        self, text: str, removals: Sequence[_Removal], owners: Sequence[_RemovedName], kept: Sequence[Detection]
+    ) -> Redacted:
+        pieces: list[str] = []
+        replacements: list[Replacement] = []
+        place = size = 0
+        has_pseudonyms = False
+        for removal in removals:
+            owner = owners[removal.owner]
+            instead = self._instead(owner)
+            has_pseudonyms = has_pseudonyms or owner.rule.action == "pseudonym"
+            pieces += (text[place : removal.start], instead)
+            size += removal.start - place
+            replacements.append(
+                Replacement(size, size + len(instead), removal.start, removal.end, owner.type, owner.rule.action)
+            )
+            size += len(instead)
+            place = removal.end
+        pieces.append(text[place:])
+        key_id = self._keys.current.id if has_pseudonyms and self._keys is not None else None
+        return Redacted("".join(pieces), tuple(replacements), tuple(_moved(kept, replacements)), key_id)
+
+    def _instead(self, owner: _RemovedName) -> str:
+        kind = "".join("_" if letter in "[]:" or not letter.isprintable() else letter for letter in owner.type)
+        if owner.rule.action == "mask" or self._keys is None:
+            return f"[{kind}]"
+        digits = self._settings.pseudonym_digits
+        return f"[{kind}:{self._keys.current.pseudonym(owner.type, owner.identity, digits)}]"
+
+
+def _is_removed(detection: Detection, rule: RedactionRule) -> bool:
+    return rule.action != "keep" and detection.confidence >= (rule.floor or 0.0)
+
+
+def _identity(surface: str) -> str:
+    """A name as it is compared: one for all of its forms."""
+    letters = next(fold(surface)).letters
+    return letters or " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
+
+
+def _all_removals(text: str, detected: Sequence[_Removal], surfaces: Sequence[Surface]) -> list[_Removal]:
+    """What is taken out, until nothing is left: what was beside a removed piece may be a word of its own now."""
+    searched = SearchedText(text)
+    removals = _merged([*detected, *(_Removal(m.start, m.end, m.owner) for m in searched.find(surfaces))])
+    while removals:
+        more: list[_Removal] = []
+        place = 0
+        for end, after in [*((removal.start, removal.end) for removal in removals), (len(text), len(text))]:
+            more += [_Removal(m.start, m.end, m.owner) for m in searched.find_between(place, end, surfaces)]
+            place = after
+        if not more:
+            break
+        removals = _merged([*removals, *more])
+    return removals
+
+
+def _merged(removals: Iterable[_Removal]) -> list[_Removal]:
+    """Pieces that overlap are one, and the largest of them says whose it is."""
+    merged: list[_Removal] = []
+    best: list[tuple[int, bool, int, int]] = []
+    for each in sorted(set(removals), key=lambda removal: (removal.start, removal.end, removal.owner)):
+        rank = (each.start - each.end, not each.detected, each.start, each.owner)
+        if merged and each.start < merged[-1].end:
+            best[-1] = min(best[-1], rank)
+            last = merged[-1]
+            merged[-1] = _Removal(last.start, max(last.end, each.end), best[-1][3], last.detected or each.detected)
+        else:
+            merged.append(each)
+            best.append(rank)
+    return merged
+
+
+def _moved(kept: Sequence[Detection], replacements: Sequence[Replacement]) -> Iterable[Detection]:
+    """What stayed, where it is in the new text; what was cut is left out."""
+    for each in kept:
+        before = bisect_right(replacements, each.start, key=lambda replacement: replacement.old_start)
+        last = replacements[before - 1] if before else None
+        following = replacements[before] if before < len(replacements) else None
+        if (last is not None and each.start < last.old_end) or (
+            following is not None and following.old_start < each.end
+        ):
+            continue
+        shift = 0 if last is None else last.end - last.old_end
+        yield Detection(each.start + shift, each.end + shift, each.type, each.confidence)

@@ -1,0 +1,218 @@
+import re
+import unicodedata
+from random import Random
+from urllib.parse import unquote
+
+import pytest
+from hypothesis import assume, example, given
+from hypothesis import strategies as st
+
+from el4ner.errors import ConfigError
+from el4ner.redaction.key_ring import KeyRing
+from el4ner.redaction.redaction_settings import RedactionSettings
+from el4ner.redaction.redactor import Detection, Redacted, RedactionError, Redactor
+from tests.support.written_forms import FORMS, document
+
+KEYS = KeyRing.parse("first:" + "0f" * 32, "test")
+PSEUDONYMS = Redactor(RedactionSettings(), KEYS)
+MASKS = Redactor(RedactionSettings(action="mask"), None)
+
+LETTERS = "abdeghijklmoprtuäöéßñøł李小김はαжS"
+words = st.text(LETTERS, min_size=2, max_size=9)
+names = st.lists(words, min_size=1, max_size=3).map(" ".join)
+
+
+def of(redactor: Redactor, text: str, *surfaces: str, pool: str | None = None) -> str:
+    """The text without what was detected at the first place of each surface."""
+    found = [Detection(text.index(surface), text.index(surface) + len(surface), "person") for surface in surfaces]
+    return redactor.redact(text, found, pool=pool).text
+
+
+def left_of(redacted: Redacted) -> list[str]:
+    """What stands between the replacements."""
+    pieces, place = [], 0
+    for replacement in redacted.replacements:
+        pieces.append(redacted.text[place : replacement.start])
+        place = replacement.end
+    return [*pieces, redacted.text[place:]]
+
+
+def plain(text: str) -> str:
+    """Another, simpler folding than the code's own: letters, without marks, escapes read."""
+    for _ in range(3):
+        text = unquote(text)
+    kept = unicodedata.normalize("NFKD", text.casefold())
+    return "".join(c for c in kept if not unicodedata.combining(c) and unicodedata.category(c) != "Cf")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["Ada Lovelace", "Jürgen Müller", "Zoë Ōe", "Li Na"])
+def test_no_form_of_a_name_is_left(name: str, form: str) -> None:
+    text = f"Yesterday {name} came.\nThen {FORMS[form](name)} went."
+    redacted = MASKS.redact(text, [Detection(10, 10 + len(name), "person")])
+    assert len(redacted.replacements) >= 2, redacted.text
+    assert redacted.text.count("[person]") == len(redacted.replacements)
+    rest = "".join(plain(piece) for piece in left_of(redacted))
+    for word in plain(name).split():
+        assert word not in rest, redacted.text
+
+
+@given(name=names, form=st.sampled_from(sorted(FORMS)), before=words, after=words)
+@example(name="李", form="host", before="ab", after="李小")
+def test_whatever_the_name_no_form_of_it_is_left(name: str, form: str, before: str, after: str) -> None:
+    assume(sum(map(len, name.split())) >= 3)
+    text = f"{before} {name}. {FORMS[form](name)} {after}"
+    start = len(before) + 1
+    redacted = MASKS.redact(text, [Detection(start, start + len(name), "person")])
+    second = start + len(name) + 2
+    written = FORMS[form](name)
+    covered = [r for r in redacted.replacements if second < r.old_end and r.old_start < second + len(written)]
+    assert covered, redacted.text
+
+
+@given(
+    text=st.text(), spans=st.lists(st.tuples(st.integers(0, 40), st.integers(1, 12)), max_size=5), seed=st.integers()
+)
+def test_whatever_was_detected(text: str, spans: list[tuple[int, int]], seed: int) -> None:
+    found = [Detection(start, start + size, f"type{start % 3}") for start, size in spans if start + size <= len(text)]
+    redacted = PSEUDONYMS.redact(text, found)
+    # Outside of replacements the text is as it was, at the places that the offsets say.
+    place = old = 0
+    for replacement in redacted.replacements:
+        assert redacted.text[place : replacement.start] == text[old : replacement.old_start]
+        assert redacted.text[replacement.start : replacement.end].startswith("[type")
+        place, old = replacement.end, replacement.old_end
+    assert redacted.text[place:] == text[old:]
+    for offset in range(len(redacted.text)):
+        inside = any(each.start <= offset < each.end for each in redacted.replacements)
+        assert inside or redacted.text[offset] == text[redacted.old_offset(offset)]
+    # Every detection is in a replacement.
+    for each in found:
+        assert any(r.old_start <= each.start and each.end <= r.old_end for r in redacted.replacements)
+    # The order in which they come makes no difference.
+    shuffled = [*found, *found]
+    Random(seed).shuffle(shuffled)
+    assert PSEUDONYMS.redact(text, shuffled) == redacted
+
+
+@given(name=names, text=st.text(LETTERS + " .-\n%2B", max_size=60))
+def test_doing_it_again_changes_nothing(name: str, text: str) -> None:
+    """What is left has no surface of what was taken out: the same name, detected once more, is found nowhere else."""
+    redacted = MASKS.redact(f"{name} {text}", [Detection(0, len(name), "99")])
+    for piece in left_of(redacted):
+        again = MASKS.redact(f"{name}\n\n\n{piece}", [Detection(0, len(name), "99")])
+        beyond = [each for each in again.replacements if each.old_start >= len(name) + 3]
+        assert not beyond
+    names_of_types = plain("99")
+    assume(names_of_types not in plain(name))
+    first = MASKS.redact(redacted.text, [])
+    assert first.text == redacted.text
+
+
+def test_a_pseudonym_is_one_for_all_forms_documents_and_processes() -> None:
+    first = of(PSEUDONYMS, "Ada Lovelace, ADA LOVELACE", "Ada Lovelace")
+    assert re.fullmatch(r"(\[person:[0-9a-f]{16}\]), \1", first)
+    other_process = Redactor(RedactionSettings(), KeyRing.parse("first:" + "0f" * 32, "test"))
+    assert of(other_process, "ada\nlovelace", "ada\nlovelace") == first.split(", ")[0]
+
+
+def test_a_pseudonym_is_another_for_another_name_type_and_key() -> None:
+    one = PSEUDONYMS.redact("Ada", [Detection(0, 3, "person")]).text
+    assert PSEUDONYMS.redact("Ida", [Detection(0, 3, "person")]).text != one
+    assert PSEUDONYMS.redact("Ada", [Detection(0, 3, "city")]).text.split(":")[1] != one.split(":")[1]
+    rotated = KeyRing.parse(f"second:{'1e' * 32},first:{'0f' * 32}", "test")
+    changed = Redactor(RedactionSettings(), rotated).redact("Ada", [Detection(0, 3, "person")])
+    assert (changed.text != one, changed.key_id) == (True, "second")
+
+
+def test_longer_pseudonyms_begin_with_the_shorter_ones() -> None:
+    longer = Redactor(RedactionSettings(pseudonym_digits=32), KEYS)
+    assert of(longer, "Ada", "Ada").startswith(of(PSEUDONYMS, "Ada", "Ada")[:-1])
+
+
+@pytest.mark.parametrize(
+    ("surface", "text", "left"),
+    [
+        ("a", "a cat and A. bat, a's x-a", "[person] cat and [person]. bat, [person]'s x-[person]"),
+        ("US", "US: us bus U.S. plus", "[person]: [person] bus [person]. plus"),
+        ("Ford", "Ford afford Ford's ford.com Fordist", "[person] afford [person]'s [person].com [person]ist"),
+        ("Anna", "Anna, Annas Annalle savanna", "[person], [person]s [person]lle savanna"),
+        ("Trump", "Trump trumpet", "[person] [person]et"),
+        ("李", "李明和李", "[person]明和[person]"),
+        ("—", "a — b — c", "a [person] b — c"),
+        ("🦊", "🦊 and 🦊!", "[person] and [person]!"),
+        ("4111111111111111", "4111111111111111 or 4111 1111-1111 1111", "[person] or [person]"),
+    ],
+)
+def test_short_and_common_surfaces(surface: str, text: str, left: str) -> None:
+    """They cut no other words, and stay nowhere as words of their own."""
+    assert of(MASKS, text, surface) == left
+
+
+def test_a_piece_that_becomes_a_word_by_a_removal_is_removed() -> None:
+    assert of(MASKS, "Merkelin Berlin in", "Merkel", "in") == "[person][person] Berl[person]"[:16] + " Berlin [person]"
+
+
+def test_types_of_which_nothing_is_hidden_stay_unless_they_are_a_removed_name() -> None:
+    redactor = Redactor(RedactionSettings(action="mask", types={"city": "keep"}), None)
+    text = "Paris Hilton likes Rome and Paris."
+    found = [Detection(0, 5, "person"), Detection(19, 23, "city"), Detection(28, 33, "city")]
+    redacted = redactor.redact(text, found)
+    assert redacted.text == "[person] Hilton likes Rome and [person]."
+    assert [(redacted.text[each.start : each.end], each.type) for each in redacted.kept] == [("Rome", "city")]
+
+
+def test_rules_of_pools_and_types_and_floors() -> None:
+    rules = {
+        "action": "keep",
+        "types": {"person": {"action": "mask", "floor": 0.5}},
+        "pools": {"logs": {"person": "keep", "host": "mask"}},
+    }
+    redactor = Redactor(RedactionSettings.model_validate(rules), None)
+    found = [Detection(0, 3, "person", 0.7), Detection(4, 7, "person", 0.4), Detection(8, 10, "host")]
+    assert redactor.redact("Ada Bob h1", found, pool="news").text == "[person] Bob h1"
+    assert redactor.redact("Ada Bob h1", found, pool="logs").text == "Ada Bob [host]"
+
+
+def test_an_uncertain_mention_goes_with_a_certain_one() -> None:
+    redactor = Redactor(RedactionSettings(action="mask", floor=0.5), None)
+    assert redactor.redact("Ada. Ada.", [Detection(0, 3, "p", 0.9), Detection(5, 8, "p", 0.1)]).text == "[p]. [p]."
+
+
+def test_parts_of_a_name_go_with_it_where_that_is_asked_for() -> None:
+    redactor = Redactor(RedactionSettings(action="mask", types={"person": {"action": "mask", "parts": True}}), None)
+    assert of(redactor, "Ada Lovelace. Lovelace, Ada; adamant", "Ada Lovelace") == (
+        "[person]. [person], [person]; adamant"
+    )
+
+
+def test_a_type_cannot_break_out_of_its_brackets() -> None:
+    assert MASKS.redact("Ada", [Detection(0, 3, "a]b:c\n")]).text == "[a_b_c_]"
+
+
+@pytest.mark.parametrize(("start", "end"), [(0, 4), (-1, 2), (2, 2), (5, 9)])
+def test_an_entity_outside_of_the_text_is_refused(start: int, end: int) -> None:
+    with pytest.raises(RedactionError, match="is not in a text of 3") as caught:
+        MASKS.redact("Ada", [Detection(start, end, "person")])
+    assert "Ada" not in str(caught.value)
+
+
+def test_pseudonyms_without_a_key_are_refused() -> None:
+    with pytest.raises(ConfigError, match="need a key"):
+        Redactor(RedactionSettings(), None)
+
+
+@pytest.mark.slow
+def test_over_ten_thousand_documents_no_form_of_what_was_detected_is_left() -> None:
+    random = Random(17)
+    for number in range(10_000):
+        text, planted = document(random)
+        found = [Detection(each.start, each.start + len(each.name), "person") for each in planted]
+        redacted = MASKS.redact(text, found)
+        pieces = left_of(redacted)
+        folded = [plain(piece) for piece in pieces]
+        for each in planted:
+            for form in (each.name, *each.forms):
+                assert not any(form in piece for piece in pieces), (number, form)
+            joined = re.compile(r"[\W_]*".join(map(re.escape, re.sub(r"[\W_]", "", plain(each.name)))))
+            assert not any(joined.search(piece) for piece in folded), (number, each.name, redacted.text)
