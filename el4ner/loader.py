@@ -10,6 +10,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 
 from el4ner.config import Settings
 from el4ner.engines.base import Engine, StateEngine
@@ -48,7 +49,7 @@ from el4ner.stages.pool_evidence import make_evidence, make_sources
 from el4ner.stages.taught_evidence import TaughtEvidence
 from el4ner.stages.teaching import PoolTeacher
 
-__all__ = ["load_members", "load_models", "load_pipeline", "pipeline_from"]
+__all__ = ["load_members", "load_models", "load_pipeline", "members_from", "pipeline_from"]
 
 log = logging.getLogger(__name__)
 
@@ -140,42 +141,79 @@ def load_members(
             for engine in visitors.values():
                 engine.close()
     with _engines(settings, engines_for(settings, stages, members), folder, progress) as engines:
-        retrieves = "extract" in stages and shows_demonstrations(settings)
-        hosted = [name for name in settings.ensemble.members if name in members]
-        surfaces = pool_surfaces(settings, engines, hosted, pools, folder, progress)
-        retrievers = make_retrievers(settings, pools, embedder, surfaces, folder, cache, progress, retrieves=retrieves)
-
-        def read(name: str, reading: PoolReading) -> PoolEvidence:
-            hosted = {name: pools[name]}
-            proposers = early or _proposers(settings, stages, engines, hosted, folder, reading)
-            sources: Mapping[str, Sequence[Source]] = {}
-            if "classify" in stages:
-                sources = make_sources(
-                    settings,
-                    engines,
-                    hosted,
-                    retrievers,
-                    embedder=embedder,
-                    folder=folder / FOLDER,
-                    reading=reading,
-                    proposers=proposers,
-                )
-            # A visitor proposes nothing here.
-            return PoolEvidence(None if early else proposers.get(name), sources=sources.get(name, ()))
-
-        later = at_first_use and _reads_states_alone(settings, engines)
-        made, unread = _read_pools(pools, read, progress, later=later)
-        return MembersPipeline(
+        return members_from(
             settings,
             engines,
+            members,
             pools,
-            retrievers,
-            {name: of_pool.sources for name, of_pool in made.items()},
-            {name: of_pool.proposer for name, of_pool in made.items() if of_pool.proposer is not None},
-            retrieves=retrieves,
+            embedder,
+            stages=stages,
+            visitors=early,
+            cache=cache,
             answers=answers,
-            unread=unread,
+            cache_dir=folder,
+            progress=progress,
+            at_first_use=at_first_use,
         )
+
+
+def members_from(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    members: Collection[str],
+    pools: Mapping[str, Pool],
+    embedder: SentenceTransformerEmbedder | None,
+    *,
+    stages: Collection[StageName] = STAGES,
+    visitors: Mapping[str, BoundaryProposer] = MappingProxyType({}),
+    cache: RetrievalCache | None = None,
+    answers: AnswerStore | None = None,
+    cache_dir: Path,
+    progress: Progress = NO_PROGRESS,
+    at_first_use: bool = False,
+) -> MembersPipeline:
+    """As :func:`load_members`, from models and pools that are there already. ``visitors``: who proposes in the pools'
+    sentences, by the pool's name, where that is a member of another process."""
+    retrieves = "extract" in stages and shows_demonstrations(settings)
+    hosted = [name for name in settings.ensemble.members if name in members]
+    surfaces = pool_surfaces(settings, engines, hosted, pools, cache_dir, progress)
+    retrievers = make_retrievers(settings, pools, embedder, surfaces, cache_dir, cache, progress, retrieves=retrieves)
+
+    def read(name: str, reading: PoolReading) -> PoolEvidence:
+        hosted = {name: pools[name]}
+        proposers = visitors or _proposers(settings, stages, engines, hosted, cache_dir, reading)
+        sources: Mapping[str, Sequence[Source]] = {}
+        if "classify" in stages:
+            sources = make_sources(
+                settings,
+                engines,
+                hosted,
+                retrievers,
+                embedder=embedder,
+                folder=cache_dir / FOLDER,
+                reading=reading,
+                proposers=proposers,
+            )
+        found = proposers.get(name)
+        if visitors:  # a visitor proposes nothing here
+            return PoolEvidence(sources=sources.get(name, ()), left_out=found)
+        return PoolEvidence(found, sources=sources.get(name, ()))
+
+    later = at_first_use and _reads_states_alone(settings, engines)
+    made, unread = _read_pools(pools, read, progress, later=later)
+    return MembersPipeline(
+        settings,
+        engines,
+        pools,
+        retrievers,
+        {name: of_pool.sources for name, of_pool in made.items()},
+        {name: of_pool.proposer for name, of_pool in made.items() if of_pool.proposer is not None},
+        retrieves=retrieves,
+        answers=answers,
+        unread=unread,
+        teachers=_teachers(settings, engines, pools, embedder, cache_dir, cache, apart=True),
+        left_out={name: of_pool.left_out for name, of_pool in made.items() if of_pool.left_out is not None},
+    )
 
 
 def pipeline_from(
@@ -221,11 +259,6 @@ def pipeline_from(
 
     later = at_first_use and _reads_states_alone(settings, engines)
     made, unread = _read_pools(pools, read, progress, later=later)
-    retriever = taught_retrievers(settings, embedder, cache)
-    teachers = {
-        name: PoolTeacher(TaughtEvidence(settings, engines, pool, embedder, cache_dir / FOLDER), retriever)
-        for name, pool in pools.items()
-    }
     return Pipeline(
         settings,
         engines,
@@ -236,8 +269,26 @@ def pipeline_from(
         retrieves=retrieves,
         answers=answers,
         unread=unread,
-        teachers=teachers,
+        teachers=_teachers(settings, engines, pools, embedder, cache_dir, cache),
     )
+
+
+def _teachers(
+    settings: Settings,
+    engines: Mapping[str, Engine],
+    pools: Mapping[str, Pool],
+    embedder: SentenceTransformerEmbedder | None,
+    cache_dir: Path,
+    cache: RetrievalCache | None,
+    *,
+    apart: bool = False,
+) -> dict[str, PoolTeacher]:
+    """Who makes of each pool, as it is taught, what the stages need. ``apart``: other members run elsewhere."""
+    retriever = taught_retrievers(settings, embedder, cache)
+    return {
+        name: PoolTeacher(TaughtEvidence(settings, engines, pool, embedder, cache_dir / FOLDER, apart=apart), retriever)
+        for name, pool in pools.items()
+    }
 
 
 def _read_pools(

@@ -23,6 +23,7 @@ from el4ner.stages import StageContext
 from el4ner.stages.asking import ask_members
 from el4ner.stages.document_stage import DocumentStage
 from el4ner.stages.hosted_pools import PoolEvidence, ReadPool
+from el4ner.stages.teaching import PoolTeacher
 from el4ner.stages.views import answers_in, candidates_apart
 from el4ner.types import (
     Document,
@@ -42,9 +43,11 @@ class MembersPipeline(BasePipeline):
     answer; :class:`el4ner.stages.combine.Combiner` makes the ensemble's results of all parts.
 
     Args:
-        settings, engines, pools, retrievers, proposers, retrieves, answers, unread: as :class:`BasePipeline` has them.
-            Nobody teaches their pools.
+        settings, engines, pools, retrievers, proposers, retrieves, answers, unread, teachers: as :class:`BasePipeline`
+            has them.
         sources: what the members answer by in scored mode, by the pool's name.
+        left_out: who found what is proposed in the pools' sentences, by the pool's name, where that is not their
+            proposer.
     """
 
     def __init__(
@@ -59,6 +62,8 @@ class MembersPipeline(BasePipeline):
         retrieves: bool = True,
         answers: AnswerStore | None = None,
         unread: Mapping[str, ReadPool] = MappingProxyType({}),
+        teachers: Mapping[str, PoolTeacher] = MappingProxyType({}),
+        left_out: Mapping[str, BoundaryProposer] = MappingProxyType({}),
     ) -> None:
         method = settings.method
         if method.repeats == "templates":
@@ -75,9 +80,13 @@ class MembersPipeline(BasePipeline):
             retrieves=retrieves,
             answers=answers,
             unread=unread,
-            teachers={},
+            teachers=teachers,
         )
-        self._sources = dict(sources)
+        self._made: dict[str, PoolEvidence] = {}
+        for name in pools.keys() - unread.keys():
+            proposer = (proposers or {}).get(name)
+            made = PoolEvidence(proposer, sources=sources.get(name, ()), left_out=left_out.get(name))
+            self._take_in(name, self._files_read(name, made))
         answering = AnswersCarry()
         self._answer = DocumentStage(
             "classify",
@@ -92,7 +101,7 @@ class MembersPipeline(BasePipeline):
 
     @override
     def _take_in(self, name: str, made: PoolEvidence) -> None:
-        self._sources[name] = made.sources
+        self._made[name] = made
 
     @override
     def _decided_by(self, stage: StageName, pool: str) -> str:
@@ -100,7 +109,10 @@ class MembersPipeline(BasePipeline):
         if stage != "classify":
             return decided_by
         # What a member compares with was proposed by the proposer, which need not be hosted here.
-        return fingerprint(decided_by, [source.fingerprint for source in self._sources.get(pool, ())])
+        return fingerprint(decided_by, [source.fingerprint for source in self._made_of(pool).sources])
+
+    def _made_of(self, pool: str) -> PoolEvidence:
+        return self._made.get(pool, PoolEvidence())
 
     def answer(self, batch: Sequence[DocumentCandidates]) -> list[DocumentAnswers | DocumentError]:
         """What the members say of every candidate (stage 3, without the decision)."""
@@ -109,11 +121,13 @@ class MembersPipeline(BasePipeline):
     def _ask_for_answers(
         self, sentences: list[SentenceCandidates], context: StageContext
     ) -> tuple[list[SentenceAnswers], Usage]:
-        sources = self._sources.get(context.pool.name, ())
-        return ask_members(sentences, list(self.engines.values()), sources, context)
+        made = self._made_of(context.pool.name)
+        return ask_members(sentences, list(self.engines.values()), made.sources, context, made.near)
 
     def _with_speakers(
         self, document: Document, manifest: Manifest, sentences: tuple[SentenceAnswers, ...], usage: Usage
     ) -> DocumentAnswers:
-        speakers = tuple(described(source) for source in self._sources.get(manifest.pool, ()))
-        return DocumentAnswers(document, manifest, speakers, sentences, usage)
+        made = self._made_of(manifest.pool)
+        speakers = tuple(made.speakers or (described(source) for source in made.sources))
+        types = () if manifest.pool_base is None else tuple(self.pools[manifest.pool].types)
+        return DocumentAnswers(document, manifest, speakers, sentences, usage, types)

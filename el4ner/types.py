@@ -26,6 +26,7 @@ __all__ = [
     "Entity",
     "Manifest",
     "Mode",
+    "NearTaught",
     "Sentence",
     "SentenceAnswers",
     "SentenceCandidates",
@@ -171,12 +172,40 @@ class Speaker:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class NearTaught:
+    """Which spans that a pool was taught some members find like a sentence's candidates, and what has to be known of
+    these spans to correct what the members say of the candidates.
+
+    Args:
+        spans: the taught spans, by names that are equal in every process.
+        labels: of each the type that it was taught, or none.
+        cosines: ``[candidates, spans]``, each the mean of ``vectors`` cosines; 0: the two are too far apart to count.
+        vectors: how many there are of a span.
+        said: ``[spans, features, types of the files + none]``: what those who compare states say of the taught spans by
+            the pool's files alone.
+    """
+
+    spans: tuple[str, ...]
+    labels: tuple[str, ...]
+    cosines: npt.NDArray[np.float32]
+    vectors: int
+    said: npt.NDArray[np.float32]
+
+    @property
+    def compared(self) -> tuple[object, ...]:
+        """What is equal where all is, numbers bit by bit."""
+        numbers = (self.cosines.shape, self.cosines.tobytes(), self.said.shape, self.said.tobytes())
+        return self.spans, self.labels, self.vectors, numbers
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class SentenceAnswers:
     """What some members say of a sentence's candidates, each for itself, before anything is decided.
 
     Paper mode: ``votes``, for each candidate the type that each member wrote; one that wrote none is not in it. Scored
     mode: ``said``, log-probabilities ``[spans, features, types + none]``, the features of one speaker behind those of
-    the one before; None in paper mode, and where there is no candidate.
+    the one before; None in paper mode, and where there is no candidate. ``near``: what was taught and is like the
+    candidates; None where nothing was, and where no speaker compares states.
     """
 
     sentence: Sentence
@@ -184,6 +213,7 @@ class SentenceAnswers:
     candidates: tuple[SpanCandidate, ...]
     votes: tuple[Mapping[str, str], ...] = ()
     said: npt.NDArray[np.float32] | None = None
+    near: NearTaught | None = None
 
     def __eq__(self, other: object) -> bool:
         """Whether all is equal, numbers bit by bit."""
@@ -194,7 +224,8 @@ class SentenceAnswers:
     @property
     def _compared(self) -> tuple[object, ...]:
         bits = None if self.said is None else (self.said.shape, self.said.tobytes())
-        return self.sentence, self.demonstrations, self.candidates, self.votes, bits
+        near = None if self.near is None else self.near.compared
+        return self.sentence, self.demonstrations, self.candidates, self.votes, bits, near
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,8 +307,9 @@ class DocumentCandidates:
 @dataclass(frozen=True, slots=True)
 class DocumentAnswers:
     """What some members say of a document's candidates. ``speakers``: in the order of the answers; none in paper mode.
+    They are described as they are without what the pool was taught, by which they are weighed.
 
-    ``manifest`` names these members alone.
+    ``manifest`` names these members alone. ``types``: those of the pool as it was taught; empty: those of its files.
     """
 
     document: Document
@@ -285,6 +317,7 @@ class DocumentAnswers:
     speakers: tuple[Speaker, ...]
     sentences: tuple[SentenceAnswers, ...]
     usage: Usage = Usage()
+    types: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,7 +143,7 @@ async def serve_workers(
                         return
                     pipeline.observe(telemetry.metrics)
                 owner = None if pipeline is None else pipeline.owner
-                async with _taught(settings, stages, pipeline, telemetry, ending):
+                async with _taught(settings, pipeline, telemetry, ending):
                     await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending, sizes)
             finally:
                 await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
@@ -152,13 +152,12 @@ async def serve_workers(
 @contextlib.asynccontextmanager
 async def _taught(
     settings: StreamSettings,
-    stages: Sequence[str],
     pipeline: OwnedPipeline | None,
     telemetry: Telemetry,
     ending: Ending,
 ) -> AsyncIterator[None]:
-    """The process's pools are taught, where one process has the whole ensemble."""
-    if pipeline is None or not settings.worker.follow_examples or members.split_stages(settings, stages):
+    """The process's pools are taught, where it has any."""
+    if pipeline is None or not settings.worker.follow_examples:
         yield
         return
     async with pipeline.taught(telemetry.metrics, close_seconds=ending.close_seconds):

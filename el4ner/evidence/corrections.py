@@ -22,7 +22,7 @@ from el4ner.evidence.sources import TAUGHT, BoundarySource, SentenceQuestion, So
 from el4ner.evidence.span_memory import PoolSpans
 from el4ner.types import Usage
 
-__all__ = ["CorrectionSource", "shortfalls", "with_corrections"]
+__all__ = ["CorrectionSource", "mean_cosines", "shares_of", "shortfall", "shortfalls", "with_corrections"]
 
 APART: Final = 0.55
 ALIKE: Final = 0.75
@@ -60,21 +60,10 @@ class CorrectionSource:
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """The mean of the corrections, each as far as it is used alike, and most of the nearest: parts of one name look
         like each other. Nothing where none is alike."""
-        counts = [len(question.spans) for question in questions]
-        cosines = np.zeros((sum(counts), len(self._corrections)), dtype=np.float32)
-        layers, usage = 0, Usage()
-        for source in self._sources:
-            queries, used = source.vectors(questions)
-            usage += used
-            for known, vectors in zip(self._keys[source.name], queries, strict=True):
-                cosines += vectors @ known.T
-                layers += 1
-        cosines /= max(1, layers)
-        near = np.clip((cosines - APART) / (ALIKE - APART), 0, 1)
-        nearest = cosines.max(axis=1, keepdims=True, initial=-1)
-        votes = np.where(near > 0, np.exp(SHARPNESS * (cosines - nearest)), 0)
-        said: Floats = (votes * near) @ self._corrections / np.maximum(votes.sum(axis=1, keepdims=True), 1e-9)
-        return list(np.split(said[:, None, :], np.cumsum(counts)))[:-1], usage
+        cosines, _, usage = mean_cosines(self._sources, self._keys, questions)
+        said: Floats = shares_of(cosines) @ self._corrections
+        ends = np.cumsum([len(question.spans) for question in questions])
+        return list(np.split(said[:, None, :], ends))[:-1], usage
 
     def leave_one_out(self, spans: PoolSpans, rows: Ints, sentences: Sequence[int]) -> Floats:
         """Nobody weighs it: what a person said counts as it is."""
@@ -82,10 +71,36 @@ class CorrectionSource:
         return np.zeros((len(rows), 1, self._corrections.shape[1]), np.float32)
 
 
+def mean_cosines(
+    sources: Sequence[StateSource], keys: Mapping[str, Floats], questions: Sequence[SentenceQuestion]
+) -> tuple[Floats, int, Usage]:
+    """``[spans of all questions, taught]``, and of how many vectors each is the mean."""
+    taught = next(iter(keys.values())).shape[1]
+    cosines = np.zeros((sum(len(question.spans) for question in questions), taught), dtype=np.float32)
+    count, usage = 0, Usage()
+    for source in sources:
+        queries, used = source.vectors(questions)
+        usage += used
+        for known, vectors in zip(keys[source.name], queries, strict=True):
+            cosines += vectors @ known.T
+            count += 1
+    cosines /= max(1, count)
+    return cosines, count, usage
+
+
+def shares_of(cosines: Floats) -> Floats:
+    """By how much of its correction each taught span counts: ``[spans, taught]``, of any shape before."""
+    near = np.clip((cosines - APART) / (ALIKE - APART), 0, 1)
+    nearest = cosines.max(axis=1, keepdims=True, initial=-1)
+    votes = np.where(near > 0, np.exp(SHARPNESS * (cosines - nearest)), 0)
+    shares: Floats = votes * near / np.maximum(votes.sum(axis=1, keepdims=True), 1e-9)
+    return shares
+
+
 def shortfalls(
     sources: Sequence[Source],
     combination: Combination,
-    vectors: Mapping[str, Floats],
+    compared: Mapping[str, Floats],
     likely: npt.NDArray[np.float64],
     labels: Ints,
     kinds: int,
@@ -96,7 +111,8 @@ def shortfalls(
     Args:
         sources: of the files, in the combination's order. Those that would have to ask a model say nothing.
         combination: of all of them.
-        vectors: the taught spans' ``[layers, taught, dimensions]``, by the source's name.
+        compared: ``[taught, features, types of the files + none]``: what those that compare states say of the taught
+            spans, by the source's name.
         likely: the probability of each that extraction found; NaN: none.
         labels: of each.
         kinds: how many types there are now, none included; those that the files do not have are the last ones.
@@ -105,15 +121,22 @@ def shortfalls(
     files = max((source.kinds for source in sources if isinstance(source, StateSource | BoundarySource)), default=kinds)
     for source in sources:
         if isinstance(source, StateSource):
-            said.append(source.compared(vectors[source.name]))
+            said.append(compared[source.name])
         elif isinstance(source, BoundarySource):
             said.append(source.said(likely))
         else:
             said.append(np.zeros((len(labels), len(source.features), files), np.float32))
     before = combination.log_probabilities(np.concatenate(said, axis=1))
+    return shortfall(before, combination.threshold, labels, kinds)
+
+
+def shortfall(before: Floats, threshold: float, labels: Ints, kinds: int) -> Floats:
+    """What is missing in log-probabilities ``[spans, types of the files + none]`` so that each span is what it was
+    taught to be: ``[spans, types + none]``, of ``kinds`` types now, none included."""
+    files = before.shape[1]
     scores = np.full((len(labels), kinds), before.min(axis=1, keepdims=True, initial=0), dtype=np.float32)
     scores[:, : files - 1] = before[:, :-1]
-    scores[:, -1] = before[:, -1] + combination.threshold
+    scores[:, -1] = before[:, -1] + threshold
     rows = np.arange(len(labels))
     taught = scores[rows, labels]
     scores[rows, labels] = -np.inf

@@ -98,6 +98,11 @@ class StreamMix:
         """None until enough was seen. Replaced as a whole, so that any thread may read it."""
 
     @property
+    def types(self) -> tuple[str, ...]:
+        """The pool's, in its order."""
+        return self._types
+
+    @property
     def corrects(self) -> bool:
         """Whether what is said depends on the stream."""
         return self._priors != "pool"

@@ -19,6 +19,7 @@ import orjson
 from el4ner.errors import ConfigError
 from el4ner.evidence.calibration import Calibration, calibration_file, calibration_key, even_calibration
 from el4ner.evidence.combination import Combination
+from el4ner.evidence.corrections import with_corrections
 from el4ner.evidence.encoders import EMBEDDER
 from el4ner.evidence.sources import BOUNDARIES
 from el4ner.types import Speaker
@@ -31,11 +32,13 @@ log = logging.getLogger(__name__)
 @dataclass(frozen=True, slots=True)
 class Weighed:
     """How to weigh some sources. ``sources``: their names, in the order of the combination's features; what others said
-    does not count. ``fingerprint``: of the evidence, as :class:`~el4ner.evidence.Evidence` has it."""
+    does not count. ``fingerprint``: of the evidence, as :class:`~el4ner.evidence.Evidence` has it; ``corrected``: and
+    with what the pool was taught."""
 
     sources: tuple[str, ...]
     combination: Combination
     fingerprint: str
+    corrected: str
 
 
 class Weighing:
@@ -125,6 +128,7 @@ def _whole(calibration: Calibration) -> Weighed:
         tuple(step.source for step in calibration.steps),
         calibration.steps[-1].combination,
         f"{calibration.fingerprint}-full",
+        f"{with_corrections(calibration).fingerprint}-full",
     )
 
 
@@ -143,6 +147,7 @@ def _part(calibration: Calibration, sources: Sequence[Speaker], heard: Collectio
         tuple(name for name in whole.sources if name in heard),
         replace(whole.combination, weights=scaled),
         whole.fingerprint,
+        whole.corrected,
     )
 
 

@@ -19,6 +19,7 @@ from el4ner.repeats.line_key import LineKey
 from el4ner.text.templates import Anchor, Template
 from el4ner.types import (
     NONE_TYPE,
+    NearTaught,
     Sentence,
     SentenceAnswers,
     SentenceCandidates,
@@ -171,6 +172,7 @@ class KeptAnswers(NamedTuple):
 
     votes: tuple[Mapping[str, str], ...]
     said: npt.NDArray[np.float32] | None
+    near: NearTaught | None = None
 
 
 class AnswersCarry(_CandidatesCarry[SentenceAnswers, KeptAnswers]):
@@ -180,7 +182,7 @@ class AnswersCarry(_CandidatesCarry[SentenceAnswers, KeptAnswers]):
     @override
     def keep(self, answer: SentenceAnswers, view: Template) -> KeptAnswers | None:
         del view
-        return KeptAnswers(answer.votes, answer.said)
+        return KeptAnswers(answer.votes, answer.said, answer.near)
 
     @override
     def recall(self, item: SentenceCandidates, kept: KeptAnswers, view: Template) -> SentenceAnswers:
@@ -190,9 +192,12 @@ class AnswersCarry(_CandidatesCarry[SentenceAnswers, KeptAnswers]):
         """
         del view
         count = len(item.candidates)
-        if len(kept.votes) not in (0, count) or (kept.said is not None and len(kept.said) != count):
+        by_span = [kept.said, None if kept.near is None else kept.near.cosines]
+        if len(kept.votes) not in (0, count) or any(
+            len(numbers) != count for numbers in by_span if numbers is not None
+        ):
             raise ValueError("not one answer for each candidate")
-        return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, kept.said)
+        return SentenceAnswers(item.sentence, item.demonstrations, item.candidates, kept.votes, kept.said, kept.near)
 
 
 class ValidateCarry(Carry[SentenceTypes, SentenceEntities, tuple[Verdict, ...]]):

@@ -11,11 +11,12 @@ from collections.abc import Collection
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from el4ner.pools import Pool
 from el4ner.repeats.carry import NOBODY, AgreedTypes, ExtractedAnchors, KeptAnswers, PlaceVotes
 from el4ner.text.templates import Anchor
-from el4ner.types import NONE_TYPE, TypedSpan, Verdict
+from el4ner.types import NONE_TYPE, NearTaught, TypedSpan, Verdict
 
 __all__ = ["AgreedFormat", "AnswersFormat", "ExtractedFormat", "VerdictsFormat"]
 
@@ -96,24 +97,39 @@ class AnswersFormat:
         self._labels = frozenset((*pool.types, NONE_TYPE))
 
     def to_json(self, kept: KeptAnswers) -> Any:
-        """Votes by candidate, and log-probabilities: their shape, and their bytes in base64."""
-        said = kept.said
-        numbers = None if said is None else [list(said.shape), base64.b64encode(said.astype("<f4").tobytes()).decode()]
-        return [[dict(votes) for votes in kept.votes], numbers]
+        """Votes by candidate, and log-probabilities: their shape, and their bytes in base64; and what was taught and
+        is near."""
+        numbers = None if kept.said is None else _packed(kept.said)
+        near = None
+        if kept.near is not None:
+            of_spans = [list(kept.near.spans), list(kept.near.labels), kept.near.vectors]
+            near = [*of_spans, _packed(kept.near.cosines), _packed(kept.near.said)]
+        return [[dict(votes) for votes in kept.votes], numbers, near]
 
     def from_json(self, data: Any) -> KeptAnswers:
         """As :class:`~el4ner.repeats.shared_answers.KeptFormat` says."""
-        said, numbers = data
+        said, numbers, near = data
         votes = tuple({_text(name): _one_of(self._labels, vote) for name, vote in votes.items()} for votes in said)
         if numbers is None:
             return KeptAnswers(votes, None)
-        shape, encoded = numbers
-        if len(shape) != 3 or shape[2] != len(self._labels):
+        values = _unpacked(numbers, 3)
+        if values.shape[2] != len(self._labels):
             raise ValueError("not as many numbers as there are types")
-        values = np.frombuffer(base64.b64decode(encoded, validate=True), "<f4").astype(np.float32)
-        if np.isnan(values).any():
-            raise ValueError("not a number")
-        return KeptAnswers(votes, values.reshape([_whole(size) for size in shape]))
+        return KeptAnswers(votes, values, None if near is None else self._near(near))
+
+    def _near(self, data: Any) -> NearTaught:
+        spans, labels, vectors, cosines, said = data
+        names = tuple(_text(name) for name in spans)
+        near = NearTaught(
+            names,
+            tuple(_one_of(self._labels, label) for label in labels),
+            _unpacked(cosines, 2),
+            _whole(vectors),
+            _unpacked(said, 3),
+        )
+        if not len(names) == len(near.labels) == near.cosines.shape[1] == len(near.said):
+            raise ValueError("not the same number of each")
+        return near
 
 
 class VerdictsFormat:
@@ -131,6 +147,19 @@ class VerdictsFormat:
         if not all(type(holds) is bool for holds, _ in data):
             raise ValueError("neither holds nor does not")
         return tuple(Verdict(holds, _probability(probability), self._verifier) for holds, probability in data)
+
+
+def _packed(numbers: npt.NDArray[np.float32]) -> list[Any]:
+    """Their shape, and their bytes in base64."""
+    return [list(numbers.shape), base64.b64encode(numbers.astype("<f4").tobytes()).decode()]
+
+
+def _unpacked(data: Any, dimensions: int) -> npt.NDArray[np.float32]:
+    shape, encoded = data
+    values = np.frombuffer(base64.b64decode(encoded, validate=True), "<f4").astype(np.float32)
+    if len(shape) != dimensions or np.isnan(values).any():
+        raise ValueError("not such numbers")
+    return values.reshape([_whole(size) for size in shape])
 
 
 def _whole(value: Any, *, below: float = math.inf) -> int:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 
 import numpy as np
 
 from el4ner.engines import checks
 from el4ner.engines.base import Engine, GenerateRequest
 from el4ner.evidence import SentenceQuestion, Source
+from el4ner.evidence.corrections_apart import NearSource
 from el4ner.evidence.judges import Floats, log_softmax
 from el4ner.stages.answers import parse_typed_lines
 from el4ner.stages.context import STOP, StageContext
 from el4ner.stages.in_context import type_scores
 from el4ner.text.white_space import as_read
-from el4ner.types import Mode, SentenceAnswers, SentenceCandidates, Usage
+from el4ner.types import Mode, NearTaught, SentenceAnswers, SentenceCandidates, Usage
 
 __all__ = ["ask_members", "question", "scored", "written"]
 
@@ -24,8 +26,10 @@ def ask_members(
     engines: Sequence[Engine],
     sources: Sequence[Source],
     context: StageContext,
+    near: NearSource | None = None,
 ) -> tuple[list[SentenceAnswers], Usage]:
-    """Stage 3 without the decision: in paper mode ``engines`` are asked, in scored mode ``sources``."""
+    """Stage 3 without the decision: in paper mode ``engines`` are asked, in scored mode ``sources``, and ``near`` for
+    what was taught and is like a candidate."""
     asked = [item for item in batch if item.candidates]
     if context.settings.mode is Mode.PAPER:
         votes, usage = written(asked, engines, context)
@@ -40,6 +44,10 @@ def ask_members(
             for item in batch
         ], usage
     scores, usage = _said(asked, sources)
+    taught: Iterator[NearTaught | None] = repeat(None)
+    if near is not None:
+        mentioned, used = near.near([question(item) for item in asked])
+        taught, usage = iter(mentioned), usage + used
     answers = iter(scores)
     return [
         SentenceAnswers(
@@ -47,6 +55,7 @@ def ask_members(
             item.demonstrations,
             item.candidates,
             said=next(answers) if item.candidates else None,
+            near=next(taught) if item.candidates else None,
         )
         for item in batch
     ], usage

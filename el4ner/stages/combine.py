@@ -23,9 +23,12 @@ from el4ner.config import Settings
 from el4ner.errors import ConfigError, DocumentError, MessageError
 from el4ner.evidence import BOUNDARIES, judge_said
 from el4ner.evidence.calibration import FOLDER
+from el4ner.evidence.corrections_apart import correction_together
 from el4ner.evidence.encoders import EMBEDDER
 from el4ner.evidence.judges import Floats
 from el4ner.evidence.prepared import SHIPPED
+from el4ner.evidence.sources import TAUGHT
+from el4ner.evidence.span_memory import PoolSpans
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.evidence.weighing import Weighed, Weighing, covers
 from el4ner.models.prepare import default_cache_dir
@@ -40,6 +43,7 @@ from el4ner.stages.one_sense import with_one_sense
 from el4ner.stages.pool_evidence import pool_spans, stream_mix
 from el4ner.stages.views import merged
 from el4ner.types import (
+    NONE_TYPE,
     DocumentAnswers,
     DocumentCandidates,
     DocumentTypes,
@@ -85,6 +89,7 @@ class Combiner:
         self._contexts = {name: StageContext(pool, prompts, settings.method) for name, pool in pools.items()}
         self._folder = folder
         self._weighings: dict[str, Weighing] = {}
+        self._spans: dict[str, PoolSpans] = {}
         self._mixes: dict[str, StreamMix] = {}
 
     @classmethod
@@ -129,6 +134,7 @@ class Combiner:
         ordered = _in_order(parts, expected)
         first = ordered[0][1]
         context = self._context_of(first.manifest)
+        labels = [*first.types, NONE_TYPE] if first.types else context.labels
         heard: Sequence[str] = [name for members, _ in ordered for name in members]
         evidence = None
         if first.manifest.mode is Mode.PAPER:
@@ -137,13 +143,13 @@ class Combiner:
                 for answers in zip(*(part.sentences for _, part in ordered), strict=True)
             ]
         else:
-            said = _Said([part for _, part in ordered], expected, context.labels)
+            said = _Said([part for _, part in ordered], expected, labels)
             weighed = self._weighed(said, expected, context.pool)
             if weighed is None:
                 typed = said.by_mean()
             else:
-                mix = self._mixes[context.pool.name]
-                typed, evidence = said.by_weights(weighed, mix), mix.marked(weighed.fingerprint)
+                mix = self._mix_of(context.pool, labels[:-1])
+                typed, evidence = said.by_weights(weighed, mix), mix.marked(said.evidence(weighed))
                 heard = [said.voter(name) for name in weighed.sources]
         manifest = _manifest(ordered, expected, heard, evidence)
         sentences = tuple(
@@ -151,7 +157,7 @@ class Combiner:
             for item, spans in zip(first.sentences, typed, strict=True)
         )
         if self._settings.method.one_sense:
-            sentences = with_one_sense(sentences, len(context.labels))
+            sentences = with_one_sense(sentences, len(labels))
         return DocumentTypes(first.document, manifest, sentences, _usage(ordered))
 
     @property
@@ -167,13 +173,25 @@ class Combiner:
                 f"there are: {choices(sorted(self._contexts))}",
                 code="unknown-pool",
             )
-        if manifest.pool_fingerprint != context.pool.fingerprint:
+        # What it was taught over its files, its members know: all that matters of it comes with their answers.
+        files = manifest.pool_base or manifest.pool_fingerprint
+        if files != context.pool.lineage:
             raise DocumentError(
-                f"pool {manifest.pool!r} is {context.pool.fingerprint} here, but {manifest.pool_fingerprint} where its "
-                "members answered: give all workers the same pool",
+                f"pool {manifest.pool!r} is {context.pool.lineage} here, but {files} where its members answered: give "
+                "all workers the same pool",
                 code="pool-mismatch",
             )
         return context
+
+    def _mix_of(self, pool: Pool, types: Sequence[str]) -> StreamMix:
+        """Of the stream of this pool. With other types than before it is one that begins now."""
+        mix = self._mixes.get(pool.name)
+        if mix is None or list(mix.types) != list(types):
+            spans, none = self._spans[pool.name], len(pool.types)
+            labels = np.where(spans.labels == none, len(types), spans.labels)
+            taught = replace(pool, types={name: pool.types.get(name, name) for name in types})
+            mix = self._mixes[pool.name] = stream_mix(taught, replace(spans, labels=labels), self._settings.method)
+        return mix
 
     @staticmethod
     def _union(parts: Sequence[SentenceCandidates], expected: Sequence[str], *, bounded: bool) -> SentenceCandidates:
@@ -205,11 +223,10 @@ class Combiner:
             return None
         weighing = self._weighings.get(pool.name)
         if weighing is None:
-            spans = pool_spans(self._contexts[pool.name])
+            self._spans[pool.name] = pool_spans(self._contexts[pool.name])
             even = method.weights == "even"
             weighing = Weighing(pool.name, self._folder, even=even, prepared=SHIPPED.folder)
             self._weighings[pool.name] = weighing
-            self._mixes[pool.name] = stream_mix(pool, spans, self._settings.method)
         weighed = weighing.of(said.speakers, expected)
         # Where no member that answered shows hidden states and nothing is calibrated for them, the mean decides.
         if weighed is None and not by_mean:
@@ -222,19 +239,24 @@ class _Said:
 
     def __init__(self, parts: Sequence[DocumentAnswers], expected: Sequence[str], labels: Sequence[str]) -> None:
         self._candidates = [item.candidates for item in parts[0].sentences]
+        self._parts = parts
         self._labels = labels
         self._columns: dict[str, Floats] = {}
+        # Of sources that compare states: whose they are, and where in what that process mentions of taught spans.
+        self._compared: dict[str, tuple[int, int]] = {}
         by_name: dict[str, Speaker] = {}
-        for part in parts:
+        for number, part in enumerate(parts):
             numbers = self._numbers(part)
-            column = 0
+            column = compared = 0
             for speaker in part.speakers:
                 width = len(speaker.features)
                 # Every process of an ensemble that goes by the embedder's vectors says the same about them.
                 if speaker.name not in by_name:
                     by_name[speaker.name] = speaker
                     self._columns[speaker.name] = numbers[:, column : column + width]
+                    self._compared[speaker.name] = number, compared
                 column += width
+                compared += width * _compares(speaker)
         place = {name: number for number, name in enumerate((BOUNDARIES, EMBEDDER, *expected))}
 
         def in_order(speaker: Speaker) -> tuple[bool, bool, int, str]:
@@ -262,8 +284,59 @@ class _Said:
         """As :func:`~el4ner.evidence.judge_said` decides."""
         numbers = np.concatenate([self._columns[name] for name in weighed.sources], axis=1)
         voters = [self.voter(name) for name in weighed.sources for _ in range(self._columns[name].shape[1])]
-        judgements = iter(judge_said(numbers, weighed.combination, voters, self._labels, mix))
+        combination = weighed.combination
+        if self._is_corrected:
+            numbers = np.concatenate([numbers, self._corrections(numbers, weighed)[:, None, :]], axis=1)
+            combination = replace(combination, weights=(*combination.weights, 1.0))
+            voters.append(TAUGHT)
+        judgements = iter(judge_said(numbers, combination, voters, self._labels, mix))
         return [judged(candidates, list(islice(judgements, len(candidates)))) for candidates in self._candidates]
+
+    def evidence(self, weighed: Weighed) -> str:
+        """The fingerprint of what :meth:`by_weights` decides by."""
+        return weighed.corrected if self._is_corrected else weighed.fingerprint
+
+    @property
+    def _is_corrected(self) -> bool:
+        """Whether the pool was taught something that states are compared with."""
+        return self._parts[0].manifest.pool_base is not None and any(map(_compares, self.speakers))
+
+    def _corrections(self, numbers: Floats, weighed: Weighed) -> Floats:
+        """What is to be added for what was taught: ``[spans of all sentences, types + none]``."""
+        added = np.zeros((len(numbers), len(self._labels)), dtype=np.float32)
+        first = 0
+        for place, candidates in enumerate(self._candidates):
+            rows, first = slice(first, first + len(candidates)), first + len(candidates)
+            of_parts = [part.sentences[place].near for part in self._parts]
+            mentioned = {number: near for number, near in enumerate(of_parts) if near is not None}
+            columns = self._columns_of(weighed, mentioned)
+            if columns is None:
+                continue
+            together = list(mentioned.values())
+            try:
+                added[rows] = correction_together(together, numbers[rows], columns, weighed.combination, self._labels)
+            except ValueError as error:
+                raise MessageError(f"what pool {self._pool!r} was taught: {error}") from error
+        return added
+
+    def _columns_of(self, weighed: Weighed, mentioned: Collection[int]) -> list[tuple[int, int] | None] | None:
+        """Of each feature whose comparison it is, as :func:`correction_together` wants it; None where a process that
+        compares mentions nothing, since it has not seen what was taught."""
+        in_order = {number: at for at, number in enumerate(mentioned)}
+        by_name = {speaker.name: speaker for speaker in self.speakers}
+        columns: list[tuple[int, int] | None] = []
+        for name in weighed.sources:
+            number, begin = self._compared[name]
+            compares = _compares(by_name[name])
+            if compares and number not in in_order:
+                return None
+            width = self._columns[name].shape[1]
+            columns += [(in_order[number], begin + at) if compares else None for at in range(width)]
+        return columns if mentioned else None
+
+    @property
+    def _pool(self) -> str:
+        return self._parts[0].manifest.pool
 
     def _numbers(self, part: DocumentAnswers) -> Floats:
         """``[spans of all sentences, features, types + none]``."""
@@ -279,6 +352,11 @@ class _Said:
     def _by_sentence(self, numbers: Floats) -> list[Floats]:
         ends = np.cumsum([len(candidates) for candidates in self._candidates])
         return np.split(numbers, ends[:-1]) if len(ends) else []
+
+
+def _compares(speaker: Speaker) -> bool:
+    """Whether it says what it does by states that it compares with the pool's."""
+    return speaker.by_states and speaker.voter != BOUNDARIES
 
 
 def _in_order(parts: Sequence[Part[Result]], expected: Sequence[str]) -> list[Part[Result]]:

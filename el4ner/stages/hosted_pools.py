@@ -11,22 +11,31 @@ from typing_extensions import override
 from el4ner.engines.wrapped import Call
 from el4ner.errors import PoolReadingError
 from el4ner.evidence import Evidence, Source
+from el4ner.evidence.corrections_apart import NearSource
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.stages.context import StageContext
 from el4ner.text.lexicon import Lexicon
+from el4ner.types import Speaker
 
 __all__ = ["HostedPools", "PoolEvidence", "ReadPool"]
 
 
 @dataclass(frozen=True, slots=True)
 class PoolEvidence:
-    """What comes of reading a pool. ``sources``: what members answer by whose process does not decide. ``taught``: the
-    entities of what it was taught."""
+    """What comes of reading a pool. ``taught``: the entities of what it was taught.
+
+    Of members whose process does not decide: ``sources``, by which they answer; ``speakers``: how those of the files
+    describe themselves, by which they are weighed; ``left_out``: who found what is proposed in the pool's sentences,
+    if that is not ``proposer``; ``near``: says what was taught and is like a candidate.
+    """
 
     proposer: BoundaryProposer | None = None
     evidence: Evidence | None = None
     sources: Sequence[Source] = ()
     taught: Lexicon | None = None
+    speakers: Sequence[Speaker] = ()
+    left_out: BoundaryProposer | None = None
+    near: NearSource | None = None
 
 
 ReadPool = Callable[[Call, Callable[[], None]], PoolEvidence]

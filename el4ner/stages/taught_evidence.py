@@ -11,6 +11,7 @@ started when: members of a fleet come to the same evidence.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +28,11 @@ from el4ner.engines.wrapped import Call, RelayedEngine
 from el4ner.errors import DocumentError
 from el4ner.evidence import Calibration, Evidence, InContextSource, Source, StateSource
 from el4ner.evidence.corrections import CorrectionSource, shortfalls, with_corrections
+from el4ner.evidence.corrections_apart import NearSpans
 from el4ner.evidence.encoders import SpanEncoder
-from el4ner.evidence.span_memory import PoolSpans, SpanMemory
+from el4ner.evidence.judges import Floats
+from el4ner.evidence.sources import described
+from el4ner.evidence.span_memory import PoolSpans
 from el4ner.pools import Pool, PoolSentence
 from el4ner.pools.taught import TaughtPool
 from el4ner.prompts import PromptSet
@@ -40,7 +44,7 @@ from el4ner.stages.hosted_pools import PoolEvidence
 from el4ner.stages.pool_boundaries import kept_states, known_sentences, word_reader
 from el4ner.stages.pool_evidence import boundary_source, in_context_source, pool_spans, span_readers, stream_mix
 from el4ner.text.lexicon import Lexicon
-from el4ner.types import Span
+from el4ner.types import NONE_TYPE, Span
 
 __all__ = ["MOST_TAUGHT", "TaughtEvidence"]
 
@@ -56,12 +60,13 @@ Vectors = npt.NDArray[np.float32]
 @dataclass(frozen=True, slots=True, eq=False)
 class _ReadSentence:
     """A taught sentence, read. ``likely``: its proposals, and how likely each is an entity. ``vectors``: of ``spans``,
-    by the source's name, as the source's memory has them."""
+    by the source's name, as the source's memory has them. ``compared``: what the sources say of these by the files."""
 
     sentence: PoolSentence
     spans: tuple[Span, ...]
     likely: Mapping[Span, float | None]
     vectors: Mapping[str, Vectors]
+    compared: Mapping[str, Floats]
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +86,8 @@ class TaughtEvidence:
         base: the pool's files.
         embedder: where ``method.encoder`` says so.
         folder: where evidence is kept. What is read of taught sentences is kept there too.
+        apart: the ensemble's members run in different processes, of which one hosts the proposer: so taught sentences
+            are read without it in all of them, and nothing is estimated anew.
     """
 
     def __init__(
@@ -90,7 +97,10 @@ class TaughtEvidence:
         base: Pool,
         embedder: SentenceTransformerEmbedder | None,
         folder: Path,
+        *,
+        apart: bool = False,
     ) -> None:
+        self._apart = apart
         self._settings = settings
         self._engines = engines
         self._base = base
@@ -121,6 +131,8 @@ class TaughtEvidence:
 
     def is_due(self, taught: TaughtPool, made: PoolEvidence) -> bool:
         """Whether :meth:`renew` has something to do."""
+        if self._apart:
+            return False
         if any(isinstance(source, InContextSource) for source in _sources_of(made)):
             return False  # it would take minutes of a model's time
         if made.proposer is None and (made.evidence is None or self._settings.method.weights == "even"):
@@ -189,31 +201,33 @@ class TaughtEvidence:
     def _read_now(
         self, sentences: Sequence[PoolSentence], made: PoolEvidence, call: Call
     ) -> Iterable[tuple[PoolSentence, _ReadSentence]]:
-        memories = {source.name: source.memory for source in _sources_of(made) if isinstance(source, StateSource)}
+        sources = {source.name: source for source in _sources_of(made) if isinstance(source, StateSource)}
         members = {
             name: kept_states(RelayedEngine(engine, call), self._folder, self._base, "taught")
             for name, engine in self._engines.items()
             if isinstance(engine, StateEngine)
         }
         at_start = not self._read
-        context = self._context(made.proposer)
-        if made.proposer is not None:
-            reader = members[made.proposer.reader.name]
-            context = self._context(replace(made.proposer, reader=word_reader(reader, context)))
+        proposer = None if self._apart else made.proposer
+        context = self._context(proposer)
+        if proposer is not None:
+            reader = members[proposer.reader.name]
+            context = self._context(replace(proposer, reader=word_reader(reader, context)))
         readers = span_readers(self._settings, members, self._embedder, context)
         for first in range(0, len(sentences), _BATCH):
             batch = sentences[first : first + _BATCH]
             try:
-                yield from self._read_batch(batch, context, memories, readers, call)
+                yield from self._read_batch(batch, context, sources, readers, call)
             except DocumentError:
                 for one in batch:
                     try:
-                        yield from self._read_batch([one], context, memories, readers, call)
+                        yield from self._read_batch([one], context, sources, readers, call)
                     except DocumentError as error:
                         # It is in the lexicon all the same, and nobody else has to do without for it.
                         log.warning("a taught sentence is not compared with: %s", error, extra={"where": one.where})
-                        nothing = {name: memory.vectors[:, :0] for name, memory in memories.items()}
-                        yield one, _ReadSentence(one, (), {}, nothing)
+                        nothing = {name: source.memory.vectors[:, :0] for name, source in sources.items()}
+                        unsaid = {name: source.compared(nothing[name]) for name, source in sources.items()}
+                        yield one, _ReadSentence(one, (), {}, nothing, unsaid)
         if at_start:
             # What was withdrawn, or taught long ago, need not be kept.
             for kept in members.values():
@@ -223,7 +237,7 @@ class TaughtEvidence:
         self,
         batch: Sequence[PoolSentence],
         context: StageContext,
-        memories: Mapping[str, SpanMemory],
+        sources: Mapping[str, StateSource],
         readers: Mapping[str, SpanEncoder],
         call: Call,
     ) -> list[tuple[PoolSentence, _ReadSentence]]:
@@ -237,13 +251,18 @@ class TaughtEvidence:
             for sentence, likely in zip(batch, proposals, strict=True)
         ]
         vectors: list[dict[str, Vectors]] = [{} for _ in batch]
-        for name, memory in memories.items():
+        for name, source in sources.items():
             states = self._encoded(readers[name], [one.text for one in batch], spans, call)
             for of_sentence, own in zip(states, vectors, strict=True):
                 # Rounded as the files' vectors are.
-                own[name] = memory.comparable(of_sentence).astype(np.float16).astype(np.float32)
+                own[name] = source.memory.comparable(of_sentence).astype(np.float16).astype(np.float32)
         return [
-            (one, _ReadSentence(one, own_spans, likely, own))
+            (
+                one,
+                _ReadSentence(
+                    one, own_spans, likely, own, {name: sources[name].compared(own[name]) for name in sources}
+                ),
+            )
             for one, own_spans, likely, own in zip(batch, spans, proposals, vectors, strict=True)
         ]
 
@@ -270,7 +289,9 @@ class TaughtEvidence:
         sources, spans = self._sources(taught, made, retriever, call, estimates)
         names = Lexicon(span.text for sentence in taught.sentences for span, _ in sentence.spans)
         if made.evidence is None:
-            return PoolEvidence(proposer, sources=sources if made.sources else (), taught=names)
+            speakers = [described(source) for source in made.sources]
+            near = self._near(taught, made, sources, call)
+            return replace(made, sources=sources, taught=names, speakers=speakers, near=near)
         calibration = made.evidence.calibration
         if estimates is not None and estimates.calibration is not None:
             calibration = estimates.calibration
@@ -298,32 +319,57 @@ class TaughtEvidence:
         if not comparing or not read:
             return None
         spans, kinds = _spans_of(read, taught.pool), len(taught.pool.types) + 1
-        keys = {source.name: np.concatenate([one.vectors[source.name] for one in read], axis=1) for source in comparing}
+        keys = _keys(comparing, read)
+        compared = {source.name: np.concatenate([one.compared[source.name] for one in read]) for source in comparing}
         likely = [one.likely.get(span) for one in read for span in one.spans]
         by_name = {source.name: source for source in files.in_order}
         missing = shortfalls(
             [by_name[step.source] for step in calibration.steps],
             calibration.steps[-1].combination,
-            keys,
+            compared,
             np.asarray([np.nan if share is None else share for share in likely], dtype=np.float64),
             spans.labels,
             kinds,
         )
         return CorrectionSource(comparing, keys, missing, spans.fingerprint)
 
+    def _near(self, taught: TaughtPool, made: PoolEvidence, sources: Sequence[Source], call: Call) -> NearSpans | None:
+        """What was taught, for whoever combines what these members say with what others say; None where none of them
+        compares states."""
+        comparing = [source for source in sources if isinstance(source, StateSource)]
+        read = self._sentences(taught, made, call) if comparing else []
+        if not read:
+            return None
+        spans, labels = _spans_of(read, taught.pool), [*taught.pool.types, NONE_TYPE]
+        digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16] for text in spans.texts]
+        return NearSpans(
+            comparing,
+            _keys(comparing, read),
+            [
+                f"{digest}:{span.start}-{span.end}"
+                for digest, of_sentence in zip(digests, spans.spans, strict=True)
+                for span in of_sentence
+            ],
+            [labels[label] for label in spans.labels],
+            np.concatenate(
+                [np.concatenate([one.compared[source.name] for source in comparing], axis=1) for one in read]
+            ),
+        )
+
     def _sources(
         self, taught: TaughtPool, made: PoolEvidence, retriever: Retriever, call: Call, estimates: _Estimates | None
     ) -> tuple[list[Source], PoolSpans]:
         before = _sources_of(made)
+        found = made.left_out or made.proposer
         if not before:
-            return [], self._files_spans(made.proposer)
+            return [], self._files_spans(found)
         read, pool = self._sentences(taught, made, call), taught.pool
         kinds, none = len(pool.types) + 1, len(pool.types)
         dropped = {sentence.text for sentence in taught.sentences if not self._is_in_files(sentence)}
-        spans, rows = self._files_spans(made.proposer).with_taught(
+        spans, rows = self._files_spans(found).with_taught(
             _spans_of(read, pool), dropped=dropped, none=(len(self._base.types), none)
         )
-        proposer = made.proposer if estimates is None else estimates.proposer
+        proposer = found if estimates is None else estimates.proposer
         sources: list[Source] = []
         for source in before:
             if isinstance(source, StateSource):
@@ -336,8 +382,8 @@ class TaughtEvidence:
                 context = StageContext(pool, self._prompts, self._settings.method)
                 sources.append(in_context_source(self._engines[source.voter], context, spans, retriever))
             elif proposer is not None:
-                found = {one.sentence.text: one.likely for one in read}
-                sources.append(boundary_source(proposer, spans, kinds, found))
+                likely = {one.sentence.text: one.likely for one in read}
+                sources.append(boundary_source(proposer, spans, kinds, likely))
         return sources, spans
 
     def _files_spans(self, proposer: BoundaryProposer | None) -> PoolSpans:
@@ -359,6 +405,11 @@ class TaughtEvidence:
 
 def _sources_of(made: PoolEvidence) -> Sequence[Source]:
     return made.sources if made.evidence is None else made.evidence.in_order
+
+
+def _keys(sources: Sequence[StateSource], read: Sequence[_ReadSentence]) -> dict[str, Vectors]:
+    """The taught spans' vectors, by the source's name."""
+    return {source.name: np.concatenate([one.vectors[source.name] for one in read], axis=1) for source in sources}
 
 
 def _spans_of(read: Sequence[_ReadSentence], pool: Pool) -> PoolSpans:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import httpx
@@ -149,6 +149,56 @@ def test_documents_between_stages_that_learn_at_different_times_come_out_complet
         wait_until(lambda stage=stage: has_taken(running[stage], expected(*examples)), what=f"{stage} has all")
 
 
+APART: dict[str, Any] = {
+    **TAUGHT,
+    "method": {**TAUGHT["method"], "proposals": ["lexicon", "models"], "repeats": "exact"},
+    "worker": {"batch_documents": 4, "members_deadline_seconds": 200.0},
+}
+MEMBERS = ("instant-a", "instant-b")
+
+
+def start_member(stream: Stream, member: str, *stages: str) -> Worker:
+    return stream.start(*stages, environ={"EL4NER_WORKER__MEMBERS": f'["{member}"]'})
+
+
+@pytest.mark.parametrize("stream", [APART], indirect=True)
+def test_members_in_different_processes_converge_and_documents_in_between_wait_for_nobody(stream: Stream) -> None:
+    """The deadline for members is longer than the test: whoever was waited for would fail it."""
+    stream.create_topics()
+    running = {member: start_member(stream, member, "extract", "classify") for member in MEMBERS}
+    rest = stream.start("combine", "validate", "aggregate")
+    for worker in (*running.values(), rest):
+        worker.wait_ready()
+    examples = [example(f"Zorko{letter}witz", at) for at, letter in enumerate("abcdef")]
+    sent: list[dict[str, Any]] = []
+    for number, each in enumerate(examples):
+        new = documents(f"{number}-", 30)
+        stream.produce_documents(new)
+        sent += new
+        teach(stream, each)
+        if number == 3:
+            running["instant-b"].kill()
+            running["instant-b"] = start_member(stream, "instant-b", "extract", "classify")
+    stream.wait_tagged(len(sent))
+    for member in MEMBERS:
+        wait_until(
+            lambda member=member: has_taken(running[member], expected(*examples)), what=f"{member} has all of them"
+        )
+    zorko = example("Zorkowitz", 9)
+    teach(stream, zorko)
+    for member in MEMBERS:
+        wait_until(lambda member=member: has_taken(running[member], expected(*examples, zorko)), what="the correction")
+    send(stream, "taught-", sent)
+    assert_each_once(stream, sent)
+    assert stream.read(Topic.DEAD_LETTERS) == []
+    assert fingerprints(stream, "taught-") == {expected(*examples, zorko)}
+    last = [one["manifests"] for one in stream.tagged() if one["id"].startswith("taught-")]
+    assert {tuple(sorted(manifests["classify"]["members"])) for manifests in last} == {MEMBERS}
+    assert not any("missing_members" in manifest for manifests in last for manifest in manifests.values())
+    proposed = candidates(stream)
+    assert all("Zorkowitz" in proposed[one["id"]] for one in sent if one["id"].startswith("taught-"))
+
+
 @pytest.mark.parametrize("stream", [{**TAUGHT, "serve": {"follow_examples": True}}], indirect=True)
 def test_the_http_service_follows_too_if_it_is_asked_to(stream: Stream) -> None:
     stream.create_topics()
@@ -169,14 +219,36 @@ def test_the_http_service_follows_too_if_it_is_asked_to(stream: Stream) -> None:
     assert service.stop() == 0
 
 
+def start_whole(stream: Stream) -> list[Worker]:
+    return [stream.start("pipeline")]
+
+
+def start_apart(stream: Stream) -> list[Worker]:
+    """The member that reads boundaries extracts. Those with models come first."""
+    members = stream.settings.ensemble.members
+    proposer = stream.settings.proposer
+    return [
+        *(start_member(stream, name, "classify", *["extract"] * (name == proposer)) for name in members),
+        stream.start("combine", "validate", "aggregate"),
+    ]
+
+
 @pytest.mark.models
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("start", [start_whole, start_apart])
 @pytest.mark.parametrize(
-    "stream", [{"ensemble": {"preset": "default"}, "worker": {"batch_documents": 4}}], indirect=True
+    "stream",
+    [{"ensemble": {"preset": "default"}, "worker": {"batch_documents": 4}}],
+    indirect=True,
 )
-def test_a_correction_is_in_effect_with_real_models(stream: Stream) -> None:
+def test_a_correction_is_in_effect_with_real_models(
+    stream: Stream, start: Callable[[Stream], Sequence[Worker]]
+) -> None:
     """The sentence, and another one that has the name in the same use; one that has it in another keeps its own."""
     stream.create_topics()
-    worker = stream.start("pipeline").wait_ready(timeout=280)
+    workers = start(stream)
+    for worker in workers:
+        worker.wait_ready(timeout=400)
     texts = ["Shares of Jordan rose after the merger was announced.", "The king of Jordan visited Egypt."]
 
     def types(prefix: str, count: int) -> list[str | None]:
@@ -192,5 +264,10 @@ def test_a_correction_is_in_effect_with_real_models(stream: Stream) -> None:
     spans = [(Span(text.index(name), text.index(name) + len(name), name), label) for name, label in JORDAN.items()]
     correction = PoolExample(text, tuple(spans), {}, "ada", 1)
     teach(stream, correction)
-    wait_until(lambda: has_taken(worker, expected(correction)), timeout=120, what="the correction is in use")
+    for worker in workers:
+        if set(worker.stages) & {"pipeline", "classify"}:
+            wait_until(lambda worker=worker: has_taken(worker, expected(correction)), timeout=120, what="it is in use")
     assert types("after-", 4) == ["organization", "location"]
+    manifests = [one["manifests"]["classify"] for one in stream.tagged() if one["id"].startswith("after-")]
+    assert {manifest["pool_fingerprint"] for manifest in manifests} == {expected(correction)}
+    assert all(sorted(manifest["members"]) == sorted(stream.settings.ensemble.members) for manifest in manifests)

@@ -67,6 +67,7 @@ def read_member_answer(record: Record) -> MemberAnswer | MemberDeletion:
         None if data["status"] == "failed" else _question(data),
         origin,
         len(record.value),
+        "" if data["status"] == "failed" else _lineage(data),
     )
 
 
@@ -105,6 +106,25 @@ def _question(data: Mapping[str, Any]) -> str:
         for item in data["sentences"]
     ]
     about = [producer[name] for name in ("mode", "prompt_version", "pool", "pool_fingerprint")]
+    return fingerprint(data["document"]["text"], data["expected"], about, asked)
+
+
+def _lineage(data: Mapping[str, Any]) -> str:
+    """As :func:`_question`, whatever the pool was taught over its files: in which demonstrations are places, so that
+    they are left out."""
+    producer = data["producer"]
+    asked = [
+        [item["start"], item["end"]]
+        if data["stage"] == EXTRACT.name
+        else [
+            item["start"],
+            item["end"],
+            [[candidate["start"], candidate["end"], candidate["proposed_by"]] for candidate in item["candidates"]],
+        ]
+        for item in data["sentences"]
+    ]
+    files = producer.get("pool_base") or producer["pool_fingerprint"]
+    about = [*(producer[name] for name in ("mode", "prompt_version", "pool")), files]
     return fingerprint(data["document"]["text"], data["expected"], about, asked)
 
 

@@ -9,6 +9,9 @@ to nothing more, or when what it led to is delivered.
 
 - Only answers to the same *question* go together: the same candidates, pool and prompts. Where a stage before answered
   twice, and not the same, or processes are of two releases, the question with the most members wins when time is up.
+- Where the pool was taught something while the members answered, some answer by what it was before, and some by what it
+  is now. Nobody will answer again, so it is decided when all have answered: the version with the most members wins, and
+  of equals the one that came last, which is the newer one.
 - A member that failed has answered. When all have failed, so has the stage.
 - A higher revision (or replay) starts again, a lower one is dropped; so is what is late: the stage's answer is settled.
 - A document's place in the raw topic orders what its revision does not: answers from before a deletion are dropped.
@@ -34,7 +37,8 @@ Key = tuple[str, str]
 @dataclass(frozen=True, slots=True)
 class MemberAnswer:
     """What some members answered. ``expected``: the ensemble, in its order. ``question``: names what they were asked;
-    None: they failed. ``size``: of the message, in bytes."""
+    None: they failed. ``size``: of the message, in bytes. ``lineage``: names what they were asked, whatever the pool
+    was taught over its files; empty: they failed."""
 
     stage: str
     document: str
@@ -44,6 +48,7 @@ class MemberAnswer:
     question: str | None
     origin: Origin
     size: int
+    lineage: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +111,29 @@ class _OpenAnswer(Generic[T]):
     def is_complete(self) -> bool:
         failed = _members(self.failures)
         groups = [group for group in (*self.groups.values(), self.failures) if group]
-        return any(set(_expected(group)) <= _members(group) | failed for group in groups)
+        if any(set(_expected(group)) <= _members(group) | failed for group in groups):
+            return True
+        by_lineage: dict[str, set[str]] = {}
+        for group in self.groups.values():
+            if lineage := _lineage(group):
+                by_lineage.setdefault(lineage, set(failed)).update(_members(group))
+        expected = {name for group in groups for name in _expected(group)}
+        return any(expected <= answered for answered in by_lineage.values())
+
+    def _best(self) -> MemberAnswers[T]:
+        """The question with the most members. Of equals the first one, and of versions of a pool the last one."""
+        best: MemberAnswers[T] = {}
+        for group in self.groups.values():
+            of_one_lineage = bool(best) and _lineage(group) != "" and _lineage(group) == _lineage(best)
+            if len(_members(group)) > len(_members(best)) - of_one_lineage:
+                best = group
+        return best
 
     def tickets(self) -> list[T]:
         return [ticket for group in (*self.groups.values(), self.failures) for _, ticket in group.values()]
 
     def settled(self, stage: str, document: str) -> SettledAnswer[T]:
-        # Of equals the first one.
-        best = max(self.groups.values(), key=lambda group: len(_members(group)), default={})
+        best = self._best()
         expected = _expected(best or self.failures)
         return SettledAnswer(
             stage,
@@ -284,6 +304,10 @@ class MemberJoin(Generic[T]):
 
 def _members(answers: MemberAnswers[T]) -> set[str]:
     return {name for members in answers for name in members}
+
+
+def _lineage(answers: MemberAnswers[T]) -> str:
+    return next(iter(answers.values()))[0].lineage
 
 
 def _expected(answers: MemberAnswers[T]) -> tuple[str, ...]:

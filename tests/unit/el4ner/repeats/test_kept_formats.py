@@ -25,12 +25,24 @@ from el4ner.repeats import (
 )
 from el4ner.repeats.carry import NOBODY, KeptAnswers, PlaceVotes
 from el4ner.text.templates import Anchor, template_of
-from el4ner.types import Sentence, SentenceAnswers, SentenceCandidates, Span, SpanCandidate, TypedSpan, Usage, Verdict
+from el4ner.types import (
+    NearTaught,
+    Sentence,
+    SentenceAnswers,
+    SentenceCandidates,
+    Span,
+    SpanCandidate,
+    TypedSpan,
+    Usage,
+    Verdict,
+)
 from tests.support.answer_stores import DictStore
 
 POOL = Pool("p", {"person": "", "place": ""}, (PoolSentence("Ada left.", ()), PoolSentence("Bob stayed.", ())))
 LABELS = ["person", "place", "none"]
 FORMATS: list[Any] = [ExtractedFormat(POOL), AgreedFormat(POOL), AnswersFormat(POOL), VerdictsFormat("b")]
+NUMBERS: list[Any] = [[1, 1, 3], "AAAAAAAAAAAAAAAA"]
+COSINES: list[Any] = [[1, 1], "AAAAAA=="]
 REFUSALS = (ValueError, TypeError, KeyError, IndexError, AttributeError)
 
 PROBABILITIES = st.floats(0, 1)
@@ -106,6 +118,15 @@ def test_members_answers_bit_by_bit(votes: list[dict[str, str]], shape: tuple[in
         assert again.said.shape == said.shape
 
 
+def test_what_members_mention_of_taught_spans_bit_by_bit() -> None:
+    draw = np.random.default_rng(1)
+    numbers = [draw.standard_normal(shape).astype(np.float32) for shape in ((2, 1, 3), (2, 2), (2, 4, 3))]
+    near = NearTaught(("s", "t"), ("person", "none"), numbers[1], 4, numbers[2])
+    again = through_bytes(AnswersFormat(POOL), KeptAnswers((), numbers[0], near))
+    assert again.near.compared == near.compared
+    assert AnswersFormat(POOL).from_json([[], NUMBERS, [["s"], ["person"], 2, COSINES, NUMBERS]]).near is not None
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-2, 2**53) | st.floats() | st.text(max_size=4) | st.sampled_from(LABELS),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
@@ -132,9 +153,20 @@ def test_whatever_is_read_is_understood_or_refused(form: Any, data: Any) -> None
         (FORMATS[1], [1, [[["person", 2.0, 0.5, {}]]]]),  # more than one line's
         (FORMATS[1], [0, []]),
         (FORMATS[1], [1, [[]]]),  # nothing was said of the place
-        (FORMATS[2], [[], [[1, 1, 4], "AAAAAAAAAAAAAAAAAAAAAA=="]]),  # four types
-        (FORMATS[2], [[], [[1, 1, 3], "AAAA"]]),  # too few bytes
-        (FORMATS[2], [[], [[1, 1, 3], "AADAfwAAwH8AAMB/"]]),  # not a number
+        (FORMATS[2], [[], [[1, 1, 4], "AAAAAAAAAAAAAAAAAAAAAA=="], None]),  # four types
+        (FORMATS[2], [[], [[1, 1, 3], "AAAA"], None]),  # too few bytes
+        (FORMATS[2], [[], [[1, 1, 3], "AADAfwAAwH8AAMB/"], None]),  # not a number
+        *(
+            (
+                FORMATS[2],
+                [
+                    [],
+                    NUMBERS,
+                    [[["s"], ["person"], 2, COSINES, NUMBERS][at] if at != wrong else bad for at in range(5)],
+                ],
+            )
+            for wrong, bad in enumerate([["s", "t"], ["ship"], -1, NUMBERS, COSINES])
+        ),
         (FORMATS[3], [[1, 0.5]]),
         (FORMATS[3], [[True, -0.5]]),
     ],
@@ -168,6 +200,11 @@ def test_members_of_one_set_know_each_others_answers() -> None:
 def test_members_answers_about_another_number_of_candidates_fit_no_sentence() -> None:
     item = SentenceCandidates(Sentence(0, 9, "Ada left."), (), (SpanCandidate(Span(0, 3, "Ada"), ("chunks",), 0.5),))
     view = template_of("Ada left.")
-    for kept in (KeptAnswers(({}, {}), None), KeptAnswers((), np.zeros((2, 1, len(LABELS)), np.float32))):
+    numbers, cosines = (np.zeros(shape, np.float32) for shape in ((1, 1, 3), (2, 1)))
+    for kept in (
+        KeptAnswers(({}, {}), None),
+        KeptAnswers((), np.zeros((2, 1, len(LABELS)), np.float32)),
+        KeptAnswers((), numbers, NearTaught(("s",), ("none",), cosines, 1, numbers)),
+    ):
         with pytest.raises(ValueError, match="for each candidate"):
             AnswersCarry().recall(item, kept, view)

@@ -457,7 +457,7 @@ def test_members_that_compare_with_another_reading_of_the_pool_share_no_answers(
     world, store = World(tmp_path, {"a": shows, "b": shows}, [["a"], ["b"]]), DictStore()
     found = world.extracted([Document("d", "Jackson met Wilson in Hamburg.")])
     (_, part), _ = world.parts
-    (source,) = part._sources["p"]
+    (source,) = part._made["p"].sources
     for read in ("now", "now", "later"):
         source.fingerprint = read
         made = MembersPipeline(

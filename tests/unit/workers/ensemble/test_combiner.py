@@ -221,6 +221,33 @@ def test_answers_that_cannot_be_combined_are_all_dead_letters(processes: Process
     assert failed["error"]["code"] == "pool-mismatch"
 
 
+def before_and_after(processes: Processes, stage: Stage[Any, Any], asked: Record) -> list[Record]:
+    """What members say of which one has heard of a correction, and the other has not."""
+    said = [processes.member_answer(member, stage, asked) for member in MEMBERS]
+    value = value_of(said[1])
+    value["producer"].update(pool_base=value["producer"]["pool_fingerprint"], pool_fingerprint="taught")
+    if stage is CLASSIFY:
+        value["types"] = list(processes.whole.pools["news"].types)
+        for sentence in value["sentences"]:
+            sentence["demonstrations"] = [7]
+    json_schemas.validate("member-answers", value)
+    return [said[0], replace(said[1], value=dumps(value))]
+
+
+@pytest.mark.parametrize("stage", [EXTRACT, CLASSIFY])
+def test_members_that_answered_before_and_after_a_correction_are_not_mixed_and_nobody_waits(
+    processes: Processes, document: Record, candidates: Record, stage: Stage[Any, Any]
+) -> None:
+    said = before_and_after(processes, stage, document if stage is EXTRACT else candidates)
+    for order, decides in ((said, 1), (said[::-1], 0)):
+        answer, letters = processes.combine(*order)  # and without waiting for the deadline
+        producer = value_of(answer.messages[0])["producer"]
+        assert (answer.error, letters) == (None, [])
+        assert producer["missing_members"] == [MEMBERS[1 - decides]]
+        assert producer["pool_fingerprint"] == value_of(said[decides])["producer"]["pool_fingerprint"]
+        json_schemas.validate(stage.output.value, value_of(answer.messages[0]))
+
+
 @pytest.mark.parametrize("stage", [EXTRACT, CLASSIFY])
 def test_a_deletion_is_passed_on_to_where_the_stage_writes(processes: Processes, stage: Stage[Any, Any]) -> None:
     deleted = stage.read(raw(None, offset=41), max_document_chars=1)

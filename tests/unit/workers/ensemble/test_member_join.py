@@ -37,9 +37,12 @@ def says(
     size: int = 10,
     stage: str = "classify",
     document: str = "d",
+    lineage: str | None = None,
 ) -> MemberAnswer:
+    """``lineage`` None: of the question."""
     origin = Origin(position, replays=replays)
-    return MemberAnswer(stage, document, revision, tuple(members), EXPECTED, question, origin, size)
+    asked = (question or "") if lineage is None else lineage
+    return MemberAnswer(stage, document, revision, tuple(members), EXPECTED, question, origin, size, asked)
 
 
 def deleted(position: int = 7) -> MemberDeletion:
@@ -144,6 +147,45 @@ def test_a_member_that_failed_and_then_did_not_has_an_answer() -> None:
     (settled,) = Driver().take(says(("b",), question=None), says(("b",)), says(("c", "a"))).told()
     assert settled.missing == ()
     assert len(settled.tickets) == 3
+
+
+def test_when_all_have_answered_by_different_versions_of_a_pool_most_of_them_decide_at_once() -> None:
+    """Nobody will answer again, so nobody waits; and what was said by one version is not mixed with the other's."""
+    driver = Driver().take(
+        says(("a",), question="q before", lineage="q"), says(("b",), question="q after", lineage="q")
+    )
+    assert driver.told() == []
+    (settled,) = driver.take(says(("c",), question="q after", lineage="q")).told()
+    assert settled.parts == ((("b",), 1), (("c",), 2))
+    assert settled.missing == ("a",)
+    assert sorted(driver.free) == [0, 1, 2], "all answers are acknowledged"
+
+
+@pytest.mark.parametrize("first", [("b",), ("c", "a")])
+def test_of_as_many_members_those_decide_whose_version_came_last(first: tuple[str, ...]) -> None:
+    rest = tuple(name for name in EXPECTED if name not in first)
+    driver = Driver().take(
+        says(first[:1], question="q before", lineage="q"), says(rest[:1], question="q after", lineage="q")
+    )
+    driver.join.tick(now=DEADLINE_MS)
+    (settled,) = driver.told()
+    assert of_whom(settled) == list(rest[:1])
+
+
+def test_a_member_that_failed_is_not_waited_for_where_the_others_saw_different_versions() -> None:
+    driver = Driver().take(
+        says(("a",), question=None),
+        says(("b",), question="q before", lineage="q"),
+        says(("c",), question="q", lineage="q"),
+    )
+    (settled,) = driver.told()
+    assert (of_whom(settled), settled.failures) == (["c"], (0,))
+
+
+def test_answers_about_other_candidates_are_waited_for_as_ever() -> None:
+    driver = Driver().take(says(("a",), question="q"), says(("b",), question="r"), says(("c",), question="q"))
+    assert driver.told() == []
+    assert of_whom(driver.take(says(("b",), question="q")).told()[0]) == ["a", "b", "c"]
 
 
 def test_answers_to_different_questions_do_not_go_together() -> None:
