@@ -18,7 +18,7 @@ from typing import Any, Final, Self, TypeVar
 
 from el4ner.config import MethodSettings, Settings
 from el4ner.decided_by import decided_by
-from el4ner.engines.base import Engine, Interruptible
+from el4ner.engines.base import Engine, Interruptible, StateEngine
 from el4ner.engines.wrapped import Call
 from el4ner.errors import DocumentError, El4nerError, PoolReadingError
 from el4ner.evidence import Calibration, Evidence
@@ -219,6 +219,12 @@ class BasePipeline:
     def unread_pools(self) -> list[str]:
         """Hosted pools that nobody has needed so far, and that have yet to be read. From any thread."""
         return self._contexts.unread
+
+    @property
+    def parts_of_reading(self) -> int:
+        """How many times the members go through a pool that is read: for its words, and for its spans each."""
+        members = sum(isinstance(engine, StateEngine) for engine in self.engines.values())
+        return members + (self.settings.proposer in self.engines)
 
     def read_pools(self, documents: Iterable[Document]) -> None:
         """Read the pools of these documents that have yet to be read, as their stages would.

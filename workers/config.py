@@ -335,6 +335,11 @@ class WorkerSettings(Section):
     lines_ahead: Annotated[int, Field(ge=0)] = 10_000
     """Of ``el4ner worker pipeline``: how far ahead of a document that waits for a model known log lines come out, in
     offsets of their partition; 0: everything comes out in its order."""
+    read_ahead: bool = True
+    """While nobody asks for anything, the pools that have yet to be read are read."""
+    max_held_documents: PositiveInt = 10_000
+    max_held_mb: PositiveInt = 64
+    """While a pool is read its documents wait, and others pass. When so many wait, or take so much memory, all do."""
     follow_examples: bool = True
     """Pools are taught what the topic ``pool-examples`` has. See docs/teaching.md."""
     members: Annotated[list[str], Field(min_length=1)] | None = None

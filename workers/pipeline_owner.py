@@ -10,13 +10,14 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from workers.backoff import Backoff
 from workers.config import StreamSettings
 from workers.ensemble import members
 from workers.roles import stages_of
 from workers.shared_cache.process_caches import ProcessCaches, process_caches
-from workers.stages.engine_calls import Owner
+from workers.stages.unread_pools import UnreadPools
 from workers.telemetry.metrics import Metrics
 from workers.telemetry.mixes import observe_mixes
 from workers.telemetry.start_progress import StartProgress
@@ -24,21 +25,36 @@ from workers.telemetry.start_progress import StartProgress
 if TYPE_CHECKING:
     # At run time it takes numpy along, which the aggregator's process can do without.
     from el4ner.evidence.stream_mix import StreamMix
+    from workers.stages.pool_reader import PoolReader, ReadingOwner
 
 __all__ = ["OwnedPipeline", "owned_pipeline"]
 
 log = logging.getLogger(__name__)
+
+_MOST_RETRY_SECONDS: Final = 30.0
+_JOIN_SECONDS: Final = 1.0
+"""For who reads pools, where nothing is read any more."""
+_POOLS: Final = "pools"
+"""What metrics have in the place of a stage where a pool is read."""
 
 
 @dataclass(frozen=True)
 class OwnedPipeline:
     """The owner of the pipeline, and what the pipeline shares with those of other processes."""
 
-    owner: Owner
+    owner: ReadingOwner
     caches: ProcessCaches
     settings: StreamSettings
+    progress: StartProgress
     _loaded: list[Any] = field(default_factory=list)
     """The pipeline, once it is loaded: for what any thread may ask."""
+    _readers: list[PoolReader] = field(default_factory=list)
+    """Who reads its pools, once it is loaded."""
+
+    @property
+    def pools(self) -> UnreadPools:
+        """Those that have yet to be read. The pipeline is loaded."""
+        return self._readers[0]
 
     async def load(self, stop: asyncio.Event) -> bool:
         """Wait until the pipeline is loaded. False: ``stop`` came first, and nobody needs it.
@@ -57,8 +73,35 @@ class OwnedPipeline:
             loading.cancel()
             return False
         self._loaded.append(loading.result())
+        self._readers.append(self._reader(self._loaded[0]))
         log.info("pipeline loaded", extra={"seconds": round(time.monotonic() - began, 2)})
         return True
+
+    def _reader(self, pipeline: Any) -> PoolReader:
+        # Not before it is needed, as the pipeline itself.
+        from workers.stages.pool_reader import PoolReader
+
+        worker, pools = self.settings.worker, self.settings.pools
+        reader = PoolReader(
+            self.owner,
+            pipeline,
+            ahead=list(dict.fromkeys([pools.default, *pools.paths])) if worker.read_ahead else (),
+            retries=worker.retries,
+            backoff=Backoff(worker.retry_seconds, _MOST_RETRY_SECONDS),
+            progress=self.progress,
+        )
+        reader.start()
+        return reader
+
+    def stop_reading(self) -> None:
+        """No further slice of a pool is read."""
+        for reader in self._readers:
+            reader.stop()
+
+    def join_reading(self, seconds: float) -> None:
+        """Wait for who reads pools, when the owner is closed."""
+        for reader in self._readers:
+            reader.join(seconds)
 
     @contextlib.asynccontextmanager
     async def taught(self, metrics: Metrics, *, close_seconds: float) -> AsyncIterator[None]:
@@ -88,6 +131,9 @@ class OwnedPipeline:
         metrics.observe("el4ner_engine_waiting_calls", lambda: self.owner.waiting)
         observe_mixes(metrics, self._mixes)
         metrics.observe("el4ner_pool_ready", self._pools_ready)
+        metrics.observe("el4ner_pool_read_ratio", self._pools_read)
+        for reader in self._readers:
+            reader.retried = lambda code: metrics.retried(_POOLS, code)
         self.caches.observe(metrics)
 
     def _mixes(self) -> Mapping[str, StreamMix]:
@@ -96,6 +142,9 @@ class OwnedPipeline:
 
     def _pools_ready(self) -> dict[tuple[str, ...], float]:
         return {(name,): name not in pipeline.unread_pools for pipeline in self._loaded for name in pipeline.pools}
+
+    def _pools_read(self) -> dict[tuple[str, ...], float]:
+        return {(name,): ratio for reader in self._readers for name, ratio in reader.ratios.items()}
 
 
 @contextlib.contextmanager
@@ -118,25 +167,30 @@ def owned_pipeline(
     load = load_pipeline if hosted is None else partial(load_members, members=hosted)
     with process_caches(settings, asked) as caches:
         # OwnedEngine works for a pipeline too: one thread calls it and closes it.
+        progress = StartProgress(time.monotonic)
         owner = OwnedEngine[Any](
             lambda: load(
                 settings,
                 cache=caches.retrieval,
                 answers=caches.answers,
-                progress=StartProgress(time.monotonic),
+                progress=progress,
                 stages=asked,
                 at_first_use=True,
             ),
-            # And for whoever teaches the pools, and estimates anew what that changes.
-            capacity=len(asked) * settings.worker.batches_in_flight + 2,
+            # And for whoever reads pools, teaches them, and estimates anew what that changes.
+            capacity=len(asked) * settings.worker.batches_in_flight + 3,
             name="pipeline",
         )
+        owned = OwnedPipeline(owner, caches, settings, progress)
         try:
-            yield OwnedPipeline(owner, caches, settings)
+            yield owned
         finally:
+            owned.stop_reading()
             caches.log_counts()
             # The drain has waited for the running call as long as it may. Engines that can be interrupted are; a call
             # that stays in its model ends with the process.
             closing = threading.Thread(target=owner.close, kwargs={"cancel": True}, name="pipeline-close", daemon=True)
             closing.start()
             closing.join(timeout=close_seconds)
+            if not closing.is_alive():
+                owned.join_reading(_JOIN_SECONDS)

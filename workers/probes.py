@@ -33,6 +33,7 @@ async def serve_probes(
 
     observe_stages(metrics, report)
     metrics.observe("el4ner_consumer_lag_messages", lambda: _lags(workers))
+    metrics.observe("el4ner_held_messages", lambda: {(worker.app.stage,): worker.held for worker in workers})
     health = Health(
         report,
         stall_seconds=settings.stall_seconds,
@@ -54,7 +55,7 @@ def _health(worker: RunningWorker) -> StageHealth:
         stage=app.stage,
         ready=app.ready.is_set(),
         stopping=app.stopping,
-        stuck_seconds=app.positions.stuck_seconds,
+        stuck_seconds=worker.stuck_seconds,
         batch_seconds=worker.batch_seconds,
         in_flight=app.positions.in_flight,
         lag=app.lag,

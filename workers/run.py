@@ -35,7 +35,6 @@ from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.stopping import stop_workers
 from workers.shutdown.watchdog import Watchdog
-from workers.stages.engine_calls import Owner
 from workers.stages.stage_worker import StageWorker
 from workers.stages.table import STAGE_TABLE, reading
 from workers.telemetry.recorder import Telemetry
@@ -142,9 +141,8 @@ async def serve_workers(
                         ending.finished()
                         return
                     pipeline.observe(telemetry.metrics)
-                owner = None if pipeline is None else pipeline.owner
                 async with _taught(settings, pipeline, telemetry, ending):
-                    await _serve(settings, stages, owner, stop, ready, workers, telemetry, ending, sizes)
+                    await _serve(settings, stages, pipeline, stop, ready, workers, telemetry, ending, sizes)
             finally:
                 await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
 
@@ -167,7 +165,7 @@ async def _taught(
 async def _serve(
     settings: StreamSettings,
     stages: Sequence[str],
-    owner: Owner | None,
+    pipeline: OwnedPipeline | None,
     stop: asyncio.Event,
     ready: Callable[[], None] | None,
     workers: list[Worker],
@@ -188,7 +186,7 @@ async def _serve(
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(set_crashed, reason)
 
-    workers += [_build(stage, settings, owner, fatal, telemetry, sizes) for stage in stages]
+    workers += [_build(stage, settings, pipeline, fatal, telemetry, sizes) for stage in stages]
     ending.members([worker.app.leave for worker in workers])
     for worker in workers:
         ending.watch(worker.app.consumer_loop)
@@ -217,7 +215,7 @@ async def _serve(
 def _build(
     stage: str,
     settings: StreamSettings,
-    owner: Owner | None,
+    pipeline: OwnedPipeline | None,
     fatal: Callable[[BaseException], None],
     telemetry: Telemetry,
     sizes: SizeLimits,
@@ -228,13 +226,15 @@ def _build(
     world = World(_now_ms, _monotonic_ms, random)
     if stage in _JOINS:
         worker = _JOINS[stage](app, world, telemetry)
-    elif owner is None:
+    elif pipeline is None:
         raise RuntimeError("a stage that needs engines was built without them")
     elif stage == PIPELINE:
-        worker = PipelineWorker(app, owner, world, telemetry)
+        worker = PipelineWorker(app, pipeline.owner, world, telemetry, pipeline.pools)
     else:
         part = members.part_of(reading(STAGE_TABLE[stage], settings.kafka), settings)
-        worker = StageWorker(app, part, owner, clock_ms=_now_ms, random=random, telemetry=telemetry)
+        worker = StageWorker(
+            app, part, pipeline.owner, clock_ms=_now_ms, random=random, telemetry=telemetry, pools=pipeline.pools
+        )
     app.consumer.drain = worker.drain
     return worker
 

@@ -49,6 +49,7 @@ class OwnedEngine(Generic[E]):
             raise ValueError("capacity has to be at least 1")
         self._capacity = capacity
         self._calls: deque[_QueuedCall[E]] = deque()
+        self._submitted = 0
         self._changed = threading.Condition()
         self._closing = False
         self._engine: E | None = None
@@ -65,6 +66,11 @@ class OwnedEngine(Generic[E]):
     def waiting(self) -> int:
         """Calls that wait for their turn: a gauge for metrics."""
         return len(self._calls)
+
+    @property
+    def submitted(self) -> int:
+        """Calls that were ever submitted: who sees it stay the same knows that nobody asks."""
+        return self._submitted
 
     def submit(self, function: Callable[Concatenate[E, P], R], /, *args: P.args, **kwargs: P.kwargs) -> Future[R]:
         """Run ``function(engine, *args, **kwargs)`` on the owner's thread; wait for a place if the queue is full.
@@ -94,6 +100,7 @@ class OwnedEngine(Generic[E]):
             if not free:
                 raise queue.Full
             self._calls.append(_QueuedCall(future, lambda engine: function(engine, *args, **kwargs)))
+            self._submitted += 1
             self._changed.notify_all()
         return future
 

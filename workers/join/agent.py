@@ -51,6 +51,13 @@ class JoinAgent(ABC):
 
     batch_seconds: Final = None
     """There is no engine."""
+    held: Final = 0
+    """It needs no pool."""
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long a partition has had messages to finish, and has not got on."""
+        return self.app.positions.stuck_seconds
 
     def __init__(self, app: StageApp, world: World, recorder: WorkerRecorder, topics: Sequence[Topic]) -> None:
         self.app = app

@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
-__all__ = ["OffsetTracker", "Ticket"]
+__all__ = ["OffsetTracker", "Partition", "Ticket"]
 
 Partition = tuple[str, int]
 

@@ -48,6 +48,7 @@ from workers.stages.failure_limit import FailureLimit
 from workers.stages.stage import Deleted, Failure, Work
 from workers.stages.stage_telemetry import StageTelemetry, log_failure
 from workers.stages.table import EXTRACT, STAGE_TABLE, reading
+from workers.stages.unread_pools import ALL_READ, UnreadPools
 from workers.telemetry.recorder import Telemetry
 from workers.topics import Topic
 
@@ -67,9 +68,12 @@ class _TakenDocument(TakenMessage):
 class PipelineWorker(BatchWorker):
     """The agent of all stages."""
 
-    def __init__(self, app: StageApp, owner: Owner, world: World, telemetry: Telemetry) -> None:
-        super().__init__(app, Topic.DOCUMENTS, owner)
+    def __init__(
+        self, app: StageApp, owner: Owner, world: World, telemetry: Telemetry, pools: UnreadPools = ALL_READ
+    ) -> None:
         settings, worker = app.settings, app.settings.worker
+        # Who reads the stages' messages wants to read all of them, in their order.
+        super().__init__(app, Topic.DOCUMENTS, owner, pools, ahead=0 if worker.publish_stages else worker.lines_ahead)
         self._world = world
 
         def recorder(stage: str) -> StageTelemetry:
@@ -115,7 +119,7 @@ class PipelineWorker(BatchWorker):
 
     @property
     @override
-    def batch_seconds(self) -> float | None:
+    def _call_seconds(self) -> float | None:
         return max(
             (seconds for calls in [self._tagging, *self._calls] if (seconds := calls.seconds) is not None), default=None
         )
@@ -133,8 +137,7 @@ class PipelineWorker(BatchWorker):
     def _let_pass(self, records: Sequence[Record], generation: int) -> list[Received]:
         """Tell what is known of these messages without a model; those that are left wait for one."""
         began = self._world.clock_ms()
-        limit = self._settings.method.max_document_chars
-        read = [self._reads.read(record, max_document_chars=limit) for record in records]
+        read = [self._read(record) for record in records]
         known = self._known(read)
         waiting: list[Received] = []
         passing: list[tuple[Any, Record, Ticket]] = []
@@ -152,6 +155,10 @@ class PipelineWorker(BatchWorker):
         if passing:
             self._take_in(passing, began, were_asked=False)
         return waiting
+
+    @override
+    def _read(self, record: Record) -> Work[Any] | Failure | Deleted | None:
+        return self._reads.read(record, max_document_chars=self._settings.method.max_document_chars)
 
     def _known(self, read: Sequence[Work[Any] | Failure | Deleted | None]) -> Mapping[int, TaggedJourney]:
         """By the message's offset, since all are of one partition."""
@@ -174,11 +181,12 @@ class PipelineWorker(BatchWorker):
     @override
     async def _work(self, taken: Sequence[tuple[Received, Ticket]]) -> None:
         began = self._world.clock_ms()
-        works = [received.read for received, _ in taken if isinstance(received.read, Work)]
+        read = [received.read or self._read(received.record) for received, _ in taken]
+        works = [item for item in read if isinstance(item, Work)]
         # What is not for a model stays behind what is with one: they may be about one document.
         asks = bool(works) or self._at_engine > 0
         journeys = iter(await self._asked(self._journeys, works) if asks else ())
-        items = [next(journeys) if isinstance(received.read, Work) else received.read for received, _ in taken]
+        items = [next(journeys) if isinstance(item, Work) else item for item in read]
         for group in self._calls[0].journal.groups([received.record for received, _ in taken]):
             self._take_in([(items[index], taken[index][0].record, taken[index][1]) for index in group], began)
         await self._room({received.record.partition for received, _ in taken})

@@ -38,6 +38,7 @@ from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.watchdog import Watchdog
 from workers.stages.engine_calls import EngineHungError
+from workers.stages.unread_pools import ALL_READ, UnreadPools
 from workers.telemetry.health import Health, StageHealth, observe_stages
 from workers.telemetry.recorder import Telemetry
 
@@ -138,6 +139,7 @@ class _Service:
         self._stop = stop
         self._stopping = threading.Event()
         self._calls: PipelineCalls | None = None
+        self._pools: UnreadPools = ALL_READ
         telemetry = Telemetry.of(settings, ())
         worker = settings.worker
         self.state = ServiceState(
@@ -211,8 +213,16 @@ class _Service:
             return owner.submit_within(0, calls.results, texts)
 
         self.state.pools = await asyncio.wrap_future(owner.submit_within(0, lambda loaded: loaded.pools))
-        self._calls = calls
-        self.state.queue = TextQueue(self._settings.serve, worker, ask, fatal=self._crash, clock=time.monotonic)
+        self._calls, self._pools = calls, pipeline.pools
+        self.state.queue = TextQueue(
+            self._settings.serve,
+            worker,
+            ask,
+            pools=pipeline.pools,
+            default_pool=self._settings.pools.default,
+            fatal=self._crash,
+            clock=time.monotonic,
+        )
         return self.state.queue
 
     async def _watch(self) -> None:
@@ -220,22 +230,27 @@ class _Service:
         deadline = self._settings.worker.batch_deadline_seconds
         while self._calls is not None:
             await asyncio.sleep(_WATCH_SECONDS)
-            seconds = self._calls.seconds
+            seconds = self._engine_seconds()
             if seconds is not None and seconds > deadline:
                 raise EngineHungError(f"{SERVE}: an engine has not answered for {seconds:.0f} s")
+
+    def _engine_seconds(self) -> float | None:
+        """For how long the engine has worked on the current part of a call, or read the current part of a pool."""
+        calls = None if self._calls is None else self._calls.seconds
+        return max((each for each in (calls, self._pools.slice_seconds) if each is not None), default=None)
 
     def _crash(self, error: BaseException) -> None:
         self._ending.crash(error)
         self._stop.set()
 
     def _report(self) -> list[StageHealth]:
-        queue, calls = self.state.queue, self._calls
+        queue = self.state.queue
         return [
             StageHealth(
                 stage=SERVE,
                 ready=queue is not None,
                 stopping=self.state.stopping,
-                batch_seconds=None if calls is None else calls.seconds,
+                batch_seconds=self._engine_seconds(),
                 in_flight=0 if queue is None else queue.texts,
                 documents=0 if queue is None else queue.documents,
                 failures=0 if queue is None else queue.failures,

@@ -20,6 +20,7 @@ from workers.serve.tag_answers import Tagged
 from workers.serve.tag_requests import TextToTag
 from workers.stages.batching import Batcher
 from workers.stages.failure_limit import FailureLimit
+from workers.stages.unread_pools import ALL_READ, UnreadPools
 
 __all__ = ["Asker", "QueueFullError", "StoppedError", "TextQueue", "WaitingText"]
 
@@ -68,6 +69,8 @@ class TextQueue:
 
     Args:
         ask: has a batch tagged.
+        pools: those that have yet to be read. Texts of these wait until theirs is, and others pass.
+        default_pool: of texts that name none.
         fatal: called when the process is not worth keeping any more.
         clock: seconds; for the rate by which a refused client is told when to come back.
     """
@@ -78,11 +81,16 @@ class TextQueue:
         worker: WorkerSettings,
         ask: Asker,
         *,
+        pools: UnreadPools = ALL_READ,
+        default_pool: str = "",
         fatal: Callable[[BaseException], None],
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
         self._ask = ask
+        self._pools = pools
+        self._default_pool = default_pool
+        self._held: dict[str, list[WaitingText]] = {}
         self._fatal = fatal
         self._clock = clock
         self._at_engine = 0
@@ -140,6 +148,9 @@ class TextQueue:
         for each in waiting:
             each.answer.cancel()
         dropped = self._batcher.remove(lambda each: each.answer.cancelled())
+        for pool, held in self._held.items():
+            dropped += [each for each in held if each.answer.cancelled()]
+            self._held[pool] = [each for each in held if not each.answer.cancelled()]
         self._accepted.difference_update(dropped)
 
     async def run(self) -> None:
@@ -148,11 +159,48 @@ class TextQueue:
             while self._at_engine >= _MOST_AT_ENGINE:
                 self._engine_free.clear()
                 await self._engine_free.wait()
-            batch = await self._batcher.take()
+            batch = self._set_aside(await self._batcher.take())
+            if not batch:
+                continue
             self._at_engine += 1
             task = asyncio.create_task(self._answer(batch))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
+
+    def _set_aside(self, batch: Sequence[WaitingText]) -> list[WaitingText]:
+        """Those whose pool is read. The others wait for theirs, within what is accepted at all."""
+        if not self._pools.unread:
+            return list(batch)
+        ready = []
+        for each in batch:
+            pool = each.text.document.pool or self._default_pool
+            if pool not in self._pools.unread:
+                ready.append(each)
+            elif pool in self._held:
+                self._held[pool].append(each)
+            else:
+                self._held[pool] = [each]
+                self._await(pool)
+        return ready
+
+    def _await(self, pool: str) -> None:
+        loop = asyncio.get_running_loop()
+
+        def ended(needed: Future[None]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._release, pool, needed)
+
+        self._pools.need(pool).add_done_callback(ended)
+
+    def _release(self, pool: str, needed: Future[None]) -> None:
+        held = self._held.pop(pool)
+        error = None if needed.cancelled() else needed.exception()
+        if error is None:
+            self._batcher.put_back(held)
+            return
+        self._give(held, error if isinstance(error, El4nerError) else StoppedError(f"{type(error).__name__}: {error}"))
+        self.documents += len(held)
+        self._accepted.difference_update(held)
 
     async def drained(self) -> None:
         """Wait until everything that was accepted is answered."""

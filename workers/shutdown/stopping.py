@@ -34,6 +34,14 @@ class RunningWorker(Protocol):
     def batch_seconds(self) -> float | None:
         """Age of the batch that is at its engine; None: none is."""
 
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long a partition has had messages to finish, and has not got on."""
+
+    @property
+    def held(self) -> int:
+        """Messages that wait for their pool to be read."""
+
     async def drain(self) -> None:
         """Finish what was begun."""
 

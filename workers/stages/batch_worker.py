@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from concurrent.futures import Future
+from dataclasses import dataclass, replace
 from typing import Any, Final, TypeVar
 
 from workers.kafka.offsets import Ticket
@@ -14,6 +17,9 @@ from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
 from workers.stages.batching import Batcher
 from workers.stages.engine_calls import EngineHungError, Owner
+from workers.stages.held_messages import HeldMessages, MessageNeeds
+from workers.stages.stage import Deleted, Failure, Work
+from workers.stages.unread_pools import ALL_READ, UnreadPools
 from workers.topics import Topic
 
 __all__ = ["BatchWorker", "Received"]
@@ -36,9 +42,27 @@ class Received:
 
 
 class BatchWorker(ABC):
-    """An agent that works on batches of one topic's messages. The pipeline is called on ``owner``'s thread only."""
+    """An agent that works on batches of one topic's messages. The pipeline is called on ``owner``'s thread only.
 
-    def __init__(self, app: StageApp, topic: Topic, owner: Owner) -> None:
+    Args:
+        app: of the stage.
+        topic: what is read.
+        owner: of the pipeline.
+        pools: those that have yet to be read. Messages of these are held until theirs is.
+        ahead: how far others may come out ahead of one that is held, in offsets of their partition.
+        ahead_seconds: how long they may; None: as long as it is held.
+    """
+
+    def __init__(
+        self,
+        app: StageApp,
+        topic: Topic,
+        owner: Owner,
+        pools: UnreadPools = ALL_READ,
+        *,
+        ahead: int,
+        ahead_seconds: float | None = None,
+    ) -> None:
         worker = app.settings.worker
         self.app = app
         self.documents = 0
@@ -51,6 +75,17 @@ class BatchWorker(ABC):
         self._stopping = threading.Event()
         self._crashed = False
         self._tasks: set[asyncio.Task[None]] = set()
+        self._pools = pools
+        self._held = HeldMessages(
+            most=worker.max_held_documents,
+            most_bytes=worker.max_held_mb << 20,
+            ahead=ahead,
+            ahead_seconds=ahead_seconds,
+            clock=time.monotonic,
+        )
+        self._awaited: set[str] = set()
+        self._blocked = False
+        self._released = asyncio.Event()
         self._batcher: Batcher[Received] = Batcher(
             worker.batch_documents,
             worker.batch_seconds,
@@ -62,18 +97,47 @@ class BatchWorker(ABC):
         app.agent(app.raw_topic(topic), name=f"el4ner-{app.stage}", concurrency=1)(self.run)
         app.task(self._form_batches)
         app.task(self._watch)
-        app.prepare = self.take_over
+        app.prepare = self._take_over
+
+    @property
+    def held(self) -> int:
+        """Messages that wait for their pool to be read."""
+        return len(self._held)
+
+    @property
+    def batch_seconds(self) -> float | None:
+        """For how long the engine has worked on the current part of a call, or read the current part of a pool; None:
+        it is idle."""
+        seconds = (self._call_seconds, self._pools.slice_seconds)
+        return max((each for each in seconds if each is not None), default=None)
+
+    @property
+    def stuck_seconds(self) -> float:
+        """For how long a partition has had messages and has not got on. One whose messages wait for a pool gets on with
+        it."""
+        stuck = self.app.positions.stuck_seconds
+        return min(stuck, self._pools.idle_seconds) if self._held else stuck
+
+    async def _take_over(self) -> None:
+        self._held.clear()
+        self._blocked = False
+        self._released.set()
+        await self.take_over()
 
     # --- what differs ---
 
     @property
     @abstractmethod
-    def batch_seconds(self) -> float | None:
+    def _call_seconds(self) -> float | None:
         """For how long the engine has worked on the current part of a call; None: it is idle."""
 
     @abstractmethod
     async def take_over(self) -> None:
         """Partitions were assigned. Nothing is read of them before this returns."""
+
+    @abstractmethod
+    def _read(self, record: Record) -> Work[Any] | Failure | Deleted | None:
+        """What is to be done about a message; None: nothing."""
 
     @abstractmethod
     async def _work(self, taken: Sequence[tuple[Received, Ticket]]) -> None:
@@ -108,7 +172,7 @@ class BatchWorker(ABC):
                 self._engine_free.clear()
                 await self._engine_free.wait()
             batch = []
-            for received in await self._batcher.take():
+            for received in await self._take():
                 ticket = self.app.ticket(received.record, received.generation)
                 if ticket is not None:
                     batch.append((received, ticket))
@@ -117,6 +181,78 @@ class BatchWorker(ABC):
             task.add_done_callback(self._done)
             # So that the engine counts as busy before the next batch is formed.
             await asyncio.sleep(0)
+
+    # --- messages that wait for their pool ---
+
+    async def _take(self) -> list[Received]:
+        """The next messages to be worked on."""
+        while True:
+            if self._blocked:
+                self._released.clear()
+                await self._released.wait()
+            ready = self._set_aside(await self._batcher.take())
+            if ready:
+                return ready
+
+    def _set_aside(self, batch: Sequence[Received]) -> list[Received]:
+        """Those of a batch that need not wait for a pool, or for a message that does."""
+        if not self._pools.unread and not self._held:
+            return list(batch)
+        ready = []
+        for place, received in enumerate(batch):
+            record = received.record
+            if received.read is None:
+                received = replace(received, read=self._read(record))
+            needs = self._needs(received.read)
+            if not self._held.must_wait(record, needs, self._is_unread):
+                ready.append(received)
+            elif self._held.is_full:
+                # All that comes behind it waits too, in its order.
+                self._batcher.put_back(batch[place:])
+                self._blocked = True
+                break
+            else:
+                # Read again when it is its turn: what was read takes several times the message's room.
+                self._held.hold(record, received.generation, needs)
+                self._await(needs.pool)
+        return ready
+
+    def _needs(self, read: Work[Any] | Failure | Deleted | None) -> MessageNeeds:
+        if read is None:
+            return MessageNeeds(None, None)
+        if isinstance(read, Work):
+            return MessageNeeds(read.document.id, read.document.pool or self._settings.pools.default)
+        return MessageNeeds(read.document, None)
+
+    def _is_unread(self, pool: str) -> bool:
+        return pool in self._pools.unread
+
+    def _await(self, pool: str | None) -> None:
+        if pool is None or pool in self._awaited or not self._is_unread(pool):
+            return
+        self._awaited.add(pool)
+        loop = asyncio.get_running_loop()
+
+        def ended(needed: Future[None]) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                loop.call_soon_threadsafe(self._release, pool, needed)
+
+        self._pools.need(pool).add_done_callback(ended)
+
+    def _release(self, pool: str, needed: Future[None]) -> None:
+        self._awaited.discard(pool)
+        if needed.cancelled():
+            return
+        if (error := needed.exception()) is not None:
+            self._crashed = True
+            self.app.fail(error)
+            return
+        released = self._held.release(self._is_unread)
+        self._batcher.put_back([Received(each.record, each.generation) for each in released])
+        self._blocked = False
+        self._released.set()
+
+    # --- the engine ---
 
     async def _asked(self, function: Callable[..., R], *args: Any) -> R:
         """``function(pipeline, *args)``, on the owner's thread."""

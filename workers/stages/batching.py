@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Generic, TypeVar
 
 __all__ = ["Batcher"]
@@ -57,6 +57,11 @@ class Batcher(Generic[T]):
     def add(self, items: Iterable[T]) -> None:
         """As :meth:`put`, without waiting: for a source that knows another bound."""
         self._waiting.extend(items)
+        self.wake()
+
+    def put_back(self, items: Sequence[T]) -> None:
+        """Items that came before all that wait: they are the next to be taken."""
+        self._waiting.extendleft(reversed(items))
         self.wake()
 
     def remove(self, is_unwanted: Callable[[T], bool]) -> list[T]:

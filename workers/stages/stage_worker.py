@@ -37,6 +37,7 @@ from workers.stages.engine_calls import EngineCalls, Owner
 from workers.stages.isolation import Result
 from workers.stages.stage import Deleted, Failure, Stage, StageAnswer, Work
 from workers.stages.stage_telemetry import StageTelemetry, log_failure
+from workers.stages.unread_pools import ALL_READ, UnreadPools
 from workers.telemetry.recorder import Telemetry
 
 __all__ = ["StageWorker"]
@@ -68,9 +69,12 @@ class StageWorker(BatchWorker):
         clock_ms: Callable[[], int],
         random: RandomBytes,
         telemetry: Telemetry,
+        pools: UnreadPools = ALL_READ,
     ) -> None:
-        super().__init__(app, stage.input, owner)
         worker = app.settings.worker
+        # Answers that are given again after a crash find that of the first time remembered by the join.
+        remembered = worker.remember_seconds / 2
+        super().__init__(app, stage.input, owner, pools, ahead=worker.lines_ahead, ahead_seconds=remembered)
         self._clock_ms = clock_ms
         self._random = random
         self._telemetry = StageTelemetry(telemetry, stage.name, clock_ms=clock_ms, random=random, group=app.group)
@@ -85,8 +89,12 @@ class StageWorker(BatchWorker):
 
     @property
     @override
-    def batch_seconds(self) -> float | None:
+    def _call_seconds(self) -> float | None:
         return self._calls.seconds
+
+    @override
+    def _read(self, record: Record) -> Work[Any] | Failure | Deleted | None:
+        return self.stage.read(record, max_document_chars=self._settings.method.max_document_chars)
 
     @override
     async def take_over(self) -> None:
@@ -101,8 +109,7 @@ class StageWorker(BatchWorker):
     @override
     async def _work(self, taken: Sequence[tuple[Received, Ticket]]) -> None:
         began = self._clock_ms()
-        limit = self._settings.method.max_document_chars
-        read = [self.stage.read(received.record, max_document_chars=limit) for received, _ in taken]
+        read = [received.read or self._read(received.record) for received, _ in taken]
         works = [item for item in read if isinstance(item, Work)]
         results = iter(await self._asked(self._calls.results, works) if works else ())
         items = [_Worked(item, next(results)) if isinstance(item, Work) else item for item in read if item is not None]

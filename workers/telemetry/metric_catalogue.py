@@ -242,9 +242,28 @@ CATALOGUE: Final = (
     MetricSpec(
         "el4ner_pool_ready",
         "gauge",
-        "1: the pool is read; 0: it will be when its first document comes, or is being read.",
-        "0 while the pool has documents: the worker's log says how far reading is. See Pools that have yet to be read.",
+        "1: the pool is read; 0: it is not yet.",
+        "0 while the pool has documents: they wait, el4ner_pool_read_ratio says how long. See Pools that have yet to "
+        "be read.",
         labels=("pool",),
+        observed=True,
+    ),
+    MetricSpec(
+        "el4ner_pool_read_ratio",
+        "gauge",
+        "How much of the pool that is being read has been read, 0 to 1; no other pool is shown.",
+        "Stands still: the models are busy with documents, or another process reads the pool; the log says which.",
+        labels=("pool",),
+        unit="ratio",
+        observed=True,
+    ),
+    MetricSpec(
+        "el4ner_held_messages",
+        "gauge",
+        "Messages that a stage holds in memory until their pool is read, and those that may not overtake them.",
+        "At worker.max_held_documents or max_held_mb the other pools' documents wait too.",
+        labels=("stage",),
+        unit="messages",
         observed=True,
     ),
     MetricSpec(

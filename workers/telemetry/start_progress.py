@@ -29,10 +29,19 @@ class StartProgress(Progress):
         self._label = ""
         self._total = self._finished = 0
         self._began = self._told = 0.0
+        self.started = 0
+        """How many things have begun so far. From any thread, as :attr:`share`."""
+
+    @property
+    def share(self) -> float:
+        """How much of what began last is done, 0 to 1."""
+        total = self._total
+        return min(1.0, self._finished / total) if total else 0.0
 
     @override
     def start(self, label: str, total: int) -> None:
         self._label, self._total, self._finished = label, total, 0
+        self.started += 1
         self._began = self._told = self._clock()
         log.info(label, extra={"total": total})
 

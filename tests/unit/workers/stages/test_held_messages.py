@@ -1,0 +1,112 @@
+"""What may pass messages that wait for their pool, and what may not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.support.answers import raw
+from workers.stages.held_messages import HeldMessages, MessageNeeds
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def held(**more: Any) -> HeldMessages:
+    bounds: dict[str, Any] = {"most": 100, "most_bytes": 1 << 20, "ahead": 10, "ahead_seconds": None, "clock": Clock()}
+    return HeldMessages(**{**bounds, **more})
+
+
+def large(pool: str) -> bool:
+    return pool == "large"
+
+
+NOBODY = MessageNeeds(None, None)
+
+
+def offer(messages: HeldMessages, offset: int, document: str | None, pool: str | None, partition: int = 0) -> bool:
+    """Whether a message passes; one that must not is held."""
+    record = replace(raw(b"{}", offset=offset), partition=partition)
+    if messages.must_wait(record, MessageNeeds(document, pool), large):
+        messages.hold(record, 1, MessageNeeds(document, pool))
+        return False
+    return True
+
+
+def test_documents_of_other_pools_pass_but_not_those_that_one_before_is_about() -> None:
+    messages = held()
+    assert not offer(messages, 1, "a", "large")
+    assert offer(messages, 2, "b", "small")
+    assert not offer(messages, 3, "a", "small"), "a later revision, in another pool"
+    assert not offer(messages, 4, "a", None), "its deletion"
+    assert offer(messages, 5, "a", "small", partition=1), "another document: ids belong to a partition"
+    assert offer(messages, 6, None, None), "nobody's"
+    released = messages.release(lambda _: False)
+    assert [each.record.offset for each in released] == [1, 3, 4]
+    assert len(messages) == 0
+    assert offer(messages, 7, "a", "small")
+
+
+def test_what_still_waits_for_another_pool_keeps_its_order() -> None:
+    messages = held()
+    for offset, document, pool in ((1, "a", "large"), (2, "b", "other"), (3, "b", "large"), (4, "c", "large")):
+        messages.hold(raw(b"{}", offset=offset), 1, MessageNeeds(document, pool))
+    assert [each.record.offset for each in messages.release(lambda pool: pool == "other")] == [1, 4]
+    assert [each.record.offset for each in messages.release(lambda _: False)] == [2, 3]
+
+
+def test_nothing_passes_by_more_than_so_many_offsets_of_its_partition() -> None:
+    messages = held(ahead=10)
+    assert not offer(messages, 100, "a", "large")
+    assert offer(messages, 110, "b", "small")
+    assert not offer(messages, 111, "c", "small")
+    assert offer(messages, 500, "d", "small", partition=1)
+    assert [each.record.offset for each in messages.release(lambda _: False)] == [100, 111]
+    ordered = held(ahead=0)
+    assert offer(ordered, 1, "a", "small")
+    assert not offer(ordered, 2, "b", "large")
+    assert not offer(ordered, 3, "c", "small")
+
+
+def test_nothing_passes_what_has_waited_for_too_long() -> None:
+    clock = Clock()
+    messages = held(ahead_seconds=60.0, clock=clock)
+    assert not offer(messages, 1, "a", "large")
+    clock.now = 60.0
+    assert offer(messages, 2, "b", "small")
+    clock.now = 61.0
+    assert not offer(messages, 3, "c", "small")
+    messages.release(large)  # another pool was read: what waits has waited for as long as it has
+    assert not offer(messages, 4, "d", "small")
+
+
+def test_so_many_wait_and_no_more() -> None:
+    by_count, by_size = held(most=2), held(most_bytes=3_000)
+    for offset in (1, 2):
+        assert not by_count.is_full
+        assert not by_size.is_full
+        by_count.hold(raw(b"{}", offset=offset), 1, NOBODY)
+        by_size.hold(raw(b"x" * 1_000, offset=offset), 1, NOBODY)
+    assert by_count.is_full
+    assert by_size.is_full
+    by_size.clear()
+    assert not by_size.is_full
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["large", "small", None])), max_size=30))
+def test_messages_about_a_document_come_out_in_their_order_and_all_of_them(came: list[tuple[str, str | None]]) -> None:
+    messages = held(ahead=1_000)
+    out = [offset for offset, (document, pool) in enumerate(came) if offer(messages, offset, document, pool)]
+    out += [each.record.offset for each in messages.release(lambda _: False)]
+    assert sorted(out) == list(range(len(came)))
+    for document in "abc":
+        about = [offset for offset in out if came[offset][0] == document]
+        assert about == sorted(about)

@@ -1,0 +1,115 @@
+"""Messages that wait for their pool to be read, while others are worked on. Pure: no I/O.
+
+A message overtakes none about its own document, and none of its partition by more than so many offsets: what comes out
+before an older message has to be remembered until that one is finished, or it would come twice after a crash.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from workers.kafka.offsets import Partition
+from workers.messages.envelope import Record
+
+__all__ = ["HeldMessage", "HeldMessages", "MessageNeeds"]
+
+
+class MessageNeeds(NamedTuple):
+    """What a message is about: a document, and the pool that its work needs. None: nobody's; it needs none."""
+
+    document: str | None
+    pool: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldMessage:
+    """One that waits. ``since``: when it began to."""
+
+    record: Record
+    generation: int
+    needs: MessageNeeds
+    since: float
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes, about."""
+        return 1_000 + len(self.record.value or b"") + len(self.record.key or b"")
+
+
+class HeldMessages:
+    """In the order in which they came.
+
+    Args:
+        most: messages.
+        most_bytes: of their values.
+        ahead: how far others may come out ahead of the oldest one of their partition, in offsets.
+        ahead_seconds: how long they may, since it began to wait; None: as long as it waits.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, *, most: int, most_bytes: int, ahead: int, ahead_seconds: float | None, clock: Callable[[], float]
+    ) -> None:
+        self._most = most
+        self._most_bytes = most_bytes
+        self._ahead = ahead
+        self._ahead_seconds = ahead_seconds
+        self._clock = clock
+        self._messages: list[HeldMessage] = []
+        self._documents: set[tuple[Partition, str]] = set()
+        self._oldest: dict[Partition, HeldMessage] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def is_full(self) -> bool:
+        """Whether no more may be held."""
+        return len(self._messages) >= self._most or self._bytes >= self._most_bytes
+
+    def must_wait(self, record: Record, needs: MessageNeeds, unread: Callable[[str], bool]) -> bool:
+        """Whether its pool is unread, or it would overtake what it must not."""
+        if needs.pool is not None and unread(needs.pool):
+            return True
+        partition = (record.source, record.partition)
+        if needs.document is not None and (partition, needs.document) in self._documents:
+            return True
+        oldest = self._oldest.get(partition)
+        if oldest is None:
+            return False
+        late = self._ahead_seconds is not None and self._clock() - oldest.since > self._ahead_seconds
+        return late or record.offset - oldest.record.offset > self._ahead
+
+    def hold(self, record: Record, generation: int, needs: MessageNeeds) -> None:
+        """It waits."""
+        self._add(HeldMessage(record, generation, needs, self._clock()))
+
+    def release(self, unread: Callable[[str], bool]) -> list[HeldMessage]:
+        """Those that need not wait any more."""
+        messages = self._messages
+        self.clear()
+        released = []
+        for message in messages:
+            if self.must_wait(message.record, message.needs, unread):
+                self._add(message)
+            else:
+                released.append(message)
+        return released
+
+    def clear(self) -> None:
+        """Partitions were assigned: what waited comes again, here or elsewhere."""
+        self._messages = []
+        self._documents.clear()
+        self._oldest.clear()
+        self._bytes = 0
+
+    def _add(self, message: HeldMessage) -> None:
+        partition = (message.record.source, message.record.partition)
+        self._messages.append(message)
+        self._bytes += message.size
+        self._oldest.setdefault(partition, message)
+        if message.needs.document is not None:
+            self._documents.add((partition, message.needs.document))

@@ -1,0 +1,320 @@
+"""Pools that have yet to be read are read beside the documents of the others, by a thread that has the models' thread
+read them slice by slice.
+
+    needed, in their order ──────────▶ being read ──a slice──▶ models' thread ──▶ ready
+    configured, while nobody asks ──────┘  ▲                    (between two batches)
+                                           └──────────────────────┘
+
+What is read ahead gives way: between two slices to a pool that is needed, and to documents for as long as any come. A
+pool that documents wait for gets half of the models' time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import CancelledError, Future
+from functools import partial
+from typing import Any, Final, Protocol, TypeVar
+
+from el4ner.errors import El4nerError
+from el4ner.evidence.reading import ReadingStoppedError
+from workers.backoff import Backoff
+from workers.stages.engine_calls import Owner
+from workers.telemetry.start_progress import StartProgress
+
+__all__ = ["PoolReader", "ReadingOwner"]
+
+log = logging.getLogger(__name__)
+
+R = TypeVar("R")
+
+QUIET_SECONDS: Final = 2.0
+"""So long nobody has asked the models before something is read ahead: then at most one document waits for a slice."""
+HANDOVER_SECONDS: Final = 0.1
+"""So long the models' thread waits for the next slice of a pool that has had less than its half."""
+_POLL_SECONDS: Final = 0.2
+
+
+class ReadingOwner(Owner, Protocol):
+    """:class:`el4ner.engines.owner.OwnedEngine`."""
+
+    @property
+    def submitted(self) -> int:
+        """Calls that were ever submitted."""
+
+
+class _ReaderCall:
+    """One for the models' thread: a slice, mostly."""
+
+    __slots__ = ("asked", "function", "future")
+
+    def __init__(self, function: Callable[[Any], Any], asked: float) -> None:
+        self.function = function
+        self.asked = asked
+        self.future: Future[Any] = Future()
+
+    def submitted(self, turn: Future[None]) -> None:
+        """Whoever waits for it hears that its turn will not come."""
+        if turn.cancelled():
+            self.future.cancel()
+
+
+class PoolReader:
+    """Reads the pools of one pipeline. :meth:`need` and what is asked about it may be called from any thread.
+
+    Args:
+        owner: of the pipeline, which is loaded.
+        pipeline: has ``unread_pools``, ``parts_of_reading``, ``read_beside``, ``teach_beside`` and ``use_read`` of
+            :class:`el4ner.pipeline.BasePipeline`.
+        ahead: names of the pools that are read while nobody asks for anything, in their order.
+        retries: how often a pool that is needed is tried again before whoever needs it hears that it cannot be read.
+        backoff: between two tries.
+        progress: what the pipeline tells how far it is.
+        quiet_seconds, handover_seconds: :data:`QUIET_SECONDS`, :data:`HANDOVER_SECONDS`.
+        clock: seconds.
+    """
+
+    def __init__(
+        self,
+        owner: ReadingOwner,
+        pipeline: Any,
+        *,
+        ahead: Sequence[str] = (),
+        retries: int = 0,
+        backoff: Backoff | None = None,
+        progress: StartProgress | None = None,
+        quiet_seconds: float = QUIET_SECONDS,
+        handover_seconds: float = HANDOVER_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._owner = owner
+        self._pipeline = pipeline
+        self._unread: set[str] = set(pipeline.unread_pools)
+        self._ahead = [name for name in ahead if name in self._unread]
+        self._retries = retries
+        self._backoff = backoff or Backoff(0.0, 0.0)
+        self._progress = progress
+        self._begun_before = 0
+        self._quiet_seconds = quiet_seconds
+        self._handover_seconds = handover_seconds
+        self._clock = clock
+        self._changed = threading.Condition()
+        self._needed: dict[str, Future[None]] = {}
+        self._stopping = False
+        self._reading: str | None = None
+        self._slice_began: float | None = None
+        self._moved = clock()
+        self._own_calls = 0
+        self._waited = self._worked = 0.0
+        self._following: _ReaderCall | None = None
+        self._turn_is_open = False
+        self.retried: Callable[[str], None] = lambda _code: None
+        """Called with the code of an error after which a pool is tried again."""
+        self._thread = threading.Thread(target=self._run, name="pools", daemon=True)
+
+    def start(self) -> None:
+        """Begin. Whatever is needed before waits."""
+        if self._unread:
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Read no further slice. Whoever waits for a pool waits in vain. Before the owner is closed."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread, when it was stopped and its owner is closed."""
+        if self._thread.is_alive():
+            self._thread.join(timeout=seconds)
+
+    # --- what others ask ----------------------------------------------------------------------------------------
+
+    @property
+    def unread(self) -> Collection[str]:
+        """The pools that have yet to be read: once a pool is not among them, it is ready for good."""
+        return self._unread
+
+    @property
+    def reading(self) -> str | None:
+        """The pool that is being read."""
+        return self._reading
+
+    @property
+    def ratios(self) -> Mapping[str, float]:
+        """How much of the pool that is being read has been, 0 to 1, by its name."""
+        name, progress = self._reading, self._progress
+        if name is None or progress is None:
+            return {}
+        begun = progress.started - self._begun_before
+        share = (begun - 1 + progress.share) / max(1, self._pipeline.parts_of_reading) if begun > 0 else 0.0
+        return {name: min(1.0, share)}
+
+    @property
+    def slice_seconds(self) -> float | None:
+        """For how long the models have read the current slice; None: they do something else, or nothing."""
+        began = self._slice_began
+        return None if began is None else self._clock() - began
+
+    @property
+    def idle_seconds(self) -> float:
+        """How long ago the last slice, or sign of life of whoever else reads the pool, was."""
+        return self._clock() - self._moved
+
+    def need(self, name: str) -> Future[None]:
+        """A document of the pool ``name``, which is unread, has come. The future ends when the pool is ready, or with
+        what keeps it from being read: then it is tried again when it is needed again."""
+        with self._changed:
+            future = self._needed.get(name)
+            if future is None:
+                future = Future()
+                if name in self._unread:
+                    self._needed[name] = future
+                    self._changed.notify_all()
+                else:
+                    future.set_result(None)
+        return future
+
+    # --- on the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        tries = 0
+        while (name := self._next()) is not None:
+            self._begun_before = 0 if self._progress is None else self._progress.started
+            self._reading, self._waited, self._worked = name, 0.0, 0.0
+            began = self._clock()
+            try:
+                self._read(name)
+            except ReadingStoppedError:
+                continue
+            except Exception as error:
+                tries = self._failed(name, error, tries + 1)
+                continue
+            finally:
+                self._reading = None
+            tries = 0
+            log.info("the pool is read", extra={"pool": name, "seconds": round(self._clock() - began, 2)})
+            self._done(name, None)
+
+    def _next(self) -> str | None:
+        with self._changed:
+            while not self._stopping:
+                if self._needed:
+                    return next(iter(self._needed))
+                if self._ahead:
+                    return self._ahead[0]
+                if not self._unread:
+                    break
+                self._changed.wait()
+        return None
+
+    def _read(self, name: str) -> None:
+        read = self._pipeline.read_beside(name, self._call, self._go_on)
+        while not self._on_owner(partial(_used, name=name, read=read)):
+            read = self._pipeline.teach_beside(name, read, self._call)
+
+    def _done(self, name: str, error: Exception | None) -> None:
+        with self._changed:
+            if error is None:
+                self._unread.discard(name)
+            if name in self._ahead:
+                self._ahead.remove(name)
+            future = self._needed.pop(name, None)
+        if future is None or not future.set_running_or_notify_cancel():
+            return
+        if error is None:
+            future.set_result(None)
+        else:
+            future.set_exception(error)
+
+    def _failed(self, name: str, error: Exception, tries: int) -> int:
+        """Returns how many tries there were."""
+        with self._changed:
+            if self._stopping:
+                return tries
+            is_needed = name in self._needed
+        known = isinstance(error, El4nerError)
+        again = is_needed and known and tries <= self._retries
+        log.warning("%s", error, extra={"pool": name, "again": again}, exc_info=None if known else error)
+        if not again:
+            self._done(name, error)
+            return 0
+        self.retried(getattr(error, "code", "pool-reading"))
+        with self._changed:
+            self._changed.wait_for(lambda: self._stopping, self._backoff.seconds(tries))
+        return tries
+
+    # --- the models' thread -------------------------------------------------------------------------------------
+
+    def _go_on(self) -> None:
+        """
+        Raises:
+            ReadingStoppedError: the process ends, or another pool is needed and this one is not.
+        """
+        self._moved = self._clock()
+        if self._stopping or (self._needed and self._reading not in self._needed):
+            raise ReadingStoppedError
+
+    def _call(self, function: Callable[[], R], /) -> R:
+        self._go_on()
+        if self._reading not in self._needed:
+            self._wait_until_quiet()
+        return self._on_owner(lambda _: function())
+
+    def _wait_until_quiet(self) -> None:
+        calls = self._owner.submitted - self._own_calls
+        since = self._clock()
+        with self._changed:
+            while self._reading not in self._needed:
+                self._go_on()
+                if (now := self._owner.submitted - self._own_calls) != calls:
+                    calls, since = now, self._clock()
+                if self._owner.waiting == 0 and self._clock() - since >= self._quiet_seconds:
+                    return
+                self._changed.wait(_POLL_SECONDS)
+
+    def _on_owner(self, function: Callable[[Any], R]) -> R:
+        call = _ReaderCall(function, self._clock())
+        with self._changed:
+            has_turn, self._following = self._turn_is_open, call
+            self._changed.notify_all()
+        if not has_turn:
+            self._own_calls += 1
+            self._owner.submit_within(None, self._take_turn).add_done_callback(call.submitted)
+        try:
+            answer: R = call.future.result()
+        except CancelledError:
+            raise ReadingStoppedError from None
+        return answer
+
+    def _take_turn(self, pipeline: Any) -> None:
+        """On the models' thread: a call, and those that follow it, until documents have waited as long as the pool."""
+        while (call := self._next_call()) is not None:
+            self._slice_began = began = self._clock()
+            try:
+                answer = call.function(pipeline)
+            except BaseException as error:  # it is the reader's to handle
+                call.future.set_exception(error)
+            else:
+                call.future.set_result(answer)
+            finally:
+                self._slice_began, self._moved = None, self._clock()
+                self._waited += began - call.asked
+                self._worked += self._moved - began
+
+    def _next_call(self) -> _ReaderCall | None:
+        with self._changed:
+            is_owed = self._reading in self._needed and self._waited > self._worked
+            if self._following is None and is_owed:
+                self._turn_is_open = True
+                self._changed.wait_for(lambda: self._stopping or self._following is not None, self._handover_seconds)
+                self._turn_is_open = False
+            call, self._following = self._following, None
+        return call
+
+
+def _used(pipeline: Any, *, name: str, read: Any) -> bool:
+    return bool(pipeline.use_read(name, read))
