@@ -41,6 +41,8 @@ from workers.kafka import topic_admin
 from workers.kafka.topic_admin import administering
 from workers.topics import Topic, plan, topic_name
 
+ID = b"@id@"
+"""In the place of a document's id."""
 NAMES = 5_000
 """Texts that differ."""
 
@@ -60,6 +62,7 @@ def values() -> list[bytes]:
             "proposed_by": ["instant-a"],
             "votes": {"instant-a": "person"},
         }
+        value["id"] = ID.decode()
         messages.append(json.dumps({**value, "text": text, "entities": [*value["entities"], entity]}).encode())
     return messages
 
@@ -92,7 +95,7 @@ async def write(settings: Any, messages: list[bytes], rate: float, stop: asyncio
         while not stop.is_set():
             while sent < rate * (time.monotonic() - began):
                 key = f"d{sent}".encode()
-                await producer.send(topic, messages[sent % len(messages)], key)
+                await producer.send(topic, messages[sent % len(messages)].replace(ID, key, 1), key)
                 sent += 1
             await asyncio.sleep(0.02)
     finally:
@@ -135,7 +138,7 @@ async def measure(settings: Any, url: str, pid: int, options: argparse.Namespace
             print(json.dumps({key: round(value, 3) for key, value in looks[-1].items()}), flush=True)
         rate = await tab.locator("#rate").inner_text()
         note = await tab.locator(".sampling").inner_text()
-        queue = await review.locator(".review > p").all_inner_texts()
+        queue = await review.locator(".review > p.quiet").first.all_inner_texts()
         stop.set()
         sent = await writing
         await browser.close()

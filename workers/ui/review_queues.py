@@ -34,9 +34,9 @@ log = logging.getLogger(__name__)
 
 _TICK_SECONDS: Final = 0.5
 _RETRY_SECONDS: Final = 5.0
-_SAMPLE: Final = 32
+_SAMPLE: Final = 20
 """Documents that are valued in a tick, at most."""
-_SAMPLE_CHARS: Final = 8_000
+_SAMPLE_CHARS: Final = 5_000
 """Characters of them: who is over that is the last one of its tick."""
 _LEARNT_AT_ONCE: Final = 50
 _MOST_PLACES: Final = 10_000
