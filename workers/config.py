@@ -23,6 +23,7 @@ from pydantic_core import PydanticCustomError
 
 from el4ner.config import UNSHOWN_INPUT, Section, Settings, load_settings
 from el4ner.errors import ConfigError
+from el4ner.redaction.redaction_settings import RedactionSettings
 from workers.value_path import ValuePath
 
 __all__ = [
@@ -46,6 +47,7 @@ LITERAL_VARIABLES: Final = (
     "EL4NER_KAFKA__SASL_USERNAME",
     "EL4NER_KAFKA__SASL_PASSWORD",
     "EL4NER_KAFKA__SSL_KEY_PASSWORD",
+    "EL4NER_REDACTION__KEYS",
     "EL4NER_REDIS__USERNAME",
     "EL4NER_REDIS__PASSWORD",
     "EL4NER_REDIS__SSL_KEY_PASSWORD",
@@ -555,6 +557,7 @@ class StreamSettings(Settings):
     """The whole file."""
 
     kafka: KafkaSettings = KafkaSettings()
+    redaction: RedactionSettings = RedactionSettings()
     redis: RedisSettings = RedisSettings()
     worker: WorkerSettings = WorkerSettings()
     serve: ServeSettings = ServeSettings()

@@ -90,6 +90,20 @@ class RedactionSettings(Section):
         rules = [*self.types.values(), *(rule for types in self.pools.values() for rule in types.values())]
         return self.reversible or self.action == "pseudonym" or any(rule.action == "pseudonym" for rule in rules)
 
+    def masked(self) -> RedactionSettings:
+        """The same with masks in place of pseudonyms, for which no key is needed."""
+
+        def rules(of_types: dict[str, RedactionRule]) -> dict[str, RedactionRule]:
+            return {name: rule.model_copy(update={"action": _masked(rule.action)}) for name, rule in of_types.items()}
+
+        update = {
+            "action": _masked(self.action),
+            "types": rules(self.types),
+            "pools": {pool: rules(of_types) for pool, of_types in self.pools.items()},
+            "reversible": False,
+        }
+        return self.model_copy(update=update)
+
     def rule(self, pool: str | None, name: str) -> RedactionRule:
         """What becomes of entities of the type ``name`` in a document of ``pool``, with its floor."""
         of_pool = self.pools.get(pool, {}) if pool is not None else {}
@@ -97,3 +111,7 @@ class RedactionSettings(Section):
         if rule is None:
             return RedactionRule(action=self.action, floor=self.floor, parts=self.parts)
         return rule if rule.floor is not None else rule.model_copy(update={"floor": self.floor})
+
+
+def _masked(action: Action) -> Action:
+    return "mask" if action == "pseudonym" else action

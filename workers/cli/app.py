@@ -20,6 +20,7 @@ from workers.cli import (
     models,
     pool,
     produce,
+    redact,
     schemas,
     serve,
     tag,
@@ -116,7 +117,7 @@ def _root(
     )
 
 
-for group in (topics.app, dlq.app, schemas.app, pool.app, models.app, local.app):
+for group in (topics.app, dlq.app, schemas.app, pool.app, models.app, local.app, redact.app):
     app.add_typer(group)
 app.command("tag", epilog=tag.EXAMPLES)(tag.tag)
 app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import typer
 
@@ -33,6 +33,9 @@ __all__ = [
     "work_offline_if_local",
     "worker_logging",
 ]
+
+
+S = TypeVar("S", bound="Settings")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +117,7 @@ def stream_settings(
     return load_stream_settings(config or global_options.config, overrides=overrides)
 
 
-def with_only_pool(settings: Settings, pool: str | None) -> Settings:
+def with_only_pool(settings: S, pool: str | None) -> S:
     """Settings that host one pool, which is the default one too: the named one, or the configured default.
 
     ``pool`` is a name from ``pools.paths``, a shipped name or a path. Every pool that is not loaded saves seconds.
@@ -123,7 +126,7 @@ def with_only_pool(settings: Settings, pool: str | None) -> Settings:
     return _with_paths(settings, name, {name: source})
 
 
-def with_pools(settings: Settings, pools: Sequence[str]) -> Settings:
+def with_pools(settings: S, pools: Sequence[str]) -> S:
     """Settings that host these pools, named as for :func:`with_only_pool`; without any, the configured ones.
 
     Raises:
@@ -148,7 +151,7 @@ def work_offline_if_local(settings: Settings) -> None:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 
-def _with_paths(settings: Settings, default: str, paths: Mapping[str, str]) -> Settings:
+def _with_paths(settings: S, default: str, paths: Mapping[str, str]) -> S:
     """Other pools, read as the configuration says."""
     pools = settings.pools.model_copy(update={"default": default, "paths": dict(paths)})
     return settings.model_copy(update={"pools": pools})

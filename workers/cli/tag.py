@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -35,7 +35,11 @@ from workers.cli.settings import (
 )
 from workers.cli.standard_output import results_file
 
-__all__ = ["EXAMPLES", "tag"]
+if TYPE_CHECKING:
+    from el4ner.config import Settings
+    from workers.inputs.documents import NewDocument
+
+__all__ = ["EXAMPLES", "each_tagged", "tag"]
 
 EXAMPLES = examples(
     'el4ner tag "Ada Lovelace met Charles Babbage in London in 1833."',
@@ -97,32 +101,48 @@ def tag(
         encoding=encoding,
         decoder=decoder,
     )
-    # The first document is read before any model is loaded: a misspelt file should say so at once.
-    batches = as_they_come(texts, batch)
-    documents = next(batches, None)
-    if documents is not None:
-        configure_cli_logging(ctx)
-        work_offline_if_local(settings)
-        from el4ner.loader import load_pipeline
-        from el4ner.tagger import Tagger
-
-        with TerminalProgress() as progress:
-            pipeline = load_pipeline(settings, progress=progress)
-        with Tagger(pipeline) as tagger:
-            while documents is not None:
-                plain = [Document(source.id, source.text, source.pool, source.revision) for source in documents]
-                for document, result in zip(documents, tagger.tag_or_error(plain, batch_size=batch), strict=True):
-                    if isinstance(result, DocumentError):
-                        # Every pool that is hosted is read with every member first.
-                        names_a_pool = document.pool is not None and document.pool not in settings.pools.paths
-                        advice = f" (tag reads one pool at a time: --pool {document.pool})" if names_a_pool else ""
-                        report(DocumentError(f"{document.id}: {result}{advice}", code=result.code))
-                    else:
-                        _show(result, document.metadata, output)
-                documents = next(batches, None)
+    for document, tagged in each_tagged(settings, texts, batch, report, lambda: configure_cli_logging(ctx)):
+        _show(tagged, document.metadata, output)
     warn_of_replaced(decoder)
     if failures:
         raise typer.Exit(1)
+
+
+def each_tagged(
+    settings: Settings,
+    texts: Iterable[NewDocument],
+    batch: int,
+    report: Callable[[DocumentError], None],
+    prepare: Callable[[], None],
+) -> Iterator[tuple[NewDocument, TaggedDocument]]:
+    """Documents with what was found in them, as they come.
+
+    ``report`` is told of those that cannot be tagged. ``prepare`` is called before the models are loaded.
+    """
+    # The first document is read before any model is loaded: a misspelt file should say so at once.
+    batches = as_they_come(texts, batch)
+    documents = next(batches, None)
+    if documents is None:
+        return
+    prepare()
+    work_offline_if_local(settings)
+    from el4ner.loader import load_pipeline
+    from el4ner.tagger import Tagger
+
+    with TerminalProgress() as progress:
+        pipeline = load_pipeline(settings, progress=progress)
+    with Tagger(pipeline) as tagger:
+        while documents is not None:
+            plain = [Document(source.id, source.text, source.pool, source.revision) for source in documents]
+            for document, result in zip(documents, tagger.tag_or_error(plain, batch_size=batch), strict=True):
+                if isinstance(result, DocumentError):
+                    # Every pool that is hosted is read with every member first.
+                    names_a_pool = document.pool is not None and document.pool not in settings.pools.paths
+                    advice = f" (tag reads one pool at a time: --pool {document.pool})" if names_a_pool else ""
+                    report(DocumentError(f"{document.id}: {result}{advice}", code=result.code))
+                else:
+                    yield document, result
+            documents = next(batches, None)
 
 
 def _show(tagged: TaggedDocument, metadata: Mapping[str, Any] | None, output: OutputFormat) -> None:

@@ -18,6 +18,7 @@ from el4ner.config import (
     ServerSettings,
     preset_names,
 )
+from el4ner.redaction.redaction_settings import RedactionRule, RedactionSettings
 from tests.support.paths import ROOT
 
 TEXT = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
@@ -27,6 +28,8 @@ SECTIONS = [
     MethodSettings,
     ModelSettings,
     PoolsSettings,
+    RedactionRule,
+    RedactionSettings,
     RetrievalSettings,
     ServerSettings,
 ]

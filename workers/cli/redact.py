@@ -1,0 +1,193 @@
+"""``el4ner redact``: texts without the names in them, here; and the keys and originals of the stream's redaction."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from el4ner.errors import DocumentError
+from workers.cli.input_options import (
+    DelimiterOption,
+    EncodingOption,
+    ErrorsOption,
+    IdFieldOption,
+    InputFormat,
+    MetadataOption,
+    TextFieldOption,
+    UnreadableBytes,
+    fields_of,
+    warn_of_replaced,
+)
+from workers.cli.inputs import documents_of
+from workers.cli.options import ConfigOption, EnsembleOption, ModeOption, OutputFormat, PoolOption, examples
+from workers.cli.output import complain, results, tell
+from workers.cli.settings import configure_cli_logging, overrides_of, stream_settings, with_only_pool
+from workers.cli.standard_output import results_file
+from workers.cli.tag import each_tagged
+
+if TYPE_CHECKING:
+    from el4ner.redaction.redaction_settings import RedactionSettings
+    from el4ner.redaction.redactor import Redacted
+    from el4ner.redaction.text_redaction import TextRedaction
+    from workers.inputs.documents import NewDocument
+
+__all__ = ["app"]
+
+_TEXT = "text"
+
+
+class RedactGroup(TyperGroup):
+    """``el4ner redact FILE`` is ``el4ner redact text FILE``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the command's name in where it is left out."""
+        named = bool(args) and (args[0] in self.commands or args[0] in ("-h", "--help"))
+        return super().parse_args(ctx, args if named else [_TEXT, *args])
+
+
+app = typer.Typer(
+    name="redact",
+    cls=RedactGroup,
+    help="Take names and personal data out of texts. `el4ner redact FILE` is short for `el4ner redact text FILE`.",
+    epilog=examples(
+        'el4ner redact "Ada Lovelace met Charles Babbage in London."',
+        "el4ner redact --mask article.txt",
+        "el4ner redact tickets.csv --text-field body --pattern email --pattern card --format json",
+        "el4ner redact keygen > redaction.keys; chmod 600 redaction.keys",
+    ),
+)
+
+
+@app.command(_TEXT)
+def redact_text(
+    ctx: typer.Context,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT|FILE|-]", help="A text, a file, or - for standard input.")
+    ] = None,
+    *,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="[person] in place of [person:PSEUDONYM], whatever the file says.")
+    ] = False,
+    pattern: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KIND", help="Also email, card, iban, phone or national_id; may be repeated."),
+    ] = None,
+    lines: Annotated[bool, typer.Option("--lines", help="Every line of text is a document.")] = False,
+    input_format: Annotated[
+        InputFormat | None,
+        typer.Option(help="What the input's records are. (default: by the file's name, else text)"),
+    ] = None,
+    text_field: TextFieldOption = "text",
+    id_field: IdFieldOption = "id",
+    metadata: MetadataOption = False,
+    delimiter: DelimiterOption = ",",
+    encoding: EncodingOption = None,
+    errors: ErrorsOption = UnreadableBytes.STRICT,
+    pool: PoolOption = None,
+    ensemble: EnsembleOption = None,
+    mode: ModeOption = None,
+    output: Annotated[OutputFormat, typer.Option("--format", help="text, or JSON Lines.")] = OutputFormat.TEXT,
+    batch: Annotated[int, typer.Option(min=1, help="The most documents that are tagged at a time.")] = 16,
+    config: ConfigOption = None,
+) -> None:
+    """Take out of a text, a file or standard input what the models find in it, in this process: no Kafka needed.
+
+    `[redaction]` in the configuration file says which types are taken out, and how. Without a key there,
+    pseudonyms are made with a key of this run's own: another run gives others.
+
+    A document that cannot be tagged or redacted is reported on standard error and not written; the others go on, and
+    the exit code is 1.
+    """
+    overrides = overrides_of(ensemble=ensemble, mode=mode)
+    changes: dict[str, Any] = {"patterns": pattern} if pattern else {}
+    changes |= {"action": "mask", "types": {}, "pools": {}, "reversible": False} if mask else {}
+    settings = with_only_pool(
+        stream_settings(ctx, config, overrides | ({"redaction": changes} if changes else {})), pool
+    )
+    failures: list[DocumentError] = []
+
+    def report(error: DocumentError) -> None:
+        failures.append(error)
+        complain(str(error))
+
+    from workers.inputs.lines import Decoder
+
+    decoder = Decoder(replace=errors is UnreadableBytes.REPLACE)
+    texts = documents_of(
+        text,
+        lines=lines,
+        unreadable=report,
+        format=input_format,
+        fields=fields_of(text_field, id_field, metadata, delimiter),
+        encoding=encoding,
+        decoder=decoder,
+    )
+    redaction = _redaction(settings.redaction.masked() if mask else settings.redaction)
+    from el4ner.redaction.redactor import Detection
+
+    for document, tagged in each_tagged(settings, texts, batch, report, lambda: configure_cli_logging(ctx)):
+        entities = [Detection(each.start, each.end, each.type, each.confidence) for each in tagged.entities]
+        try:
+            redacted = redaction.redact(tagged.text, entities, pool=tagged.pool)
+        except DocumentError as error:
+            report(DocumentError(f"{document.id}: {error}", code=error.code))
+        else:
+            _show(document, tagged.pool, redacted, settings.redaction.metadata, output)
+    warn_of_replaced(decoder)
+    if failures:
+        raise typer.Exit(1)
+
+
+@app.command("keygen")
+def keygen(
+    ctx: typer.Context,
+    *,
+    key_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The key's name. (default: the year and the month)")
+    ] = None,
+) -> None:
+    """Print a new key as a line of `redaction.keys_file`. To rotate, put it before the lines that are there."""
+    configure_cli_logging(ctx)
+    from el4ner.redaction.key_ring import KEY_BYTES, KeyRing
+
+    name = datetime.now(UTC).strftime("%Y-%m") if key_id is None else key_id
+    line = f"{name}:{secrets.token_hex(KEY_BYTES)}"
+    KeyRing.parse(line, "--id")
+    results_file().write(line + "\n")
+
+
+def _redaction(settings: RedactionSettings) -> TextRedaction:
+    """By the settings' keys, or one of this run's own.
+
+    Raises:
+        ConfigError: the settings' key is none, or what finds personal data is not there.
+    """
+    from el4ner.redaction.key_ring import KEY_BYTES, KeyRing, load_keys
+    from el4ner.redaction.text_redaction import TextRedaction
+
+    if settings.needs_keys and settings.keys is None and settings.keys_file is None:
+        tell("no key is set: the pseudonyms are this run's own (el4ner redact keygen makes a key)")
+        return TextRedaction(settings, KeyRing.parse(f"this-run:{secrets.token_hex(KEY_BYTES)}", "this run"))
+    return TextRedaction(settings, load_keys(settings))
+
+
+def _show(
+    document: NewDocument, pool: str | None, redacted: Redacted, metadata: tuple[str, ...], output: OutputFormat
+) -> None:
+    if output is OutputFormat.TEXT:
+        results().print(redacted.text, end="" if redacted.text.endswith("\n") else "\n")
+    else:
+        from el4ner.redaction.text_redaction import redacted_to_json
+        from el4ner.serialize import dumps
+
+        value = {"id": document.id, "revision": document.revision, "pool": pool, **redacted_to_json(redacted)}
+        given: Mapping[str, Any] = document.metadata or {}
+        if passed_on := {key: given[key] for key in metadata if key in given}:
+            value["metadata"] = passed_on
+        results_file().write(dumps(value).decode() + "\n")
+        results_file().flush()
