@@ -15,6 +15,7 @@ import numpy.typing as npt
 __all__ = ["Prototypes", "log_softmax", "neighbours"]
 
 Floats = npt.NDArray[np.float32]
+Doubles = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 NEIGHBOURS: Final = 32
@@ -86,15 +87,25 @@ class Prototypes:
         counts = np.bincount(labels, minlength=kinds)
         if not len(known):
             return cls(np.zeros((dimensions, kinds), np.float32), np.zeros(kinds, np.float32))
-        overall = known.mean(axis=0)
         sums = np.stack([known[labels == kind].sum(axis=0, dtype=np.float64) for kind in range(kinds)])
-        means = (sums + overall) / (counts[:, None] + 1)  # one span's worth of the mean of all: rare types are unsure
+        means = cls.means(counts, sums, known.mean(axis=0))
         apart = known - means[labels].astype(np.float32)
-        covariance = apart.T @ apart / len(known)
+        return cls.by_covariance(counts, means, apart.T @ apart / len(known))
+
+    @staticmethod
+    def means(counts: Ints, sums: Doubles, overall: Floats | Doubles) -> Doubles:
+        """Each type's ``[kinds, dimensions]``, with one span's worth of the mean of all: rare types are unsure."""
+        means: Doubles = (sums + overall) / (counts[:, None] + 1)
+        return means
+
+    @classmethod
+    def by_covariance(cls, counts: Ints, means: Doubles, covariance: Floats | Doubles) -> Prototypes:
+        """From the types' spans and means, and the covariance of spans around them."""
+        kinds, dimensions = means.shape
         sphere = np.trace(covariance) / dimensions * np.eye(dimensions, dtype=np.float32)
         shrunken = (1 - SHRINKAGE) * covariance + (SHRINKAGE + 1e-6) * sphere + 1e-9 * np.eye(dimensions)
         weights = np.linalg.solve(shrunken, means.T)
-        prior = np.log((counts + 1.0) / (len(labels) + kinds))
+        prior = np.log((counts + 1.0) / (counts.sum() + kinds))
         offsets = prior - 0.5 * (means.T * weights).sum(axis=0)
         return cls(weights.astype(np.float32), offsets.astype(np.float32))
 

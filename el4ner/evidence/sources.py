@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final, Literal, Protocol
 
 import numpy as np
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from el4ner.evidence.encoders import SpanEncoder
 from el4ner.evidence.judges import Floats, Ints, Prototypes, log_softmax, neighbours
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory
+from el4ner.evidence.span_sums import SpanSums
 from el4ner.types import Span, Speaker, Usage
 
 __all__ = [
@@ -113,6 +115,7 @@ class StateSource:
         by_boundaries: somebody else tells where an entity begins and ends (:class:`BoundarySource`), so that a piece of
             one is no example of what is no entity.
         kind: behind the encoder's name, where it has more than one source.
+        prototypes: of each layer the rules by entities and by all examples, where they are known.
     """
 
     def __init__(
@@ -125,6 +128,7 @@ class StateSource:
         *,
         by_boundaries: bool = False,
         kind: str = "",
+        prototypes: Sequence[tuple[Prototypes, Prototypes]] | None = None,
     ) -> None:
         self._encoder = encoder
         self.memory = memory
@@ -135,7 +139,7 @@ class StateSource:
         self._owners = spans.sentences
         self._entities = np.flatnonzero(spans.labels < kinds - 1)
         everything = np.ones(len(spans.labels), dtype=np.bool_)
-        self._examples = np.flatnonzero(~spans.pieces(kinds - 1) if by_boundaries else everything)
+        self._examples = self._examples_of(spans, kinds)
         self._labels = spans.labels
         self.name, self.voter = f"{encoder.name} {kind}".rstrip(), encoder.name
         # With prepared vectors it is the same whatever number type the queries are read in.
@@ -149,23 +153,80 @@ class StateSource:
             for layer in LAYER_NAMES[: len(memory.vectors)]
             for question in ("", " entity")
         )
-        self._prototypes = [self._rules(layer, everything) for layer in memory.vectors] if "prototypes" in using else []
+        self._prototypes = prototypes or []
+        if prototypes is None and "prototypes" in using:
+            self._prototypes = [self._rules(layer, everything) for layer in memory.vectors]
         # Taken out of the memory once: every batch of the stream is compared with them. Entities, which are examples
         # too, stand first, so that they need no copy of their own.
         self._in_order = np.concatenate([self._entities, np.setdiff1d(self._examples, self._entities)])
         self._known = [layer[self._in_order] for layer in memory.vectors] if "neighbours" in using else []
 
-    def with_memory(self, memory: SpanMemory, spans: PoolSpans, kinds: int) -> StateSource:
-        """The same encoder, with what it has read of other spans."""
+    def with_taught(self, added: Floats, rows: Ints, spans: PoolSpans, kinds: int) -> StateSource:
+        """The same encoder, with what it has read of a pool that was taught.
+
+        Args:
+            added: vectors of taught spans, ``[layers, spans, dimensions]``.
+            rows: of the spans that are left of those that are known here, ascending.
+            spans: these, and behind them the taught ones.
+            kinds: how many types there are, none included; types that are new stand behind the others.
+        """
+        prototypes = None
+        if "prototypes" in self._using:
+            prototypes = self._taught_prototypes(added, rows, spans, kinds)
         return StateSource(
             self._encoder,
-            memory,
+            self.memory.with_taught(added, rows),
             spans,
             kinds,
             self._using,
             by_boundaries=self._by_boundaries,
             kind=self._kind,
+            prototypes=prototypes,
         )
+
+    def _taught_prototypes(
+        self, added: Floats, rows: Ints, spans: PoolSpans, kinds: int
+    ) -> list[tuple[Prototypes, Prototypes]]:
+        """Of each layer: from the sums of the spans that are known here, and the few that come and go."""
+        gone = np.setdiff1d(np.arange(len(self._labels)), rows)
+        gone = gone[np.isin(gone, self._examples)]
+        come = self._examples_of(spans, kinds)
+        come = come[come >= len(rows)]
+        places = np.append(np.arange(self.kinds - 1), kinds - 1)
+        none = self.kinds - 1
+        rules = []
+        for layer, (entities, others) in enumerate(self._sums):
+            known, new = self.memory.vectors[layer], added[layer][come - len(rows)]
+            by_kind: list[SpanSums] = []
+            for sums, is_entity in ((entities, True), (others, False)):
+                left = gone[(self._labels[gone] < none) == is_entity]
+                right = (spans.labels[come] < kinds - 1) == is_entity
+                by_kind.append(
+                    (sums - SpanSums.of(known[left], self._labels[left], self.kinds)).placed(places, kinds)
+                    + SpanSums.of(new[right], spans.labels[come][right], kinds)
+                )
+            of_entities, of_others = by_kind
+            alone = SpanSums(of_entities.counts[:-1], of_entities.sums[:-1], of_entities.products)
+            rules.append((alone.prototypes(), (of_entities + of_others).prototypes()))
+        return rules
+
+    @cached_property
+    def _sums(self) -> list[tuple[SpanSums, SpanSums]]:
+        """Of each layer those of the entities, and of the other examples."""
+        others = np.setdiff1d(self._examples, self._entities)
+        return [
+            (
+                SpanSums.of(vectors[self._entities], self._labels[self._entities], self.kinds),
+                SpanSums.of(vectors[others], self._labels[others], self.kinds),
+            )
+            for vectors in self.memory.vectors
+        ]
+
+    def _examples_of(self, spans: PoolSpans, kinds: int) -> Ints:
+        """The rows of what is an example of what it is."""
+        if not self._by_boundaries:
+            return np.arange(len(spans.labels))
+        return np.flatnonzero(~spans.pieces(kinds - 1))
 
     def answer(self, questions: Sequence[SentenceQuestion]) -> tuple[list[Floats], Usage]:
         """The encoder reads the sentences, and its vectors are compared with the memory's."""

@@ -128,6 +128,16 @@ class PoolSpans:
 
     def pieces(self, none: int) -> npt.NDArray[np.bool_]:
         """For each span whether it is none (the label ``none``) and overlaps an entity of its sentence."""
+        if none not in self._pieces:
+            self._pieces[none] = self._found_pieces(none)
+        return self._pieces[none]
+
+    @cached_property
+    def _pieces(self) -> dict[int, npt.NDArray[np.bool_]]:
+        """Every source that compares with these spans asks for them."""
+        return {}
+
+    def _found_pieces(self, none: int) -> npt.NDArray[np.bool_]:
         pieces = np.zeros(len(self.labels), dtype=np.bool_)
         for first, in_sentence in zip(self.first_rows.tolist(), self.spans, strict=False):
             labelled = self.labels[first : first + len(in_sentence)] < none

@@ -31,6 +31,7 @@ from el4ner.evidence.corrections import CorrectionSource, shortfalls, with_corre
 from el4ner.evidence.corrections_apart import NearSpans
 from el4ner.evidence.encoders import SpanEncoder
 from el4ner.evidence.judges import Floats
+from el4ner.evidence.one_thread import one_thread
 from el4ner.evidence.sources import described
 from el4ner.evidence.span_memory import PoolSpans
 from el4ner.pools import Pool, PoolSentence
@@ -256,15 +257,10 @@ class TaughtEvidence:
             for of_sentence, own in zip(states, vectors, strict=True):
                 # Rounded as the files' vectors are.
                 own[name] = source.memory.comparable(of_sentence).astype(np.float16).astype(np.float32)
-        return [
-            (
-                one,
-                _ReadSentence(
-                    one, own_spans, likely, own, {name: sources[name].compared(own[name]) for name in sources}
-                ),
-            )
-            for one, own_spans, likely, own in zip(batch, spans, proposals, vectors, strict=True)
-        ]
+        with one_thread():
+            compared = [{name: source.compared(own[name]) for name, source in sources.items()} for own in vectors]
+        parts = zip(batch, spans, proposals, vectors, compared, strict=True)
+        return [(one, _ReadSentence(one, own_spans, likely, own, said)) for one, own_spans, likely, own, said in parts]
 
     def _encoded(
         self, reader: SpanEncoder, texts: Sequence[str], spans: Sequence[Sequence[Span]], call: Call
@@ -376,8 +372,8 @@ class TaughtEvidence:
                 added = [one.vectors[source.name] for one in read]
                 shape = source.memory.vectors.shape
                 empty = np.zeros((shape[0], 0, shape[2]), np.float32)
-                memory = source.memory.with_taught(np.concatenate([empty, *added], axis=1), rows)
-                sources.append(source.with_memory(memory, spans, kinds))
+                with one_thread():
+                    sources.append(source.with_taught(np.concatenate([empty, *added], axis=1), rows, spans, kinds))
             elif isinstance(source, InContextSource):
                 context = StageContext(pool, self._prompts, self._settings.method)
                 sources.append(in_context_source(self._engines[source.voter], context, spans, retriever))
