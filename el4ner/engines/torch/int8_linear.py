@@ -29,6 +29,7 @@ import torch
 from torch import nn
 from typing_extensions import override
 
+from el4ner.engines.torch.stored_tables import StoredLinear
 from el4ner.errors import ModelError
 
 __all__ = [
@@ -160,7 +161,7 @@ class LayerInput:
 
 
 class Int8Linear(nn.Module):
-    """In the place of ``linear``, whose weight is float32.
+    """In the place of ``linear``, whose weight is float32 or bfloat16.
 
     Args:
         linear: is not kept.
@@ -173,7 +174,7 @@ class Int8Linear(nn.Module):
 
     def __init__(self, linear: nn.Linear, layer_input: LayerInput, *, check: bool = False) -> None:
         super().__init__()
-        weight = linear.weight.detach()
+        weight = linear.weight.detach().float()
         self._outlier_weight = weight.index_select(1, layer_input.outliers).t().contiguous()
         turned = layer_input.turned(weight)
         scale = turned.abs().amax(dim=1).clamp_(min=_LEAST) / _WEIGHT_STEPS
@@ -214,7 +215,7 @@ def watched_inputs(layers: nn.Module) -> Iterator[dict[str, LayerInput]]:
     hooks = [
         module.register_forward_pre_hook(lambda _, args, name=name: watch(name, args[0]))
         for name, module in layers.named_modules()
-        if type(module) is nn.Linear
+        if type(module) in (nn.Linear, StoredLinear)
     ]
     try:
         yield inputs

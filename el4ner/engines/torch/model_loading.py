@@ -12,12 +12,13 @@ import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
+from el4ner.engines.torch.heap import give_back_freed_memory
 from el4ner.engines.torch.int8_linear import LayerInput, multiplies_int8, watched_inputs
 from el4ner.engines.torch.lean_transformers import without_compiler
 from el4ner.engines.torch.meta_init import SkipMetaInit
 from el4ner.engines.torch.packed_model import IMPLEMENTATION
 from el4ner.engines.torch.row_blocks import block_rows
-from el4ner.engines.torch.stored_tables import store_tables
+from el4ner.engines.torch.stored_tables import store_tables, widen, written_in_bfloat16
 from el4ner.errors import ModelError
 from el4ner.models.tokenizers import load_tokenizer
 
@@ -39,8 +40,8 @@ Text: the old football club won again at its new ground in Manchester, 2:1!
 class LoadedModel:
     """``model`` of transformers in its place, and its tokenizer.
 
-    ``precision``: what it is to compute in. Layers that are to multiply int8 still have their weights in float32;
-    ``int8_inputs`` are their inputs by the layers' names in ``layers``
+    ``precision``: what it is to compute in. Layers that are to multiply int8 still have their weights as they were
+    loaded; ``int8_inputs`` are their inputs by the layers' names in ``layers``
     (:func:`el4ner.engines.torch.int8_linear.quantize_linears`).
     """
 
@@ -64,7 +65,9 @@ def load_model(path: Path, place: torch.device, precision: Precision) -> LoadedM
     """The model in the folder ``path``, at ``place``."""
     with _no_progress_bars():
         tokenizer = load_tokenizer(path)
-    with _no_progress_bars(), without_compiler(), SkipMetaInit():
+    give_back_freed_memory()  # a quarter of a gigabyte for a large vocabulary, and weights come next
+    narrows = place.type == "cpu" and precision != "bfloat16" and written_in_bfloat16(path)
+    with _no_progress_bars(), without_compiler(), SkipMetaInit(torch.bfloat16 if narrows else None):
         model = AutoModelForCausalLM.from_pretrained(
             path,
             dtype=torch.bfloat16 if precision == "bfloat16" else torch.float32,
@@ -74,6 +77,7 @@ def load_model(path: Path, place: torch.device, precision: Precision) -> LoadedM
             trust_remote_code=False,
         ).eval()
     if place.type == "cpu" and precision != "bfloat16":
+        widen(model, layers=precision == "float32")
         store_tables(model, path)
     if place.type == "cpu" and precision == "bfloat16":
         block_rows(model)

@@ -15,6 +15,7 @@ import time
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from inspect import signature
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -212,6 +213,11 @@ class PackedModel:
         Raises:
             ModelError: they disagree: the architecture does something that packed passes do not know.
         """
+        # A member that shows hidden states does without a head: nothing is kept of it.
+        with self._head.in_pieces() if isinstance(self._head, Head) else nullcontext():
+            self._check(seed)
+
+    def _check(self, seed: int) -> None:
         kinds = set(getattr(self._config, "layer_types", None) or ())
         if not kinds <= {"full_attention", "sliding_attention"}:
             raise ModelError(f"{type(self._model).__name__} has layers of kind {sorted(kinds)}")
@@ -235,7 +241,10 @@ class PackedModel:
         decoded = self.decode(group, [row[-1] for row in rows], [len(row) - 1 for row in rows])
         self._model.set_attn_implementation("sdpa")
         try:
-            plain = self._model(input_ids=torch.tensor(rows, device=self.device), use_cache=False).logits[:, -1].float()
+            last_alone = "logits_to_keep" in signature(self._model.forward).parameters
+            ids = torch.tensor(rows, device=self.device)
+            output = self._model(input_ids=ids, use_cache=False, **({"logits_to_keep": 1} if last_alone else {}))
+            plain = output.logits[:, -1].float()
         finally:
             self._model.set_attn_implementation(IMPLEMENTATION)
         for what, logits in (("scored", scored), ("decoded", decoded)):
@@ -276,11 +285,6 @@ class PackedModel:
                     f"{type(self._model).__name__}: passes that end at the middle layer differ from whole ones: "
                     f"by {max(apart):.1%}"
                 )
-
-    def forget_head(self) -> None:
-        """Give back what the head made when it was asked: a member that shows hidden states does without."""
-        if isinstance(self._head, Head):
-            self._head.forget()
 
     def raw_seconds(self, tokens: int, batch: int) -> float:
         """Seconds that the plain model takes to read ``batch`` rows of ``tokens`` random tokens: for benchmarks."""

@@ -73,6 +73,7 @@ _CHECKED_MODULES: Final = (
     "torch/decode_graphs",
     "torch/int8_linear",
     "torch/joint_attention",
+    "torch/meta_init",
     "torch/middle_layers",
     "torch/model_loading",
     "torch/packed_model",
@@ -429,7 +430,6 @@ class TransformersEngine(TokenEngine, StateEngine):
         passed = has_passed(key, cache_dir)
         if not passed:
             self._check()
-            self._model.forget_head()
         with torch.inference_mode():
             quantize_linears(loaded.layers, loaded.int8_inputs, check=not passed)
         if not passed:

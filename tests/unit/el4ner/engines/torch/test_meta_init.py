@@ -37,3 +37,18 @@ def test_what_has_values_is_initialised_as_ever() -> None:
         assert torch.empty_like(layer.bias).shape == (2,)
     assert layer.bias.tolist() == [7.0, 7.0]
     assert bool(layer.weight.any())
+
+
+@pytest.mark.parametrize("make", [tiny_llama, tiny_gemma3])
+def test_matrices_come_in_the_number_type_that_is_wanted_and_all_else_in_float32(
+    tmp_path: Path, make: Callable[[Path], Path]
+) -> None:
+    folder = make(tmp_path / "model")
+    plain = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    with SkipMetaInit(torch.bfloat16):
+        ours = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    found = {**dict(ours.named_parameters()), **dict(ours.named_buffers())}
+    for name, tensor in (*plain.named_parameters(), *plain.named_buffers()):
+        is_matrix = isinstance(tensor, torch.nn.Parameter) and tensor.dim() == 2
+        assert found[name].dtype == (torch.bfloat16 if is_matrix else tensor.dtype), name
+        assert torch.equal(found[name], tensor.to(found[name].dtype)), name

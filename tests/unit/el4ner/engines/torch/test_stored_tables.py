@@ -11,7 +11,14 @@ from safetensors.torch import save_file
 from torch import nn
 from typing_extensions import override
 
-from el4ner.engines.torch.stored_tables import Head, StoredEmbedding, store_tables
+from el4ner.engines.torch.stored_tables import (
+    Head,
+    StoredEmbedding,
+    StoredLinear,
+    store_tables,
+    widen,
+    written_in_bfloat16,
+)
 
 MAPS = Path("/proc/self/maps")
 
@@ -99,11 +106,50 @@ def test_a_table_that_bfloat16_does_not_hold_stays_in_float32() -> None:
     assert torch.equal(model.table(ids), embedded)
 
 
-def test_the_head_is_made_when_it_is_asked_and_may_be_forgotten() -> None:
-    model = TiedModel(random(100, 16).bfloat16().float())
+@pytest.mark.parametrize("bias", [False, True], ids=["no bias", "bias"])
+def test_the_head_is_made_when_it_is_asked_unless_it_is_asked_in_pieces(tmp_path: Path, bias: bool) -> None:
+    table = random(40_000, 16).bfloat16()
+    save_file({"table.weight": table}, tmp_path / "model.safetensors")
+    model = TiedModel(table.float())
+    if bias:
+        model.head.bias = nn.Parameter(random(40_000, seed=2))
     states = random(5, 16)
     logits = model.head(states)
-    store_tables(model)
+    store_tables(model, tmp_path)
+    head = model.head
+    assert isinstance(head, Head)
+    with head.in_pieces():
+        torch.testing.assert_close(head(states), logits)
+    assert head._wide is None
     for _ in range(2):
-        assert torch.equal(model.head(states), logits)
-        model.head.forget()  # type: ignore[operator]
+        assert torch.equal(head(states), logits)
+
+
+class Layered(TiedModel):
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__(weight)
+        self.layers = nn.Sequential(nn.Linear(16, 24), nn.LayerNorm(24), nn.Linear(24, 16, bias=False))
+
+
+@pytest.mark.parametrize("layers", [False, True])
+def test_what_was_loaded_in_bfloat16_computes_as_float32_does(layers: bool) -> None:
+    model = Layered(random(100, 16).bfloat16().float())
+    for each in (model.layers[0], model.layers[2]):
+        assert isinstance(each, nn.Linear)
+        each.weight.copy_(each.weight.bfloat16())
+    states = random(5, 16)
+    expected = model.layers(states)
+    for each in (model.layers[0], model.layers[2], model.table):
+        each.weight = nn.Parameter(each.weight.bfloat16())
+    widen(model, layers=layers)
+    assert torch.equal(model.layers(states), expected)
+    assert [type(each) is StoredLinear for each in model.layers] == [not layers, False, not layers]
+    assert model.table.weight.dtype == torch.bfloat16  # that is for store_tables
+
+
+def test_weights_of_several_number_types_are_not_all_in_bfloat16(tmp_path: Path) -> None:
+    assert not written_in_bfloat16(tmp_path)
+    save_file({"table": random(10, 16).bfloat16()}, tmp_path / "first.safetensors")
+    assert written_in_bfloat16(tmp_path)
+    save_file({"norm": random(16)}, tmp_path / "second.safetensors")
+    assert not written_in_bfloat16(tmp_path)
