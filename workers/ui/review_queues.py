@@ -39,7 +39,8 @@ _SAMPLE: Final = 20
 _SAMPLE_CHARS: Final = 5_000
 """Characters of them: who is over that is the last one of its tick."""
 _LEARNT_AT_ONCE: Final = 50
-_MOST_PLACES: Final = 10_000
+_FEW_PLACES: Final = 1_000
+"""So many places of documents that are in no queue any more are no matter."""
 _LISTED_SECONDS: Final = 2.0
 """A list is made anew so often, and after what somebody did."""
 LISTED: Final = 20
@@ -91,6 +92,7 @@ class ReviewQueues:
         self._due: deque[tuple[str, FeedRecord]] = deque()
         self._left = 0
         self._places: dict[str, tuple[tuple[int, int], int]] = {}
+        self._most_places = _FEW_PLACES
         self.documents: Counter[str] = Counter()
         self.valued: Counter[str] = Counter()
         """Documents of each pool that came, and that were valued."""
@@ -216,10 +218,11 @@ class ReviewQueues:
         if name not in each.queue:
             return
         self._places[name] = ((record.partition, record.offset), record.timestamp_ms)
-        if len(self._places) > _MOST_PLACES:
+        if len(self._places) > self._most_places:
             self._places = {own: at for own, at in self._places.items() if self._is_queued(own)}
             for other in self._queues.values():
                 other.listed = None  # what it says is of sentences that are gone
+            self._most_places = 2 * len(self._places) + _FEW_PLACES
 
     def _is_queued(self, name: str) -> bool:
         return any(name in each.queue for each in self._queues.values())

@@ -186,8 +186,10 @@ def test_long_documents_are_fewer_and_looked_at_where_the_page_shows_them(stream
     assert max(ends) <= 4_000
 
 
-def test_memory_is_bounded_however_long_the_stream(stream: Stream, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(review_queues, "_MOST_PLACES", 50)
+async def test_memory_is_bounded_however_long_the_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(review_queues, "_FEW_PLACES", 5)
+    stream = Stream()
+    await stream.queues.open()
     for number in range(300):
         stream.write(plain(number, f"It was {chr(97 + number % 26)}{chr(97 + number // 26)}o."))
         stream.value()
