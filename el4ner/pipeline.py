@@ -11,7 +11,7 @@ raises :class:`~el4ner.errors.EngineError` for the whole batch.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
 from typing import Any, Final, Self, TypeVar
@@ -251,6 +251,11 @@ class BasePipeline:
         """
         with self._contexts.read_beside(name), _cannot_be_read(name):
             return self.teaching.read_beside(name, self._unread[name](call, meanwhile), call)
+
+    @property
+    def pools_read_beside(self) -> Collection[str]:
+        """Those that :meth:`read_beside` is at work on."""
+        return self._contexts.beside
 
     def teach_beside(self, name: str, read: PoolReadBeside, call: Call) -> PoolReadBeside:
         """What :meth:`read_beside` has given, with what the pool was taught since; as it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -83,6 +83,11 @@ class HostedPools(Mapping[str, StageContext]):
             yield
         finally:
             self._beside.discard(name)
+
+    @property
+    def beside(self) -> Collection[str]:
+        """The pools that another thread reads."""
+        return self._beside
 
     @override
     def __getitem__(self, name: str) -> StageContext:

@@ -48,6 +48,7 @@ ORDER = {
         ("members_pipeline",),
         ("pool_retrievers",),
         ("loader",),
+        ("sliced_reading",),
         ("tagger",),
         ("__init__",),
         ("evaluation",),

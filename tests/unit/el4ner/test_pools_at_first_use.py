@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +23,7 @@ from el4ner.evidence.reading import ReadingStoppedError, slices
 from el4ner.loader import pipeline_from
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
+from el4ner.tagger import Tagger
 from el4ner.types import Document, TaggedDocument
 from tests.support.doubles import ScriptedStateEngine, ToldProgress
 from tests.unit.el4ner.evidence.test_prepared import NAMES, POOL, Member, sentence
@@ -297,3 +299,68 @@ def test_a_slice_is_bounded_in_sentences_and_in_what_has_to_be_read() -> None:
     assert small[0] == list(range(39, 23, -1)), "the shortest first"
     assert [len(batch) for batch in slices(texts[:5], [9_000, 9_000, 20_000, 7_000, 9_000])] == [2, 1, 1, 1]
     assert list(slices([], [])) == []
+
+
+class Watched(Member):
+    """It notes who asks it."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.threads: set[threading.Thread] = set()
+
+    def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:  # type: ignore[override]
+        self.threads.add(threading.current_thread())
+        return super().states(list(requests))
+
+
+def test_a_program_with_one_thread_tags_documents_between_the_slices_of_a_pool(tmp_path: Path) -> None:
+    at_once = Tagger(hosting(tmp_path / "1", *members(), at_first_use=False))
+    engines = Watched("a"), Watched("b")
+    tagger = Tagger(hosting(tmp_path / "2", *engines))
+    (expected,) = at_once.tag([Document("1", TEXT, "p")])
+    steps = 0
+    for name in tagger.read_pools("p"):
+        assert name == "p"
+    for name in tagger.read_pools():
+        assert name == "q"
+        assert [*tagger.tag([Document("1", TEXT, "p")])] == [expected]
+        steps += 1
+    assert steps > 3
+    assert {thread for engine in engines for thread in engine.threads} == {threading.current_thread()}
+    assert tagger.unread_pools == []
+    assert [*tagger.tag([Document("1", TEXT, "q")])] == [*at_once.tag([Document("1", TEXT, "q")])]
+
+
+def test_a_document_of_the_pool_that_is_being_read_takes_the_steps_that_are_left(tmp_path: Path) -> None:
+    tagger = Tagger(hosting(tmp_path, *members()))
+    reading = tagger.read_pools("q", "p")
+    assert next(reading) == "q"
+    assert [*tagger.tag([Document("1", TEXT, "q")])]
+    assert tagger.unread_pools == ["p"]
+    assert next(reading) == "p"
+    assert [*tagger.tag([Document("1", TEXT, "p")])]
+    assert list(reading) == []
+
+
+def test_reading_that_nobody_goes_on_with_is_kept_and_ends(tmp_path: Path) -> None:
+    engines, all_at_once = members(), members()
+    hosting(tmp_path / "1", *all_at_once, pools={"q": LARGE}, at_first_use=False)
+    tagger = Tagger(hosting(tmp_path / "2", *engines, pools={"q": LARGE}))
+    for _ in range(2):
+        next(tagger.read_pools("q"))
+    assert set(tagger.read_pools()) == {"q"}
+    assert tagger.unread_pools == []
+    assert read_by(*engines) == read_by(*all_at_once)
+    with Tagger(hosting(tmp_path / "3", *members())) as left:
+        next(left.read_pools())
+    assert not [thread for thread in threading.enumerate() if thread.name == "pool"]
+
+
+def test_what_a_member_raises_reaches_who_takes_the_steps(tmp_path: Path) -> None:
+    engines = Failing("a"), Member("b")
+    tagger = Tagger(hosting(tmp_path, *engines))
+    engines[0].error = EngineError("no memory")
+    with pytest.raises(PoolReadingError, match="no memory"):
+        list(tagger.read_pools("q"))
+    engines[0].error = None
+    assert set(tagger.read_pools("q")) == {"q"}
