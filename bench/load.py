@@ -1,6 +1,7 @@
 """Load: documents per second through both topologies, and latency at half of that load.
 
     python bench/load.py [--documents N] [--processes 1 2] [--json OUT]
+    python bench/load.py --partitions 1 2 4 8 16 [--rounds 3] [--documents N] [--processes 1 2] [--json OUT]
     python bench/load.py --lines FILE... [--first 4000] [--ensemble default] [--documents N] [--processes 1]
 
 The stages apart (a process each, then two), and ``el4ner worker pipeline`` (one process, then two), with the engine
@@ -14,6 +15,9 @@ and all clients share the machine.
 Before that, the ceiling of a worker process: ``Pipeline.tag`` with the same texts and engine in one thread, without a
 stream around it, and how much of that the engine's own answers take (`method_rate.py`).
 
+``--partitions``: throughput alone, of both topologies over topics of so many partitions, by turns in so many rounds,
+with the workers' processor time for a document (which says more where other programs run).
+
 ``--lines FILE...``: log lines through ``el4ner worker pipeline`` alone, with real models. The files' lines are gone
 through again and again, each time with other addresses, ports, process ids and times (as `log_rate.py` does it). The
 first ``--first`` are not counted: after them most templates are known. Latency is measured at half of the load, and at
@@ -25,9 +29,11 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -85,13 +91,14 @@ def message(run: str, number: int, now: float, texts: Texts) -> tuple[bytes, byt
 @contextlib.contextmanager
 def processes(
     commands: Sequence[list[str]], settings: StreamSettings, folder: Path, ensemble: str = "instant"
-) -> Iterator[None]:
-    """Processes that are ready when they have touched the file after ``--ready-file``."""
+) -> Iterator[list[int]]:
+    """Processes that are ready when they have touched the file after ``--ready-file``; their ids."""
     environ = {
         **os.environ,
         "OMP_NUM_THREADS": "1",
         "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
         "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        "EL4NER_KAFKA__PARTITIONS": str(settings.kafka.partitions),
         "EL4NER_REDIS__URL": settings.redis.url,
         "EL4NER_ENSEMBLE__PRESET": ensemble,
         "EL4NER_WORKER__DATA_DIR": str(folder / "workers"),
@@ -116,7 +123,7 @@ def processes(
                 if process.poll() is not None:
                     sys.exit(f"a process ended: {log.read_text()[-3000:]}")
             time.sleep(0.1)
-        yield
+        yield [process.pid for process, _, _ in running]
     finally:
         for process, _, _ in running:
             process.terminate()
@@ -256,6 +263,22 @@ async def measure_lines(
         }
 
 
+async def measure_partitions(settings: StreamSettings, documents: int, pids: Sequence[int]) -> dict[str, float]:
+    """Documents a second, and the workers' milliseconds of processor time for a document."""
+    async with Client(settings) as client:
+        await client.throughput("warm", WARM_UP)
+        before = processor_seconds(pids)
+        rate = await client.throughput("load", documents)
+        spent = processor_seconds(pids) - before
+        return {"documents_per_second": rate, "worker_milliseconds": 1e3 * spent / documents}
+
+
+def processor_seconds(pids: Sequence[int]) -> float:
+    """Of these processes so far."""
+    fields = (Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids)
+    return sum(int(user) + int(system) for user, system in (each[11:13] for each in fields)) / os.sysconf("SC_CLK_TCK")
+
+
 async def at_load(client: Client, run: str, rate: float) -> dict[str, float]:
     latencies = await client.latencies(run, max(200, int(rate * 15)), rate)
     return {
@@ -283,6 +306,20 @@ def show(results: dict[str, dict[str, float]], documents: int) -> None:
         print(f"{name:24}{rate:12.0f}{f'1/{bare / rate:.1f}':>9}{cells}")
 
 
+def show_partitions(results: dict[str, Any], documents: int) -> None:
+    """The median of the rounds, and what that is of the same topology with four partitions (or the first number)."""
+    print(f"{documents} documents, instant engine, {os.cpu_count()} cores for broker, workers and client")
+    print(f"{'':24}{'partitions':>12}{'documents/s':>13}{'of 4':>7}{'ms of processor':>17}")
+    for name, by_partitions in results.items():
+        rates, spent = (
+            {count: statistics.median(each[what] for each in rounds) for count, rounds in by_partitions.items()}
+            for what in ("documents_per_second", "worker_milliseconds")
+        )
+        four = rates.get(4, next(iter(rates.values())))
+        for count, rate in rates.items():
+            print(f"{name:24}{count:12}{rate:13.0f}{rate / four:7.2f}{spent[count]:17.2f}")
+
+
 def worker(role: str) -> list[str]:
     return ["-m", "workers.cli", "worker", role]
 
@@ -291,6 +328,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--documents", type=int, default=20_000)
     parser.add_argument("--processes", type=int, nargs="+", default=[1, 2], help="worker processes a stage")
+    parser.add_argument("--partitions", type=int, nargs="+", help="of the topics, one number after the other")
+    parser.add_argument("--rounds", type=int, default=3, help="of --partitions")
     parser.add_argument("--lines", type=Path, nargs="+", metavar="FILE")
     parser.add_argument("--first", type=int, default=4_000)
     parser.add_argument(
@@ -308,17 +347,17 @@ def main() -> None:
         return
     results: dict[str, Any] = {}
     method = None
-    if not options.lines:
+    if not options.lines and not options.partitions:
         batch_documents = load_stream_settings(environ={}).worker.batch_documents
         method = method_alone(prose, min(options.documents, 5_000), batch_documents)
         show_method(method)
     with tempfile.TemporaryDirectory() as scratch, temporary_services(Path(scratch)) as services:
         folder = Path(scratch)
 
-        def prefixed(name: str) -> StreamSettings:
+        def prefixed(name: str, partitions: int | None = None) -> StreamSettings:
+            kafka = {"topic_prefix": name, **({} if partitions is None else {"partitions": partitions})}
             settings = load_stream_settings(
-                environ=services.environ(),
-                overrides={"ensemble": {"preset": "instant"}, "kafka": {"topic_prefix": name}},
+                environ=services.environ(), overrides={"ensemble": {"preset": "instant"}, "kafka": kafka}
             )
             topic_admin.create(settings)
             return settings
@@ -328,7 +367,24 @@ def main() -> None:
             with processes(commands, settings, folder):
                 results[name] = asyncio.run(measure(settings, prefix, options.documents))
 
-        if options.lines:
+        if options.partitions:
+            topologies = {
+                **{f"one hop, {count}": [worker(PIPELINE)] * count for count in options.processes},
+                **{
+                    f"stages apart, {count} each": [worker(role) for role in STAGED_ROLES] * count
+                    for count in options.processes
+                },
+            }
+            results = {name: {count: [] for count in options.partitions} for name in topologies}
+            for turn in range(options.rounds):
+                for (name, commands), count in itertools.product(topologies.items(), options.partitions):
+                    settings = prefixed(f"{name.replace(', ', '-').replace(' ', '-')}-{count}-{turn}-", count)
+                    with processes(commands, settings, folder) as pids:
+                        found = asyncio.run(measure_partitions(settings, options.documents, pids))
+                    results[name][count].append(found)
+                    print(f"{name}, {count} partitions: {found}", file=sys.stderr, flush=True)
+            show_partitions(results, options.documents)
+        elif options.lines:
             for count in options.processes:
                 settings = prefixed(f"lines{count}-")
                 with processes([worker(PIPELINE)] * count, settings, folder, options.ensemble):

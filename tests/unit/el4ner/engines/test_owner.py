@@ -38,6 +38,14 @@ def test_calls_run_in_order_on_one_thread_that_is_not_the_callers() -> None:
     assert seen[0][1] != threading.get_ident()
 
 
+def test_who_asks_shows_in_the_number_of_calls() -> None:
+    with OwnedEngine(InstantEngine("a")) as owner:
+        assert owner.submitted == 0
+        for _ in range(3):
+            owner.submit(lambda _: None).result(10)
+        assert owner.submitted == 3
+
+
 def test_an_engine_method_is_a_call() -> None:
     with OwnedEngine(InstantEngine("a", reply=lambda _: "yes")) as owner:
         (result,) = owner.submit(InstantEngine.generate, [GenerateRequest(Prompt("", "?"), 4)]).result(10)

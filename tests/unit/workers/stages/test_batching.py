@@ -116,3 +116,12 @@ async def test_no_wake_up_is_lost_between_one_that_is_held_back_and_one_that_wai
     async with asyncio.timeout(30):
         await asyncio.gather(source(), sink())
     assert taken == list(range(300))
+
+
+async def test_what_is_put_back_is_taken_first_in_its_order() -> None:
+    made = batcher(Engine())
+    await made.put([4, 5])
+    made.put_back([1, 2, 3])
+    assert await made.take() == [1, 2, 3, 4]
+    made.put_back([])
+    assert await made.take() == [5]

@@ -53,3 +53,15 @@ def test_what_is_quick_or_of_unknown_size_is_one_record(caplog: pytest.LogCaptur
     progress.advance(5)
     progress.done()
     assert said(caplog) == [("quick", None, None), ("waiting", None, None)]
+
+
+def test_what_began_and_how_much_of_it_is_done_may_be_asked_for() -> None:
+    progress = StartProgress(lambda: 0.0)
+    assert (progress.started, progress.share) == (0, 0.0)
+    progress.start("words", 8)
+    progress.advance(2)
+    assert (progress.started, progress.share) == (1, 0.25)
+    progress.advance(9)
+    assert progress.share == 1.0
+    progress.start("something of unknown size", 0)
+    assert (progress.started, progress.share) == (2, 0.0)
