@@ -292,28 +292,39 @@ class PoolReader:
 
     def _take_turn(self, pipeline: Any) -> None:
         """On the models' thread: a call, and those that follow it, until documents have waited as long as the pool."""
-        while (call := self._next_call()) is not None:
+        call = self._submitted_call()
+        while call is not None:
             self._slice_began = began = self._clock()
+            error: BaseException | None = None
+            answer = None
             try:
                 answer = call.function(pipeline)
-            except BaseException as error:  # it is the reader's to handle
-                call.future.set_exception(error)
-            else:
+            except BaseException as raised:  # it is the reader's to handle
+                error = raised
+            self._slice_began, self._moved = None, self._clock()
+            self._waited += began - call.asked
+            self._worked += self._moved - began
+            if error is None:
                 call.future.set_result(answer)
-            finally:
-                self._slice_began, self._moved = None, self._clock()
-                self._waited += began - call.asked
-                self._worked += self._moved - began
+            else:
+                call.future.set_exception(error)
+            call = self._owed_call()
 
-    def _next_call(self) -> _ReaderCall | None:
+    def _submitted_call(self) -> _ReaderCall | None:
+        """None: it was made in the turn before, before which it was asked for."""
         with self._changed:
-            is_owed = self._reading in self._needed and self._waited > self._worked
-            if self._following is None and is_owed:
-                self._turn_is_open = True
-                self._changed.wait_for(lambda: self._stopping or self._following is not None, self._handover_seconds)
-                self._turn_is_open = False
             call, self._following = self._following, None
         return call
+
+    def _owed_call(self) -> _ReaderCall | None:
+        """The next one, if the pool has had less than its half. None: it is the documents' turn."""
+        with self._changed:
+            if self._reading not in self._needed or self._waited <= self._worked:
+                return None
+            self._turn_is_open = True
+            self._changed.wait_for(lambda: self._stopping or self._following is not None, self._handover_seconds)
+            self._turn_is_open = False
+        return self._submitted_call()
 
 
 def _used(pipeline: Any, *, name: str, read: Any) -> bool:
