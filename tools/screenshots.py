@@ -150,6 +150,7 @@ def _pictures(browser: Browser, url: str, folder: Path) -> Iterator[Path]:
 
     yield look("live", "live", _WIDE, "light", _explained)
     yield look("lesson", "live", _WIDE, "light", _corrected)
+    yield look("review", "review", _WIDE, "light", _queued)
     yield look("trends", "trends", _WIDE, "light", _listed)
     yield look("health", "health", _WIDE, "dark", _measured)
     yield look("phone", "live", _PHONE, "dark", lambda page: page.locator("article .entity").first.wait_for())
@@ -170,6 +171,10 @@ def _explained(page: Page) -> None:
 def _corrected(page: Page) -> None:
     page.locator("article .entity.hue-1").first.click()
     page.locator(".lesson-tools select").wait_for()
+
+
+def _queued(page: Page) -> None:
+    page.locator(".review-buttons").first.wait_for()
 
 
 def _listed(page: Page) -> None:

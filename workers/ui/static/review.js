@@ -80,14 +80,14 @@ export function reviewView({ session }) {
     element.dataset.id = shown.id;
     element.dataset.key = keyOf(shown);
     const head = documentHead(shown);
-    head.append(h("span", { class: "worth", title: "mistakes that are to be expected in it, and what it says that is new" }, `worth ${asNumber(shown.value)}`));
+    head.append(h("span", { class: "worth", title: "by the confidences, and by how much of it is new" }, `${asNumber(shown.value)} mistakes expected`));
     const text = markedText(shown);
     element.append(head, text, reasons(shown));
     if (!teacher) return element;
     const button = (title, keys, does, classes = "") =>
       h("button", { type: "button", class: classes, tabindex: "-1", "aria-keyshortcuts": keys, click: () => does(element, shown) }, title);
     element.append(h("div", { class: "row review-buttons" },
-      button("It is right", "R", confirm, "main"), button("Correct", "Enter", correct), button("Dismiss", "D", dismiss, "plain")));
+      button("It is right", "R", confirm), button("Correct", "Enter", correct), button("Dismiss", "D", dismiss, "plain")));
     text.addEventListener("click", (event) => {
       const entity = event.target.closest(".entity");
       if (entity) correct(element, shown, entity.entity.start);
