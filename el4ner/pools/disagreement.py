@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import accumulate
 
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.pool import Pool, PoolSentence
@@ -47,43 +49,78 @@ def disagreements(example: PoolExample, pool: Pool) -> list[Disagreement]:
 
     ``pool`` may have the example, or another one of its text: neither counts.
     """
-    sentence = example.sentence
-    others = [other for other in pool.sentences if other.text != sentence.text]
+    sentence, names = example.sentence, _names_of(pool)
     labelled = dict(sentence.spans)
-    known = _labelled_names(others)
-    mentions = sorted({*labelled, *_unlabelled(sentence, pool, known)})
+    mentions = sorted({*labelled, *_unlabelled(sentence, pool, names)})
     found = []
     for span in mentions:
         says, counts = labelled.get(span), Counter[str | None]()
-        for other in others:
-            counts.update(_labels_of(span.text, other))
+        for other in names.sentences_with(span.text):
+            if other.text != sentence.text:
+                counts.update(_labels_in(span.text, other))
         most = max(counts.values(), default=0)
         if most > counts[says]:
             found.append(Disagreement(span, says, {label: count for label, count in counts.most_common() if count}))
     return found
 
 
-def _labelled_names(sentences: list[PoolSentence]) -> set[str]:
-    return {_form(span.text) for sentence in sentences for span, _ in sentence.spans}
+class _PoolNames:
+    """What a pool has of names, so that thousands of examples can be compared with it."""
+
+    def __init__(self, sentences: Sequence[PoolSentence]) -> None:
+        self._sentences = sentences
+        folded = [_folded(sentence.text) for sentence in sentences]
+        # In one string, where a search takes no time; no name has the character between them.
+        self._text = "\0".join(folded)
+        self._begins = list(accumulate((len(text) + 1 for text in folded), initial=0))
+        self._labelled: dict[str, set[str]] = {}
+        for sentence in sentences:
+            for span, _ in sentence.spans:
+                texts = self._labelled.setdefault(_form(span.text), set())
+                if len(texts) < 2:
+                    texts.add(sentence.text)
+
+    def is_labelled_outside(self, surface: str, text: str) -> bool:
+        """Whether a sentence with another text has an entity of that name."""
+        return not self._labelled.get(_form(surface), set()) <= {text}
+
+    def sentences_with(self, surface: str) -> Iterator[PoolSentence]:
+        """Those whose text has the name somewhere, in the pool's order."""
+        form = _form(surface)
+        place = self._text.find(form) if form else -1
+        while place >= 0:
+            number = bisect_right(self._begins, place) - 1
+            yield self._sentences[number]
+            place = self._text.find(form, self._begins[number + 1])
 
 
-def _unlabelled(sentence: PoolSentence, pool: Pool, known: set[str]) -> Iterator[Span]:
+_made: dict[str, _PoolNames] = {}
+
+
+def _names_of(pool: Pool) -> _PoolNames:
+    names = _made.get(pool.fingerprint)
+    if names is None:
+        names = _PoolNames(pool.sentences)
+        for old in list(_made)[: max(0, len(_made) - 3)]:
+            _made.pop(old, None)
+        _made[pool.fingerprint] = names
+    return names
+
+
+def _unlabelled(sentence: PoolSentence, pool: Pool, names: _PoolNames) -> Iterator[Span]:
     """Names of the pool that the example leaves out, the longest where they are nested."""
     taken = [(span.start, span.end) for span, _ in sentence.spans]
     for span in pool.lexicon.find(sentence.text):
-        if _form(span.text) in known and all(span.end <= start or span.start >= end for start, end in taken):
+        if names.is_labelled_outside(span.text, sentence.text) and all(
+            span.end <= start or span.start >= end for start, end in taken
+        ):
             taken.append((span.start, span.end))
             yield span
 
 
-def _labels_of(surface: str, sentence: PoolSentence) -> Sequence[str | None]:
-    """What a sentence has each mention of the name as. A mention inside of a longer entity says nothing."""
-    # Most sentences do not have it, and are asked again for the next example.
-    return _labels_in(surface, sentence) if _form(surface) in _folded(sentence.text) else ()
-
-
 @lru_cache(maxsize=32_768)
 def _labels_in(surface: str, sentence: PoolSentence) -> Sequence[str | None]:
+    """What a sentence has each mention of the name as. A mention inside of a longer entity says nothing."""
     return tuple(_read_labels(surface, sentence))
 
 

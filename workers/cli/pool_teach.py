@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from el4ner.pools.examples import PoolExample
     from el4ner.types import Span
     from workers.config import StreamSettings
-    from workers.messages.pool_examples import ExampleKey
-    from workers.teaching.example_check import CheckedExample
 
 __all__ = ["add_example", "log_examples", "remove_example"]
 
@@ -63,7 +61,9 @@ def add_example(
     A line of standard input: {"text": "…", "entities": {"SURFACE": "TYPE"}, "types"?: {"TYPE": "DESCRIPTION"}}.
     """
     from el4ner.errors import MessageError
+    from el4ner.pools.taught import taught_pool
     from el4ner.text.segment import segment
+    from workers.teaching.example_check import check_examples
     from workers.teaching.topic_examples import send_examples, taught_to
 
     settings = stream_settings(ctx, config)
@@ -74,18 +74,12 @@ def add_example(
     def unreadable(place: str, error: MessageError) -> None:
         complain(f"{place}: passed over: {error}", severity="warning")
 
-    taught = taught_to(settings.kafka, pool, unreadable=unreadable)
-    # Of each what is sent and said alone: thousands may come, and each has been checked with pools of its own.
-    sent: list[tuple[ExampleKey, PoolExample]] = []
-    objections: list[Disagreement] = []
-    changes, fingerprint = False, base.fingerprint
-    for where, record in records:
-        example = _example(where, record, teacher_here() if teacher is None else teacher, document)
-        planned = _checked(where, pool, base, taught, example)
-        taught = [*(known for known in taught if known.digest != example.digest), planned.example]
-        sent.append((planned.key, planned.example))
-        objections += planned.disagreements
-        changes, fingerprint = changes or planned.changes, planned.after.fingerprint
+    taught = taught_pool(base, taught_to(settings.kafka, pool, unreadable=unreadable))
+    who = teacher_here() if teacher is None else teacher
+    examples = [(where, _example(where, record, who, document)) for where, record in records]
+    checked, after = check_examples(pool, taught, examples)
+    sent = [(each.key, each.example) for each in checked]
+    objections = [disagreement for each in checked for disagreement in each.disagreements]
     for _, each in sent:
         if len(segment(each.text, base.text_kind)) > 1:
             complain(
@@ -96,10 +90,10 @@ def add_example(
     send_examples(settings.kafka, sent)
     for key, each in sent:
         results_file().write(f"{key.digest[:12]}\t{escaped(_short(each.text))}\n")
-    if not changes:
+    if after.pool.fingerprint == taught.pool.fingerprint:
         tell(f"pool {pool} had that already, and stays as it is")
     else:
-        tell(f"pool {pool} is {fingerprint} now; workers go by it from their next batch on")
+        tell(f"pool {pool} is {after.pool.fingerprint} now; workers go by it from their next batch on")
 
 
 def remove_example(
@@ -254,16 +248,6 @@ def _example(where: str, record: dict[str, Any], teacher: str, document: str | N
             time.time_ns() // 1_000_000,
             None if document is None else ExampleSource(document),
         )
-    except PoolError as error:
-        raise PoolError(f"{where}: {error}") from error
-
-
-def _checked(where: str, pool: str, base: Pool, taught: Sequence[PoolExample], example: PoolExample) -> CheckedExample:
-    from el4ner.pools.taught import taught_pool
-    from workers.teaching.example_check import check_example
-
-    try:
-        return check_example(pool, taught_pool(base, taught), example)
     except PoolError as error:
         raise PoolError(f"{where}: {error}") from error
 

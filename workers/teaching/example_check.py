@@ -5,7 +5,7 @@ What the command line, the page and programs ask before they send an example.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -17,7 +17,7 @@ from el4ner.pools.examples import PoolExample
 from el4ner.pools.taught import TaughtPool, taught_pool
 from workers.messages.pool_examples import ExampleKey
 
-__all__ = ["CheckedExample", "check_example"]
+__all__ = ["CheckedExample", "check_example", "check_examples"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,38 @@ def check_example(name: str, taught: TaughtPool, example: PoolExample) -> Checke
     replaced = next((each for each in _in_force(taught) if each.digest == example.digest), None)
     found = tuple(disagreements(example, taught.pool))
     return CheckedExample(ExampleKey(name, example.digest), example, taught, found, replaced)
+
+
+def check_examples(
+    name: str, taught: TaughtPool, examples: Sequence[tuple[str, PoolExample]]
+) -> tuple[list[CheckedExample], TaughtPool]:
+    """What teaching several at once would do: each, and the pool with all of them.
+
+    Each disagrees with what the pool has now, or, where that has nothing against it, with the others. A type may be
+    declared by any of them. Of two examples of one text the later one is in the pool.
+
+    Args:
+        name, taught: as :func:`check_example` has them.
+        examples: where each is from, for errors.
+
+    Raises:
+        PoolError: a type is declared nowhere.
+    """
+    together = _with(taught, [example for _, example in examples])
+    checked = []
+    for where, example in examples:
+        try:
+            each = check_example(name, together, example)
+        except PoolError as error:
+            raise PoolError(f"{where}: {error}") from error
+        said_now = tuple(disagreements(each.example, taught.pool))
+        checked.append(replace(each, disagreements=said_now or each.disagreements))
+    return checked, _with(taught, [each.example for each in checked])
+
+
+def _with(taught: TaughtPool, examples: Sequence[PoolExample]) -> TaughtPool:
+    by_digest = {each.digest: each for each in (*_in_force(taught), *examples)}
+    return taught_pool(taught.base, by_digest.values())
 
 
 def _in_force(taught: TaughtPool) -> list[PoolExample]:

@@ -9,7 +9,7 @@ from el4ner.pools import Pool, PoolSentence
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.taught import taught_pool
 from el4ner.types import Span
-from workers.teaching.example_check import check_example
+from workers.teaching.example_check import check_example, check_examples
 
 BASE = Pool("p", {"person": "a human"}, (PoolSentence("Anna ran.", ((Span(0, 4, "Anna"), "person"),)),))
 
@@ -53,3 +53,45 @@ def test_what_it_replaces_and_where_the_pool_says_otherwise() -> None:
     assert [each.message for each in checked.disagreements] == [
         "the pool calls 'Anna' person once, no entity never; the example: no entity"
     ]
+
+
+def test_several_at_once_make_the_pool_that_they_make_one_by_one() -> None:
+    first = labelled("Halcyon sells.", "Halcyon", "product", {"product": "what is sold"})
+    examples = [
+        labelled("Zephyr sells.", "Zephyr", "product", at=2),
+        first,
+        labelled("Bo sang.", "Bo", "person", at=3),
+        PoolExample("Bo sang.", (), {}, "ada", 4),
+    ]
+    checked, after = check_examples("p", taught_pool(BASE, []), [(str(at), each) for at, each in enumerate(examples)])
+    assert dict(checked[0].example.types) == {"product": "what is sold"}, "whoever declares it"
+    assert (
+        after.pool.fingerprint
+        == taught_pool(BASE, [*(each.example for each in checked[:2]), examples[3]]).pool.fingerprint
+    )
+    assert [str(each.key) for each in checked] == [f"p:{each.digest}" for each in examples]
+
+
+def test_several_at_once_disagree_with_the_pool_and_with_each_other() -> None:
+    place = {"place": "where one can be"}
+    examples = [
+        labelled("Anna is a town.", "Anna", "place", place, at=2),
+        labelled("Anna was a town.", "Anna", "place", place, at=3),
+        labelled("Bo ran.", "Bo", "person", at=4),
+        labelled("Bo is a town.", "Bo", "place", place, at=5),
+        labelled("Bo was a town.", "Bo", "place", place, at=6),
+    ]
+    checked, _ = check_examples("p", taught_pool(BASE, []), [("x", each) for each in examples])
+    assert [[each.message for each in one.disagreements] for one in checked] == [
+        ["the pool calls 'Anna' person once, place never; the example: place"],
+        ["the pool calls 'Anna' person once, place never; the example: place"],
+        ["the pool calls 'Bo' place twice, person never; the example: person"],
+        [],
+        [],
+    ]
+
+
+def test_of_several_the_one_that_cannot_be_taught_is_named() -> None:
+    examples = [("file:1", labelled("Bo ran.", "Bo", "person")), ("file:2", labelled("Zoe ran.", "Zoe", "persn"))]
+    with pytest.raises(PoolError, match="file:2: type 'persn'"):
+        check_examples("p", taught_pool(BASE, []), examples)
