@@ -5,8 +5,9 @@ read them slice by slice.
     configured, while nobody asks ──────┘  ▲                    (between two batches)
                                            └──────────────────────┘
 
-What is read ahead gives way: between two slices to a pool that is needed, and to documents for as long as any come. A
-pool that documents wait for gets half of the models' time.
+What is read ahead gives way between two slices: to a pool that is needed, and to documents for as long as any come.
+Meanwhile nobody is at work on it, so that another process may be. A pool that documents wait for gets half of the
+models' time.
 """
 
 from __future__ import annotations
@@ -108,6 +109,7 @@ class PoolReader:
         self._slice_began: float | None = None
         self._moved = clock()
         self._own_calls = 0
+        self._others_calls = 0
         self._waited = self._worked = 0.0
         self._following: _ReaderCall | None = None
         self._turn_is_open = False
@@ -187,6 +189,7 @@ class PoolReader:
             self._reading, self._waited, self._worked = name, 0.0, 0.0
             began = self._clock()
             try:
+                self._wait_until_quiet()
                 self._read(name)
             except ReadingStoppedError:
                 continue
@@ -260,18 +263,18 @@ class PoolReader:
 
     def _call(self, function: Callable[[], R], /) -> R:
         self._go_on()
-        if self._reading not in self._needed:
-            self._wait_until_quiet()
+        if self._reading not in self._needed and self._owner.submitted - self._own_calls != self._others_calls:
+            raise ReadingStoppedError  # and again when it is quiet: until then another process may read the pool
         return self._on_owner(lambda _: function())
 
     def _wait_until_quiet(self) -> None:
-        calls = self._owner.submitted - self._own_calls
+        """Where the pool is read ahead."""
         since = self._clock()
         with self._changed:
             while self._reading not in self._needed:
                 self._go_on()
-                if (now := self._owner.submitted - self._own_calls) != calls:
-                    calls, since = now, self._clock()
+                if (calls := self._owner.submitted - self._own_calls) != self._others_calls:
+                    self._others_calls, since = calls, self._clock()
                 if self._owner.waiting == 0 and self._clock() - since >= self._quiet_seconds:
                     return
                 self._changed.wait(_POLL_SECONDS)

@@ -31,6 +31,8 @@ class Pipeline:
         self.read: list[str] = []
         """The pool of each slice, in the order in which they were read."""
         self.used: list[str] = []
+        self.begun = 0
+        """How often a pool was begun, or gone on with."""
         self.taught = 0
         """How often it is taught while it is read."""
         self.fails: list[Exception] = []
@@ -40,6 +42,7 @@ class Pipeline:
     def read_beside(self, name: str, call: Callable[[Callable[[], Any]], Any], meanwhile: Callable[[], None]) -> int:
         if self.fails:
             raise self.fails.pop(0)
+        self.begun += 1
         self.progress.start(name, self.slices)
         self.progress.advance(self.kept[name])
         meanwhile()
@@ -201,6 +204,22 @@ def test_nothing_is_read_ahead_while_somebody_asks_for_something() -> None:
         while reader.unread:
             threading.Event().wait(0.01)
     assert pipeline.read == ["a"]
+
+
+def test_what_is_read_ahead_is_left_when_a_document_comes_and_gone_on_with_when_it_is_quiet_again() -> None:
+    """So another process that needs the pool at once need not wait for this one."""
+    pipeline = Pipeline("a", slices=4)
+    with reading(pipeline, ahead=["a"]) as (reader, owner):
+        pipeline.before = lambda _: None if len(pipeline.read) != 1 else _ignored(owner.submit(lambda _: None))
+        reader.start()
+        while reader.unread:
+            threading.Event().wait(0.01)
+    assert pipeline.begun == 2
+    assert pipeline.read == ["a"] * 4
+
+
+def _ignored(_: object) -> None:
+    pass
 
 
 def test_what_is_taught_while_the_pool_is_read_is_in_it() -> None:
