@@ -287,7 +287,7 @@ class TaughtEvidence:
         if made.evidence is None:
             speakers = [described(source) for source in made.sources]
             near = self._near(taught, made, sources, call)
-            return replace(made, sources=sources, taught=names, speakers=speakers, near=near)
+            return replace(made, proposer=proposer, sources=sources, taught=names, speakers=speakers, near=near)
         calibration = made.evidence.calibration
         if estimates is not None and estimates.calibration is not None:
             calibration = estimates.calibration

@@ -12,13 +12,14 @@ import pytest
 
 from el4ner.engines.base import Prompt, States
 from el4ner.errors import DocumentError
+from el4ner.loader import pipeline_from
 from el4ner.pipeline import Pipeline
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.taught import taught_pool
 from el4ner.types import Document, DocumentCandidates, DocumentTypes, Span, TaggedDocument
 from tests.support.doubles import drawn
 from tests.unit.el4ner.evidence.test_prepared import POOL, Member
-from tests.unit.el4ner.test_pools_at_first_use import OTHER, hosting, read_by
+from tests.unit.el4ner.test_pools_at_first_use import OTHER, hosting, read_by, settings
 
 R = TypeVar("R")
 TEXT = "Then Zorko met Anna once more."
@@ -200,6 +201,15 @@ def test_weights_and_boundaries_are_estimated_anew_when_the_pool_has_grown(tmp_p
     teach(pipeline, ZORKO, MIRKO, NOT_ANNA, *MORE)
     assert pipeline.calibration("p") is not None
     assert not pipeline.teaching.is_due("p", pipeline.teaching.in_use("p"))
+
+
+def test_who_only_extracts_estimates_boundaries_anew_too(tmp_path: Path) -> None:
+    engines = {engine.name: engine for engine in members()}
+    pipeline = pipeline_from(settings(), engines, {"p": POOL}, None, stages=["extract"], cache_dir=tmp_path)
+    before = pipeline.manifest("extract", "p").evidence
+    teach(pipeline, ZORKO, MIRKO, *MORE)
+    whole = taught_by(tmp_path, [ZORKO, MIRKO, *MORE])
+    assert before != pipeline.manifest("extract", "p").evidence == whole.manifest("extract", "p").evidence
 
 
 def test_a_sentence_that_fits_no_member_costs_the_others_nothing(tmp_path: Path) -> None:
