@@ -106,8 +106,10 @@ def type_of(value: dict[str, Any], name: str) -> str | None:
     return next((entity["type"] for entity in value["entities"] if entity["text"] == name), None)
 
 
-async def correct(tab: Page, document: str, name: str, target: str) -> float:
-    """Teach the document's sentence with the name as that type; when the click was that taught it."""
+async def correct(tab: Page, document: str, name: str, target: str, spent: Callable[[], float]) -> tuple[float, float]:
+    """Teach the document's sentence with the name as that type; when the click was that taught it, and what was spent
+    until then."""
+    await tab.reload()  # while the list has the focus, new documents wait
     article = tab.locator(f'article[data-id="{document}"]')
     await article.get_by_role("button", name="Correct").click()
     lesson = tab.get_by_role("dialog")
@@ -119,17 +121,17 @@ async def correct(tab: Page, document: str, name: str, target: str) -> float:
         await lesson.get_by_label("words of the text to add").fill(name)
         await lesson.get_by_role("button", name="Find").click()
     await lesson.get_by_label("type", exact=True).select_option(target)
-    clicked = time.monotonic()
+    clicked, before = time.monotonic(), spent()
     await lesson.get_by_role("button", name="Teach this sentence").click()
     sure = lesson.get_by_role("button", name="Teach it all the same")
     taught = lesson.get_by_text("Taught. Workers know it")
     await sure.or_(taught).wait_for()
     if await sure.count():
-        clicked = time.monotonic()
+        clicked, before = time.monotonic(), spent()
         await sure.click()
         await taught.wait_for()
     await lesson.get_by_role("button", name="Close").click()
-    return clicked
+    return clicked, before
 
 
 def used(workers: Sequence[psutil.Process]) -> float:
@@ -150,8 +152,7 @@ async def one(stream: Stream, tab: Page, workers: Sequence[psutil.Process], numb
         usual.append(at - began)
     before = type_of(value, name)
     target = next(each for each in TARGETS[number % len(TARGETS) :] + TARGETS if each != before)
-    spent = used(workers)
-    clicked = await correct(tab, document, name, target)
+    clicked, spent = await correct(tab, document, name, target, lambda: used(workers))
     seconds = await asyncio.gather(*(until_right(stream, text, name, target, p, clicked) for p in range(WORKERS)))
     row: dict[str, Any] = {"text": text, "before": before, "after": target, "usual": usual, "seconds": seconds}
     row["processor_seconds"] = used(workers) - spent

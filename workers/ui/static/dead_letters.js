@@ -150,7 +150,9 @@ export function deadLettersView({ session }) {
   const head = ["letter", "when", "why", "document", "in words"].map((each) => h("th", { scope: "col" }, each));
   const element = h("section", { "aria-labelledby": "letters-title" },
     h("div", { class: "title" }, h("h1", { id: "letters-title" }, "Dead letters"),
-      h("div", { class: "row" }, h("label", { for: "letter-kind" }, "Kind"), kinds, h("label", { for: "letter-hours" }, "Written in"), times, reload, teacher ? replay : null)),
+      h("div", { class: "row" },
+        h("span", { class: "named" }, h("label", { for: "letter-kind" }, "Kind"), kinds),
+        h("span", { class: "named" }, h("label", { for: "letter-hours" }, "Written in"), times), reload, teacher ? replay : null)),
     problem, note,
     h("div", { class: "card table-card" }, h("table", { class: "letters" }, h("thead", {}, h("tr", {}, teacher ? h("th", {}, every) : null, head)), body)),
     dialog);
