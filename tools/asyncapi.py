@@ -25,10 +25,10 @@ from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record
 from workers.messages.headers import Trace, cloud_event
 from workers.messages.replay_headers import REPLAY, REPLAY_HEADERS
-from workers.roles import AGGREGATE, COMBINE
+from workers.roles import AGGREGATE, COMBINE, REDACT
 from workers.stages.stage import STAGE, answer_headers
 from workers.stages.table import STAGE_TABLE
-from workers.topics import Topic, app_id, plan, topic_name
+from workers.topics import REDACTION, Topic, app_id, plan, topic_name
 
 __all__ = ["bundled", "document", "written"]
 
@@ -39,7 +39,7 @@ _READ_COMMITTED: Final = (
     "clients have read_uncommitted), or messages appear that were taken back."
 )
 
-_COMMITTED: Final = frozenset({Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS})
+_COMMITTED: Final = frozenset({Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, *REDACTION})
 _BYTES_AS_THEY_CAME: Final = frozenset({Topic.DEAD_LETTERS})
 """Topics whose schema is about the headers: the value is another message's."""
 
@@ -198,6 +198,7 @@ def _flows() -> list[_Flow]:
     flows.append(_Flow(_TEACHER, (), (Topic.POOL_EXAMPLES,)))
     outcomes = (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS)
     flows.append(_Flow(AGGREGATE, tuple(stage.output for stage in stages), outcomes))
+    flows.append(_Flow(REDACT, (Topic.TAGGED_DOCUMENTS,), (*REDACTION, Topic.DEAD_LETTERS)))
     described = {topic for flow in flows for topic in (*flow.receives, *flow.sends)}
     if missing := set(Topic) - described:
         raise SchemaError(f"tools/asyncapi.py does not say who sends and receives {', '.join(sorted(missing))}")
@@ -208,7 +209,7 @@ def _deletable() -> frozenset[Topic]:
     """A null value on ``documents`` goes through the stages and comes out; on ``pool-examples`` it withdraws one."""
     stages = STAGE_TABLE.values()
     return frozenset(
-        {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS, Topic.POOL_EXAMPLES}.union(
+        {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS, Topic.POOL_EXAMPLES, *REDACTION}.union(
             *({stage.input, stage.output} for stage in stages)
         )
     )
@@ -238,7 +239,7 @@ def _messages(topic: Topic) -> dict[str, str]:
 
 
 def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> dict[str, Any]:
-    planned = next(each for each in plan(settings) if each.name == topic_name(settings, topic))
+    planned = next(each for each in plan(settings, REDACTION) if each.name == topic_name(settings, topic))
     schema = json_schemas.load(topic.value)
     committed = topic in _COMMITTED
     configuration = {
@@ -330,7 +331,7 @@ def _headers(topic: Topic) -> dict[str, Any]:
             name
             for name, _ in answer_headers(Record(Topic.DOCUMENTS, "", 0, 0, 0, None, None, ((REPLAY, b"1"),)), 0, "ok")
         ]
-    elif topic is Topic.TAGGED_DOCUMENTS:
+    elif topic in (Topic.TAGGED_DOCUMENTS, *REDACTION):
         names += [name for name, _ in Origin(0, 0, 1).headers]
     if any(topic in flow.receives for flow in _flows()):
         names += [name for name in REPLAY_HEADERS if name not in names]

@@ -7,7 +7,7 @@ from typing import Final
 
 from el4ner.participation import STAGES, StageName
 
-__all__ = ["AGGREGATE", "COMBINE", "PIPELINE", "ROLES", "STAGED_ROLES", "stages_of"]
+__all__ = ["AGGREGATE", "COMBINE", "PIPELINE", "REDACT", "ROLES", "STAGED_ROLES", "stages_of"]
 
 AGGREGATE: Final = "aggregate"
 """Joins the stages' answers to tagged documents."""
@@ -15,10 +15,13 @@ COMBINE: Final = "combine"
 """Makes a stage's answer of what members in different processes said."""
 PIPELINE: Final = "pipeline"
 """All stages and the join in one hop: documents in, tagged documents out."""
+REDACT: Final = "redact"
+"""Tagged documents in, redacted ones out."""
 STAGED_ROLES: Final = (*STAGES, AGGREGATE)
 """What ``all`` runs."""
-ROLES: Final = (*STAGED_ROLES, COMBINE, PIPELINE)
-"""All. The last ones are for ensembles whose members are in different processes, and for those in one."""
+ROLES: Final = (*STAGED_ROLES, COMBINE, PIPELINE, REDACT)
+"""All. Behind the staged ones: for ensembles whose members are in different processes, for those in one, and for who
+reads the results."""
 
 
 def stages_of(roles: Collection[str]) -> tuple[StageName, ...]:

@@ -30,7 +30,8 @@ from workers.messages.headers import PooledRandom
 from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.pipeline_owner import OwnedPipeline, owned_pipeline
 from workers.probes import serve_probes
-from workers.roles import AGGREGATE, COMBINE, PIPELINE, ROLES
+from workers.redaction.redact_worker import RedactWorker
+from workers.roles import AGGREGATE, COMBINE, PIPELINE, REDACT, ROLES
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.stopping import stop_workers
@@ -38,6 +39,7 @@ from workers.shutdown.watchdog import Watchdog
 from workers.stages.stage_worker import StageWorker
 from workers.stages.table import STAGE_TABLE, reading
 from workers.telemetry.recorder import Telemetry
+from workers.topics import redaction_topics
 
 __all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
 
@@ -46,12 +48,13 @@ log = logging.getLogger(__name__)
 _GARBAGE_THRESHOLD: Final = 20_000
 """The garbage collector looks for cycles after so many new objects: those of some batches. Python's default is 700."""
 
-_JOINS: Final[Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent]]] = {
+_WITHOUT_MODELS: Final[Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent | RedactWorker]]] = {
     AGGREGATE: Aggregator,
     COMBINE: combiner.build,
+    REDACT: RedactWorker,
 }
 
-Worker = StageWorker | JoinAgent | PipelineWorker
+Worker = StageWorker | JoinAgent | PipelineWorker | RedactWorker
 
 
 class WorkerCrashedError(El4nerError):
@@ -124,12 +127,13 @@ async def serve_workers(
     if PIPELINE in stages and len(stages) > 1:
         raise ConfigError(f"{PIPELINE} runs all stages and joins their answers: name it alone, not {list(stages)}")
     members.check(settings, stages)
-    reports = await asyncio.to_thread(topic_admin.check, settings)
+    reports = await asyncio.to_thread(topic_admin.check, settings, stages)
     sizes = SizeLimits.of(settings.kafka, reports)
     if (too_small := shortage(settings, sizes)) is not None:
         log.warning("%s", too_small)
     if settings.kafka.security_protocol != "PLAINTEXT":
-        await asyncio.to_thread(acls.check_rights, settings.kafka, stages)
+        redaction = redaction_topics(settings.redaction)
+        await asyncio.to_thread(acls.check_rights, settings.kafka, stages, redaction)
     workers: list[Worker] = []
     telemetry = Telemetry.of(settings, stages)
     async with serve_probes(settings.worker, workers, telemetry.metrics, ending):
@@ -224,8 +228,8 @@ def _build(
     worker: Worker
     random = PooledRandom()
     world = World(_now_ms, _monotonic_ms, random)
-    if stage in _JOINS:
-        worker = _JOINS[stage](app, world, telemetry)
+    if stage in _WITHOUT_MODELS:
+        worker = _WITHOUT_MODELS[stage](app, world, telemetry)
     elif pipeline is None:
         raise RuntimeError("a stage that needs engines was built without them")
     elif stage == PIPELINE:

@@ -7,12 +7,13 @@ a worker starts.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
 from el4ner.errors import ConfigError, El4nerError
+from el4ner.redaction.redaction_settings import RedactionSettings
 from workers.config import KafkaSettings
 from workers.roles import AGGREGATE
 
@@ -20,6 +21,7 @@ __all__ = [
     "JOINED",
     "LETTER_HEADERS_BYTES",
     "MOST_EXAMPLE_BYTES",
+    "REDACTION",
     "Topic",
     "TopicError",
     "TopicPlan",
@@ -28,6 +30,7 @@ __all__ = [
     "changelog_name",
     "find_problems",
     "plan",
+    "redaction_topics",
     "topic_name",
     "transactional_id",
 ]
@@ -58,6 +61,8 @@ class Topic(StrEnum):
     DEAD_LETTERS = "dead-letters"
     MEMBER_ANSWERS = "member-answers"
     POOL_EXAMPLES = "pool-examples"
+    REDACTED_DOCUMENTS = "redacted-documents"
+    REDACTED_ORIGINALS = "redacted-originals"
 
 
 JOINED: Final = (
@@ -67,8 +72,14 @@ JOINED: Final = (
     Topic.VALIDATION_VERDICTS,
     Topic.MEMBER_ANSWERS,
     Topic.TAGGED_DOCUMENTS,
+    Topic.REDACTED_DOCUMENTS,
+    Topic.REDACTED_ORIGINALS,
 )
 """What a document keeps its partition number through: with the changelog, these have one partition count."""
+
+
+REDACTION: Final = (Topic.REDACTED_DOCUMENTS, Topic.REDACTED_ORIGINALS)
+"""What is there only where redaction is wanted."""
 
 
 class TopicError(El4nerError):
@@ -116,6 +127,13 @@ def topic_name(settings: KafkaSettings, topic: Topic) -> str:
     return f"{settings.topic_prefix}{topic.value}"
 
 
+def redaction_topics(settings: RedactionSettings) -> tuple[Topic, ...]:
+    """Those of :data:`REDACTION` that these settings need; none, where they say nothing."""
+    if not settings.is_configured:
+        return ()
+    return REDACTION if settings.reversible else (Topic.REDACTED_DOCUMENTS,)
+
+
 def app_id(settings: KafkaSettings, stage: str) -> str:
     """The name of a stage's Faust app, which is its consumer group."""
     return f"{settings.topic_prefix}el4ner-{stage}"
@@ -126,13 +144,13 @@ def changelog_name(settings: KafkaSettings) -> str:
     return f"{app_id(settings, AGGREGATE)}-{TABLE_NAME}-changelog"
 
 
-def transactional_id(settings: KafkaSettings, partition: int) -> str:
-    """Under this name the one writer of a partition's outcomes writes them."""
-    return f"{app_id(settings, AGGREGATE)}-{partition}"
+def transactional_id(settings: KafkaSettings, partition: int, role: str = AGGREGATE) -> str:
+    """Under this name the one writer of what ``role`` makes of a partition writes it."""
+    return f"{app_id(settings, role)}-{partition}"
 
 
-def plan(settings: KafkaSettings) -> list[TopicPlan]:
-    """Every topic of the pipeline, in the order of the flow.
+def plan(settings: KafkaSettings, redaction: Collection[Topic] = ()) -> list[TopicPlan]:
+    """Every topic of the pipeline, in the order of the flow. ``redaction``: those of :data:`REDACTION` that are wanted.
 
     Raises:
         ConfigError: ``kafka.documents_topic`` is a topic that the pipeline writes.
@@ -163,6 +181,13 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
         Topic.MEMBER_ANSWERS: {**deleted, "max.message.bytes": larger},
         # Every worker reads all of it before it serves; what was withdrawn need not be read for long.
         Topic.POOL_EXAMPLES: {**_COMPACTED, "max.message.bytes": str(MOST_EXAMPLE_BYTES)},
+        Topic.REDACTED_DOCUMENTS: {**deleted, "max.message.bytes": larger},
+        # A tagged document, encrypted and in base64. What was deleted is gone after a day at the latest.
+        Topic.REDACTED_ORIGINALS: {
+            **_COMPACTED,
+            "max.compaction.lag.ms": str(24 * 3_600_000),
+            "max.message.bytes": str(3 * settings.max_message_bytes),
+        },
     }
     plans = [
         TopicPlan(
@@ -176,6 +201,7 @@ def plan(settings: KafkaSettings) -> list[TopicPlan]:
             ours=topic is not Topic.DOCUMENTS,
         )
         for topic in Topic
+        if topic not in REDACTION or topic in redaction
     ]
     plans.append(
         TopicPlan(

@@ -90,6 +90,11 @@ class RedactionSettings(Section):
         rules = [*self.types.values(), *(rule for types in self.pools.values() for rule in types.values())]
         return self.reversible or self.action == "pseudonym" or any(rule.action == "pseudonym" for rule in rules)
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether anybody has said anything about redaction."""
+        return bool(self.model_fields_set)
+
     def masked(self) -> RedactionSettings:
         """The same with masks in place of pseudonyms, for which no key is needed."""
 

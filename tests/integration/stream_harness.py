@@ -208,9 +208,13 @@ class Stream:
         return [orjson.loads(record.value) for record in self.read(Topic.TAGGED_DOCUMENTS)]
 
     def wait_tagged(self, count: int, *, timeout: float = 90.0) -> None:
-        """Until so many tagged documents were written. Offsets do not tell: transactions take some too."""
+        """Until so many tagged documents were written."""
+        self.wait_written(Topic.TAGGED_DOCUMENTS, count, timeout=timeout)
+
+    def wait_written(self, topic: Topic, count: int, *, timeout: float = 90.0) -> None:
+        """Until so many messages were committed to a topic. Offsets do not tell: transactions take some too."""
         with self.consumer() as consumer:
-            partitions = self._partitions(consumer, Topic.TAGGED_DOCUMENTS)
+            partitions = self._partitions(consumer, topic)
             consumer.assign(partitions)
             consumer.seek_to_beginning(*partitions)
             seen = 0
@@ -220,7 +224,7 @@ class Stream:
                 seen += sum(map(len, consumer.poll(timeout_ms=200, max_records=5_000).values()))
                 return seen >= count
 
-            wait_until(enough, timeout=timeout, every=0.0, what=f"{count} tagged documents")
+            wait_until(enough, timeout=timeout, every=0.0, what=f"{count} messages on {topic}")
 
     def _partitions(self, consumer: Any, topic: Topic | str) -> list[TopicPartition]:
         name = self.name(topic) if isinstance(topic, Topic) else topic

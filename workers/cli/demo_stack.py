@@ -172,9 +172,9 @@ def _topics(settings: StreamSettings, services: Services) -> Iterator[None]:
 
 def _delete_topics(settings: StreamSettings) -> None:
     from workers.kafka.topic_admin import administering
-    from workers.topics import TopicError, plan
+    from workers.topics import TopicError, plan, redaction_topics
 
-    names = [planned.name for planned in plan(settings.kafka)]
+    names = [planned.name for planned in plan(settings.kafka, redaction_topics(settings.redaction))]
     try:
         with administering(settings.kafka, client_id="el4ner-demo") as admin:
             admin.delete_topics(names)

@@ -59,6 +59,7 @@ app = typer.Typer(
         "el4ner redact --mask article.txt",
         "el4ner redact tickets.csv --text-field body --pattern email --pattern card --format json",
         "el4ner redact keygen > redaction.keys; chmod 600 redaction.keys",
+        "el4ner redact reveal article-17",
     ),
 )
 
@@ -159,6 +160,39 @@ def keygen(
     line = f"{name}:{secrets.token_hex(KEY_BYTES)}"
     KeyRing.parse(line, "--id")
     results_file().write(line + "\n")
+
+
+@app.command("reveal")
+def reveal(
+    ctx: typer.Context,
+    document: Annotated[str, typer.Argument(metavar="DOCUMENT", help="The document's id.")],
+    *,
+    output: Annotated[
+        OutputFormat, typer.Option("--format", help="text: its text alone; json: the tagged document.")
+    ] = OutputFormat.TEXT,
+    config: ConfigOption = None,
+) -> None:
+    """Write the original of a redacted document, byte for byte, where redaction.reversible has kept it.
+
+    It takes the key, and on the broker the right to read redacted-originals.
+    """
+    settings = stream_settings(ctx, config)
+    configure_cli_logging(ctx)
+    from el4ner.errors import ConfigError
+    from el4ner.redaction.key_ring import load_keys
+    from el4ner.redaction.sealed_originals import revealed
+    from workers.messages.envelope import decode
+    from workers.redaction.originals import latest_original
+    from workers.topics import Topic
+
+    keys = load_keys(settings.redaction)
+    if keys is None:
+        raise ConfigError("redaction.keys_file: an original is revealed with the key that it was encrypted with")
+    original = revealed(latest_original(settings.kafka, document), document, keys)
+    if output is OutputFormat.TEXT:
+        original = decode(Topic.TAGGED_DOCUMENTS, original)["text"].encode()
+    results_file().buffer.write(original)
+    results_file().buffer.flush()
 
 
 def _redaction(settings: RedactionSettings) -> TextRedaction:

@@ -13,7 +13,7 @@ from workers.cli.ended_by_stdin import end_with_stdin
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
 from workers.exit_status import exit_status
-from workers.roles import COMBINE, PIPELINE, STAGED_ROLES
+from workers.roles import COMBINE, PIPELINE, REDACT, STAGED_ROLES
 
 __all__ = ["EXAMPLES", "worker"]
 
@@ -34,6 +34,7 @@ class RoleChoice(StrEnum):
     AGGREGATE = "aggregate"
     COMBINE = "combine"
     PIPELINE = "pipeline"
+    REDACT = "redact"
     ALL = "all"
 
 
@@ -41,7 +42,9 @@ def worker(
     ctx: typer.Context,
     stages: Annotated[
         list[RoleChoice],
-        typer.Argument(metavar="STAGE...|all|pipeline", help=f"{', '.join(STAGED_ROLES)}; {COMBINE}; {PIPELINE}."),
+        typer.Argument(
+            metavar="STAGE...|all|pipeline", help=f"{', '.join(STAGED_ROLES)}; {COMBINE}; {PIPELINE}; {REDACT}."
+        ),
     ],
     *,
     ensemble: EnsembleOption = None,
@@ -64,6 +67,8 @@ def worker(
 
     Where worker.members gives processes different members of the ensemble, combine makes one answer of theirs; it is
     not among all.
+
+    redact writes what tagged-documents has to redacted-documents, without names: [redaction] says which.
     """
     settings = stream_settings(ctx, config, overrides_of(ensemble=ensemble))
     update = worker_logging(ctx, settings.worker)

@@ -18,7 +18,7 @@ from kafka.errors import GroupAuthorizationFailedError, KafkaError
 from el4ner.errors import ConfigError
 from workers.config import KafkaSettings
 from workers.kafka.topic_admin import administering
-from workers.topics import Topic, TopicError, app_id, changelog_name, plan, topic_name
+from workers.topics import REDACTION, Topic, TopicError, app_id, changelog_name, plan, topic_name
 
 __all__ = ["Acl", "Resource", "Role", "bindings", "check_rights", "kafka_acls_commands"]
 
@@ -37,6 +37,9 @@ class Role(StrEnum):
     READER = "reader"
     DLQ_OPERATOR = "dlq-operator"
     TEACHER = "teacher"
+    REDACT = "redact"
+    REDACTED_READER = "redacted-reader"
+    REVEALER = "revealer"
 
 
 class Resource(StrEnum):
@@ -81,6 +84,10 @@ _READS: Final[Mapping[Role, Sequence[Topic]]] = {
     Role.DLQ_OPERATOR: (Topic.DEAD_LETTERS,),
     # Whoever teaches sees what was taught.
     Role.TEACHER: (Topic.POOL_EXAMPLES,),
+    Role.REDACT: (Topic.TAGGED_DOCUMENTS,),
+    # Who may see redacted texts may see no others, and the originals only who is to reveal them.
+    Role.REDACTED_READER: (Topic.REDACTED_DOCUMENTS,),
+    Role.REVEALER: (Topic.REDACTED_ORIGINALS,),
 }
 
 _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
@@ -108,12 +115,23 @@ _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
         Topic.MEMBER_ANSWERS,
     ),
     Role.TEACHER: (Topic.POOL_EXAMPLES,),
+    # The originals where redaction.reversible says so.
+    Role.REDACT: (Topic.REDACTED_DOCUMENTS, Topic.REDACTED_ORIGINALS, Topic.DEAD_LETTERS),
 }
 
-_STAGES: Final = (Role.EXTRACT, Role.CLASSIFY, Role.VALIDATE, Role.COMBINE, Role.AGGREGATE, Role.PIPELINE)
+_STAGES: Final = (
+    Role.EXTRACT,
+    Role.CLASSIFY,
+    Role.VALIDATE,
+    Role.COMBINE,
+    Role.AGGREGATE,
+    Role.PIPELINE,
+    Role.REDACT,
+)
 _OWNERS: Final = (Role.AGGREGATE, Role.PIPELINE)
 """Who writes outcomes: under the transactional ids of the partitions, with the join's changelog."""
 
+_SEE_REDACTION: Final = (Role.ADMIN, Role.REDACT, Role.REDACTED_READER, Role.REVEALER)
 _ORDER: Final = ("Create", "Read", "Write", "Describe", "DescribeConfigs")
 
 
@@ -166,16 +184,24 @@ def kafka_acls_commands(acls: Iterable[Acl], bootstrap_servers: str) -> list[str
     return lines
 
 
-def check_rights(settings: KafkaSettings, stages: Collection[str]) -> None:
+def check_rights(settings: KafkaSettings, stages: Collection[str], redaction: Collection[Topic] = REDACTION) -> None:
     """Refuse to go on if our user lacks rights that these stages need. A broker without an authorizer grants all.
 
     Called before a worker starts: Faust waits for ever, and silently, for a group that it may not join. The topics have
-    to be there (:func:`workers.kafka.topic_admin.check`). Rights on transactional ids show when the first one is used.
+    to be there (:func:`workers.kafka.topic_admin.check`). ``redaction``: the topics of redaction that are. Rights on
+    transactional ids show when the first one is used.
 
     Raises:
         TopicError: names every right that is missing.
     """
-    wanted = [acl for role in _STAGES if role.value in stages for acl in bindings(settings, roles=[role])]
+    unused = {topic_name(settings, topic) for topic in REDACTION if topic not in redaction}
+    wanted = [
+        acl
+        for role in _STAGES
+        if role.value in stages
+        for acl in bindings(settings, roles=[role])
+        if acl.name not in unused
+    ]
     missing = []
     with administering(settings, client_id="el4ner-rights") as admin:
         names = sorted({acl.name for acl in wanted if acl.resource is Resource.TOPIC})
@@ -213,7 +239,9 @@ def _on_topics(settings: KafkaSettings, role: Role) -> dict[str, tuple[str, ...]
         for name in names:
             operations.setdefault(name, set()).add(operation)
 
-    everything = [planned.name for planned in plan(settings)]
+    # Who does not redact need not see what is redacted, nor that anything is.
+    redaction = REDACTION if role in _SEE_REDACTION else ()
+    everything = [planned.name for planned in plan(settings, redaction)]
     may("Read", (topic_name(settings, topic) for topic in _READS.get(role, ())))
     may("Write", (topic_name(settings, topic) for topic in _WRITES.get(role, ())))
     if role in _OWNERS:
@@ -244,6 +272,9 @@ def _on_others(settings: KafkaSettings, role: Role, principal: str, reader_group
         # One for each partition: <app id>-<number>.
         name = f"{app_id(settings, Role.AGGREGATE.value)}-"
         acls.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
-    if role is Role.READER and reader_group is not None:
+    if role is Role.REDACT:
+        name = f"{app_id(settings, role.value)}-"
+        acls.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
+    if role in (Role.READER, Role.REDACTED_READER) and reader_group is not None:
         acls.append(Acl(role, principal, Resource.GROUP, reader_group, ("Read",)))
     return acls

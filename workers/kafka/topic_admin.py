@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -13,7 +13,8 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from workers.config import KafkaSettings, StreamSettings
 from workers.kafka import broker
-from workers.topics import Topic, TopicError, TopicReport, find_problems, plan, topic_name
+from workers.roles import REDACT
+from workers.topics import Topic, TopicError, TopicReport, find_problems, plan, redaction_topics, topic_name
 
 __all__ = ["administering", "check", "create", "describe"]
 
@@ -39,6 +40,8 @@ def administering(settings: KafkaSettings, *, client_id: str) -> Iterator[Any]:
 def create(settings: StreamSettings) -> list[TopicReport]:
     """Create the topics that do not exist; touch none that does. Returns :func:`describe` of all of them.
 
+    Those of redaction are made where ``[redaction]`` says anything.
+
     Where the topic with the documents was there before, those that are joined with it get as many partitions.
 
     Raises:
@@ -54,7 +57,7 @@ def create(settings: StreamSettings) -> list[TopicReport]:
                 "replication_factor": planned.replication,
                 "configs": dict(planned.configs),
             }
-            for planned in plan(settings.kafka)
+            for planned in plan(settings.kafka, redaction_topics(settings.redaction))
             if planned.name not in existing
         }
         for name, options in missing.items():
@@ -65,7 +68,7 @@ def create(settings: StreamSettings) -> list[TopicReport]:
                 continue
         end = time.monotonic() + _KNOWN_SECONDS
         while True:
-            reports = _describe(admin, settings.kafka)
+            reports = _describe(admin, settings.kafka, redaction_topics(settings.redaction))
             if all(report.exists for report in reports) or time.monotonic() > end:
                 return reports
             # Of several brokers not every one has heard of them yet.
@@ -79,16 +82,20 @@ def describe(settings: StreamSettings) -> list[TopicReport]:
         TopicError: the broker cannot be reached.
     """
     with administering(settings.kafka, client_id="el4ner-topics") as admin:
-        return _describe(admin, settings.kafka)
+        return _describe(admin, settings.kafka, redaction_topics(settings.redaction))
 
 
-def check(settings: StreamSettings) -> list[TopicReport]:
-    """Refuse to go on unless every topic is there and the joined ones fit together. Returns :func:`describe`.
+def check(settings: StreamSettings, stages: Collection[str] = ()) -> list[TopicReport]:
+    """Refuse to go on unless every topic is there and the joined ones fit together. Returns what they are.
+
+    ``stages``: what is to run. The topics of redaction are looked at only for redaction.
 
     Raises:
         TopicError: names every topic that is missing or wrong, and what is wrong with it.
     """
-    reports = describe(settings)
+    redaction = redaction_topics(settings.redaction) or (Topic.REDACTED_DOCUMENTS,) if REDACT in stages else ()
+    with administering(settings.kafka, client_id="el4ner-topics") as admin:
+        reports = _describe(admin, settings.kafka, redaction)
     problems = [problem for report in reports for problem in report.problems]
     if problems:
         missing = any(not report.exists for report in reports)
@@ -97,8 +104,8 @@ def check(settings: StreamSettings) -> list[TopicReport]:
     return reports
 
 
-def _describe(admin: Any, settings: KafkaSettings) -> list[TopicReport]:
-    plans = plan(settings)
+def _describe(admin: Any, settings: KafkaSettings, redaction: Collection[Topic]) -> list[TopicReport]:
+    plans = plan(settings, redaction)
     names = [planned.name for planned in plans]
     existing = set(admin.list_topics())
     present = [name for name in names if name in existing]

@@ -37,6 +37,7 @@ from workers.kafka.delivery import (
 from workers.kafka.size_limits import SizeLimits
 from workers.kafka.transport import number_anew_after_refusals, outlast_outages
 from workers.messages.envelope import Outgoing
+from workers.roles import AGGREGATE
 from workers.telemetry.metrics import TransactionOutcome
 from workers.topics import Topic, transactional_id
 
@@ -64,7 +65,7 @@ class FencedError(El4nerError):
 
 
 class TransactionalWriter:
-    """The one writer of a partition's outcomes. ``ended`` is told of every transaction, with its seconds."""
+    """The one writer of what ``role`` makes of a partition. ``ended`` is told of transactions, with their seconds."""
 
     def __init__(
         self,
@@ -72,11 +73,12 @@ class TransactionalWriter:
         names: Mapping[Topic, str],
         partition: int,
         *,
+        role: str = AGGREGATE,
         limits: SizeLimits = NO_LIMITS,
         backoff: Backoff,
         ended: Callable[[TransactionOutcome, float], None],
     ) -> None:
-        self.id = transactional_id(settings, partition)
+        self.id = transactional_id(settings, partition, role)
         self._ended = ended
         self._names = names
         self._limits = limits

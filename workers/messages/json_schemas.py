@@ -25,6 +25,8 @@ SCHEMA_NAMES: Final = (
     "joins",
     "member-answers",
     "pool-examples",
+    "redacted-documents",
+    "redacted-originals",
     "span-candidates",
     "tagged-documents",
     "typed-entities",

@@ -23,16 +23,17 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from el4ner.participation import STAGES
-from workers.roles import AGGREGATE, PIPELINE, stages_of
+from workers.roles import AGGREGATE, PIPELINE, REDACT, stages_of
 from workers.telemetry.metric_catalogue import CATALOGUE, MetricSpec
 
-__all__ = ["MAX_LABEL_CHARS", "OTHER", "Metrics", "Observed", "Outcome", "Status", "TransactionOutcome"]
+__all__ = ["MAX_LABEL_CHARS", "OTHER", "Metrics", "Observed", "Outcome", "Status", "TransactionOutcome", "Withheld"]
 
 log = logging.getLogger(__name__)
 
 Outcome = Literal["ok", "failed", "deleted"]
 Status = Literal["complete", "partial", "failed", "deleted"]
 TransactionOutcome = Literal["committed", "aborted", "fenced"]
+Withheld = Literal["partial", "failed", "error"]
 
 Observed = float | Mapping[tuple[str, ...], float]
 """A value, or values by the values of the labels, in the catalogue's order."""
@@ -143,6 +144,10 @@ class Metrics:
         """An outcome is committed, ``seconds`` after the timestamp of the document as it came in."""
         self._observe("el4ner_end_to_end_seconds", seconds, (), trace_id)
 
+    def withheld(self, reason: Withheld) -> None:
+        """A document is not published without its names, since it is not certain that they would all be gone."""
+        self._count("el4ner_redaction_withheld_total", 1, (reason,))
+
     def transaction(self, outcome: TransactionOutcome, seconds: float) -> None:
         """A transaction has ended, after ``seconds``."""
         self._count("el4ner_transactions_total", 1, (outcome,))
@@ -196,7 +201,7 @@ class Metrics:
     def _begin_at_zero(self, stages: Sequence[str]) -> None:
         for stage in stages:
             self._count("el4ner_rebalances_total", 0, (stage,))
-            if stage in STAGES or stage == PIPELINE:
+            if stage in STAGES or stage in (PIPELINE, REDACT):
                 for outcome in ("ok", "failed", "deleted"):
                     self._count("el4ner_documents_total", 0, (stage, outcome))
         for stage in stages_of(stages):
@@ -204,6 +209,10 @@ class Metrics:
         if AGGREGATE in stages or PIPELINE in stages:
             for status in ("complete", "partial", "failed", "deleted"):
                 self._count("el4ner_tagged_documents_total", 0, (status,))
+        if REDACT in stages:
+            for reason in ("partial", "failed", "error"):
+                self._count("el4ner_redaction_withheld_total", 0, (reason,))
+        if any(stage in stages for stage in (AGGREGATE, PIPELINE, REDACT)):
             for ended in ("committed", "aborted", "fenced"):
                 self._count("el4ner_transactions_total", 0, (ended,))
 

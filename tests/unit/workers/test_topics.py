@@ -7,20 +7,23 @@ from collections.abc import Mapping
 import pytest
 
 from el4ner.errors import ConfigError
+from el4ner.redaction.redaction_settings import RedactionSettings
 from workers.config import KafkaSettings
 from workers.topics import (
     JOINED,
+    REDACTION,
     Topic,
     TopicPlan,
     changelog_name,
     find_problems,
     plan,
+    redaction_topics,
     topic_name,
     transactional_id,
 )
 
 SETTINGS = KafkaSettings(topic_prefix="p.", partitions=6, replication=2)
-PLANS = {planned.name: planned for planned in plan(SETTINGS)}
+PLANS = {planned.name: planned for planned in plan(SETTINGS, REDACTION)}
 
 
 def problems(
@@ -47,6 +50,13 @@ def test_every_topic_and_the_changelog_are_planned_with_prefix_and_partitions() 
     assert {planned.replication for planned in PLANS.values()} == {2}
 
 
+def test_topics_of_redaction_are_there_where_it_is_wanted() -> None:
+    assert redaction_topics(RedactionSettings()) == ()
+    assert redaction_topics(RedactionSettings(action="mask")) == (Topic.REDACTED_DOCUMENTS,)
+    assert redaction_topics(RedactionSettings(reversible=True)) == REDACTION
+    assert {planned.name for planned in plan(SETTINGS)} == PLANS.keys() - {f"p.{topic.value}" for topic in REDACTION}
+
+
 def test_documents_may_come_from_a_topic_of_somebody_elses() -> None:
     settings = SETTINGS.model_copy(update={"documents_topic": "shop.public.articles"})
     assert topic_name(settings, Topic.DOCUMENTS) == "shop.public.articles"
@@ -71,7 +81,7 @@ def test_examples_have_one_order_for_every_reader() -> None:
 
 def test_the_changelog_and_the_examples_are_compacted_and_dead_letters_take_what_documents_take() -> None:
     compacted = {planned.name for planned in PLANS.values() if planned.configs["cleanup.policy"] == "compact"}
-    assert compacted == {changelog_name(SETTINGS), "p.pool-examples"}
+    assert compacted == {changelog_name(SETTINGS), "p.pool-examples", "p.redacted-originals"}
     letters, documents = PLANS["p.dead-letters"].configs, PLANS["p.documents"].configs
     assert int(letters["max.message.bytes"]) > int(documents["max.message.bytes"]) >= 8 * 1024 * 1024
     assert int(letters["retention.ms"]) > int(documents["retention.ms"])

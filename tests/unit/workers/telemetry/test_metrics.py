@@ -44,6 +44,7 @@ def exercised() -> Metrics:
     metrics.tagged("complete", {"person": 2})
     metrics.end_to_end(1.5)
     metrics.transaction("committed", 0.01)
+    metrics.withheld("partial")
     metrics.http_request("/v1/tag", 200, 0.02)
     for spec in CATALOGUE:
         if spec.observed:
