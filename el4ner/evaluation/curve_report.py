@@ -9,7 +9,7 @@ from typing import Final
 import jinja2
 
 from el4ner.evaluation.learning_curve import LearningCurve
-from el4ner.evaluation.plots import Curve, Place, curve_fields
+from el4ner.evaluation.plots import SENTENCES, Curve, Place, curve_fields
 from el4ner.evaluation.sentence_records import EvaluationError
 
 __all__ = ["EXPLAINED", "PICTURE", "as_curve", "render_curves", "write_curve_report"]
@@ -34,14 +34,16 @@ def as_curve(curve: LearningCurve, label: str) -> Curve:
     return Curve(label, tuple(Place(point.size, *point.f1) for point in curve.points))
 
 
-def render_curves(by_title: Sequence[tuple[str, Sequence[Curve]]]) -> str:
+def render_curves(
+    by_title: Sequence[tuple[str, Sequence[Curve]]], *, unit: str = SENTENCES, ticks: Sequence[int] | None = None
+) -> str:
     """An SVG with a field for each title, side by side. Curves of one place in these lists have one colour, and the
-    name of the first field's.
+    name of the first field's. ``unit`` and ``ticks``: as :func:`~el4ner.evaluation.plots.curve_fields` takes them.
 
     Raises:
         ValueError: more curves than colours.
     """
-    return _environment().get_template("learning_curve.svg.jinja").render(**_picture(by_title))
+    return _environment().get_template("learning_curve.svg.jinja").render(**_picture(by_title, unit, ticks))
 
 
 def write_curve_report(path: Path, curve: LearningCurve) -> None:
@@ -62,10 +64,12 @@ def write_curve_report(path: Path, curve: LearningCurve) -> None:
         raise EvaluationError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-def _picture(by_title: Sequence[tuple[str, Sequence[Curve]]]) -> dict[str, object]:
+def _picture(
+    by_title: Sequence[tuple[str, Sequence[Curve]]], unit: str = SENTENCES, ticks: Sequence[int] | None = None
+) -> dict[str, object]:
     if max(len(curves) for _, curves in by_title) > len(COLOURS):
         raise ValueError(f"there are colours for {len(COLOURS)} curves")
-    fields = curve_fields(by_title)
+    fields = curve_fields(by_title, unit=unit, ticks=ticks)
     labels = [curve.label for curve in by_title[0][1]]
     width = sum(field.width + 50 for field in fields) + 10
     in_a_row = max(1, int(width // 260))
@@ -74,6 +78,7 @@ def _picture(by_title: Sequence[tuple[str, Sequence[Curve]]]) -> dict[str, objec
     return {
         "colours": COLOURS,
         "fields": fields,
+        "described": f"F1 by {unit}",
         "labels": labels,
         "width": width,
         "height": legend + (rows - 1) * 18 + 12,

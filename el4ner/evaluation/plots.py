@@ -28,6 +28,8 @@ __all__ = [
 SIDE = 240.0
 """Width and height of the reliability plot's field."""
 HISTOGRAM = 60.0
+SENTENCES = "labelled sentences"
+"""What sizes are of a learning curve."""
 CURVE_WIDTH = 270.0
 CURVE_HEIGHT = 200.0
 """Of a field with learning curves."""
@@ -102,9 +104,10 @@ class DrawnCurve:
 
 @dataclass(frozen=True, slots=True)
 class CurveField:
-    """Learning curves of one data set: sizes grow to the right on a logarithmic axis, figures upwards from 0."""
+    """Curves of one data set: sizes, in ``unit``, grow to the right on a logarithmic axis, figures upwards from 0."""
 
     title: str
+    unit: str
     width: float
     height: float
     sizes: tuple[Tick, ...]
@@ -112,15 +115,30 @@ class CurveField:
     curves: tuple[DrawnCurve, ...]
 
 
-def curve_fields(by_title: Sequence[tuple[str, Sequence[Curve]]]) -> list[CurveField]:
-    """A field for each title. All have the same axis of figures, so that they can be compared by eye."""
+def curve_fields(
+    by_title: Sequence[tuple[str, Sequence[Curve]]], *, unit: str = SENTENCES, ticks: Sequence[int] | None = None
+) -> list[CurveField]:
+    """A field for each title. All have the same axis of figures, so that they can be compared by eye.
+
+    Args:
+        by_title: each field's curves.
+        unit: of sizes.
+        ticks: sizes that are labelled, as far as they are within a field's; None: all that occur.
+    """
     highest = max(place.interval[1] for _, curves in by_title for curve in curves for place in curve.places)
     tenths = min(10, max(1, math.ceil(highest * 10)))
     figures = tuple(Tick(round((1 - each / tenths) * CURVE_HEIGHT, 2), str(each * 10)) for each in range(tenths + 1))
-    return [_field(title, curves, tenths / 10, figures) for title, curves in by_title]
+    return [_field(title, curves, tenths / 10, figures, unit, ticks) for title, curves in by_title]
 
 
-def _field(title: str, curves: Sequence[Curve], top: float, figures: tuple[Tick, ...]) -> CurveField:
+def _field(
+    title: str,
+    curves: Sequence[Curve],
+    top: float,
+    figures: tuple[Tick, ...],
+    unit: str,
+    ticks: Sequence[int] | None,
+) -> CurveField:
     sizes = sorted({place.size for curve in curves for place in curve.places})
     first, last = math.log(sizes[0]), math.log(sizes[-1])
 
@@ -147,7 +165,7 @@ def _field(title: str, curves: Sequence[Curve], top: float, figures: tuple[Tick,
                 (
                     x(place.size),
                     y(place.figure),
-                    f"{curve.label}, {place.size} sentences: F1 {place.figure * 100:.1f} "
+                    f"{curve.label}, {place.size} {unit}: F1 {place.figure * 100:.1f} "
                     f"({place.interval[0] * 100:.1f}–{place.interval[1] * 100:.1f})",
                 )
                 for place in curve.places
@@ -155,9 +173,9 @@ def _field(title: str, curves: Sequence[Curve], top: float, figures: tuple[Tick,
         )
         for curve in curves
     ]
-    return CurveField(
-        title, CURVE_WIDTH, CURVE_HEIGHT, tuple(Tick(x(size), str(size)) for size in sizes), figures, tuple(drawn)
-    )
+    labelled = sizes if ticks is None else [tick for tick in ticks if sizes[0] <= tick <= sizes[-1]]
+    shown = tuple(Tick(x(size), str(size)) for size in labelled)
+    return CurveField(title, unit, CURVE_WIDTH, CURVE_HEIGHT, shown, figures, tuple(drawn))
 
 
 def reliability(calibration: Reliability) -> Plot:

@@ -122,7 +122,7 @@ def test_a_picture_has_a_field_for_each_data_set_and_a_name_for_each_curve() -> 
         assert label in texts
     assert texts.count(HOSTILE) == 1, "one legend for all fields"
     titles = [element.text or "" for element in root.iter(f"{name}title")]
-    assert any(title.startswith(f"{HOSTILE}, 5 sentences: F1 40.0 (") for title in titles)
+    assert any(title.startswith(f"{HOSTILE}, 5 labelled sentences: F1 40.0 (") for title in titles)
 
 
 def test_more_curves_than_colours_are_refused() -> None:
@@ -139,6 +139,19 @@ def test_fields_share_their_axis_and_sizes_are_spread_by_their_ratio() -> None:
     assert (left, middle, right) == (0, large.width / 2, large.width)
     assert small.sizes[0].at == small.width / 2
     assert large.curves[0].dots[0][1] == pytest.approx(large.height * (1 - 0.2 / 0.6), abs=0.01)
+
+
+def test_sizes_may_be_anything_and_only_round_ones_be_labelled() -> None:
+    places = tuple(Place(size, 0.4, (0.3, 0.5)) for size in (130, 480))
+    picture = render_curves([("one", [Curve("x", places)])], unit="ms", ticks=(100, 200, 400, 600))
+    root = ElementTree.fromstring(picture)
+    name = "{http://www.w3.org/2000/svg}"
+    texts = {element.text for element in root.iter(f"{name}text")}
+    assert {"ms", "200", "400"} <= texts
+    assert not {"labelled sentences", "100", "130", "480", "600"} & texts
+    assert root.get("aria-label") == "F1 by ms"
+    (field,) = curve_fields([("one", [Curve("x", places)])], ticks=(260,))
+    assert 0 < field.sizes[0].at < field.width
 
 
 ONE, TWO = Prompt("s", "one"), Prompt("s", "two")
