@@ -10,6 +10,7 @@ import unicodedata
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from el4ner.errors import ConfigError, DocumentError
 from el4ner.redaction.folding import fold
@@ -18,6 +19,10 @@ from el4ner.redaction.redaction_settings import Action, RedactionRule, Redaction
 from el4ner.redaction.surfaces import SearchedText, Surface, surfaces_of
 
 __all__ = ["Detection", "Redacted", "RedactionError", "Redactor", "Replacement"]
+
+
+_MOST_PASSES: Final = 50
+"""Texts take two to four. One that is made to take more is not worth its time."""
 
 
 class RedactionError(DocumentError):
@@ -172,16 +177,16 @@ def _all_removals(text: str, detected: Sequence[_Removal], surfaces: Sequence[Su
     """What is taken out, until nothing is left: what was beside a removed piece may be a word of its own now."""
     searched = SearchedText(text)
     removals = _merged([*detected, *(_Removal(m.start, m.end, m.owner) for m in searched.find(surfaces))])
-    while removals:
+    for _ in range(_MOST_PASSES):
         more: list[_Removal] = []
         place = 0
         for end, after in [*((removal.start, removal.end) for removal in removals), (len(text), len(text))]:
             more += [_Removal(m.start, m.end, m.owner) for m in searched.find_between(place, end, surfaces)]
             place = after
         if not more:
-            break
+            return removals
         removals = _merged([*removals, *more])
-    return removals
+    raise RedactionError(f"after {_MOST_PASSES} passes there is still something left of it to be taken out")
 
 
 def _merged(removals: Iterable[_Removal]) -> list[_Removal]:

@@ -197,6 +197,13 @@ def test_an_entity_outside_of_the_text_is_refused(start: int, end: int) -> None:
     assert "Ada" not in str(caught.value)
 
 
+def test_a_text_that_never_comes_to_an_end_is_refused() -> None:
+    """Each removal makes the next piece a word of its own."""
+    text = "AHA " + "AHA" * 200
+    with pytest.raises(RedactionError, match="still something left"):
+        of(MASKS, text, "AHA")
+
+
 def test_pseudonyms_without_a_key_are_refused() -> None:
     with pytest.raises(ConfigError, match="need a key"):
         Redactor(RedactionSettings(), None)
