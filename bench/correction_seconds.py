@@ -227,9 +227,17 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     prefix = f"bench-{uuid.uuid4().hex[:6]}."
-    settings = load_stream_settings(overrides={"kafka": {"topic_prefix": prefix, "partitions": WORKERS}})
+    documents = f"{prefix}documents"
+    settings = load_stream_settings(
+        overrides={"kafka": {"topic_prefix": prefix, "documents_topic": documents, "partitions": WORKERS}}
+    )
     topic_admin.create(settings)
-    environ = {**os.environ, "EL4NER_KAFKA__TOPIC_PREFIX": prefix, "EL4NER_ENSEMBLE__PRESET": options.preset}
+    environ = {
+        **os.environ,
+        "EL4NER_KAFKA__TOPIC_PREFIX": prefix,
+        "EL4NER_KAFKA__DOCUMENTS_TOPIC": documents,
+        "EL4NER_ENSEMBLE__PRESET": options.preset,
+    }
     try:
         with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
             root = Path(folder)

@@ -159,13 +159,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     prefix = f"bench-{uuid.uuid4().hex[:6]}."
-    settings = load_stream_settings(overrides={"kafka": {"topic_prefix": prefix}})
+    documents = f"{prefix}documents"
+    settings = load_stream_settings(overrides={"kafka": {"topic_prefix": prefix, "documents_topic": documents}})
     topic_admin.create(settings)
     try:
         with tempfile.TemporaryDirectory() as folder:
             port = Path(folder) / "port"
             command = [sys.executable, "-m", "workers.cli", "ui", "--port", "0", "--ready-file", str(port)]
-            environ = {**os.environ, "EL4NER_KAFKA__TOPIC_PREFIX": prefix}
+            environ = {
+                **os.environ,
+                "EL4NER_KAFKA__TOPIC_PREFIX": prefix,
+                "EL4NER_KAFKA__DOCUMENTS_TOPIC": documents,
+            }
             process = subprocess.Popen(command, env=environ, stderr=subprocess.DEVNULL)
             try:
                 while not port.exists():

@@ -135,8 +135,8 @@ class KafkaSettings(TlsSection):
     """The topic that documents are read from, as it is called (no prefix is put before it); None: ``documents``."""
     text_path: str | None = None
     """Where the messages of ``documents`` have their text, if they are not el4ner's: ``payload.after.body``."""
-    id_path: str | None = None
-    """Where they have the document's id; without it that is the key."""
+    id_path: str | tuple[str, ...] | None = None
+    """Where they have the document's id: of several places the first one that has one; without any, the key."""
     revision_path: str | None = None
     """Where they have a number that grows with each new text of a document."""
     session_timeout_seconds: Annotated[float, Field(ge=6)] = 10.0
@@ -164,9 +164,9 @@ class KafkaSettings(TlsSection):
 
     @field_validator(*PATHS)
     @classmethod
-    def _is_path(cls, value: str | None, info: ValidationInfo) -> str | None:
-        if value is not None:
-            ValuePath.parse(str(info.field_name), value)
+    def _is_path(cls, value: str | tuple[str, ...] | None, info: ValidationInfo) -> str | tuple[str, ...] | None:
+        for written in (value,) if isinstance(value, str) else value or ():
+            ValuePath.parse(str(info.field_name), written)
         return value
 
     @model_validator(mode="after")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from el4ner.errors import MessageError
@@ -12,6 +13,8 @@ from el4ner.nearest import nearest
 __all__ = ["ValuePath", "described"]
 
 _SHOWN_NAMES: Final = 8
+_COMPARED_NAMES: Final = 1_000
+"""More are not looked through for a name that is meant."""
 _KINDS: Final[Mapping[type, str]] = {
     bool: "a boolean",
     int: "a number",
@@ -77,12 +80,12 @@ class ValuePath:
             return f"{place} is an array of {len(data)}, which has no {step!r}"
         if not isinstance(data, Mapping):
             return f"{place} is {described(data)}, which has no {step!r} in it"
-        names = [name for name in data if isinstance(name, str)]
+        names = list(islice(data, _COMPARED_NAMES))
         like = nearest(step, names)
         if like is not None:
             return f"{place} has no {step!r}: did you mean {like!r}?"
         shown = ", ".join(repr(name) for name in names[:_SHOWN_NAMES]) or "nothing"
-        more = f" and {len(names) - _SHOWN_NAMES} more" if len(names) > _SHOWN_NAMES else ""
+        more = f" and {len(data) - _SHOWN_NAMES} more" if len(data) > _SHOWN_NAMES else ""
         return f"{place} has no {step!r}; it has {shown}{more}"
 
 

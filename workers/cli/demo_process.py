@@ -31,6 +31,8 @@ def start(
 
     It writes ``ready`` when it is, says what it says to ``log``, and ends when this process does, however that is.
     """
+    from workers.topics import Topic, topic_name
+
     with log.open("wb") as errors:
         return subprocess.Popen(
             # -P: a folder named like one of ours, where the user happens to be, is not imported.
@@ -42,6 +44,7 @@ def start(
                 **os.environ,
                 "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
                 "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+                "EL4NER_KAFKA__DOCUMENTS_TOPIC": topic_name(settings.kafka, Topic.DOCUMENTS),
                 **environ,
             },
             stdin=subprocess.PIPE,  # ends it if this process is killed

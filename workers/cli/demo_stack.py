@@ -134,6 +134,8 @@ def _services(folder: Path) -> Iterator[Services]:
 
 def _own_settings(settings: StreamSettings, services: Services, prefix: str, folder: Path) -> StreamSettings:
     """The user's, but for the demo's own servers, topics and folder."""
+    from workers.topics import Topic
+
     kafka, redis = settings.kafka, settings.redis
     if services.kafka_provider != "environment" and (kafka.uses_tls or kafka.uses_sasl):
         raise DemoError(
@@ -149,7 +151,14 @@ def _own_settings(settings: StreamSettings, services: Services, prefix: str, fol
         redis = redis.model_copy(update={"url": services.redis_url})
     return settings.model_copy(
         update={
-            "kafka": kafka.model_copy(update={"bootstrap_servers": services.kafka_bootstrap, "topic_prefix": prefix}),
+            "kafka": kafka.model_copy(
+                update={
+                    "bootstrap_servers": services.kafka_bootstrap,
+                    "topic_prefix": prefix,
+                    # Not the user's own topic, which is neither to be read nor to be deleted.
+                    "documents_topic": f"{prefix}{Topic.DOCUMENTS.value}",
+                }
+            ),
             "redis": redis,
             "worker": settings.worker.model_copy(update={"data_dir": folder / "workers"}),
         }
@@ -174,7 +183,8 @@ def _delete_topics(settings: StreamSettings) -> None:
     from workers.kafka.topic_admin import administering
     from workers.topics import TopicError, plan, redaction_topics
 
-    names = [planned.name for planned in plan(settings.kafka, redaction_topics(settings.redaction))]
+    planned = plan(settings.kafka, redaction_topics(settings.redaction))
+    names = [each.name for each in planned if each.name.startswith(settings.kafka.topic_prefix)]
     try:
         with administering(settings.kafka, client_id="el4ner-demo") as admin:
             admin.delete_topics(names)

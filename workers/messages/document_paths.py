@@ -7,6 +7,7 @@ it for el4ner. No Kafka in here.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -22,19 +23,26 @@ __all__ = ["DocumentPaths"]
 class DocumentPaths:
     """Where a message of the topic ``documents`` has what of a document.
 
-    Without a path for it, a document's id is the message's key (or its place), and its revision 0.
+    ``ids``: places of the id, of which the first one that has one counts; without any, the id is the message's key (or
+    its place). ``revision``: None: it is 0.
     """
 
     text: ValuePath
-    id: ValuePath | None = None
+    ids: tuple[ValuePath, ...] = ()
     revision: ValuePath | None = None
 
     @classmethod
     def of(cls, settings: KafkaSettings) -> DocumentPaths | None:
         """As the settings say; None: messages are as the topic's schema says."""
-        paths = {key: ValuePath.parse(key, path) for key in PATHS if (path := getattr(settings, key)) is not None}
-        text = paths.get("text_path")
-        return None if text is None else cls(text, paths.get("id_path"), paths.get("revision_path"))
+
+        def places(key: str) -> tuple[ValuePath, ...]:
+            written = getattr(settings, key)
+            return tuple(
+                ValuePath.parse(key, path) for path in ((written,) if isinstance(written, str) else written or ())
+            )
+
+        text, ids, revision = (places(key) for key in PATHS)
+        return cls(text[0], ids, revision[0] if revision else None) if text else None
 
     def document(self, data: Any) -> dict[str, Any]:
         """A message's document as the topic's schema has it; without ``text``: null is there, so it is deleted.
@@ -42,34 +50,57 @@ class DocumentPaths:
         Raises:
             MessageError: ``schema``: something is not where it has to be, or not what it has to be.
         """
-        return {name: value for name in ("id", "revision", "text") if (value := self._part(name, data)) is not None}
+        document = self._identity(data, known=dict[str, Any]())
+        if (text := self.text.find(data)) is not None:
+            document["text"] = _valid("text", text, self.text)
+        elif self.ids and "id" not in document:
+            # Not by the key: whoever names a place for ids has other keys.
+            raise self.text.error(
+                f"null is there, which deletes a document, and kafka.id_path ({self._where}) does not say which: name "
+                "a place that deletions have too, behind it"
+            )
+        return document
 
     def identity(self, data: Any) -> dict[str, Any]:
         """``id`` and ``revision`` of a message that is no document, as far as they can be told."""
-        found = {}
-        for name in ("id", "revision"):
-            try:
-                value = self._part(name, data)
-            except MessageError:
-                continue
-            if value is not None:
-                found[name] = value
+        found: dict[str, Any] = {}
+        with suppress(MessageError):
+            self._identity(data, known=found)
         return found
 
-    def _part(self, name: str, data: Any) -> Any:
-        """None: null is there, or no path says where it is."""
-        path: ValuePath | None = getattr(self, name)
-        value = None if path is None else path.find(data)
-        if path is None or value is None:
-            return None
-        # As in files: the number 7 is the id "7".
-        if name == "id" and isinstance(value, int) and not isinstance(value, bool):
-            value = str(value)
-        try:
-            json_schemas.validate("documents", {"text": "", name: value})
-        except MessageError as error:
-            raise path.error(f"that is {described(value)}; it has to be {_NEEDED[name]}") from error
-        return value
+    @property
+    def _where(self) -> str:
+        return ", ".join(path.written for path in self.ids)
+
+    def _identity(self, data: Any, *, known: dict[str, Any]) -> dict[str, Any]:
+        """``known``, with what is found."""
+        missing: MessageError | None = None
+        for path in self.ids:
+            try:
+                identity = path.find(data)
+            except MessageError as error:
+                missing = missing or error
+                continue
+            if identity is not None:
+                # As in files: the number 7 is the id "7".
+                whole = isinstance(identity, int) and not isinstance(identity, bool)
+                known["id"] = _valid("id", str(identity) if whole else identity, path)
+                break
+        else:
+            if missing is not None and len(self.ids) == 1:
+                raise missing
+        if self.revision is not None and (revision := self.revision.find(data)) is not None:
+            # JSON Schema takes 5.0 for a whole number.
+            known["revision"] = int(_valid("revision", revision, self.revision))
+        return known
+
+
+def _valid(name: str, value: Any, path: ValuePath) -> Any:
+    try:
+        json_schemas.validate("documents", {"text": "", name: value})
+    except MessageError as error:
+        raise path.error(f"that is {described(value)}; it has to be {_NEEDED[name]}") from error
+    return value
 
 
 _NEEDED: Final[Mapping[str, str]] = {

@@ -177,9 +177,11 @@ class Stage(Generic[T, R]):
 
     def _value(self, record: Record) -> Mapping[str, Any]:
         assert record.value is not None
-        if self.paths is None or find(record.headers, CE_TYPE) == _OWN_DOCUMENTS:
-            return decode(self.input, record.value)
-        return self.paths.document(parse(record.value))
+        paths = self._paths_of(record)
+        return decode(self.input, record.value) if paths is None else paths.document(parse(record.value))
+
+    def _paths_of(self, record: Record) -> DocumentPaths | None:
+        return None if find(record.headers, CE_TYPE) == _OWN_DOCUMENTS else self.paths
 
     def _carried(self, data: Mapping[str, Any]) -> dict[str, Any]:
         carried: dict[str, Any] = {}
@@ -193,8 +195,8 @@ class Stage(Generic[T, R]):
     def _unreadable(self, record: Record, error: MessageError) -> Failure:
         if self.input is Topic.DOCUMENTS:
             data = peek(record.value)
-            if self.paths is not None:
-                data = self.paths.identity(data)
+            if (paths := self._paths_of(record)) is not None:
+                data = paths.identity(data)
             return Failure(record, document_id(record, data), revision_of(data), None, None, error)
         whose, revision = whose_answer(record)
         return Failure(record, whose, revision, None, None, error)

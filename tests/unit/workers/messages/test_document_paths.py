@@ -21,7 +21,7 @@ CHANGE = {
 }
 
 
-def paths(**settings: str) -> DocumentPaths:
+def paths(**settings: Any) -> DocumentPaths:
     found = DocumentPaths.of(KafkaSettings(**settings))
     assert found is not None
     return found
@@ -106,3 +106,22 @@ def test_any_json_has_it_or_says_so(data: Any, steps: list[str]) -> None:
             ValuePath.parse("text_path", ".".join(steps)).find(data)
     else:
         assert ValuePath.parse("text_path", ".".join(steps)).find(data) == here
+
+
+def test_of_several_places_of_an_id_the_first_one_that_has_one_counts() -> None:
+    found = paths(text_path="after.body", id_path=("after.id", "before.id"))
+    deletion = {**CHANGE, "before": CHANGE["after"], "after": None}
+    assert found.document(CHANGE) == {"id": "7", "text": "Ada met Bob."}
+    assert found.document(deletion) == {"id": "7"}
+    assert found.document({"after": {"body": "t"}}) == {"text": "t"}
+
+
+def test_a_deletion_that_does_not_say_of_what_is_an_error() -> None:
+    with pytest.raises(MessageError, match=r"deletes a document, and kafka\.id_path \(after\.id\) does not say which"):
+        paths(text_path="after.body", id_path="after.id").document({**CHANGE, "after": None})
+    assert paths(text_path="after.body").document({**CHANGE, "after": None}) == {}
+
+
+def test_a_revision_is_a_whole_number_however_it_is_written() -> None:
+    found = paths(text_path="t", revision_path="r").document({"t": "", "r": 5.0})
+    assert [type(found["revision"]), found["revision"]] == [int, 5]

@@ -103,7 +103,9 @@ def test_a_null_value_deletes() -> None:
 
 
 def test_documents_are_found_inside_other_messages() -> None:
-    stage = reading(EXTRACT, KafkaSettings(text_path="after.body", id_path="after.id", revision_path="ts_ms"))
+    stage = reading(
+        EXTRACT, KafkaSettings(text_path="after.body", id_path=("after.id", "before.id"), revision_path="ts_ms")
+    )
     assert reading(CLASSIFY, KafkaSettings(text_path="after.body")) == CLASSIFY
 
     def seen(value: Any, **options: Any) -> Any:
@@ -111,9 +113,9 @@ def test_documents_are_found_inside_other_messages() -> None:
 
     work = seen({"after": {"id": 7, "body": "Ada"}, "ts_ms": 3, "pool": "unread"})
     assert (work.document, work.carried) == (Document("7", "Ada", revision=3), {})
-    gone = seen({"after": None, "ts_ms": 4})
+    gone = seen({"before": {"id": 8}, "after": None, "ts_ms": 4})
     assert isinstance(gone, Deleted)
-    assert gone.document == "key"
+    assert gone.document == "8"
     failure = seen({"after": {"id": "x"}, "ts_ms": 5})
     assert (failure.document, failure.revision, failure.error.code) == ("x", 5, "schema")
     letter = only(stage.give_up(failure, now_ms=NOW, random=random).messages, Topic.DEAD_LETTERS)
@@ -126,6 +128,8 @@ def test_what_el4ner_sends_itself_is_no_message_of_somebody_else() -> None:
     stage = reading(EXTRACT, KafkaSettings(text_path="after.body"))
     own = replace(record(dumps({"text": "Ada", "id": "own"})), headers=(("ce_type", b"el4ner.documents.v1"),))
     assert stage.read(own, max_document_chars=9).document == Document("own", "Ada")
+    wrong = stage.read(replace(own, value=dumps({"id": "own", "text": 5})), max_document_chars=9)
+    assert (wrong.document, wrong.error.code) == ("own", "schema")
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,8 @@ import java.util.Set;
 import org.apache.kafka.clients.consumer.ConsumerConfig;
 import org.apache.kafka.clients.consumer.ConsumerRecord;
 import org.apache.kafka.clients.consumer.KafkaConsumer;
+import org.apache.kafka.clients.consumer.OffsetAndMetadata;
+import org.apache.kafka.common.TopicPartition;
 import org.apache.kafka.common.serialization.ByteArrayDeserializer;
 import org.apache.kafka.common.serialization.StringDeserializer;
 
@@ -46,11 +48,13 @@ public final class TaggedDocuments {
       consumer.subscribe(List.of(arguments[1]));
       while (left > 0) {
         for (ConsumerRecord<String, byte[]> message : consumer.poll(Duration.ofMillis(500))) {
-          if (left-- > 0) {
-            out.println(outcome(message.key(), message.value(), schema));
+          out.println(outcome(message.key(), message.value(), schema));
+          TopicPartition partition = new TopicPartition(message.topic(), message.partition());
+          consumer.commitSync(Map.of(partition, new OffsetAndMetadata(message.offset() + 1)));
+          if (--left == 0) {
+            break;
           }
         }
-        consumer.commitSync();
       }
     }
   }
