@@ -14,6 +14,11 @@ def test_all_topics_are_the_demos_own_where_documents_come_from_a_topic_of_the_u
     users = load_stream_settings(
         environ={}, overrides={"kafka": {"documents_topic": "shop.public.articles", "text_path": "after.body"}}
     )
-    services = Services("a:1", "redis://b:2", "environment", "environment")
+    services = Services(
+        kafka_bootstrap="a:1",
+        redis_url="redis://b:2",
+        kafka_provider="environment",
+        redis_provider="environment",
+    )
     own = _own_settings(users, services, "demo-1.", Path("/nowhere"))
     assert all(planned.name.startswith("demo-1.") for planned in plan(own.kafka, redaction_topics(own.redaction)))
