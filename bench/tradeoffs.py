@@ -157,7 +157,11 @@ class Tradeoffs:
         settings = settings.model_copy(update={"pools": pools})
         read = {name: self._engine(name, variant.layers, settings, progress) for name in variant.members}
         changes = variant.middle or variant.system is not None
-        engines = {name: Changed(engine, variant) if changes else engine for name, engine in read.items()}
+        engines: dict[str, StateEngine] = {
+            name: Changed(engine, variant) if changes else engine for name, engine in read.items()
+        }
+        if variant.adaptive:  # a prompt costs the same for one span as for ten: remembered spans' shares do not say it
+            engines = {name: engine.inner for name, engine in read.items()}
         pipeline = pipeline_from(
             settings, engines, {dataset.pool.name: dataset.pool}, None, cache_dir=self._cache, progress=progress
         )
@@ -165,7 +169,8 @@ class Tradeoffs:
         def seconds() -> float:
             return time.process_time() + sum(engine.saved for engine in read.values())
 
-        return evaluate(dataset, pipeline, clock=seconds, batch_size=16, cache=self._cache / FOLDER)
+        kept = self._cache / FOLDER
+        return evaluate(dataset, pipeline, clock=seconds, batch_size=16, cache=kept, fresh=variant.adaptive)
 
     def _source(self, name: str, share: float, progress: TerminalProgress) -> str:
         return PACKAGED[name] if share == 1 else str(shortened(PACKAGED[name], share, self._cache, progress))

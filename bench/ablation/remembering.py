@@ -138,11 +138,12 @@ class RememberingStates(RememberedStates):
     """One that forgets nothing, for rows that ask several ensembles about the same sentences.
 
     ``saved`` is the processor's seconds that remembered answers took when they were read: what a row's clock adds. The
-    seconds of a call are shared out evenly over its tails.
+    seconds of a call are shared out evenly over its tails. ``inner`` is the engine, which remembers nothing.
     """
 
     def __init__(self, engine: StateEngine) -> None:
         super().__init__(engine, most_bytes=sys.maxsize)
+        self.inner = engine
         self._seconds: dict[tuple[Prompt, Asked], float] = {}
         self.saved = 0.0
 
