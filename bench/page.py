@@ -93,7 +93,7 @@ async def write(settings: Any, messages: list[bytes], rate: float, stop: asyncio
     began, sent = time.monotonic(), 0
     try:
         while not stop.is_set():
-            while sent < rate * (time.monotonic() - began):
+            while sent < rate * (time.monotonic() - began) and not stop.is_set():
                 key = f"d{sent}".encode()
                 await producer.send(topic, messages[sent % len(messages)].replace(ID, key, 1), key)
                 sent += 1
