@@ -94,15 +94,6 @@ def test_a_row_does_not_depend_on_those_beside_it() -> None:
     assert not together[2].any()
 
 
-def test_an_input_that_is_rounded_in_pieces_has_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    states = random(2, 35, 64)
-    steps, largest, outliers = columns(64, 1, 7).rounded(states)
-    monkeypatch.setattr(int8_linear, "_PIECE", 64 * 8)
-    for whole, piece in zip((steps, largest, outliers), columns(64, 1, 7).rounded(states), strict=True):
-        assert torch.equal(whole, piece)
-    assert columns(64, 1, 7).rounded(torch.empty(0, 64))[0].shape == (0, 64)
-
-
 def test_an_input_that_is_no_number_is_not_answered_with_numbers() -> None:
     states = random(2, 32)
     states[1, 5] = float("inf")
