@@ -189,7 +189,7 @@ class LiveFeed:
         if self._listener is not None:
             self._listener.begins_at(partition)
         for viewer in self._viewers:
-            viewer.anew = viewer.filter is not None
+            viewer.anew = True
 
     def _count(self, now: float) -> None:
         second = int(now)

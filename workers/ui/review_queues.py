@@ -143,9 +143,8 @@ class ReviewQueues:
     def _forget(self, name: str) -> None:
         if self._places.pop(name, None) is not None:
             for each in self._queues.values():
-                if name in each.queue:
-                    each.queue.forget(name)
-                    each.listed = None
+                each.queue.forget(name)
+                each.listed = None  # it may have the document, of which one like it took the place in the queue
         if any(name == own for own, _ in self._sample):
             self._sample = [each for each in self._sample if each[0] != name]
         if any(name == own for own, _ in self._due):
@@ -209,7 +208,7 @@ class ReviewQueues:
             return
         try:
             tagged = tagged_from_json(value)
-        except MessageError:
+        except (MessageError, TypeError, ValueError):  # the schema takes 1.0 for a whole number
             return
         each = self._queues[tagged.pool]
         self._left -= min(len(tagged.text), MOST_CHARS)

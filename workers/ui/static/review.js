@@ -27,7 +27,8 @@ export function reviewView({ session }) {
 
   // --- the list ---
 
-  const isRead = () => list.matches(":hover") || list.contains(document.activeElement);
+  // A lesson is about a sentence of the list, and its dialog stands elsewhere.
+  const isRead = () => list.matches(":hover") || list.contains(document.activeElement) || document.querySelector("dialog[open]") !== null;
 
   async function refresh({ anyway = false, place = null } = {}) {
     clearTimeout(timer);
@@ -93,7 +94,8 @@ export function reviewView({ session }) {
       if (entity) correct(element, shown, entity.entity.start);
     });
     element.addEventListener("keydown", (event) => {
-      if (event.altKey || event.ctrlKey || event.metaKey || event.target.matches("button")) return;
+      // A key that is held down says nothing of the sentence that comes next.
+      if (event.repeat || event.altKey || event.ctrlKey || event.metaKey || event.target.matches("button")) return;
       const entity = event.target.closest(".entity")?.entity.start ?? null;
       const does = { enter: () => correct(element, shown, entity), r: () => confirm(element, shown), d: () => dismiss(element, shown) }[event.key.toLowerCase()];
       if (!does) return;
@@ -155,11 +157,14 @@ export function reviewView({ session }) {
   }
 
   async function dismiss(element, shown) {
+    if (element.getAttribute("aria-busy") === "true") return;
+    element.setAttribute("aria-busy", "true");
     try {
-      await ask("/api/queue/dismiss", { pool: shown.pool, place: shown.place, start: shown.start });
-      gone(element, "Dismissed: neither it nor one like it comes again.");
+      const { dismissed } = await ask("/api/queue/dismiss", { pool: shown.pool, place: shown.place, start: shown.start });
+      gone(element, dismissed ? "Dismissed: neither it nor one like it comes again." : "It had left the queue already; one like it may be there.");
     } catch (error) {
       problem.textContent = error.message;
+      element.removeAttribute("aria-busy");
     }
   }
 

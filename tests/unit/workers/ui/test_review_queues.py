@@ -199,9 +199,26 @@ async def test_memory_is_bounded_however_long_the_stream(monkeypatch: pytest.Mon
     assert stream.queues.listed("news", NOW).waiting == 292
 
 
+def test_a_document_is_deleted_whose_sentence_was_listed_and_gave_way_to_one_like_it(stream: Stream) -> None:
+    stream.write(zorko(0, "Zorko met 12."))
+    stream.value()
+    assert stream.texts() == ["Zorko met 12."]
+    better = zorko(1, "Zorko met 77.")
+    stream.write({**better, "entities": [{**better["entities"][0], "confidence": 0.1}]})
+    stream.value()
+    stream.delete("d0")
+    assert stream.texts() == ["Zorko met 77."]
+
+
 @pytest.mark.parametrize(
     "value",
-    [{"id": 5}, {"pool": "elsewhere"}, {"text": 7}, {"entities": [MERE]}],
+    [
+        {"id": 5},
+        {"pool": "elsewhere"},
+        {"text": 7},
+        {"entities": [MERE]},
+        {"entities": [{**zorko(0)["entities"][0], "start": 0.0, "end": 5.0}]},
+    ],
 )
 def test_what_is_no_document_of_a_pool_is_passed_over(stream: Stream, value: dict[str, Any]) -> None:
     data = {**zorko(0), **value}
