@@ -19,8 +19,9 @@ from el4ner.engines.registry import load_engine
 from el4ner.engines.wrapped import Call
 from el4ner.evidence import Evidence, Source
 from el4ner.evidence.calibration import FOLDER
+from el4ner.evidence.kept_states import last_kept
 from el4ner.evidence.prepared import SHIPPED, PreparedEvidence
-from el4ner.evidence.reading import NOT_AT_ALL, PoolReading, UnreadPoolError
+from el4ner.evidence.reading import NOT_AT_ALL, Meanwhile, PoolReading, UnreadPoolError
 from el4ner.members_pipeline import MembersPipeline
 from el4ner.models.prepare import default_cache_dir
 from el4ner.models.preparing_ahead import prepared_ahead
@@ -200,7 +201,7 @@ def members_from(
         return PoolEvidence(found, sources=sources.get(name, ()))
 
     later = at_first_use and _reads_states_alone(settings, engines)
-    made, unread = _read_pools(pools, read, progress, later=later)
+    made, unread = _read_pools(pools, read, progress, cache_dir / FOLDER, later=later)
     return MembersPipeline(
         settings,
         engines,
@@ -258,7 +259,7 @@ def pipeline_from(
         return PoolEvidence(proposers.get(name), evidence.get(name))
 
     later = at_first_use and _reads_states_alone(settings, engines)
-    made, unread = _read_pools(pools, read, progress, later=later)
+    made, unread = _read_pools(pools, read, progress, cache_dir / FOLDER, later=later)
     return Pipeline(
         settings,
         engines,
@@ -292,13 +293,18 @@ def _teachers(
 
 
 def _read_pools(
-    pools: Mapping[str, Pool], read: Callable[[str, PoolReading], PoolEvidence], progress: Progress, *, later: bool
+    pools: Mapping[str, Pool],
+    read: Callable[[str, PoolReading], PoolEvidence],
+    progress: Progress,
+    folder: Path,
+    *,
+    later: bool,
 ) -> tuple[dict[str, PoolEvidence], dict[str, ReadPool]]:
     """What is read of the pools, and how the others will be. ``later``: what is prepared or kept is used, and nothing
     is read now."""
 
-    def read_now(name: str, call: Call, meanwhile: Callable[[], None]) -> PoolEvidence:
-        return read(name, PoolReading(progress, meanwhile=meanwhile, call=call))
+    def read_now(name: str, call: Call, meanwhile: Meanwhile) -> PoolEvidence:
+        return read(name, PoolReading(progress, meanwhile=lambda: meanwhile(last_kept(folder)), call=call))
 
     made: dict[str, PoolEvidence] = {}
     unread: dict[str, ReadPool] = {}

@@ -22,7 +22,7 @@ from el4ner.engines.base import Engine, Interruptible, StateEngine
 from el4ner.engines.wrapped import Call
 from el4ner.errors import DocumentError, El4nerError, PoolReadingError
 from el4ner.evidence import Calibration, Evidence
-from el4ner.evidence.reading import ReadingStoppedError
+from el4ner.evidence.reading import Meanwhile, ReadingStoppedError
 from el4ner.evidence.stream_mix import StreamMix
 from el4ner.front_door import FrontDoor, KnownDocument
 from el4ner.models.progress import NO_PROGRESS, Progress
@@ -235,7 +235,7 @@ class BasePipeline:
         for name in dict.fromkeys(document.pool or self.settings.pools.default for document in documents):
             self._contexts.get(name)
 
-    def read_beside(self, name: str, call: Call, meanwhile: Callable[[], None] = lambda: None) -> PoolReadBeside:
+    def read_beside(self, name: str, call: Call, meanwhile: Meanwhile = lambda _: None) -> PoolReadBeside:
         """Read a pool that is not read, beside the work on documents of others: from a thread of its own, one pool at a
         time. Until :meth:`use_read` has said yes nobody may ask about documents of the pool.
 
@@ -243,7 +243,7 @@ class BasePipeline:
             name: of the pool.
             call: calls what asks a model about a slice of the pool, on the pipeline's own thread. What it raises ends
                 the reading; what was read is kept, and found when it is begun again.
-            meanwhile: called every second while another process reads the pool.
+            meanwhile: called every second while another process reads the pool. What it raises ends the waiting.
 
         Raises:
             PoolReadingError: it cannot be read.
@@ -389,7 +389,7 @@ class BasePipeline:
     def _read_pool(self, name: str) -> StageContext:
         with _cannot_be_read(name):
             # The call may take minutes: whoever watches it hears of every slice.
-            made = self._files_read(name, self._unread[name](self._and_progress, self._progressed))
+            made = self._files_read(name, self._unread[name](self._and_progress, lambda _: self._progressed()))
         self._take_in(name, made)
         return self._context(name, made)
 

@@ -11,7 +11,7 @@ import hashlib
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -21,13 +21,23 @@ from typing_extensions import override
 from el4ner.engines.base import LAYERS, Asked, Prompt, StateEngine, StateRequest, StateResult, States
 from el4ner.engines.remembered_states import RememberedStates
 
-__all__ = ["KeptStates"]
+__all__ = ["KeptStates", "last_kept"]
 
 _TABLE: Final = "CREATE TABLE IF NOT EXISTS states (key BLOB PRIMARY KEY, numbers BLOB) WITHOUT ROWID"
 _LOCKED_SECONDS: Final = 30.0
 """How long another process may write before a batch is not kept."""
 Result = TypeVar("Result")
 log = logging.getLogger(__name__)
+
+
+def last_kept(folder: Path) -> float:
+    """When a process has kept something of a pool in ``folder`` last, by its file system's clock; 0: never. Who waits
+    for another process to read a pool sees by it that this one gets on."""
+    times = [0.0]
+    for file in folder.glob("states-*.sqlite"):
+        with suppress(FileNotFoundError):
+            times.append(file.stat().st_mtime)
+    return max(times)
 
 
 class KeptStates(RememberedStates):

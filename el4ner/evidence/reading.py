@@ -10,12 +10,24 @@ from el4ner.engines.base import StateEngine
 from el4ner.engines.wrapped import Call, RelayedEngine
 from el4ner.models.progress import NO_PROGRESS, Progress
 
-__all__ = ["AT_ONCE", "NOT_AT_ALL", "PoolReading", "ReadingStoppedError", "UnreadPoolError", "at_once", "slices"]
+__all__ = [
+    "AT_ONCE",
+    "NOT_AT_ALL",
+    "Meanwhile",
+    "PoolReading",
+    "ReadingStoppedError",
+    "UnreadPoolError",
+    "at_once",
+    "slices",
+]
 
 _MOST_SENTENCES: Final = 16
 _MOST_TOKENS: Final = 16_000
 """Of one slice, by the bound of a token for each byte: 16 sentences of news with their proposals have some 10,000."""
 R = TypeVar("R")
+Meanwhile = Callable[[float], None]
+"""Called every second while another process reads a pool, with when anything was kept last: whoever sees the same time
+for long knows that this process does not get on."""
 
 
 class UnreadPoolError(Exception):
@@ -40,7 +52,7 @@ class PoolReading:
         progress: is told how far it is.
         by: makes of a member the one that reads the pool. What is compared later asks the member itself.
         waiting: called once where another process reads the pool, before that is waited for.
-        meanwhile: called every second while that is waited for.
+        meanwhile: called every second while that is waited for. What it raises ends the waiting.
         call: calls what asks a member about one slice of the pool: on the thread that owns the members, say.
     """
 

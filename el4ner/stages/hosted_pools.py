@@ -12,6 +12,7 @@ from el4ner.engines.wrapped import Call
 from el4ner.errors import PoolReadingError
 from el4ner.evidence import Evidence, Source
 from el4ner.evidence.corrections_apart import NearSource
+from el4ner.evidence.reading import Meanwhile
 from el4ner.proposing.boundary_proposer import BoundaryProposer
 from el4ner.stages.context import StageContext
 from el4ner.text.lexicon import Lexicon
@@ -38,7 +39,7 @@ class PoolEvidence:
     near: NearSource | None = None
 
 
-ReadPool = Callable[[Call, Callable[[], None]], PoolEvidence]
+ReadPool = Callable[[Call, Meanwhile], PoolEvidence]
 """Reads a pool: the first argument makes the calls that ask a member, one for each slice of it. The second is called
 now and then while another process reads it."""
 

@@ -34,6 +34,8 @@ R = TypeVar("R")
 
 QUIET_SECONDS: Final = 2.0
 """So long nobody has asked the models before something is read ahead: then at most one document waits for a slice."""
+ELSEWHERE_SECONDS: Final = 5.0
+"""So long a pool that another process reads waits for its turn, where another one is needed too."""
 HANDOVER_SECONDS: Final = 0.1
 """So long the models' thread waits for the next slice of a pool that has had less than its half."""
 _POLL_SECONDS: Final = 0.2
@@ -74,7 +76,8 @@ class PoolReader:
         retries: how often a pool that is needed is tried again before whoever needs it hears that it cannot be read.
         backoff: between two tries.
         progress: what the pipeline tells how far it is.
-        quiet_seconds, handover_seconds: :data:`QUIET_SECONDS`, :data:`HANDOVER_SECONDS`.
+        quiet_seconds, elsewhere_seconds, handover_seconds: :data:`QUIET_SECONDS`, :data:`ELSEWHERE_SECONDS`,
+            :data:`HANDOVER_SECONDS`.
         clock: seconds.
     """
 
@@ -88,6 +91,7 @@ class PoolReader:
         backoff: Backoff | None = None,
         progress: StartProgress | None = None,
         quiet_seconds: float = QUIET_SECONDS,
+        elsewhere_seconds: float = ELSEWHERE_SECONDS,
         handover_seconds: float = HANDOVER_SECONDS,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -100,10 +104,13 @@ class PoolReader:
         self._progress = progress
         self._begun_before = 0
         self._quiet_seconds = quiet_seconds
+        self._elsewhere_seconds = elsewhere_seconds
         self._handover_seconds = handover_seconds
         self._clock = clock
         self._changed = threading.Condition()
         self._needed: dict[str, Future[None]] = {}
+        self._put_off: dict[str, float] = {}
+        self._kept = 0.0
         self._stopping = False
         self._reading: str | None = None
         self._slice_began: float | None = None
@@ -205,17 +212,29 @@ class PoolReader:
     def _next(self) -> str | None:
         with self._changed:
             while not self._stopping:
-                if self._needed:
-                    return next(iter(self._needed))
-                if self._ahead:
-                    return self._ahead[0]
+                if (name := self._due()) is not None:
+                    return name
+                if ahead := [name for name in self._ahead if name not in self._needed]:
+                    return ahead[0]
                 if not self._unread:
                     break
-                self._changed.wait()
+                self._changed.wait(self._put_off_seconds())
         return None
 
+    def _due(self, besides: str | None = None) -> str | None:
+        """The pool that is needed next, of those that are not put off."""
+        with self._changed:
+            now = self._clock()
+            due = (name for name in self._needed if name != besides and self._put_off.get(name, now) <= now)
+            return next(due, None)
+
+    def _put_off_seconds(self) -> float | None:
+        """Until one of those is due that are; None: none is."""
+        until = [self._put_off[name] for name in self._needed if name in self._put_off]
+        return max(0.0, min(until) - self._clock()) if until else None
+
     def _read(self, name: str) -> None:
-        read = self._pipeline.read_beside(name, self._call, self._go_on)
+        read = self._pipeline.read_beside(name, self._call, self._elsewhere)
         while not self._on_owner(partial(_used, name=name, read=read)):
             read = self._pipeline.teach_beside(name, read, self._call)
 
@@ -223,6 +242,7 @@ class PoolReader:
         with self._changed:
             if error is None:
                 self._unread.discard(name)
+                self._put_off.clear()
             if name in self._ahead:
                 self._ahead.remove(name)
             future = self._needed.pop(name, None)
@@ -257,9 +277,24 @@ class PoolReader:
         Raises:
             ReadingStoppedError: the process ends, or another pool is needed and this one is not.
         """
-        self._moved = self._clock()
-        if self._stopping or (self._needed and self._reading not in self._needed):
+        if self._stopping or (self._reading not in self._needed and self._due() is not None):
             raise ReadingStoppedError
+
+    def _elsewhere(self, kept: float) -> None:
+        """Another process reads the pool. It may hang: that we wait for it is no sign of life.
+
+        Raises:
+            ReadingStoppedError: as :meth:`_go_on`; or another pool is needed too, and its turn comes first.
+        """
+        if kept != self._kept:
+            self._kept, self._moved = kept, self._clock()
+        self._go_on()
+        with self._changed:
+            name = self._reading
+            if name is not None and name in self._needed and self._due(besides=name) is not None:
+                self._needed[name] = self._needed.pop(name)
+                self._put_off[name] = self._clock() + self._elsewhere_seconds
+                raise ReadingStoppedError
 
     def _call(self, function: Callable[[], R], /) -> R:
         self._go_on()

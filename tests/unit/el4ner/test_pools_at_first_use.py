@@ -19,7 +19,7 @@ from el4ner.config import Settings, load_settings
 from el4ner.engines.base import StateRequest, StateResult
 from el4ner.errors import DocumentError, EngineError, PoolReadingError
 from el4ner.evidence.calibration import FOLDER
-from el4ner.evidence.reading import ReadingStoppedError, slices
+from el4ner.evidence.reading import ReadingStoppedError, at_once, slices
 from el4ner.loader import pipeline_from
 from el4ner.pipeline import Pipeline
 from el4ner.pools import Pool
@@ -289,6 +289,31 @@ def test_reading_that_is_stopped_between_two_slices_goes_on_where_it_was(tmp_pat
     read_beside(pipeline, "q", lambda _: None)
     assert pipeline.unread_pools == []
     assert read_by(*engines) == read_by(*all_at_once), "no sentence was read twice"
+
+
+def test_who_waits_for_another_process_hears_when_that_has_kept_something_last(tmp_path: Path) -> None:
+    pipeline, told = hosting(tmp_path, *members(), pools={"q": LARGE}), list[float]()
+
+    def stop(before: int) -> None:
+        if before == 1:
+            raise ReadingStoppedError
+
+    def meanwhile(kept: float) -> None:
+        told.append(kept)
+        raise ReadingStoppedError
+
+    (folder,) = {path.parent for path in tmp_path.rglob(f"{LARGE.fingerprint}.lock")}
+
+    def wait() -> None:
+        with FileLock(folder / f"{LARGE.fingerprint}.lock"), pytest.raises(ReadingStoppedError):
+            pipeline.read_beside("q", at_once, meanwhile)
+
+    wait()
+    with pytest.raises(ReadingStoppedError):
+        read_beside(pipeline, "q", stop)
+    wait()
+    assert told == [0.0, max(path.stat().st_mtime for path in folder.glob("states-*.sqlite"))]
+    assert told[1] > 0
 
 
 def test_a_slice_is_bounded_in_sentences_and_in_what_has_to_be_read() -> None:

@@ -37,15 +37,26 @@ class Pipeline:
         """How often it is taught while it is read."""
         self.fails: list[Exception] = []
         self.before: Callable[[str], None] = lambda _: None
+        self.elsewhere: set[str] = set()
+        """Those that another process is at work on."""
+        self.kept_at = 0.0
+        """When that one has kept something last."""
+        self.waited: list[str] = []
+        """For which of them we have waited, a second each."""
         self.progress = StartProgress(lambda: 0.0)
 
-    def read_beside(self, name: str, call: Callable[[Callable[[], Any]], Any], meanwhile: Callable[[], None]) -> int:
+    def read_beside(
+        self, name: str, call: Callable[[Callable[[], Any]], Any], meanwhile: Callable[[float], None]
+    ) -> int:
         if self.fails:
             raise self.fails.pop(0)
         self.begun += 1
         self.progress.start(name, self.slices)
         self.progress.advance(self.kept[name])
-        meanwhile()
+        while name in self.elsewhere:
+            self.waited.append(name)
+            meanwhile(self.kept_at)
+            threading.Event().wait(0.01)
         while self.kept[name] < self.slices:
             call(lambda: self._slice(name))
         self.progress.start(f"{name}, weighed", 1)
@@ -220,6 +231,49 @@ def test_what_is_read_ahead_is_left_when_a_document_comes_and_gone_on_with_when_
 
 def _ignored(_: object) -> None:
     pass
+
+
+def test_while_another_process_reads_a_pool_others_that_are_needed_have_their_turn() -> None:
+    pipeline = Pipeline("a", "b", "c")
+    pipeline.elsewhere = {"a", "c"}
+    with reading(pipeline, elsewhere_seconds=0.0) as (reader, _):
+        needed = {name: reader.need(name) for name in "abc"}
+        reader.start()
+        ready(needed["b"])
+        assert pipeline.used == ["b"]
+        while not {"a", "c"} <= set(pipeline.waited):
+            threading.Event().wait(0.01)
+        pipeline.elsewhere = {"a"}
+        ready(needed["c"])
+        assert not needed["a"].done()
+        pipeline.elsewhere = set()
+        ready(needed["a"])
+    assert pipeline.used == ["b", "c", "a"]
+
+
+def test_that_another_process_is_waited_for_is_no_sign_of_life_but_what_it_keeps_is() -> None:
+    pipeline, now = Pipeline("a"), [0.0]
+    pipeline.elsewhere = {"a"}
+
+    def waits() -> None:
+        seconds = len(pipeline.waited) + 3
+        while len(pipeline.waited) < seconds:
+            threading.Event().wait(0.01)
+
+    with reading(pipeline, clock=lambda: now[0]) as (reader, _):
+        needed = reader.need("a")
+        reader.start()
+        for now[0] in (50.0, 1_000.0):
+            waits()
+            assert reader.idle_seconds == now[0]
+        pipeline.kept_at = 7.0
+        waits()
+        assert reader.idle_seconds == 0.0
+        now[0] = 1_030.0
+        waits()
+        assert reader.idle_seconds == 30.0
+        pipeline.elsewhere = set()
+        ready(needed)
 
 
 def test_what_is_taught_while_the_pool_is_read_is_in_it() -> None:
