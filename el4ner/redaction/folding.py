@@ -2,12 +2,11 @@
 
 Case, accents, Unicode's compatibility forms and invisible characters make no difference, and what is no letter, digit
 or symbol is only noted as a gap between two of them. A text with escapes (``M%C3%BCller``, ``M&uuml;ller``,
-``M\\u00fcller``) is folded a second time as what it stands for.
+``M\\u00fcller``) is folded again as what it stands for (:mod:`el4ner.redaction.escapes`).
 """
 
 from __future__ import annotations
 
-import html
 import re
 import unicodedata
 from bisect import bisect_left, bisect_right
@@ -19,10 +18,9 @@ from typing import Final, NamedTuple
 
 import regex
 
-__all__ = ["Folded", "Gap", "fold", "folded_forms", "goes_with_the_one_before", "is_unspaced", "may_have_escapes"]
+from el4ner.redaction.escapes import Unit, may_have_escapes, readings
 
-Unit = tuple[str, int, int]
-"""A character, and where it begins and ends in the text (an escape is longer than the character it stands for)."""
+__all__ = ["Folded", "Gap", "fold", "folded_forms", "goes_with_the_one_before", "is_unspaced"]
 
 
 class Gap(IntEnum):
@@ -52,11 +50,7 @@ _UNSEEN: Final = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}]|(?![\s
 _UNSPACED: Final = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Bopomofo}\p{Yi}]"
 )
-_ESCAPE: Final = re.compile(
-    r"(?P<percent>(?:%[0-9A-Fa-f]{2})+)|(?P<entity>&(?:#[0-9]{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});)"
-    r"|(?P<unicode>(?:\\u[0-9A-Fa-f]{4})+)|(?P<quoted>(?:=[0-9A-F]{2})+)|(?P<control>\\[nrt])"
-)
-_MOST_LAYERS: Final = 3
+_TAG: Final = re.compile(r"</[A-Za-z]|<(?:br|wbr|hr|img)\b", re.IGNORECASE)
 
 
 @dataclass(slots=True)
@@ -102,26 +96,17 @@ class Folded:
         return Folded(self.letters[cut], self.starts[cut], self.ends[cut], self.gaps[cut], self.capitals[cut])
 
 
-def may_have_escapes(text: str) -> bool:
-    """Whether :func:`fold` may give more than one reading."""
-    return any(mark in text for mark in "%&=\\")
+def fold(text: str, start: int = 0, *, markup: bool = True) -> Iterator[Folded]:
+    """The letters of a text as it stands, and, where it has escapes, in each of the ways in which it may be read.
 
-
-def fold(text: str, start: int = 0) -> Iterator[Folded]:
-    """The letters of a text as it stands, and, where it has escapes, as these are read: layer by layer.
-
-    ``start``: of the text in a larger one, which places are of.
+    Args:
+        start: of the text in a larger one, which places are of.
+        markup: whether to read it without its markup, too.
     """
     units: list[Unit] = [(character, place, place + 1) for place, character in enumerate(text, start)]
     yield _folded(units)
-    if not may_have_escapes(text):
-        return
-    for _ in range(_MOST_LAYERS):
-        text, read = _with_escapes_read(text, units)
-        if read is units:
-            return
-        units = read
-        yield _folded(units)
+    if may_have_escapes(text):
+        yield from map(_folded, readings(units, markup=markup))
 
 
 def folded_forms(surface: str) -> set[tuple[str, frozenset[int]]]:
@@ -130,7 +115,8 @@ def folded_forms(surface: str) -> set[tuple[str, frozenset[int]]]:
     Umlauts have two spellings in addresses (``mueller``, ``muller``).
     """
     forms = set()
-    for folded in fold(surface):
+    # What only looks like markup may be most of a surface: vector<Ada>.
+    for folded in fold(surface, markup=_TAG.search(surface) is not None):
         gaps = frozenset(place for place in range(1, len(folded.letters)) if folded.gaps[place] is not Gap.NONE)
         if folded.letters:
             forms.add((folded.letters, gaps))
@@ -146,23 +132,6 @@ def folded_forms(surface: str) -> set[tuple[str, frozenset[int]]]:
     return forms
 
 
-def _with_escapes_read(text: str, units: list[Unit]) -> tuple[str, list[Unit]]:
-    """The text with its escapes read, and its units; the same list where there are none."""
-    read: list[Unit] = []
-    last = 0
-    for match in _ESCAPE.finditer(text):
-        if (characters := _meant_by(match)) is None:
-            continue
-        read += units[last : match.start()]
-        start, end = units[match.start()][1], units[match.end() - 1][2]
-        read += _spread(characters, start, end, match)
-        last = match.end()
-    if last == 0:
-        return text, units
-    read += units[last:]
-    return "".join(character for character, _, _ in read), read
-
-
 def goes_with_the_one_before(character: str) -> bool:
     """Whether a character is an accent or cannot be seen: it has no place of its own."""
     return bool(unicodedata.combining(character)) or _UNSEEN.fullmatch(character) is not None
@@ -172,40 +141,6 @@ def goes_with_the_one_before(character: str) -> bool:
 def is_unspaced(letter: str) -> bool:
     """Whether it is of a script that puts no spaces between words."""
     return _UNSPACED.fullmatch(letter) is not None
-
-
-def _meant_by(match: re.Match[str]) -> str | None:
-    escape = match.group()
-    if match.lastgroup in ("percent", "quoted"):
-        octets = bytes.fromhex(escape.replace("%", "").replace("=", ""))
-        try:
-            return octets.decode()
-        except UnicodeDecodeError:
-            return octets.decode("latin-1")
-    if match.lastgroup == "unicode":
-        # Two may be the halves of one character.
-        halves = b"".join(int(part, 16).to_bytes(2, "big") for part in escape.split("\\u")[1:])
-        return halves.decode("utf-16-be", "replace")
-    if match.lastgroup == "control":
-        return "\n"
-    meant = html.unescape(escape)
-    return None if meant == escape else meant
-
-
-def _spread(characters: str, start: int, end: int, match: re.Match[str]) -> Iterator[Unit]:
-    """The characters that an escape stands for, each with the place of its own part of it, if that can be told."""
-    if match.lastgroup in ("percent", "quoted"):
-        octets = (end - start) // 3
-        sizes = [len(character.encode("utf-8", "surrogatepass")) for character in characters]
-        sizes = sizes if sum(sizes) == octets else [1] * len(characters)
-        if sum(sizes) == octets and octets * 3 == end - start:
-            place = start
-            for character, size in zip(characters, sizes, strict=True):
-                yield character, place, place + 3 * size
-                place += 3 * size
-            return
-    for character in characters:
-        yield character, start, end
 
 
 def _folded(units: list[Unit]) -> Folded:

@@ -24,6 +24,7 @@ from typing import Final
 
 import regex
 
+from el4ner.redaction.escapes import may_have_escapes
 from el4ner.redaction.folding import (
     Folded,
     Gap,
@@ -31,7 +32,6 @@ from el4ner.redaction.folding import (
     folded_forms,
     goes_with_the_one_before,
     is_unspaced,
-    may_have_escapes,
 )
 
 __all__ = ["SearchedText", "Surface", "SurfaceMatch", "surfaces_of"]

@@ -16,6 +16,10 @@ def _in_latin_1(name: str) -> str:
         return quote(name)
 
 
+def _in_json(name: str) -> str:
+    return json.dumps(name)[1:-1]
+
+
 FORMS: dict[str, Callable[[str], str]] = {
     "as it is": lambda name: name,
     "capitals": str.upper,
@@ -43,6 +47,27 @@ FORMS: dict[str, Callable[[str], str]] = {
     "latin-1 in a path": lambda name: f"https://example.org/{_in_latin_1(name)}",
     "markup": lambda name: html.escape(name).encode("ascii", "xmlcharrefreplace").decode(),
     "JSON": json.dumps,
+    # Before these a name's first letters look like an escape's: =AD, \n.
+    "value of a query": lambda name: f"/s?q={quote(name.upper())}",
+    "value of a form": lambda name: f"a=1&b={quote_plus(name.upper())}",
+    "value in markup": lambda name: f"<a href='/s?q={name.upper().replace(' ', '&nbsp;')}'>",
+    "value in JSON": lambda name: f'{{"entry": "by={_in_json(name.upper())}"}}',
+    "directory": lambda name: f"C:\\files\\{quote(name.lower())}\\a.pdf",
+    "directory in JSON": lambda name: f'{{"path": "C:\\\\files\\\\{_in_json(name.lower())}"}}',
+    "capitals in a directory": lambda name: f"C:\\files\\{quote(name.upper())}",
+    "mail": lambda name: "".join(c if c.isascii() else quote(c).replace("%", "=") for c in name),
+    "small letters in mail": lambda name: "".join(
+        c if c.isascii() else quote(c).replace("%", "=").lower() for c in name
+    ),
+    "octets": lambda name: repr(name.encode()),
+    "code points": lambda name: "".join(f"\\u{{{ord(c):x}}}" for c in name),
+    "long code points": lambda name: "".join(f"\\U{ord(c):08x}" for c in name),
+    "old script": lambda name: "".join(f"%u{ord(c):04X}" for c in name),
+    "numbers in markup": lambda name: "".join(f"&#{ord(c):09}" for c in name),
+    "markup between": lambda name: "<b>" + name.replace(" ", "</b> <i>") + "</i>",
+    "broken line in markup": lambda name: name.replace(" ", "<br>"),
+    "break inside in markup": lambda name: f"{name[:2]}<wbr>{name[2:]}",
+    "encoded four times": lambda name: quote(quote(quote(quote(name)))),
     "hash tag": lambda name: "#" + name.replace(" ", ""),
     "spelled": " ".join,
 }

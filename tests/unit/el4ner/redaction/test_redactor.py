@@ -57,6 +57,36 @@ def test_no_form_of_a_name_is_left(name: str, form: str) -> None:
         assert word not in rest, redacted.text
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("Adam Smith", "?name=ADAM%20SMITH"),
+        ("Edith Müller", "?q=EDITH+M%C3%9CLLER"),
+        ("Fabian Núñez", "user=FABIAN%20N%C3%9A%C3%91EZ"),
+        ("Edward Snowden", "<a href='/s?q=EDWARD&nbsp;SNOWDEN'>"),
+        ("Robert Müller", r'{"path": "C:\\users\\robert m\u00fcller\\a"}'),
+        ("Nadia Müller", r"C:\users\nadia%20m%C3%BCller"),
+        ("Nadia Müller", r'{"mail": "x\nNadia M=C3=BCller", "path": "\nadia%20m%C3%BCller?q=NADIA%20M=DCLLER"}'),
+        ("Regina Kohl", "a&regina%20kohl"),
+        ("Jürgen Müller", r"J\303\274rgen M\303\274ller, J\xfcrgen M&uumlller"),
+        ("Ada Lovelace", "&lt;b&gt;Ada&lt;/b&gt; Love&lt;wbr&gt;lace"),
+    ],
+)
+def test_an_escape_near_a_name_hides_it_in_no_reading(name: str, text: str) -> None:
+    redacted = of(MASKS, f"{name}. {text}", name)
+    rest = plain(redacted.replace("[person]", ""))
+    assert not any(word in rest for word in plain(name).split()), redacted
+    assert not any(end in rest for end in ("ller", "rgen", "lace")), redacted
+
+
+def test_each_character_of_a_run_of_escapes_is_removed_for_itself() -> None:
+    assert of(MASKS, r"李小 \u6211\u662f\u674e\u5c0f\u4e86", "李小") == r"[person] \u6211\u662f[person]\u4e86"
+
+
+def test_what_only_looks_like_markup_is_no_form_of_its_surface_without_it() -> None:
+    assert of(MASKS, "vector<Ada> is a vector", "vector<Ada>") == "[person] is a vector"
+
+
 @given(name=names, form=st.sampled_from(sorted(FORMS)), before=words, after=words)
 @example(name="李", form="host", before="ab", after="李小")
 def test_whatever_the_name_no_form_of_it_is_left(name: str, form: str, before: str, after: str) -> None:
