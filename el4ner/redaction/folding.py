@@ -83,9 +83,11 @@ class Folded:
         # camelCase
         return self.capitals[place] and not self.capitals[place - 1] and not _is_hangul(left)
 
-    def word_end(self, place: int) -> int:
-        """The end of the word that the letter before ``place`` is in."""
-        while not self.is_boundary(place):
+    def word_end(self, place: int, most: int) -> int:
+        """The end of the word that the letter before ``place`` is in; one that has more than ``most`` letters from
+        there on is followed for one letter more."""
+        last = place + most
+        while place <= last and not self.is_boundary(place):
             place += 1
         return place
 

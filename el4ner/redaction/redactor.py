@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,8 +21,8 @@ from el4ner.redaction.surfaces import SearchedText, Surface, surfaces_of
 __all__ = ["Detection", "Redacted", "RedactionError", "Redactor", "Replacement"]
 
 
-_MOST_PASSES: Final = 50
-"""Texts take two to four. One that is made to take more is not worth its time."""
+_MOST_PASSES: Final = 20
+"""Texts take two or three. One that is made to take more is not worth its time."""
 
 
 class RedactionError(DocumentError):
@@ -177,16 +177,30 @@ def _all_removals(text: str, detected: Sequence[_Removal], surfaces: Sequence[Su
     """What is taken out, until nothing is left: what was beside a removed piece may be a word of its own now."""
     searched = SearchedText(text)
     removals = _merged([*detected, *(_Removal(m.start, m.end, m.owner) for m in searched.find(surfaces))])
+    pieces = list(_left_of(0, len(text), removals))
     for _ in range(_MOST_PASSES):
         more: list[_Removal] = []
-        place = 0
-        for end, after in [*((removal.start, removal.end) for removal in removals), (len(text), len(text))]:
-            more += [_Removal(m.start, m.end, m.owner) for m in searched.find_between(place, end, surfaces)]
-            place = after
+        left: list[tuple[int, int]] = []
+        for start, end in pieces:
+            found = _merged(_Removal(m.start, m.end, m.owner) for m in searched.find_between(start, end, surfaces))
+            if found:  # of a piece in which nothing is found no more is to be expected
+                more += found
+                left += _left_of(start, end, found)
         if not more:
             return removals
         removals = _merged([*removals, *more])
+        pieces = left
     raise RedactionError(f"after {_MOST_PASSES} passes there is still something left of it to be taken out")
+
+
+def _left_of(start: int, end: int, removals: Iterable[_Removal]) -> Iterator[tuple[int, int]]:
+    """The pieces of ``text[start:end]`` between removals."""
+    for removal in removals:
+        if start < removal.start:
+            yield start, removal.start
+        start = removal.end
+    if start < end:
+        yield start, end
 
 
 def _merged(removals: Iterable[_Removal]) -> list[_Removal]:

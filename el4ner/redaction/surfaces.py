@@ -17,9 +17,12 @@ anything, and nothing. Spaces inside a word count as well when there is one at e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from functools import cached_property
+from itertools import accumulate, pairwise
+from operator import itemgetter
 from typing import Final
 
 import regex
@@ -44,6 +47,7 @@ _NUMBER_DIGITS: Final = 6
 _CHUNK: Final = regex.compile(r"[^\s<>()\"'„“”‘’«»,;]+")
 _IS_ADDRESS: Final = regex.compile(r"[@/\\_=%#&]|\p{L}\.\p{L}|\p{N}\p{L}|\p{L}\p{N}")
 _GENITIVES: Final = frozenset({"s", "es"})
+_LONGEST_GENITIVE: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,48 +105,91 @@ class SearchedText:
             yield from self._find(folded, surfaces)
 
     def _find(self, folded: Folded, surfaces: Sequence[Surface]) -> Iterator[SurfaceMatch]:
-        for surface in surfaces:
-            place = folded.letters.find(surface.letters)
-            while place >= 0:
-                end = place + len(surface.letters)
-                if _is_whole(folded, surface, place, end) and _stands_free(
-                    folded, surface, place, end, self._addresses
-                ):
-                    last = folded.ends[end - 1]
-                    while last < len(self.text) and goes_with_the_one_before(self.text[last]):
-                        last += 1
-                    yield SurfaceMatch(folded.starts[place], last, surface.owner)
-                    place = end - 1  # what overlaps it is looked for in what is left
-                place = folded.letters.find(surface.letters, place + 1)
+        """From left to right: what follows a match may begin a word."""
+        letters = _SearchedLetters(folded)
+        candidates = sorted(
+            (place, -len(surface.letters), number)
+            for number, surface in enumerate(surfaces)
+            for place in letters.places(surface)
+        )
+        freed = set[int]()
+        searched_to = [0] * len(surfaces)
+        for place, size, number in candidates:
+            surface, end = surfaces[number], place - size
+            if place < searched_to[number]:
+                continue  # what overlaps a match is looked for in what is left
+            first, last = folded.starts[place], folded.ends[end - 1]
+            if _stands_free(folded, surface, place, end, freed) or (
+                len(surface.letters) >= _IN_ADDRESSES and self._is_in_an_address(first, last)
+            ):
+                freed.add(end)
+                searched_to[number] = end
+                while last < len(self.text) and goes_with_the_one_before(self.text[last]):
+                    last += 1
+                yield SurfaceMatch(first, last, surface.owner)
+
+    def _is_in_an_address(self, start: int, end: int) -> bool:
+        before = bisect_right(self._addresses, start, key=itemgetter(0))
+        return before > 0 and end <= self._addresses[before - 1][1]
 
 
-def _is_whole(folded: Folded, surface: Surface, start: int, end: int) -> bool:
-    """Whether what stands between the letters lets them be one surface."""
-    inside = range(start + 1, end)
-    if all(
-        folded.gaps[place] < Gap.SPACE or place - start in surface.gaps or is_unspaced(folded.letters[place])
-        for place in inside
-    ):
-        return True
-    if sum(map(str.isdecimal, surface.letters)) >= _NUMBER_DIGITS:
-        return True
-    # S p e l l e d
-    apart = (folded.gaps[place] is not Gap.NONE or folded.starts[place - 1] == folded.starts[place] for place in inside)
-    return len(surface.letters) >= _IN_ADDRESSES and all(apart)
+class _SearchedLetters:
+    """Where letters of surfaces stand in a text's letters, with what may be between them."""
 
+    def __init__(self, folded: Folded) -> None:
+        self._folded = folded
+        self._spaces = [
+            place
+            for place, gap in enumerate(folded.gaps)
+            if gap >= Gap.SPACE and not is_unspaced(folded.letters[place])
+        ]
 
-def _stands_free(folded: Folded, surface: Surface, start: int, end: int, addresses: Iterable[tuple[int, int]]) -> bool:
-    """Whether what stands beside the letters lets them be a surface."""
-    size = len(surface.letters)
-    if (size >= _ANYWHERE and not surface.whole_words) or all(map(is_unspaced, surface.letters)):
-        return True
-    if size >= _IN_ADDRESSES:
-        first, last = folded.starts[start], folded.ends[end - 1]
-        if any(begin <= first and last <= stop for begin, stop in addresses):
+    def places(self, surface: Surface) -> Iterator[int]:
+        """Where they begin. Those of one that counts everywhere do not overlap."""
+        size, everywhere = len(surface.letters), _counts_everywhere(surface)
+        may_have_spaces = sum(map(str.isdecimal, surface.letters)) >= _NUMBER_DIGITS
+        place = self._folded.letters.find(surface.letters)
+        while place >= 0:
+            following = place + 1
+            if may_have_spaces or self._is_whole(surface, place, place + size):
+                yield place
+                following = place + size if everywhere else following
+            place = self._folded.letters.find(surface.letters, following)
+
+    def _is_whole(self, surface: Surface, start: int, end: int) -> bool:
+        """Whether what stands between the letters lets them be one surface."""
+        first, last = bisect_right(self._spaces, start), bisect_left(self._spaces, end)
+        if last - first <= len(surface.gaps) and all(
+            self._spaces[index] - start in surface.gaps for index in range(first, last)
+        ):
             return True
-    if not folded.is_boundary(start):
+        # S p e l l e d
+        return end - start >= _IN_ADDRESSES and self._letters_apart[end] - self._letters_apart[start + 1] == (
+            end - start - 1
+        )
+
+    @cached_property
+    def _letters_apart(self) -> list[int]:
+        """How many of the letters before each place are apart from the letter before."""
+        folded = self._folded
+        apart = (
+            gap is not Gap.NONE or (place > 0 and folded.starts[place - 1] == folded.starts[place])
+            for place, gap in enumerate(folded.gaps)
+        )
+        return list(accumulate(apart, initial=0))
+
+
+def _counts_everywhere(surface: Surface) -> bool:
+    return (len(surface.letters) >= _ANYWHERE and not surface.whole_words) or all(map(is_unspaced, surface.letters))
+
+
+def _stands_free(folded: Folded, surface: Surface, start: int, end: int, freed: Collection[int]) -> bool:
+    """Whether what stands beside the letters lets them be a surface. ``freed``: where matches end."""
+    if _counts_everywhere(surface):
+        return True
+    if start not in freed and not folded.is_boundary(start):
         return False
     if folded.is_boundary(end):
         return True
-    rest = folded.letters[end : folded.word_end(end)]
-    return rest in _GENITIVES or (size >= _IN_ADDRESSES and folded.capitals[start])
+    rest = folded.letters[end : folded.word_end(end, _LONGEST_GENITIVE)]
+    return rest in _GENITIVES or (len(surface.letters) >= _IN_ADDRESSES and folded.capitals[start])

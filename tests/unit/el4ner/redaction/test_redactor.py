@@ -1,5 +1,6 @@
 import re
 import unicodedata
+from collections.abc import Iterator, Sequence
 from random import Random
 from urllib.parse import unquote
 
@@ -11,6 +12,7 @@ from el4ner.errors import ConfigError
 from el4ner.redaction.key_ring import KeyRing
 from el4ner.redaction.redaction_settings import RedactionSettings
 from el4ner.redaction.redactor import Detection, Redacted, RedactionError, Redactor
+from el4ner.redaction.surfaces import SearchedText, Surface, SurfaceMatch
 from tests.support.written_forms import FORMS, document
 
 KEYS = KeyRing.parse("first:" + "0f" * 32, "test")
@@ -227,11 +229,42 @@ def test_an_entity_outside_of_the_text_is_refused(start: int, end: int) -> None:
     assert "Ada" not in str(caught.value)
 
 
-def test_a_text_that_never_comes_to_an_end_is_refused() -> None:
-    """Each removal makes the next piece a word of its own."""
-    text = "AHA " + "AHA" * 200
+@pytest.mark.parametrize(
+    ("text", "surfaces", "left"),
+    [
+        ("Anna " + "ANNA" * 50_000, ["Anna"], "[person] " + "[person]" * 50_000),
+        ("Anna Otto " + "ANNAOTTO" * 25_000, ["Anna", "Otto"], "[person] [person] " + "[person]" * 50_000),
+        ("Anna x" + "anna" * 50_000, ["Anna"], "[person] x" + "anna" * 50_000),
+        ("ab" * 200 + " c" + " ab" * 30_000, ["ab" * 200], "[person] c" + " ab" * 30_000),
+        ("Anna. " + "a@b.c " * 20_000 + "Annas " * 9_000, ["Anna"],
+         "[person]. " + "a@b.c " * 20_000 + "[person]s " * 9_000),
+    ],
+    ids=["one word", "two in turn", "inside a word", "long and spaced", "many addresses"],
+)  # fmt: skip
+def test_long_texts_take_seconds(text: str, surfaces: list[str], left: str) -> None:
+    """They took hours: each removal was a pass over all of the text."""
+    assert of(MASKS, text, *surfaces) == left
+
+
+def test_only_what_a_removal_left_is_searched_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[str] = []
+    find_between = SearchedText.find_between
+
+    def counted(self: SearchedText, start: int, end: int, surfaces: Sequence[Surface]) -> Iterator[SurfaceMatch]:
+        searched.append(self.text[start:end])
+        return find_between(self, start, end, surfaces)
+
+    monkeypatch.setattr(SearchedText, "find_between", counted)
+    assert of(MASKS, "Merkel, in. inmerkelan. " + "Berlin " * 9, "Merkel", "in") == (
+        "[person], [person]. [person][person]an. " + "Berlin " * 9
+    )
+    assert searched == [", ", ". in", "an. " + "Berlin " * 9, ". "]
+
+
+def test_a_text_that_does_not_come_to_an_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("el4ner.redaction.redactor._MOST_PASSES", 1)
     with pytest.raises(RedactionError, match="still something left"):
-        of(MASKS, text, "AHA")
+        of(MASKS, "Merkel, in. inmerkel", "Merkel", "in")
 
 
 def test_pseudonyms_without_a_key_are_refused() -> None:
