@@ -66,10 +66,13 @@ def shown(stream: Stream) -> Counter[str]:
     return Counter(line for line in lines if "again" in line)
 
 
-@pytest.mark.parametrize("topology", ["pipeline", "all"])
+@pytest.mark.parametrize(("topology", "small"), [("pipeline", 0), ("all", 1)])
 def test_documents_pass_a_pool_that_is_being_read_and_a_kill_meanwhile_loses_nothing(
-    pooled: Stream, topology: str
+    pooled: Stream, topology: str, small: int
 ) -> None:
+    """``small``: the partition of that pool's documents. With the stages apart they pass in no partition where one
+    waits."""
+    partitions = {"large": 0, "small": small}
     pooled.create_topics()
     worker = start(pooled, topology).wait_ready()
     sent = [
@@ -77,10 +80,13 @@ def test_documents_pass_a_pool_that_is_being_read_and_a_kill_meanwhile_loses_not
         for number in range(PAIRS)
         for pool in ("large", "small")
     ]
-    pooled.produce_documents([first := {"id": "first", "text": "Then Martha met Anna.", "pool": "small"}])
+    first = {"id": "first", "text": "Then Martha met Anna.", "pool": "small"}
+    pooled.produce([(b"first", orjson.dumps(first))], partition=small)
     pooled.wait_tagged(1)  # that pool is read
-    pooled.produce_documents(sent)
-    pooled.produce([(b"large-3", None)])  # it waits behind its document
+    for pool, partition in partitions.items():
+        of_pool = [(each["id"].encode(), orjson.dumps(each)) for each in sent if each["pool"] == pool]
+        pooled.produce(of_pool, partition=partition)
+    pooled.produce([(b"large-3", None)], partition=partitions["large"])  # it waits behind its document
     wait_until((pooled.folder / "waits").exists, what="the large pool is being read")
     pooled.wait_tagged(1 + PAIRS)
     assert {document["pool"] for document in pooled.tagged()} == {"small"}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
@@ -50,7 +49,6 @@ class BatchWorker(ABC):
         owner: of the pipeline.
         pools: those that have yet to be read. Messages of these are held until theirs is.
         ahead: how far others may come out ahead of one that is held, in offsets of their partition.
-        ahead_seconds: how long they may; None: as long as it is held.
     """
 
     def __init__(
@@ -61,7 +59,6 @@ class BatchWorker(ABC):
         pools: UnreadPools = ALL_READ,
         *,
         ahead: int,
-        ahead_seconds: float | None = None,
     ) -> None:
         worker = app.settings.worker
         self.app = app
@@ -80,8 +77,6 @@ class BatchWorker(ABC):
             most=worker.max_held_documents,
             most_bytes=worker.max_held_mb << 20,
             ahead=ahead,
-            ahead_seconds=ahead_seconds,
-            clock=time.monotonic,
         )
         self._awaited: set[str] = set()
         self._blocked = False

@@ -25,12 +25,11 @@ class MessageNeeds(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class HeldMessage:
-    """One that waits. ``since``: when it began to."""
+    """One that waits."""
 
     record: Record
     generation: int
     needs: MessageNeeds
-    since: float
 
     @property
     def size(self) -> int:
@@ -45,18 +44,12 @@ class HeldMessages:
         most: messages.
         most_bytes: of their values.
         ahead: how far others may come out ahead of the oldest one of their partition, in offsets.
-        ahead_seconds: how long they may, since it began to wait; None: as long as it waits.
-        clock: seconds.
     """
 
-    def __init__(
-        self, *, most: int, most_bytes: int, ahead: int, ahead_seconds: float | None, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, *, most: int, most_bytes: int, ahead: int) -> None:
         self._most = most
         self._most_bytes = most_bytes
         self._ahead = ahead
-        self._ahead_seconds = ahead_seconds
-        self._clock = clock
         self._messages: list[HeldMessage] = []
         self._documents: set[tuple[Partition, str]] = set()
         self._oldest: dict[Partition, HeldMessage] = {}
@@ -78,14 +71,11 @@ class HeldMessages:
         if needs.document is not None and (partition, needs.document) in self._documents:
             return True
         oldest = self._oldest.get(partition)
-        if oldest is None:
-            return False
-        late = self._ahead_seconds is not None and self._clock() - oldest.since > self._ahead_seconds
-        return late or record.offset - oldest.record.offset > self._ahead
+        return oldest is not None and record.offset - oldest.record.offset > self._ahead
 
     def hold(self, record: Record, generation: int, needs: MessageNeeds) -> None:
         """It waits."""
-        self._add(HeldMessage(record, generation, needs, self._clock()))
+        self._add(HeldMessage(record, generation, needs))
 
     def release(self, unread: Callable[[str], bool]) -> list[HeldMessage]:
         """Those that need not wait any more."""

@@ -72,9 +72,9 @@ class StageWorker(BatchWorker):
         pools: UnreadPools = ALL_READ,
     ) -> None:
         worker = app.settings.worker
-        # Answers that are given again after a crash find that of the first time remembered by the join.
-        remembered = worker.remember_seconds / 2
-        super().__init__(app, stage.input, owner, pools, ahead=worker.lines_ahead, ahead_seconds=remembered)
+        # What passed would be answered again after a crash, however long one before it had waited: nobody remembers
+        # a stage's answers for that long.
+        super().__init__(app, stage.input, owner, pools, ahead=0)
         self._clock_ms = clock_ms
         self._random = random
         self._telemetry = StageTelemetry(telemetry, stage.name, clock_ms=clock_ms, random=random, group=app.group)

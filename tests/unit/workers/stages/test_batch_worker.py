@@ -44,8 +44,8 @@ def document(offset: int, name: str, pool: str | None, partition: int = 2, **mor
     return replace(raw(dumps(value), key=name.encode(), offset=offset), partition=partition)
 
 
-def deletion(offset: int, name: str) -> Record:
-    return replace(raw(None, key=name.encode(), offset=offset), partition=2)
+def deletion(offset: int, name: str, partition: int = 2) -> Record:
+    return replace(raw(None, key=name.encode(), offset=offset), partition=partition)
 
 
 def staged(folder: Path, pools: Any, **worker: Any) -> Any:
@@ -60,7 +60,8 @@ def one_hop(folder: Path, pools: Any, **worker: Any) -> Any:
     return process
 
 
-BOTH = pytest.mark.parametrize("topology", [staged, one_hop])
+BOTH = pytest.mark.parametrize(("topology", "passing"), [(staged, 3), (one_hop, 2)], ids=["staged", "one hop"])
+"""Messages that wait are of partition 2; those of ``passing`` may pass them."""
 
 
 def put(process: Any, *records: Record) -> None:
@@ -88,12 +89,18 @@ async def took_nothing(process: Any) -> bool:
 
 
 @BOTH
-async def test_others_pass_those_of_an_unread_pool_which_come_when_it_is_read(tmp_path: Path, topology: Any) -> None:
+async def test_others_pass_those_of_an_unread_pool_which_come_when_it_is_read(
+    tmp_path: Path, topology: Any, passing: int
+) -> None:
     pools = Pools("large")
     process = topology(tmp_path, pools)
-    put(process, document(1, "a", "large"), document(2, "b", "small"), document(3, "c", None))
+    put(
+        process,
+        document(1, "a", "large"),
+        *(document(at, f"b{at}", pool, passing) for at, pool in ((2, "small"), (3, None))),
+    )
     assert await took(process) == [2, 3]
-    put(process, document(4, "d", "large"), document(5, "b", "small", revision=1))
+    put(process, document(4, "d", "large"), document(5, "b2", "small", passing, revision=1))
     assert await took(process) == [5]
     assert process.worker.held == 2
     assert list(pools.needed) == ["large"]
@@ -107,29 +114,30 @@ async def test_others_pass_those_of_an_unread_pool_which_come_when_it_is_read(tm
 
 
 @BOTH
-async def test_what_is_about_a_document_that_waits_waits_behind_it(tmp_path: Path, topology: Any) -> None:
+async def test_what_is_about_a_document_that_waits_waits_behind_it(tmp_path: Path, topology: Any, passing: int) -> None:
     pools = Pools("large")
     process = topology(tmp_path, pools)
-    put(process, document(1, "a", "large"), deletion(2, "a"), document(3, "a", "small", revision=2), deletion(4, "b"))
+    about = [document(1, "a", "large"), deletion(2, "a"), document(3, "a", "small", revision=2)]
+    put(process, *about, deletion(4, "b", passing))
     assert await took(process) == [4]
     pools.ready("large")
     assert await took(process) == [1, 2, 3]
 
 
 @BOTH
-async def test_nothing_that_waits_is_acknowledged(tmp_path: Path, topology: Any) -> None:
+async def test_nothing_that_waits_is_acknowledged(tmp_path: Path, topology: Any, passing: int) -> None:
     process = topology(tmp_path, Pools("large"))
-    put(process, document(1, "a", "small"), document(2, "a2", "large"), document(3, "b", "small"))
+    put(process, document(1, "a", "small"), document(2, "a2", "large"), document(3, "b", "small", passing))
     for received in await process.worker._take():
         record = received.record
         ticket = process.positions.take((record.source, record.partition), record.offset, 1)
         assert ticket is not None
         process.positions.finish(ticket)
-    assert list(process.positions.committable().values()) == [2]
+    assert {of[1]: offset for of, offset in process.positions.committable().items()}[2] == 2
 
 
 @BOTH
-async def test_where_the_order_of_all_is_wanted_nothing_passes(tmp_path: Path, topology: Any) -> None:
+async def test_where_the_order_of_all_is_wanted_nothing_passes(tmp_path: Path, topology: Any, passing: int) -> None:
     pools = Pools("large")
     process = topology(tmp_path, pools, lines_ahead=0)
     put(process, document(1, "a", "small"), document(2, "b", "large"), document(3, "c", "small"))
@@ -139,8 +147,19 @@ async def test_where_the_order_of_all_is_wanted_nothing_passes(tmp_path: Path, t
     assert await took(process) == [2, 3]
 
 
+async def test_with_the_stages_apart_nothing_passes_in_its_own_partition(tmp_path: Path) -> None:
+    """Nobody would remember it after a crash, however long what it has passed has waited."""
+    pools = Pools("large")
+    process = staged(tmp_path, pools)
+    put(process, document(1, "a", "large"), document(2, "b", "small"), document(3, "c", "small", partition=5))
+    assert await took(process) == [3]
+    assert await took_nothing(process)
+    pools.ready("large")
+    assert await took(process) == [1, 2]
+
+
 @BOTH
-async def test_when_too_many_wait_all_do(tmp_path: Path, topology: Any) -> None:
+async def test_when_too_many_wait_all_do(tmp_path: Path, topology: Any, passing: int) -> None:
     pools = Pools("large")
     process = topology(tmp_path, pools, max_held_documents=2)
     put(process, *(document(offset, f"d{offset}", "large") for offset in (1, 2, 3)), document(4, "e", "small"))
@@ -152,12 +171,12 @@ async def test_when_too_many_wait_all_do(tmp_path: Path, topology: Any) -> None:
 
 @BOTH
 async def test_a_pool_that_cannot_be_read_ends_the_worker_and_no_document_is_to_blame(
-    tmp_path: Path, topology: Any
+    tmp_path: Path, topology: Any, passing: int
 ) -> None:
     pools, failures = Pools("large"), list[BaseException]()
     process = topology(tmp_path, pools)
     process.worker.app.fail = failures.append
-    put(process, document(1, "a", "large"), document(2, "b", "small"))
+    put(process, document(1, "a", "large"), document(2, "b", "small", passing))
     assert await took(process) == [2]
     pools.needed["large"].set_exception(PoolReadingError("no room"))
     await asyncio.sleep(0)
@@ -168,10 +187,12 @@ async def test_a_pool_that_cannot_be_read_ends_the_worker_and_no_document_is_to_
 
 
 @BOTH
-async def test_what_waits_when_partitions_are_assigned_anew_comes_again(tmp_path: Path, topology: Any) -> None:
+async def test_what_waits_when_partitions_are_assigned_anew_comes_again(
+    tmp_path: Path, topology: Any, passing: int
+) -> None:
     pools = Pools("large")
     process = topology(tmp_path, pools)
-    put(process, document(1, "a", "large"), document(2, "b", "small"))
+    put(process, document(1, "a", "large"), document(2, "b", "small", passing))
     assert await took(process) == [2]
     process.worker._held.clear()
     process.positions.open(2)
@@ -183,7 +204,7 @@ async def test_what_waits_when_partitions_are_assigned_anew_comes_again(tmp_path
 
 @BOTH
 async def test_a_slice_counts_as_a_call_and_a_partition_that_waits_for_a_pool_is_not_stuck(
-    tmp_path: Path, topology: Any
+    tmp_path: Path, topology: Any, passing: int
 ) -> None:
     pools = Pools("large")
     process = topology(tmp_path, pools)
@@ -191,7 +212,7 @@ async def test_a_slice_counts_as_a_call_and_a_partition_that_waits_for_a_pool_is
     assert process.worker.batch_seconds == 7.0
     clock = [0.0]
     process.positions._clock = lambda: clock[0]
-    put(process, document(1, "a", "large"), document(2, "b", "small"))
+    put(process, document(1, "a", "large"), document(2, "b", "small", passing))
     clock[0] = 100.0
     assert process.worker.stuck_seconds == 100.0
     assert await took(process) == [2]

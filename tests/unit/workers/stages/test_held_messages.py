@@ -12,16 +12,8 @@ from tests.support.answers import raw
 from workers.stages.held_messages import HeldMessages, MessageNeeds
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def held(**more: Any) -> HeldMessages:
-    bounds: dict[str, Any] = {"most": 100, "most_bytes": 1 << 20, "ahead": 10, "ahead_seconds": None, "clock": Clock()}
+    bounds: dict[str, Any] = {"most": 100, "most_bytes": 1 << 20, "ahead": 10}
     return HeldMessages(**{**bounds, **more})
 
 
@@ -74,18 +66,6 @@ def test_nothing_passes_by_more_than_so_many_offsets_of_its_partition() -> None:
     assert offer(ordered, 1, "a", "small")
     assert not offer(ordered, 2, "b", "large")
     assert not offer(ordered, 3, "c", "small")
-
-
-def test_nothing_passes_what_has_waited_for_too_long() -> None:
-    clock = Clock()
-    messages = held(ahead_seconds=60.0, clock=clock)
-    assert not offer(messages, 1, "a", "large")
-    clock.now = 60.0
-    assert offer(messages, 2, "b", "small")
-    clock.now = 61.0
-    assert not offer(messages, 3, "c", "small")
-    messages.release(large)  # another pool was read: what waits has waited for as long as it has
-    assert not offer(messages, 4, "d", "small")
 
 
 def test_so_many_wait_and_no_more() -> None:
