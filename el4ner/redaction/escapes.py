@@ -72,7 +72,7 @@ def readings(units: list[Unit], *, markup: bool = True) -> Iterator[list[Unit]]:
     """
     at: dict[_Kinds, list[Unit]] = {kinds: units for kinds in _ALL_KINDS if markup or not kinds[-1]}
     for _ in range(_LAYERS):
-        texts = {id(state): "".join(character for character, _, _ in state) for state in at.values()}
+        texts = {id(state): "".join([unit[0] for unit in state]) for state in at.values()}
         some = {state: tuple(bool(pattern.search(text)) for pattern in _SOME) for state, text in texts.items()}
         read: dict[tuple[int, _Kinds], list[Unit]] = {}
         following: dict[_Kinds, list[Unit]] = {}

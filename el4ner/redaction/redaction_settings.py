@@ -45,9 +45,10 @@ class RedactionRule(Section):
 
     action: Action
     floor: _Share | None = None
-    """Entities whose confidence is lower stay; None: as ``redaction.floor``."""
-    parts: bool = False
-    """Each word of an entity with several counts as one of its forms: of ``Ada Lovelace``, ``Lovelace`` too."""
+    """Entities whose confidence is lower stay; None: as the more general rule says, and at last ``redaction.floor``."""
+    parts: bool | None = None
+    """Each word of an entity with several counts as one of its forms: of ``Ada Lovelace``, ``Lovelace`` too. None: as
+    with ``floor``."""
 
 
 Rule = Annotated[RedactionRule, BeforeValidator(_rule)]
@@ -110,12 +111,14 @@ class RedactionSettings(Section):
         return self.model_copy(update=update)
 
     def rule(self, pool: str | None, name: str) -> RedactionRule:
-        """What becomes of entities of the type ``name`` in a document of ``pool``, with its floor."""
-        of_pool = self.pools.get(pool, {}) if pool is not None else {}
-        rule = of_pool.get(name) or self.types.get(name)
-        if rule is None:
-            return RedactionRule(action=self.action, floor=self.floor, parts=self.parts)
-        return rule if rule.floor is not None else rule.model_copy(update={"floor": self.floor})
+        """What becomes of entities of the type ``name`` in a document of ``pool``, with its floor and its parts."""
+        rules = [RedactionRule(action=self.action, floor=self.floor, parts=self.parts)]
+        if of_type := self.types.get(name):
+            rules.append(of_type)
+        if of_pool := self.pools.get(pool, {}).get(name) if pool is not None else None:
+            rules.append(of_pool)
+        update = {key: value for rule in rules for key, value in rule if value is not None}
+        return RedactionRule.model_validate(update)
 
 
 def _masked(action: Action) -> Action:

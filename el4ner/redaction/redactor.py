@@ -129,7 +129,7 @@ class Redactor:
         for each in removed:
             number = numbers[each.type, names[each]]
             removals.append(_Removal(each.start, each.end, number, detected=True))
-            surfaces.update(surfaces_of(text[each.start : each.end], number, parts=rules[each.type].parts))
+            surfaces.update(surfaces_of(text[each.start : each.end], number, parts=bool(rules[each.type].parts)))
         merged = _all_removals(text, removals, sorted(surfaces, key=lambda form: (form.letters, form.owner)))
         return self._replaced(text, merged, owners, [each for each in found if each not in names])
 

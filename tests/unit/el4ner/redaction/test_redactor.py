@@ -2,6 +2,7 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 from random import Random
+from typing import Any
 from urllib.parse import unquote
 
 import pytest
@@ -216,6 +217,29 @@ def test_parts_of_a_name_go_with_it_where_that_is_asked_for() -> None:
     assert of(redactor, "Ada Lovelace. Lovelace, Ada; adamant", "Ada Lovelace") == (
         "[person]. [person], [person]; adamant"
     )
+
+
+@pytest.mark.parametrize(
+    ("rules", "of_types", "of_pool"),
+    [
+        ({"parts": True}, (True, 0.0), (True, 0.0)),
+        ({"parts": True, "types": {"person": {"action": "mask", "parts": False}}}, (False, 0.0), (False, 0.0)),
+        ({"floor": 0.2, "types": {"person": {"action": "mask", "floor": 0.6}}}, (False, 0.6), (False, 0.6)),
+        (
+            {"floor": 0.2, "pools": {"news": {"person": {"action": "mask", "floor": 0.6, "parts": True}}}},
+            (False, 0.2),
+            (True, 0.6),
+        ),
+    ],
+)
+def test_what_a_rule_does_not_say_it_takes_from_the_more_general_one(
+    rules: dict[str, Any], of_types: tuple[bool, float], of_pool: tuple[bool, float]
+) -> None:
+    base = {"action": "mask", "types": {"person": "mask"}, "pools": {"news": {"person": "mask"}}}
+    settings = RedactionSettings.model_validate(base | rules)
+    for pool, expected in ((None, of_types), ("logs", of_types), ("news", of_pool)):
+        rule = settings.rule(pool, "person")
+        assert (rule.action, rule.parts, rule.floor) == ("mask", *expected)
 
 
 def test_a_type_cannot_break_out_of_its_brackets() -> None:
