@@ -242,8 +242,10 @@ class BatchWorker(ABC):
             self._crashed = True
             self.app.fail(error)
             return
-        released = self._held.release(self._is_unread)
-        self._batcher.put_back([Received(each.record, each.generation) for each in released])
+        released = [Received(each.record, each.generation) for each in self._held.release(self._is_unread)]
+        # Among what waits may be what was released before, of which these are behind some.
+        waiting = self._batcher.remove(lambda _: True)
+        self._batcher.put_back(sorted([*released, *waiting], key=lambda received: received.record.offset))
         self._blocked = False
         self._released.set()
 

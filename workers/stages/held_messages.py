@@ -51,8 +51,9 @@ class HeldMessages:
         self._most_bytes = most_bytes
         self._ahead = ahead
         self._messages: list[HeldMessage] = []
-        self._documents: set[tuple[Partition, str]] = set()
-        self._oldest: dict[Partition, HeldMessage] = {}
+        # The lowest offset that waits.
+        self._documents: dict[tuple[Partition, str], int] = {}
+        self._partitions: dict[Partition, int] = {}
         self._bytes = 0
 
     def __len__(self) -> int:
@@ -64,14 +65,17 @@ class HeldMessages:
         return len(self._messages) >= self._most or self._bytes >= self._most_bytes
 
     def must_wait(self, record: Record, needs: MessageNeeds, unread: Callable[[str], bool]) -> bool:
-        """Whether its pool is unread, or it would overtake what it must not."""
+        """Whether its pool is unread, or it would overtake what it must not. What lies behind it may wait still: a
+        message that was released is asked about again."""
         if needs.pool is not None and unread(needs.pool):
             return True
         partition = (record.source, record.partition)
-        if needs.document is not None and (partition, needs.document) in self._documents:
-            return True
-        oldest = self._oldest.get(partition)
-        return oldest is not None and record.offset - oldest.record.offset > self._ahead
+        if needs.document is not None:
+            before = self._documents.get((partition, needs.document))
+            if before is not None and before < record.offset:
+                return True
+        oldest = self._partitions.get(partition)
+        return oldest is not None and record.offset - oldest > self._ahead
 
     def hold(self, record: Record, generation: int, needs: MessageNeeds) -> None:
         """It waits."""
@@ -93,13 +97,14 @@ class HeldMessages:
         """Partitions were assigned: what waited comes again, here or elsewhere."""
         self._messages = []
         self._documents.clear()
-        self._oldest.clear()
+        self._partitions.clear()
         self._bytes = 0
 
     def _add(self, message: HeldMessage) -> None:
-        partition = (message.record.source, message.record.partition)
+        partition, offset = (message.record.source, message.record.partition), message.record.offset
         self._messages.append(message)
         self._bytes += message.size
-        self._oldest.setdefault(partition, message)
+        self._partitions[partition] = min(offset, self._partitions.get(partition, offset))
         if message.needs.document is not None:
-            self._documents.add((partition, message.needs.document))
+            document = (partition, message.needs.document)
+            self._documents[document] = min(offset, self._documents.get(document, offset))

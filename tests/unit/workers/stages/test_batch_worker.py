@@ -125,6 +125,35 @@ async def test_what_is_about_a_document_that_waits_waits_behind_it(tmp_path: Pat
 
 
 @BOTH
+async def test_the_order_of_one_document_holds_when_several_pools_are_read_one_after_the_other(
+    tmp_path: Path, topology: Any, passing: int
+) -> None:
+    pools = Pools("first", "last")
+    process = topology(tmp_path, pools, batch_documents=1)
+    put(process, document(1, "a", "first"), document(2, "a", "small"), document(3, "a", "last"), deletion(4, "a"))
+    assert await took_nothing(process)
+    pools.ready("first")
+    assert await took(process) == [1]
+    pools.ready("last")
+    await asyncio.sleep(0)
+    assert [await took(process) for _ in range(3)] == [[2], [3], [4]]
+
+
+@BOTH
+async def test_a_document_that_two_pools_have_waits_for_the_one_before_alone(
+    tmp_path: Path, topology: Any, passing: int
+) -> None:
+    pools = Pools("first", "last")
+    process = topology(tmp_path, pools)
+    put(process, document(1, "a", "first"), document(2, "a", "last"))
+    assert await took_nothing(process)
+    pools.ready("first")
+    assert await took(process) == [1]
+    pools.ready("last")
+    assert await took(process) == [2]
+
+
+@BOTH
 async def test_nothing_that_waits_is_acknowledged(tmp_path: Path, topology: Any, passing: int) -> None:
     process = topology(tmp_path, Pools("large"))
     put(process, document(1, "a", "small"), document(2, "a2", "large"), document(3, "b", "small", passing))

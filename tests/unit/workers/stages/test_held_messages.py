@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Any
 
@@ -79,6 +80,48 @@ def test_so_many_wait_and_no_more() -> None:
     assert by_size.is_full
     by_size.clear()
     assert not by_size.is_full
+
+
+def test_what_was_released_is_not_held_again_behind_what_comes_after_it() -> None:
+    messages = held(ahead=0)
+    messages.hold(raw(b"{}", offset=1), 1, MessageNeeds("a", "large"))
+    messages.hold(raw(b"{}", offset=2), 1, MessageNeeds("a", "other"))
+    (released,) = messages.release(lambda pool: pool == "other")
+    assert not messages.must_wait(released.record, released.needs, lambda pool: pool == "other")
+    assert messages.must_wait(raw(b"{}", offset=3), MessageNeeds("a", "small"), lambda pool: pool == "other")
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["x", "y", "z", None])), max_size=30),
+    st.permutations(["x", "y", "z"]),
+    st.lists(st.integers(0, 30), min_size=3, max_size=3),
+    st.integers(0, 5),
+)
+def test_when_pools_are_read_one_after_the_other_messages_about_a_document_keep_their_order(
+    came: list[tuple[str, str | None]], read: list[str], when: list[int], ahead: int
+) -> None:
+    """What is released is offered again, in its place: as a worker puts it back."""
+    messages, unread = held(ahead=ahead), set(read)
+    waiting, out = list[int](), list[int]()
+    coming, due = deque(enumerate(came)), deque(zip(sorted(when), read, strict=True))
+    while waiting or coming or due:
+        if due and (not coming or coming[0][0] >= due[0][0]):
+            unread.discard(due.popleft()[1])
+            waiting = sorted([*waiting, *(each.record.offset for each in messages.release(unread.__contains__))])
+        elif coming:
+            waiting.append(coming.popleft()[0])
+        # One of them: others may wait still when the next pool is read.
+        if waiting:
+            offset = waiting.pop(0)
+            record, needs = raw(b"{}", offset=offset), MessageNeeds(*came[offset])
+            if messages.must_wait(record, needs, unread.__contains__):
+                messages.hold(record, 1, needs)
+            else:
+                out.append(offset)
+    assert sorted(out) == list(range(len(came)))
+    for document in "abc":
+        about = [offset for offset in out if came[offset][0] == document]
+        assert about == sorted(about)
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["large", "small", None])), max_size=30))
