@@ -1,7 +1,8 @@
 """What a tagged document leads to: its redacted text, or a null in its place. No Kafka in here.
 
-It fails closed. A document whose tagging is not complete, or that cannot be redacted, is not published: a null value
-takes back what an earlier revision left. Then there is no original of it either.
+It fails closed. A document whose tagging is not complete, one that a member of the ensemble did not answer, and one
+that cannot be redacted are not published: a null value takes back what an earlier revision left. Then there is no
+original of it either.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class RedactedMessages:
         messages: all that is to be written, a dead letter first if there is one.
         trace: of what is written.
         error: why it could not be redacted.
-        withheld: why the document is not published: the status of its tagging, or that it cannot be redacted. None: it
-            is, or it was deleted.
+        withheld: why the document is not published: the status of its tagging (partial, too, if members did not
+            answer), or that it cannot be redacted. None: it is, or it was deleted.
     """
 
     record: Record
@@ -86,9 +87,9 @@ class RedactionTeller:
             tagged = decode(Topic.TAGGED_DOCUMENTS, record.value)
             if document is None:
                 raise MessageError("the message has no document id as its key", code="schema")
-            if tagged["status"] != "complete":
+            if (withheld := _withheld(tagged)) is not None:
                 nulls = self._nulls(record, document, trace)
-                return RedactedMessages(record, document, nulls, trace, withheld=tagged["status"])
+                return RedactedMessages(record, document, nulls, trace, withheld=withheld)
             messages = self._redacted(record, document, tagged, trace)
         except DocumentError as error:
             return self.refused(record, error, trace=trace)
@@ -143,6 +144,14 @@ class RedactionTeller:
             partition=record.partition,
             more=origin_of(record).headers,
         )
+
+
+def _withheld(tagged: Mapping[str, Any]) -> Withheld | None:
+    """Why names may be missing in what is tagged; None: all that was to look for them has answered."""
+    if tagged["status"] != "complete":
+        status: Withheld = tagged["status"]
+        return status
+    return "partial" if any(manifest.get("missing_members") for manifest in tagged["manifests"].values()) else None
 
 
 def _document(record: Record) -> str | None:

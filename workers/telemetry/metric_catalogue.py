@@ -227,7 +227,8 @@ CATALOGUE: Final = (
     MetricSpec(
         "el4ner_redaction_withheld_total",
         "counter",
-        "Documents that are not published redacted; reason: partial or failed (their tagging), or error (redaction).",
+        "Documents that are not published redacted; reason: partial or failed (their tagging; partial also where a "
+        "member of the ensemble did not answer), or error (redaction).",
         "Rises: names that might be missed are not published; a stage fails, or see el4ner_dead_letters_total.",
         labels=("reason",),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -30,6 +30,19 @@ HEADERS = (
 def entity(start: int, end: int, kind: str, confidence: float = 0.9) -> dict[str, Any]:
     more = {"proposed_by": ["chunks"], "votes": {}, "verdict": None}
     return {"start": start, "end": end, "text": TEXT[start:end], "type": kind, "confidence": confidence, **more}
+
+
+def manifests(*, missing: Sequence[str] = ()) -> dict[str, Any]:
+    """Of a classification by an ensemble, of which some members were not there."""
+    manifest = {
+        "mode": "scored",
+        "members": {"small": "1" * 64},
+        "prompt_version": "p-1",
+        "pool": "news",
+        "pool_fingerprint": "1" * 64,
+        "retriever": "r-1",
+    }
+    return {"classify": manifest | ({"missing_members": list(missing)} if missing else {})}
 
 
 def tagged(**changes: Any) -> dict[str, Any]:
@@ -102,6 +115,15 @@ def test_a_document_that_is_not_complete_takes_back_what_was_there(status: str) 
     assert values(told) == {Topic.REDACTED_DOCUMENTS: None, Topic.REDACTED_ORIGINALS: None}
     assert {(each.key, each.partition) for each in told.messages} == {(b"a-1", 2)}
     assert (told.withheld, told.error) == (status, None)
+
+
+def test_a_document_that_a_member_did_not_answer_is_withheld_as_partial() -> None:
+    """The others' answer counts as complete, but the member may have known a name."""
+    json_schemas.validate("tagged-documents", tagged(manifests=manifests(missing=["large"])))
+    told = teller(reversible=True).tell(record(tagged(manifests=manifests(missing=["large"]))))
+    assert values(told) == {Topic.REDACTED_DOCUMENTS: None, Topic.REDACTED_ORIGINALS: None}
+    assert (told.withheld, told.error) == ("partial", None)
+    assert teller().tell(record(tagged(manifests=manifests()))).withheld is None
 
 
 def test_a_deletion_reaches_the_original_too() -> None:
