@@ -46,6 +46,7 @@ class OwnedPipeline:
     caches: ProcessCaches
     settings: StreamSettings
     progress: StartProgress
+    pool_retries: int | None
     _loaded: list[Any] = field(default_factory=list)
     """The pipeline, once it is loaded: for what any thread may ask."""
     _readers: list[PoolReader] = field(default_factory=list)
@@ -86,7 +87,7 @@ class OwnedPipeline:
             self.owner,
             pipeline,
             ahead=list(dict.fromkeys([pools.default, *pools.paths])) if worker.read_ahead else (),
-            retries=worker.retries,
+            retries=self.pool_retries,
             backoff=Backoff(worker.retry_seconds, _MOST_RETRY_SECONDS),
             progress=self.progress,
         )
@@ -149,11 +150,12 @@ class OwnedPipeline:
 
 @contextlib.contextmanager
 def owned_pipeline(
-    settings: StreamSettings, stages: Sequence[str], *, close_seconds: float
+    settings: StreamSettings, stages: Sequence[str], *, close_seconds: float, pool_retries: int | None = None
 ) -> Iterator[OwnedPipeline | None]:
     """The pipeline of these stages, which begins to be loaded; None where no stage asks a pipeline.
 
-    ``close_seconds``: how long closing it may take.
+    ``close_seconds``: how long closing it may take. ``pool_retries``: how often a pool that cannot be read is tried
+    again before whoever needs it hears of it; None: for as long as it takes, since documents can wait.
     """
     asked = stages_of(stages)
     if not asked:
@@ -181,7 +183,7 @@ def owned_pipeline(
             capacity=len(asked) * settings.worker.batches_in_flight + 3,
             name="pipeline",
         )
-        owned = OwnedPipeline(owner, caches, settings, progress)
+        owned = OwnedPipeline(owner, caches, settings, progress, pool_retries)
         try:
             yield owned
         finally:

@@ -114,7 +114,9 @@ async def serve_texts(
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     log.info("listening", extra={"host": settings.serve.host, "port": port})
     try:
-        with owned_pipeline(settings, [PIPELINE], close_seconds=ending.close_seconds) as pipeline:
+        with owned_pipeline(
+            settings, [PIPELINE], close_seconds=ending.close_seconds, pool_retries=settings.worker.retries
+        ) as pipeline:
             assert pipeline is not None
             try:
                 await service.run(pipeline, serving, None if ready is None else lambda: ready(port))

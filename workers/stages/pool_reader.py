@@ -15,6 +15,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -73,7 +74,8 @@ class PoolReader:
         pipeline: has ``unread_pools``, ``parts_of_reading``, ``read_beside``, ``teach_beside`` and ``use_read`` of
             :class:`el4ner.pipeline.BasePipeline`.
         ahead: names of the pools that are read while nobody asks for anything, in their order.
-        retries: how often a pool that is needed is tried again before whoever needs it hears that it cannot be read.
+        retries: how often a pool that is needed is tried again before whoever needs it hears that it cannot be read;
+            None: for as long as it takes. Other pools are read between the tries.
         backoff: between two tries.
         progress: what the pipeline tells how far it is.
         quiet_seconds, elsewhere_seconds, handover_seconds: :data:`QUIET_SECONDS`, :data:`ELSEWHERE_SECONDS`,
@@ -87,7 +89,7 @@ class PoolReader:
         pipeline: Any,
         *,
         ahead: Sequence[str] = (),
-        retries: int = 0,
+        retries: int | None = 0,
         backoff: Backoff | None = None,
         progress: StartProgress | None = None,
         quiet_seconds: float = QUIET_SECONDS,
@@ -110,6 +112,7 @@ class PoolReader:
         self._changed = threading.Condition()
         self._needed: dict[str, Future[None]] = {}
         self._put_off: dict[str, float] = {}
+        self._tries: Counter[str] = Counter()
         self._kept = 0.0
         self._stopping = False
         self._reading: str | None = None
@@ -190,7 +193,6 @@ class PoolReader:
     # --- on the thread ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        tries = 0
         while (name := self._next()) is not None:
             self._begun_before = 0 if self._progress is None else self._progress.started
             self._reading, self._waited, self._worked = name, 0.0, 0.0
@@ -201,13 +203,17 @@ class PoolReader:
             except ReadingStoppedError:
                 continue
             except Exception as error:
-                tries = self._failed(name, error, tries + 1)
+                self._failed(name, error)
                 continue
             finally:
                 self._reading = None
-            tries = 0
             log.info("the pool is read", extra={"pool": name, "seconds": round(self._clock() - began, 2)})
-            self._done(name, None)
+            with self._changed:
+                self._unread.discard(name)
+                self._put_off.clear()
+                future = self._settle(name)
+            if future is not None:
+                future.set_result(None)
 
     def _next(self) -> str | None:
         with self._changed:
@@ -238,37 +244,32 @@ class PoolReader:
         while not self._on_owner(partial(_used, name=name, read=read)):
             read = self._pipeline.teach_beside(name, read, self._call)
 
-    def _done(self, name: str, error: Exception | None) -> None:
-        with self._changed:
-            if error is None:
-                self._unread.discard(name)
-                self._put_off.clear()
-            if name in self._ahead:
-                self._ahead.remove(name)
-            future = self._needed.pop(name, None)
-        if future is None or not future.set_running_or_notify_cancel():
-            return
-        if error is None:
-            future.set_result(None)
-        else:
-            future.set_exception(error)
+    def _settle(self, name: str) -> Future[None] | None:
+        """The pool is needed no more, nor read ahead. Returns the future of whoever waits for it. Under the lock, with
+        what decides it: who needs the pool later has it tried again."""
+        if name in self._ahead:
+            self._ahead.remove(name)
+        del self._tries[name]
+        future = self._needed.pop(name, None)
+        return future if future is not None and future.set_running_or_notify_cancel() else None
 
-    def _failed(self, name: str, error: Exception, tries: int) -> int:
-        """Returns how many tries there were."""
+    def _failed(self, name: str, error: Exception) -> None:
+        known, future = isinstance(error, El4nerError), None
         with self._changed:
             if self._stopping:
-                return tries
-            is_needed = name in self._needed
-        known = isinstance(error, El4nerError)
-        again = is_needed and known and tries <= self._retries
+                return
+            self._tries[name] += 1
+            tries = self._tries[name]
+            again = known and name in self._needed and (self._retries is None or tries <= self._retries)
+            if again:
+                self._put_off[name] = self._clock() + self._backoff.seconds(tries)
+            else:
+                future = self._settle(name)
         log.warning("%s", error, extra={"pool": name, "again": again}, exc_info=None if known else error)
-        if not again:
-            self._done(name, error)
-            return 0
-        self.retried(getattr(error, "code", "pool-reading"))
-        with self._changed:
-            self._changed.wait_for(lambda: self._stopping, self._backoff.seconds(tries))
-        return tries
+        if again:
+            self.retried(getattr(error, "code", "pool-reading"))
+        if future is not None:
+            future.set_exception(error)
 
     # --- the models' thread -------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import pytest
 
 from el4ner.engines.owner import OwnedEngine
 from el4ner.errors import PoolReadingError
+from workers.backoff import Backoff
 from workers.stages.pool_reader import PoolReader
 from workers.telemetry.start_progress import StartProgress
 
@@ -48,7 +49,7 @@ class Pipeline:
     def read_beside(
         self, name: str, call: Callable[[Callable[[], Any]], Any], meanwhile: Callable[[float], None]
     ) -> int:
-        if self.fails:
+        if self.fails and name == "a":
             raise self.fails.pop(0)
         self.begun += 1
         self.progress.start(name, self.slices)
@@ -298,6 +299,47 @@ def test_a_pool_that_cannot_be_read_is_tried_again_and_then_whoever_needs_it_hea
         assert retried == ["pool-reading"] * 2
         assert set(reader.unread) == {"a"}
         ready(reader.need("a"))  # there is room now
+
+
+def test_where_it_is_tried_for_as_long_as_it_takes_the_others_have_their_turn() -> None:
+    pipeline = Pipeline("a", "b", "c")
+    pipeline.fails = [PoolReadingError("no room")] * 8
+    retried: list[str] = []
+    with reading(pipeline, ahead=["c"], retries=None, backoff=Backoff(0.01, 0.02)) as (reader, _):
+        reader.retried = retried.append
+        needed = {name: reader.need(name) for name in "ab"}
+        reader.start()
+        ready(needed["b"])
+        ready(needed["a"])
+        ready(reader.need("c"))
+    assert retried == ["pool-reading"] * 8
+    assert pipeline.used.index("b") < pipeline.used.index("a")
+
+
+def test_a_pool_that_waits_for_its_next_try_keeps_no_other_from_being_read_ahead() -> None:
+    pipeline = Pipeline("a", "b")
+    pipeline.fails = [PoolReadingError("no room")] * 8
+    with reading(pipeline, ahead=["a", "b"], retries=None, backoff=Backoff(1_000.0, 1_000.0)) as (reader, _):
+        needed = reader.need("a")
+        reader.start()
+        while "b" in reader.unread:
+            threading.Event().wait(0.01)
+        assert not needed.done()
+
+
+def test_who_needs_a_pool_while_its_failure_is_told_has_it_tried_again() -> None:
+    pipeline = Pipeline("a")
+    pipeline.fails = [PoolReadingError("no room")]
+    again: list[Future[None]] = []
+    with reading(pipeline) as (reader, _):
+        first = reader.need("a")
+        first.add_done_callback(lambda _: again.append(reader.need("a")))
+        reader.start()
+        with pytest.raises(PoolReadingError):
+            ready(first)
+        while not again:
+            threading.Event().wait(0.01)
+        ready(again[0])
 
 
 def test_a_pool_that_cannot_be_read_ahead_is_left_until_it_is_needed() -> None:
