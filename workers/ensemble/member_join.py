@@ -11,7 +11,8 @@ to nothing more, or when what it led to is delivered.
   twice, and not the same, or processes are of two releases, the question with the most members wins when time is up.
 - Where the pool was taught something while the members answered, some answer by what it was before, and some by what it
   is now. Nobody will answer again, so it is decided when all have answered: the version with the most members wins, and
-  of equals the one that came last, which is the newer one.
+  of equals the one whose answers began last. Mostly that is the newer one. Not where a process that has yet to read
+  the correction is the slower one: then the document is tagged as if it had come just before the correction.
 - A member that failed has answered. When all have failed, so has the stage.
 - A higher revision (or replay) starts again, a lower one is dropped; so is what is late: the stage's answer is settled.
 - A document's place in the raw topic orders what its revision does not: answers from before a deletion are dropped.
@@ -121,7 +122,7 @@ class _OpenAnswer(Generic[T]):
         return any(expected <= answered for answered in by_lineage.values())
 
     def _best(self) -> MemberAnswers[T]:
-        """The question with the most members. Of equals the first one, and of versions of a pool the last one."""
+        """The question with the most members. Of equals the first one, and of versions of a pool the one that was answered by last."""
         best: MemberAnswers[T] = {}
         for group in self.groups.values():
             of_one_lineage = bool(best) and _lineage(group) != "" and _lineage(group) == _lineage(best)

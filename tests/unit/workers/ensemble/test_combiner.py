@@ -238,6 +238,8 @@ def before_and_after(processes: Processes, stage: Stage[Any, Any], asked: Record
 def test_members_that_answered_before_and_after_a_correction_are_not_mixed_and_nobody_waits(
     processes: Processes, document: Record, candidates: Record, stage: Stage[Any, Any]
 ) -> None:
+    """Of as many the last to answer decide, also where those have not heard of the correction: their processes are
+    slower, and the document comes out as one that came just before it."""
     said = before_and_after(processes, stage, document if stage is EXTRACT else candidates)
     for order, decides in ((said, 1), (said[::-1], 0)):
         answer, letters = processes.combine(*order)  # and without waiting for the deadline
