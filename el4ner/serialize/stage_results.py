@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from el4ner.errors import MessageError
+from el4ner.serialize.near_taught import TaughtRows, near_from_json, near_to_json, taught_from_json, taught_to_json
 from el4ner.serialize.tagged_documents import (
     Json,
     check_offsets,
@@ -25,7 +26,6 @@ from el4ner.types import (
     DocumentTypes,
     Manifest,
     Mode,
-    NearTaught,
     Sentence,
     SentenceAnswers,
     SentenceCandidates,
@@ -138,6 +138,8 @@ def candidates_from_json(data: Json) -> DocumentCandidates:
 
 def answers_to_json(result: DocumentAnswers) -> dict[str, Any]:
     """What some members say of candidates. Numbers are written as they are: what is read is equal, bit by bit."""
+    taught: TaughtRows = {}
+    near = [None if item.near is None else near_to_json(item.near, taught) for item in result.sentences]
     return {
         **_envelope_to_json(result),
         "sources": [
@@ -151,6 +153,7 @@ def answers_to_json(result: DocumentAnswers) -> dict[str, Any]:
             for speaker in result.speakers
         ],
         **({"types": list(result.types)} if result.types else {}),
+        **({"taught": taught_to_json(taught)} if taught else {}),
         "sentences": [
             {
                 **_place_to_json(item.sentence),
@@ -158,9 +161,9 @@ def answers_to_json(result: DocumentAnswers) -> dict[str, Any]:
                 "candidates": [_candidate_to_json(candidate) for candidate in item.candidates],
                 "votes": [dict(votes) for votes in item.votes],
                 "said": [] if item.said is None else item.said.tolist(),
-                **({} if item.near is None else {"taught": _near_to_json(item.near)}),
+                **({} if of_sentence is None else {"near": of_sentence}),
             }
-            for item in result.sentences
+            for item, of_sentence in zip(result.sentences, near, strict=True)
         ],
     }
 
@@ -173,6 +176,7 @@ def answers_from_json(data: Json) -> DocumentAnswers:
         for source in data["sources"]
     )
     features = sum(len(speaker.features) for speaker in speakers)
+    taught = taught_from_json(data)
     sentences = tuple(
         SentenceAnswers(
             sentence,
@@ -180,39 +184,13 @@ def answers_from_json(data: Json) -> DocumentAnswers:
             _candidates(document, item, at),
             tuple(dict(votes) for votes in item["votes"]),
             _said(item, features, at),
-            _near(item, at),
+            near_from_json(item, taught, at),
         )
         for sentence, item, at in _sentences(document, data)
     )
     manifest = manifest_from_json(data["producer"])
     types = tuple(data.get("types", ()))
     return DocumentAnswers(document, manifest, speakers, sentences, usage_from_json(data["usage"]), types)
-
-
-def _near_to_json(near: NearTaught) -> dict[str, Any]:
-    return {
-        "spans": list(near.spans),
-        "labels": list(near.labels),
-        "vectors": near.vectors,
-        "cosines": [[round(cosine, 4) for cosine in row] for row in near.cosines.tolist()],
-        "said": [[[round(share, 2) for share in row] for row in rows] for rows in near.said.tolist()],
-    }
-
-
-def _near(item: Json, at: str) -> NearTaught | None:
-    if (near := item.get("taught")) is None:
-        return None
-    import numpy as np
-
-    spans, labels = tuple(near["spans"]), tuple(near["labels"])
-    try:
-        cosines = np.asarray(near["cosines"], dtype=np.float32).reshape(len(item["candidates"]), len(spans))
-        said = np.asarray(near["said"], dtype=np.float32).reshape(len(spans), *np.shape(near["said"])[1:])
-    except ValueError as error:
-        raise MessageError(f"{at}/taught: expected cosines and numbers for each taught span") from error
-    if len(labels) != len(spans) or (spans and said.ndim != 3):
-        raise MessageError(f"{at}/taught: expected a label, cosines and numbers for each taught span")
-    return NearTaught(spans, labels, cosines, near["vectors"], said if spans else np.zeros((0, 0, 0), np.float32))
 
 
 def _said(item: Json, features: int, at: str) -> npt.NDArray[np.float32] | None:

@@ -122,7 +122,8 @@ class _OpenAnswer(Generic[T]):
         return any(expected <= answered for answered in by_lineage.values())
 
     def _best(self) -> MemberAnswers[T]:
-        """The question with the most members. Of equals the first one, and of versions of a pool the one that was answered by last."""
+        """The question with the most members. Of equals the first one, and of versions of a pool the one that was
+        answered by last."""
         best: MemberAnswers[T] = {}
         for group in self.groups.values():
             of_one_lineage = bool(best) and _lineage(group) != "" and _lineage(group) == _lineage(best)

@@ -197,14 +197,36 @@ def test_answers_by_other_files_are_refused_and_by_what_was_taught_over_these_ar
             fleet.combiner.types(said, NAMES)
 
 
+def test_a_long_document_mentions_what_was_taught_once(tmp_path: Path) -> None:
+    """Or its answers would grow beyond what a topic takes."""
+    fleet = Fleet(tmp_path)
+    fleet.teach(ZORKO, MIRKO, *MORE)
+    (short,), (long,) = (
+        fleet.parts["a"].answer([fleet.candidates("\n".join(TEXT for _ in range(times)))]) for times in (1, 40)
+    )
+    assert isinstance(short, DocumentAnswers)
+    assert isinstance(long, DocumentAnswers)
+    (once,), many = short.sentences, long.sentences
+    assert len(many) == 40
+    assert once.near is not None
+    assert all(each.near is not None and each.near.compared == once.near.compared for each in many)
+    assert answers_to_json(long)["taught"] == answers_to_json(short)["taught"]
+    for name in once.near.spans:
+        assert dumps(answers_to_json(long)).count(name.encode()) == 1
+    assert through_json(long) == long
+
+
 @pytest.mark.parametrize(
     "change",
     [
-        lambda taught: taught["labels"].pop(),
-        lambda taught: taught["cosines"].pop(),
-        lambda taught: taught["said"].pop(),
-        lambda taught: taught["said"][0].pop(),
-        lambda taught: taught.update(labels=["nobody's"] * len(taught["labels"])),
+        lambda taught, _: taught["labels"].pop(),
+        lambda taught, _: taught["said"].pop(),
+        lambda taught, _: taught["said"][0].pop(),
+        lambda taught, _: taught.update(labels=["nobody's"] * len(taught["labels"])),
+        lambda taught, _: taught.update(spans=[], labels=[], said=[]),
+        lambda _, near: near["cosines"].pop(),
+        lambda _, near: near["spans"].pop(),
+        lambda taught, near: near["spans"].append(len(taught["spans"])),
     ],
 )
 def test_what_is_mentioned_of_taught_spans_has_to_fit_together(tmp_path: Path, change: Any) -> None:
@@ -212,6 +234,6 @@ def test_what_is_mentioned_of_taught_spans_has_to_fit_together(tmp_path: Path, c
     fleet.teach(ZORKO, MIRKO, *MORE)
     data = [(names, answers_to_json(answers)) for names, answers in fleet.said(fleet.candidates())]
     for _, each in data:
-        change(each["sentences"][0]["taught"])
+        change(each["taught"], each["sentences"][0]["near"])
     with pytest.raises(MessageError, match="taught"):
         fleet.combiner.types([(names, answers_from_json(each)) for names, each in data], NAMES)
