@@ -39,7 +39,7 @@ from workers.shutdown.watchdog import Watchdog
 from workers.stages.stage_worker import StageWorker
 from workers.stages.table import STAGE_TABLE, reading
 from workers.telemetry.recorder import Telemetry
-from workers.topics import redaction_topics
+from workers.topics import REDACTION, topic_name
 
 __all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
 
@@ -132,7 +132,8 @@ async def serve_workers(
     if (too_small := shortage(settings, sizes)) is not None:
         log.warning("%s", too_small)
     if settings.kafka.security_protocol != "PLAINTEXT":
-        redaction = redaction_topics(settings.redaction)
+        there = {report.plan.name for report in reports if report.exists}
+        redaction = [topic for topic in REDACTION if topic_name(settings.kafka, topic) in there]
         await asyncio.to_thread(acls.check_rights, settings.kafka, stages, redaction)
     workers: list[Worker] = []
     telemetry = Telemetry.of(settings, stages)

@@ -131,6 +131,22 @@ def test_what_is_not_complete_or_deleted_is_taken_back_and_the_original_with_it(
         assert f"{gone}: there is no original of it" in result.stderr
 
 
+@pytest.mark.parametrize("stream", [REDACTION], indirect=True)
+def test_originals_are_deleted_with_their_documents_once_no_more_are_kept(stream: Stream) -> None:
+    stream.create_topics()
+    worker = stream.start("redact").wait_ready(120)
+    stream.produce([tagged(1), tagged(2), tagged(3)], topic=Topic.TAGGED_DOCUMENTS)
+    wait_outcomes(stream, 3)
+    assert worker.stop() == 0
+    worker = stream.start("redact", environ={"EL4NER_REDACTION__REVERSIBLE": "false"}).wait_ready(120)
+    stream.produce([(b"d-1", None), tagged(2, revision=1), tagged(4)], topic=Topic.TAGGED_DOCUMENTS)
+    wait_outcomes(stream, 6)
+    assert worker.stop() == 0
+    found = outcomes(stream, Topic.REDACTED_ORIGINALS)
+    kept = {key: [value and value["revision"] for value in values] for key, values in found.items()}
+    assert kept == {"d-1": [0, None], "d-2": [0, None], "d-3": [0], "d-4": [None]}
+
+
 @pytest.mark.parametrize("stream", [{"redaction": {"action": "mask"}}], indirect=True)
 def test_behind_a_whole_pipeline_with_two_workers(stream: Stream) -> None:
     stream.create_topics()

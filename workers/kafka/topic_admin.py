@@ -14,7 +14,7 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 from workers.config import KafkaSettings, StreamSettings
 from workers.kafka import broker
 from workers.roles import REDACT
-from workers.topics import Topic, TopicError, TopicReport, find_problems, plan, redaction_topics, topic_name
+from workers.topics import REDACTION, Topic, TopicError, TopicReport, find_problems, plan, redaction_topics, topic_name
 
 __all__ = ["administering", "check", "create", "describe"]
 
@@ -88,14 +88,17 @@ def describe(settings: StreamSettings) -> list[TopicReport]:
 def check(settings: StreamSettings, stages: Collection[str] = ()) -> list[TopicReport]:
     """Refuse to go on unless every topic is there and the joined ones fit together. Returns what they are.
 
-    ``stages``: what is to run. The topics of redaction are looked at only for redaction.
+    ``stages``: what is to run. The topics of redaction are looked at only for redaction, and the originals' also where
+    it is not needed any more but there.
 
     Raises:
         TopicError: names every topic that is missing or wrong, and what is wrong with it.
     """
-    redaction = redaction_topics(settings.redaction) or (Topic.REDACTED_DOCUMENTS,) if REDACT in stages else ()
     with administering(settings.kafka, client_id="el4ner-topics") as admin:
-        reports = _describe(admin, settings.kafka, redaction)
+        reports = _describe(admin, settings.kafka, REDACTION if REDACT in stages else ())
+    if not settings.redaction.reversible:
+        originals = topic_name(settings.kafka, Topic.REDACTED_ORIGINALS)
+        reports = [report for report in reports if report.exists or report.plan.name != originals]
     problems = [problem for report in reports for problem in report.problems]
     if problems:
         missing = any(not report.exists for report in reports)

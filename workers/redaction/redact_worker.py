@@ -74,7 +74,12 @@ class RedactWorker:
             telemetry, REDACT, clock_ms=world.clock_ms, random=world.random, group=app.group
         )
         self._teller = RedactionTeller(
-            settings.redaction, load_keys(settings.redaction), clock_ms=world.clock_ms, random=world.random
+            settings.redaction,
+            load_keys(settings.redaction),
+            # Limits are of the topics that there are.
+            originals_exist=app.names[Topic.REDACTED_ORIGINALS] in app.limits.topics,
+            clock_ms=world.clock_ms,
+            random=world.random,
         )
         self._journal = CrashJournal(settings.worker.data_dir, REDACT)
         self._limit = FailureLimit(run=settings.worker.max_failure_run, share=settings.worker.max_failure_share)

@@ -29,7 +29,7 @@ from workers.messages.envelope import (
 from workers.messages.headers import RandomBytes, Trace, find, next_trace
 from workers.roles import REDACT
 from workers.telemetry.metrics import Withheld
-from workers.topics import Topic, redaction_topics
+from workers.topics import REDACTION, Topic
 
 __all__ = ["RedactedMessages", "RedactionTeller"]
 
@@ -59,16 +59,25 @@ class RedactedMessages:
 class RedactionTeller:
     """Says what messages lead to. To be used by one thread at a time.
 
+    ``originals_exist``: the broker has the topic of originals. What is on it is deleted with its document also where
+    ``redaction.reversible`` keeps no more of them.
+
     Raises:
         ConfigError: keys or libraries are missing that the settings need.
     """
 
     def __init__(
-        self, settings: RedactionSettings, keys: KeyRing | None, *, clock_ms: Callable[[], int], random: RandomBytes
+        self,
+        settings: RedactionSettings,
+        keys: KeyRing | None,
+        *,
+        originals_exist: bool,
+        clock_ms: Callable[[], int],
+        random: RandomBytes,
     ) -> None:
         self._settings = settings
         self._redaction = TextRedaction(settings, keys)
-        self._topics = redaction_topics(settings) or (Topic.REDACTED_DOCUMENTS,)
+        self._topics = REDACTION if settings.reversible or originals_exist else (Topic.REDACTED_DOCUMENTS,)
         self._key = None if keys is None or not settings.reversible else keys.current
         self._clock_ms = clock_ms
         self._random = random
@@ -116,11 +125,12 @@ class RedactionTeller:
         metadata = tagged.get("metadata", {})
         if passed_on := {key: metadata[key] for key in self._settings.metadata if key in metadata}:
             value["metadata"] = passed_on
-        values = {Topic.REDACTED_DOCUMENTS: value}
+        values: dict[Topic, Mapping[str, Any]] = {Topic.REDACTED_DOCUMENTS: value}
         if self._key is not None and record.value is not None:
             nonce = self._random(NONCE_BYTES)
             values[Topic.REDACTED_ORIGINALS] = sealed(record.value, document, revision, self._key, nonce)
-        return [self._message(topic, record, document, value, trace) for topic, value in values.items()]
+        # An original that an earlier revision left is not kept beside a text that is not its own.
+        return [self._message(topic, record, document, values.get(topic), trace) for topic in self._topics]
 
     def _nulls(self, record: Record, document: str | None, trace: Trace) -> list[Outgoing]:
         if document is None:

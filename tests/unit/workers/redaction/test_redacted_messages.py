@@ -66,9 +66,14 @@ def record(value: Mapping[str, Any] | bytes | None, *, key: bytes | None = b"a-1
     return Record(Topic.TAGGED_DOCUMENTS, "tagged-documents", 2, offset, 1_000, key, data, HEADERS)
 
 
-def teller(**settings: Any) -> RedactionTeller:
-    chosen = RedactionSettings.model_validate(settings)
-    return RedactionTeller(chosen, KEYS, clock_ms=lambda: 1_700_000_000_000, random=lambda size: bytes(range(size)))
+def teller(*, originals_exist: bool = False, **settings: Any) -> RedactionTeller:
+    return RedactionTeller(
+        RedactionSettings.model_validate(settings),
+        KEYS,
+        originals_exist=originals_exist,
+        clock_ms=lambda: 1_700_000_000_000,
+        random=lambda size: bytes(range(size)),
+    )
 
 
 def values(told: RedactedMessages, *, without_letter: bool = False) -> dict[Topic | str, Any]:
@@ -208,3 +213,12 @@ def test_an_original_does_not_open_elsewhere_or_changed_or_by_another_key() -> N
 
 def test_without_being_asked_for_no_original_is_kept() -> None:
     assert set(values(teller().tell(record(tagged())))) == {Topic.REDACTED_DOCUMENTS}
+
+
+@pytest.mark.parametrize("value", [None, tagged(status="partial"), b"not JSON", tagged(revision=4)])
+def test_once_no_more_originals_are_kept_those_that_are_there_still_go_with_their_documents(value: Any) -> None:
+    told = teller(originals_exist=True).tell(record(value))
+    found = values(told, without_letter=True)
+    assert found.keys() == {Topic.REDACTED_DOCUMENTS, Topic.REDACTED_ORIGINALS}
+    assert found[Topic.REDACTED_ORIGINALS] is None
+    assert (found[Topic.REDACTED_DOCUMENTS] is not None) == (value == tagged(revision=4))
