@@ -45,7 +45,7 @@ class _PoolSteps:
 
     def steps(self) -> Iterator[str]:
         pipeline, name, call = self._pipeline, self._name, self._call
-        read = yield from self._beside(partial(pipeline.read_beside, name, call))
+        read = yield from self._beside(partial(pipeline.read_beside, name, call, self._elsewhere))
         while not pipeline.use_read(name, read):
             read = yield from self._beside(partial(pipeline.teach_beside, name, read, call))
         yield name
@@ -61,27 +61,39 @@ class _PoolSteps:
                 result.set_exception(error)
             self._calls.put(None)
 
+        call: tuple[Callable[[], Any], Future[Any]] | None = None
         threading.Thread(target=run, name="pool", daemon=True).start()
         try:
             while (call := self._calls.get()) is not None:
                 _make(*call)
                 yield self._name
-        except GeneratorExit:
+        except BaseException:  # no further step is taken, or whoever takes them is interrupted
             self._stopped = True
-            while (call := self._calls.get()) is not None:
-                call[1].set_exception(ReadingStoppedError())
+            while not result.done():
+                if call is not None and not call[1].done():
+                    call[1].set_exception(ReadingStoppedError())
+                call = self._calls.get()
             raise
         return result.result()
 
     def _call(self, function: Callable[[], R], /) -> R:
-        if self._stopped:
-            raise ReadingStoppedError
+        self._elsewhere()
         answer: Future[R] = Future()
         self._calls.put((function, answer))
         return answer.result()
 
+    def _elsewhere(self, _kept: float = 0.0) -> None:
+        """Another process reads the pool.
+
+        Raises:
+            ReadingStoppedError: nobody takes the steps any more.
+        """
+        if self._stopped:
+            raise ReadingStoppedError
+
 
 def _make(function: Callable[[], R], answer: Future[R]) -> None:
+    """An interruption is raised here, and is none of the reader's."""
     try:
         result = function()
     except Exception as error:  # it is the reader's to handle

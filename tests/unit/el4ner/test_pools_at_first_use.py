@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
+from el4ner import loader
 from el4ner.config import Settings, load_settings
 from el4ner.engines.base import StateRequest, StateResult
 from el4ner.errors import DocumentError, EngineError, PoolReadingError
@@ -167,7 +168,7 @@ def test_of_an_edited_pool_only_what_the_edit_changed_is_read(tmp_path: Path) ->
 class Failing(Member):
     """It cannot read until it is mended."""
 
-    error: Exception | None = None
+    error: BaseException | None = None
 
     def states(self, requests: Sequence[StateRequest]) -> list[StateResult]:  # type: ignore[override]
         if self.error is not None:
@@ -379,6 +380,37 @@ def test_reading_that_nobody_goes_on_with_is_kept_and_ends(tmp_path: Path) -> No
     with Tagger(hosting(tmp_path / "3", *members())) as left:
         next(left.read_pools())
     assert not [thread for thread in threading.enumerate() if thread.name == "pool"]
+
+
+def test_who_interrupts_a_slice_may_read_the_pool_again(tmp_path: Path) -> None:
+    engines = Failing("a"), Member("b")
+    tagger = Tagger(hosting(tmp_path, *engines))
+    engines[0].error = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        list(tagger.read_pools("q"))
+    assert not tagger.pipeline.pools_read_beside
+    assert not [thread for thread in threading.enumerate() if thread.name == "pool"]
+    engines[0].error = None
+    assert set(tagger.read_pools("q")) == {"q"}
+
+
+def test_who_takes_no_further_step_waits_for_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Tagger(hosting(tmp_path, *members(), pools={"q": LARGE})) as tagger:
+        (lock,) = tmp_path.rglob(f"{LARGE.fingerprint}.lock")
+        with FileLock(lock):
+            reading = tagger.read_pools("q")
+            times = iter([threading.main_thread().ident])
+
+            def interrupt(_: Path) -> float:
+                for thread in times:
+                    signal.pthread_kill(thread, signal.SIGINT)
+                return 0.0
+
+            monkeypatch.setattr(loader, "last_kept", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                next(reading)
+            assert not tagger.pipeline.pools_read_beside
+        assert set(tagger.read_pools()) == {"q"}
 
 
 def test_what_a_member_raises_reaches_who_takes_the_steps(tmp_path: Path) -> None:
