@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import lru_cache
+from itertools import product
 from typing import Final, NamedTuple
 
 import regex
@@ -46,10 +47,22 @@ _GAPS: Final = frozenset(("Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "Zs", "Zl", 
 """Categories of what stands between letters. Other symbols (So) are letters: who is called 🦊 is found, too."""
 _ACCENT_CLASS: Final = 10
 """Combining marks from this class on are accents and vowel points; those below voice a kana or end a syllable."""
-_UNSEEN: Final = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}]|(?![\s\x1c-\x1f\x85])\p{Cc}")
+_OVERLAY_CLASS: Final = 1
+"""That of marks which strike a letter through."""
+_UNSEEN: Final = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\u0640]|(?![\s\x1c-\x1f\x85])\p{Cc}")
 _UNSPACED: Final = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Bopomofo}\p{Yi}]"
 )
+_SPELLED: Final = {
+    "ä": ("ae", "a"), "ö": ("oe", "o"), "ü": ("ue", "u"), "å": ("aa", "a"), "ø": ("oe", "o"),
+}  # fmt: skip
+_UMLAUT: Final = re.compile(
+    f"[{''.join(_SPELLED)}]"
+    r"|(?<![aeiouq])[aou]e(?![aeiou])"
+    # In words of six letters and more: Haakon, but not Haas, which would be has.
+    r"|(?<![aeiou])aa(?![aeiou])(?:(?=\w{4})|(?<=\waa)(?=\w{3})|(?<=\w{2}aa)(?=\w{2})|(?<=\w{3}aa)(?=\w)|(?<=\w{4}aa))"
+)
+_VARIED_UMLAUTS: Final = 5
 _TAG: Final = re.compile(r"</[A-Za-z]|<(?:br|wbr|hr|img)\b", re.IGNORECASE)
 
 
@@ -114,24 +127,38 @@ def fold(text: str, start: int = 0, *, markup: bool = True) -> Iterator[Folded]:
 def folded_forms(surface: str) -> set[tuple[str, frozenset[int]]]:
     """A surface's letters as they may be written, each with the places before which the surface has a gap.
 
-    Umlauts have two spellings in addresses (``mueller``, ``muller``).
+    Umlauts have two spellings (``mueller``, ``muller``), each for itself (``Mueller-Schonfeld``).
     """
-    forms = set()
     # What only looks like markup may be most of a surface: vector<Ada>.
-    for folded in fold(surface, markup=_TAG.search(surface) is not None):
-        gaps = frozenset(place for place in range(1, len(folded.letters)) if folded.gaps[place] is not Gap.NONE)
-        if folded.letters:
-            forms.add((folded.letters, gaps))
+    written = [*fold(surface, markup=_TAG.search(surface) is not None)]
     composed = unicodedata.normalize("NFKC", surface).casefold()
-    for umlaut, spelled in (("ä", "ae"), ("ö", "oe"), ("ü", "ue"), ("å", "aa")):
-        composed = composed.replace(umlaut, spelled)
-    plain = re.sub(r"(?<![aeiouq])([aou])e(?![aeiou])", r"\1", composed)
-    for spelling in (composed, plain):
-        folded = next(fold(spelling))
-        gaps = frozenset(place for place in range(1, len(folded.letters)) if folded.gaps[place] is not Gap.NONE)
-        if folded.letters:
-            forms.add((folded.letters, gaps))
-    return forms
+    written += [next(fold(spelling)) for spelling in _spellings(composed)]
+    return {
+        (
+            folded.letters,
+            frozenset(place for place in range(1, len(folded.letters)) if folded.gaps[place] is not Gap.NONE),
+        )
+        for folded in written
+        if folded.letters
+    }
+
+
+def _spellings(surface: str) -> Iterator[str]:
+    """Each way to write a surface's umlauts. Of many umlauts only the first are varied each for itself."""
+    places = list(_UMLAUT.finditer(surface))
+    if not places:
+        return
+    varied = [_SPELLED.get(place.group()) or (place.group(), place.group()[0]) for place in places]
+    first = list(product((0, 1), repeat=min(len(places), _VARIED_UMLAUTS)))
+    for chosen in dict.fromkeys(
+        (*choice, *[rest] * (len(places) - len(choice))) for choice in first for rest in (0, 1)
+    ):
+        last = 0
+        pieces: list[str] = []
+        for place, options, index in zip(places, varied, chosen, strict=True):
+            pieces += (surface[last : place.start()], options[index])
+            last = place.end()
+        yield "".join([*pieces, surface[last:]])
 
 
 def goes_with_the_one_before(character: str) -> bool:
@@ -210,7 +237,8 @@ def _letters_of(character: str) -> str | None:
     folded = unicodedata.normalize("NFKD", unicodedata.normalize("NFKD", character).casefold())
     kept = []
     for part in folded:
-        if unicodedata.combining(part) >= _ACCENT_CLASS or _UNSEEN.fullmatch(part) is not None:
+        mark = unicodedata.combining(part)
+        if mark >= _ACCENT_CLASS or mark == _OVERLAY_CLASS or _UNSEEN.fullmatch(part) is not None:
             continue
         if unicodedata.category(part) not in _GAPS and unicodedata.category(part) not in ("Cc", "Me"):
             kept.append(_PLAIN.get(part, part))

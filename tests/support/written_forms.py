@@ -68,6 +68,7 @@ FORMS: dict[str, Callable[[str], str]] = {
     "broken line in markup": lambda name: name.replace(" ", "<br>"),
     "break inside in markup": lambda name: f"{name[:2]}<wbr>{name[2:]}",
     "encoded four times": lambda name: quote(quote(quote(quote(name)))),
+    "struck through": lambda name: "".join(f"{c}\u0336" for c in name),
     "hash tag": lambda name: "#" + name.replace(" ", ""),
     "spelled": " ".join,
 }

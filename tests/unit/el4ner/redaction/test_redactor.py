@@ -82,6 +82,28 @@ def test_an_escape_near_a_name_hides_it_in_no_reading(name: str, text: str) -> N
     assert not any(end in rest for end in ("ller", "rgen", "lace")), redacted
 
 
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("Søren Løkke", "Soeren Loekke, Soren Loekke, SØREN LOKKE"),
+        ("Soeren", "Søren, Soren, Sören"),
+        ("Håkon", "Haakon, Hakon"),
+        ("Haakon Kierkegaard", "Håkon Kierkegaard, Haakon Kierkegård, haakonkierkegard"),
+        ("Jürgen Schönfeld", "Juergen Schonfeld, jurgen.schoenfeld, Jürgen Schoenfeld"),
+        ("Müller-Schönfeld", "Mueller-Schonfeld, Muller-Schoenfeld"),
+        ("محمد", "مـحـمـد, محمدـ"),
+        ("Merkel", "M̶e̶r̶k̶e̶l̶, M̸erkel̷"),
+    ],
+)
+def test_spellings_and_marks_make_no_difference(name: str, written: str) -> None:
+    redacted = of(MASKS, f"{name}: {written}", name)
+    assert redacted == f"[person]: {', '.join(['[person]'] * len(written.split(', ')))}"
+
+
+def test_a_spelling_that_would_be_another_short_word_is_none() -> None:
+    assert of(MASKS, "Haas has it. Aaron, aron", "Haas", "Aaron") == "[person] has it. [person], aron"
+
+
 def test_each_character_of_a_run_of_escapes_is_removed_for_itself() -> None:
     assert of(MASKS, r"李小 \u6211\u662f\u674e\u5c0f\u4e86", "李小") == r"[person] \u6211\u662f[person]\u4e86"
 
