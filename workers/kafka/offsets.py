@@ -68,6 +68,10 @@ class OffsetTracker:
         """Whether messages that are read now will be handed out."""
         return self._generation is not None and not self._paused
 
+    def gives(self, generation: int) -> bool:
+        """Whether messages that were read in that generation get tickets. Those of another one come again."""
+        return self.is_open and generation == self._generation
+
     def open(self, generation: int) -> None:
         """Partitions were assigned in ``generation`` of the consumer group; reading begins where was committed."""
         self.close()
@@ -125,7 +129,7 @@ class OffsetTracker:
 
     def take(self, partition: Partition, offset: int, generation: int) -> Ticket | None:
         """The ticket of a message about to be worked on, or None: do not work on it. One message, one ticket."""
-        if not self.is_open or generation != self._generation:
+        if not self.gives(generation):
             return None
         progress = self._progress.get(partition)
         ticket = None if progress is None else progress.waiting.pop(offset, None)

@@ -161,6 +161,14 @@ class BatchWorker(ABC):
         await self._batcher.put(Received(record, generation) for record in records)
 
     async def _form_batches(self) -> None:
+        try:
+            await self._batches()
+        except Exception as error:
+            self._crashed = True
+            self.app.fail(error)
+            raise
+
+    async def _batches(self) -> None:
         while not self.app.should_stop:
             await self._slots.acquire()
             while self._at_engine >= _MOST_AT_ENGINE:
@@ -195,6 +203,8 @@ class BatchWorker(ABC):
             return list(batch)
         ready = []
         for place, received in enumerate(batch):
+            if not self.app.positions.gives(received.generation):
+                continue  # it comes again, here or elsewhere: held, it would be in the way of what comes
             record = received.record
             if received.read is None:
                 received = replace(received, read=self._read(record))

@@ -63,12 +63,14 @@ BOTH = pytest.mark.parametrize(("topology", "passing"), [(staged, 3), (one_hop, 
 """Messages that wait are of partition 2; those of ``passing`` may pass them."""
 
 
-def put(process: Any, *records: Record) -> None:
+def put(process: Any, *records: Record, generation: int = 1) -> None:
     """They were read from Kafka, and wait to be taken."""
     for record in records:
-        process.positions.read((record.source, record.partition), record.offset, 1)
+        process.positions.read((record.source, record.partition), record.offset, generation)
     let_pass = getattr(process.worker, "_let_pass", None)
-    process.worker._batcher.add(let_pass(records, 1) if let_pass else [Received(each, 1) for each in records])
+    process.worker._batcher.add(
+        let_pass(records, generation) if let_pass else [Received(each, generation) for each in records]
+    )
 
 
 async def took(process: Any) -> list[int]:
@@ -228,6 +230,41 @@ async def test_what_waits_when_partitions_are_assigned_anew_comes_again(
     await asyncio.sleep(0)
     assert process.worker.held == 0
     assert len(process.worker._batcher) == 0
+
+
+@BOTH
+async def test_what_was_read_before_partitions_were_assigned_anew_is_not_in_the_way_of_what_comes(
+    tmp_path: Path, topology: Any, passing: int
+) -> None:
+    pools = Pools("large")
+    process = topology(tmp_path, pools)
+    put(process, document(5, "a", "large"), document(6, "b", "small", passing))
+    process.worker._held.clear()
+    process.positions.open(2)
+    put(process, again := document(6, "b", "small", passing), generation=2)
+    async with asyncio.timeout(20):
+        assert [(each.record.offset, each.generation) for each in await process.worker._take()] == [(again.offset, 2)]
+    assert process.worker.held == 0
+
+
+@BOTH
+async def test_whatever_a_message_makes_of_reading_it_ends_the_worker_as_any_bug(
+    tmp_path: Path, topology: Any, passing: int
+) -> None:
+    pools, failures = Pools("large"), list[BaseException]()
+    process = topology(tmp_path, pools)
+    process.worker.app.fail, process.worker.app.should_stop = failures.append, False
+    put(process, document(1, "a", "large"))
+
+    def bug(_: object) -> None:
+        raise KeyError("bug")
+
+    process.worker._needs = bug
+    async with asyncio.timeout(20):
+        with pytest.raises(KeyError):
+            await process.worker._form_batches()
+    assert [type(error) for error in failures] == [KeyError]
+    assert process.worker._crashed, "what it has noted of its documents stays"
 
 
 @BOTH
