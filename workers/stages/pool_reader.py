@@ -114,6 +114,7 @@ class PoolReader:
         self._put_off: dict[str, float] = {}
         self._tries: Counter[str] = Counter()
         self._kept = 0.0
+        self._told_elsewhere: set[str] = set()
         self._stopping = False
         self._reading: str | None = None
         self._slice_began: float | None = None
@@ -250,6 +251,7 @@ class PoolReader:
         if name in self._ahead:
             self._ahead.remove(name)
         del self._tries[name]
+        self._told_elsewhere.discard(name)
         future = self._needed.pop(name, None)
         return future if future is not None and future.set_running_or_notify_cancel() else None
 
@@ -287,12 +289,17 @@ class PoolReader:
         Raises:
             ReadingStoppedError: as :meth:`_go_on`; or another pool is needed too, and its turn comes first.
         """
+        name = self._reading
+        if name is None:
+            return
+        if name not in self._told_elsewhere:
+            self._told_elsewhere.add(name)
+            log.info("another process reads the pool", extra={"pool": name})
         if kept != self._kept:
             self._kept, self._moved = kept, self._clock()
         self._go_on()
         with self._changed:
-            name = self._reading
-            if name is not None and name in self._needed and self._due(besides=name) is not None:
+            if name in self._needed and self._due(besides=name) is not None:
                 self._needed[name] = self._needed.pop(name)
                 self._put_off[name] = self._clock() + self._elsewhere_seconds
                 raise ReadingStoppedError

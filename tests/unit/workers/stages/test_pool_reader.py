@@ -234,7 +234,10 @@ def _ignored(_: object) -> None:
     pass
 
 
-def test_while_another_process_reads_a_pool_others_that_are_needed_have_their_turn() -> None:
+def test_while_another_process_reads_a_pool_others_that_are_needed_have_their_turn(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO")
     pipeline = Pipeline("a", "b", "c")
     pipeline.elsewhere = {"a", "c"}
     with reading(pipeline, elsewhere_seconds=0.0) as (reader, _):
@@ -250,6 +253,8 @@ def test_while_another_process_reads_a_pool_others_that_are_needed_have_their_tu
         pipeline.elsewhere = set()
         ready(needed["a"])
     assert pipeline.used == ["b", "c", "a"]
+    told = [vars(line)["pool"] for line in caplog.records if line.message == "another process reads the pool"]
+    assert told == ["a", "c"], "once each"
 
 
 def test_that_another_process_is_waited_for_is_no_sign_of_life_but_what_it_keeps_is() -> None:
