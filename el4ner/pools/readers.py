@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from importlib import resources
 from pathlib import Path
@@ -28,6 +28,7 @@ __all__ = [
     "join_tokens",
     "load_pool",
     "load_pools",
+    "pool_types",
     "read_conll",
     "read_jsonl",
     "read_sentences",
@@ -88,6 +89,16 @@ def load_pool(
         )
     types = {label: describe(label) for label in labels}
     return Pool(name=name or path.stem, types=types, sentences=sentences, left_out=left_out)
+
+
+def pool_types(source: str | Path, reading: Reading) -> Collection[str]:
+    """The types of the pool that :func:`load_pool` would read, without its sentences where a ``pool.toml`` lists them.
+
+    Raises:
+        PoolError: names file and line.
+    """
+    path = _locate(str(source))
+    return (read_description(path, reading) if path.is_dir() else load_pool(path, reading=reading)).types.keys()
 
 
 def reading_of(settings: PoolsSettings) -> Reading:

@@ -58,7 +58,7 @@ app = typer.Typer(
         'el4ner redact "Ada Lovelace met Charles Babbage in London."',
         "el4ner redact --mask article.txt",
         "el4ner redact tickets.csv --text-field body --pattern email --pattern card --format json",
-        "el4ner redact keygen > redaction.keys; chmod 600 redaction.keys",
+        "(umask 077; el4ner redact keygen > redaction.keys)",
         "el4ner redact reveal article-17",
     ),
 )
@@ -107,9 +107,8 @@ def redact_text(
     overrides = overrides_of(ensemble=ensemble, mode=mode)
     changes: dict[str, Any] = {"patterns": pattern} if pattern else {}
     changes |= {"action": "mask", "types": {}, "pools": {}, "reversible": False} if mask else {}
-    settings = with_only_pool(
-        stream_settings(ctx, config, overrides | ({"redaction": changes} if changes else {})), pool
-    )
+    configured = stream_settings(ctx, config, overrides | ({"redaction": changes} if changes else {}))
+    settings = with_only_pool(configured, pool)
     failures: list[DocumentError] = []
 
     def report(error: DocumentError) -> None:
@@ -128,6 +127,10 @@ def redact_text(
         encoding=encoding,
         decoder=decoder,
     )
+    from workers.redaction.named_types import unknown_names
+
+    for mistake in unknown_names(configured):
+        tell(mistake)
     redaction = _redaction(settings.redaction.masked() if mask else settings.redaction)
     from el4ner.redaction.redactor import Detection
 

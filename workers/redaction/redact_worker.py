@@ -23,6 +23,7 @@ from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import Record
+from workers.redaction.named_types import unknown_names
 from workers.redaction.redacted_messages import RedactedMessages, RedactionTeller
 from workers.roles import REDACT
 from workers.stages.crash_journal import CrashJournal
@@ -68,6 +69,8 @@ class RedactWorker:
         self.failures = 0
         """Those whose documents could not be redacted."""
         self._settings = settings
+        for mistake in unknown_names(settings):
+            log.warning("%s", mistake, extra={"stage": REDACT})
         self._world = world
         self._metrics = telemetry.metrics
         self._recorder = StageTelemetry(

@@ -47,6 +47,14 @@ def test_a_key_makes_the_same_pseudonyms_again(runner: CliRunner, monkeypatch: p
         assert 0 <= replacement["original_start"] < replacement["original_end"] <= len(TEXT)
 
 
+def test_a_rule_for_a_type_that_no_pool_has_is_told(runner: CliRunner, tmp_path: Path) -> None:
+    config = tmp_path / "el4ner.toml"
+    config.write_text('[redaction]\naction = "keep"\ntypes = { preson = "mask" }\n')
+    result = runner.invoke(app, ["redact", TEXT, "--config", str(config), *INSTANT])
+    assert (result.exit_code, result.stdout) == (0, TEXT + "\n")
+    assert "redaction.types.preson: no pool" in result.stderr
+
+
 def test_files_and_records_as_tag_reads_them(runner: CliRunner, tmp_path: Path) -> None:
     config = tmp_path / "el4ner.toml"
     config.write_text('[redaction]\naction = "mask"\nmetadata = ["source"]\n')
