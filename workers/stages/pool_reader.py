@@ -15,7 +15,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from functools import partial
@@ -25,6 +24,7 @@ from el4ner.errors import El4nerError
 from el4ner.evidence.reading import ReadingStoppedError
 from workers.backoff import Backoff
 from workers.stages.engine_calls import Owner
+from workers.stages.needed_pools import NeededPools
 from workers.telemetry.start_progress import StartProgress
 
 __all__ = ["PoolReader", "ReadingOwner"]
@@ -99,8 +99,7 @@ class PoolReader:
     ) -> None:
         self._owner = owner
         self._pipeline = pipeline
-        self._unread: set[str] = set(pipeline.unread_pools)
-        self._ahead = [name for name in ahead if name in self._unread]
+        self._needed = NeededPools(pipeline.unread_pools, ahead, clock=clock)
         self._retries = retries
         self._backoff = backoff or Backoff(0.0, 0.0)
         self._progress = progress
@@ -110,9 +109,6 @@ class PoolReader:
         self._handover_seconds = handover_seconds
         self._clock = clock
         self._changed = threading.Condition()
-        self._needed: dict[str, Future[None]] = {}
-        self._put_off: dict[str, float] = {}
-        self._tries: Counter[str] = Counter()
         self._kept = 0.0
         self._told_elsewhere: set[str] = set()
         self._stopping = False
@@ -130,7 +126,7 @@ class PoolReader:
 
     def start(self) -> None:
         """Begin. Whatever is needed before waits."""
-        if self._unread:
+        if self._needed.unread:
             self._thread.start()
 
     def stop(self) -> None:
@@ -149,7 +145,7 @@ class PoolReader:
     @property
     def unread(self) -> Collection[str]:
         """The pools that have yet to be read: once a pool is not among them, it is ready for good."""
-        return self._unread
+        return self._needed.unread
 
     @property
     def reading(self) -> str | None:
@@ -181,14 +177,8 @@ class PoolReader:
         """A document of the pool ``name``, which is unread, has come. The future ends when the pool is ready, or with
         what keeps it from being read: then it is tried again when it is needed again."""
         with self._changed:
-            future = self._needed.get(name)
-            if future is None:
-                future = Future()
-                if name in self._unread:
-                    self._needed[name] = future
-                    self._changed.notify_all()
-                else:
-                    future.set_result(None)
+            future = self._needed.need(name)
+            self._changed.notify_all()
         return future
 
     # --- on the thread ------------------------------------------------------------------------------------------
@@ -210,63 +200,36 @@ class PoolReader:
                 self._reading = None
             log.info("the pool is read", extra={"pool": name, "seconds": round(self._clock() - began, 2)})
             with self._changed:
-                self._unread.discard(name)
-                self._put_off.clear()
-                future = self._settle(name)
+                future = self._needed.read(name)
             if future is not None:
                 future.set_result(None)
 
     def _next(self) -> str | None:
         with self._changed:
             while not self._stopping:
-                if (name := self._due()) is not None:
+                if (name := self._needed.next()) is not None:
                     return name
-                if ahead := [name for name in self._ahead if name not in self._needed]:
-                    return ahead[0]
-                if not self._unread:
+                if not self._needed.unread:
                     break
-                self._changed.wait(self._put_off_seconds())
+                self._changed.wait(self._needed.seconds())
         return None
-
-    def _due(self, besides: str | None = None) -> str | None:
-        """The pool that is needed next, of those that are not put off."""
-        with self._changed:
-            now = self._clock()
-            due = (name for name in self._needed if name != besides and self._put_off.get(name, now) <= now)
-            return next(due, None)
-
-    def _put_off_seconds(self) -> float | None:
-        """Until one of those is due that are; None: none is."""
-        until = [self._put_off[name] for name in self._needed if name in self._put_off]
-        return max(0.0, min(until) - self._clock()) if until else None
 
     def _read(self, name: str) -> None:
         read = self._pipeline.read_beside(name, self._call, self._elsewhere)
         while not self._on_owner(partial(_used, name=name, read=read)):
             read = self._pipeline.teach_beside(name, read, self._call)
 
-    def _settle(self, name: str) -> Future[None] | None:
-        """The pool is needed no more, nor read ahead. Returns the future of whoever waits for it. Under the lock, with
-        what decides it: who needs the pool later has it tried again."""
-        if name in self._ahead:
-            self._ahead.remove(name)
-        del self._tries[name]
-        self._told_elsewhere.discard(name)
-        future = self._needed.pop(name, None)
-        return future if future is not None and future.set_running_or_notify_cancel() else None
-
     def _failed(self, name: str, error: Exception) -> None:
         known, future = isinstance(error, El4nerError), None
-        with self._changed:
+        with self._changed:  # who needs it later has it tried again
             if self._stopping:
                 return
-            self._tries[name] += 1
-            tries = self._tries[name]
+            tries = self._needed.failed(name)
             again = known and name in self._needed and (self._retries is None or tries <= self._retries)
             if again:
-                self._put_off[name] = self._clock() + self._backoff.seconds(tries)
+                self._needed.pass_by(name, self._backoff.seconds(tries))
             else:
-                future = self._settle(name)
+                future = self._needed.settle(name)
         log.warning("%s", error, extra={"pool": name, "again": again}, exc_info=None if known else error)
         if again:
             self.retried(getattr(error, "code", "pool-reading"))
@@ -280,8 +243,9 @@ class PoolReader:
         Raises:
             ReadingStoppedError: the process ends, or another pool is needed and this one is not.
         """
-        if self._stopping or (self._reading not in self._needed and self._due() is not None):
-            raise ReadingStoppedError
+        with self._changed:
+            if self._stopping or (self._reading not in self._needed and self._needed.due() is not None):
+                raise ReadingStoppedError
 
     def _elsewhere(self, kept: float) -> None:
         """Another process reads the pool. It may hang: that we wait for it is no sign of life.
@@ -299,9 +263,8 @@ class PoolReader:
             self._kept, self._moved = kept, self._clock()
         self._go_on()
         with self._changed:
-            if name in self._needed and self._due(besides=name) is not None:
-                self._needed[name] = self._needed.pop(name)
-                self._put_off[name] = self._clock() + self._elsewhere_seconds
+            if name in self._needed and self._needed.due(besides=name) is not None:
+                self._needed.pass_by(name, self._elsewhere_seconds)
                 raise ReadingStoppedError
 
     def _call(self, function: Callable[[], R], /) -> R:
