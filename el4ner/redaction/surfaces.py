@@ -110,13 +110,14 @@ class SearchedText:
         candidates = sorted(
             (place, -len(surface.letters), number)
             for number, surface in enumerate(surfaces)
+            if surface.letters in folded.letters
             for place in letters.places(surface)
         )
         freed = set[int]()
-        searched_to = [0] * len(surfaces)
+        searched_to: dict[int, int] = {}
         for place, size, number in candidates:
             surface, end = surfaces[number], place - size
-            if place < searched_to[number]:
+            if place < searched_to.get(number, 0):
                 continue  # what overlaps a match is looked for in what is left
             first, last = folded.starts[place], folded.ends[end - 1]
             if _stands_free(folded, surface, place, end, freed) or (
