@@ -142,7 +142,7 @@ def child(case: str) -> int:
     # The pools are taught nothing: there is no broker.
     os.environ |= {"EL4NER_REDIS__ENABLED": "false", "EL4NER_WORKER__WEB_PORT": "0"}
     os.environ["EL4NER_WORKER__FOLLOW_EXAMPLES"] = "false"
-    topic_admin.check = lambda _: []
+    topic_admin.check = lambda *_: []
     hang = {place: HOW[how]} if how in HOW else {}
     if why == "start" and place == "stop":
         hang["start"] = fails
@@ -220,7 +220,7 @@ async def fails() -> None:
     raise TopicError("no such group")
 
 
-def fail_and_hang(_: Any) -> None:
+def fail_and_hang(*_: Any) -> None:
     """There is no broker, and the thread that looked for one left another one behind."""
     threading.Thread(target=time.sleep, args=[EVER], name="left-behind").start()
     raise TopicError("no broker")
