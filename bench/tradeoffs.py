@@ -72,7 +72,7 @@ class Variant:
     system: Callable[[str], str] | None = None
 
 
-LAYERS: Final = "both members, all, 3/4 and 1/2 of the layers"
+LAYERS: Final = "all, 3/4, 1/2 of the layers"
 PROMPTS: Final = "no descriptions; no list of types"
 ALONE: Final = "Gemma 3 alone; SmolLM2 alone"
 VARIANTS: Final = (
