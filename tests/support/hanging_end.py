@@ -182,7 +182,7 @@ def child(case: str) -> int:
     elif place in ("engine", "load"):
         stages = ["extract"]
         fake: Any = types.ModuleType("el4ner.loader")
-        engine = types.SimpleNamespace(close=sleep_for_ever, mixes={})
+        engine = types.SimpleNamespace(close=sleep_for_ever, mixes={}, pools={}, unread_pools=[])
 
         def load(*_: Any, **__: Any) -> Any:
             if place == "load":

@@ -299,7 +299,7 @@ async def app(monkeypatch: pytest.MonkeyPatch) -> App:
         return Worker(app)
 
     monkeypatch.setattr(run, "_build", build)
-    monkeypatch.setattr(topic_admin, "check", lambda _: [])
+    monkeypatch.setattr(topic_admin, "check", lambda *_: [])
     return app
 
 
