@@ -113,6 +113,7 @@ class Worker:
 
     batch_seconds = None
     documents = failures = 0
+    stuck_seconds = 0.0
 
     def __init__(self, app: App) -> None:
         self.app = app
