@@ -96,7 +96,14 @@ class Body(nn.Module):
         super().__init__()
         from transformers import AutoModelForCausalLM
 
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, attn_implementation="sdpa").eval()
+        model = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=torch.float32,
+            attn_implementation="sdpa",
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+        ).eval()
         self.body: Any = model.base_model
         self.config = model.config
         self._kinds = "sliding_attention" in (getattr(self.config, "layer_types", None) or ())
