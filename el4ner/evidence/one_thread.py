@@ -14,9 +14,7 @@ from typing import Any
 
 __all__ = ["one_thread"]
 
-_lock = threading.Lock()
-_inside = 0
-_limit: Any = None
+_lock = threading.RLock()
 
 
 @cache
@@ -29,17 +27,7 @@ def _blas() -> Any:
 @contextmanager
 def one_thread() -> Iterator[None]:
     """A block whose linear algebra is computed by the thread that is in it. BLAS knows one limit for the whole process:
-    what other threads compute meanwhile has one thread too. From any thread, also from several."""
-    global _inside, _limit
-    with _lock:
-        _inside += 1
-        if _inside == 1:
-            _limit = _blas().limit(limits=1)
-            _limit.__enter__()
-    try:
+    what other threads compute meanwhile has one thread too. From any thread; one at a time, since only the thread that
+    has set OpenBLAS's limit can take it away again."""
+    with _lock, _blas().limit(limits=1):
         yield
-    finally:
-        with _lock:
-            _inside -= 1
-            if not _inside:
-                _limit.__exit__(None, None, None)

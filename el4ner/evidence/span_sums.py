@@ -30,8 +30,11 @@ class SpanSums:
     products: Doubles
 
     @classmethod
-    def of(cls, known: Floats, labels: Ints, kinds: int) -> Self:
+    def of(cls, known: Floats | Doubles, labels: Ints, kinds: int) -> Self:
         """Of spans ``[spans, dimensions]``."""
+        # Of fewer spans than dimensions nothing may be left around the means but the rounding of float32.
+        if len(known) <= known.shape[1]:
+            known = known.astype(np.float64)
         sums = np.stack([known[labels == kind].sum(axis=0, dtype=np.float64) for kind in range(kinds)])
         return cls(np.bincount(labels, minlength=kinds), sums, (known.T @ known).astype(np.float64))
 

@@ -96,19 +96,19 @@ def test_blas_has_one_thread_inside_and_as_many_as_before_behind_the_last_block(
         return [each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"]
 
     before = threads()
-    entered, leave = threading.Event(), threading.Event()
+    seen: list[list[int]] = []
 
     def other() -> None:
         with one_thread():
-            entered.set()
-            leave.wait(20)
+            seen.append(threads())
 
     thread = threading.Thread(target=other)
     with one_thread():
         thread.start()
-        assert entered.wait(20)
+        with one_thread():
+            assert set(threads()) == {1}
         assert set(threads()) == {1}
-    assert set(threads()) == {1}, "the other one is still inside"
-    leave.set()
+        assert seen == [], "the other one waits"
     thread.join(20)
+    assert [set(each) for each in seen] == [{1}]
     assert threads() == before
