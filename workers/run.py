@@ -16,7 +16,7 @@ import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
 from workers.config import StreamSettings
@@ -30,7 +30,6 @@ from workers.messages.headers import PooledRandom
 from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.pipeline_owner import OwnedPipeline, owned_pipeline
 from workers.probes import serve_probes
-from workers.redaction.redact_worker import RedactWorker
 from workers.roles import AGGREGATE, COMBINE, PIPELINE, REDACT, ROLES
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.signalled import run_until_signalled
@@ -48,13 +47,24 @@ log = logging.getLogger(__name__)
 _GARBAGE_THRESHOLD: Final = 20_000
 """The garbage collector looks for cycles after so many new objects: those of some batches. Python's default is 700."""
 
+if TYPE_CHECKING:
+    from workers.redaction.redact_worker import RedactWorker
+
+    Worker = StageWorker | JoinAgent | PipelineWorker | RedactWorker
+
+
+def _redaction(app: StageApp, world: World, telemetry: Telemetry) -> RedactWorker:
+    # Not before it is needed: its patterns are compiled at the import, which no other worker has to wait for.
+    from workers.redaction.redact_worker import RedactWorker
+
+    return RedactWorker(app, world, telemetry)
+
+
 _WITHOUT_MODELS: Final[Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent | RedactWorker]]] = {
     AGGREGATE: Aggregator,
     COMBINE: combiner.build,
-    REDACT: RedactWorker,
+    REDACT: _redaction,
 }
-
-Worker = StageWorker | JoinAgent | PipelineWorker | RedactWorker
 
 
 class WorkerCrashedError(El4nerError):

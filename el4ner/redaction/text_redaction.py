@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from el4ner.redaction.key_ring import KeyRing
@@ -10,7 +10,7 @@ from el4ner.redaction.personal_data import PersonalData
 from el4ner.redaction.redaction_settings import RedactionSettings
 from el4ner.redaction.redactor import Detection, Redacted, Redactor
 
-__all__ = ["TextRedaction", "redacted_to_json"]
+__all__ = ["TextRedaction", "redacted_document"]
 
 
 class TextRedaction:
@@ -33,9 +33,20 @@ class TextRedaction:
         return self._redactor.redact(text, [*entities, *self._personal_data.find(text)], pool=pool)
 
 
-def redacted_to_json(redacted: Redacted) -> dict[str, Any]:
-    """What ``redacted-documents`` has of a text."""
-    return {
+def redacted_document(
+    redacted: Redacted,
+    settings: RedactionSettings,
+    *,
+    document: str,
+    revision: int,
+    pool: str | None,
+    metadata: Mapping[str, Any],
+) -> dict[str, Any]:
+    """What ``redacted-documents`` has of a document, as JSON. Of its metadata only what the settings let pass."""
+    value = {
+        "id": document,
+        "revision": revision,
+        "pool": pool,
         "text": redacted.text,
         "key": redacted.key_id,
         "replacements": [
@@ -60,3 +71,6 @@ def redacted_to_json(redacted: Redacted) -> dict[str, Any]:
             for each in redacted.kept
         ],
     }
+    if passed_on := {key: metadata[key] for key in settings.metadata if key in metadata}:
+        value["metadata"] = passed_on
+    return value

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,7 +140,7 @@ def redact_text(
         except DocumentError as error:
             report(DocumentError(f"{document.id}: {error}", code=error.code))
         else:
-            _show(document, tagged.pool, redacted, settings.redaction.metadata, output)
+            _show(document, tagged.pool, redacted, settings.redaction, output)
     warn_of_replaced(decoder)
     if failures:
         raise typer.Exit(1)
@@ -214,17 +213,21 @@ def _redaction(settings: RedactionSettings) -> TextRedaction:
 
 
 def _show(
-    document: NewDocument, pool: str | None, redacted: Redacted, metadata: tuple[str, ...], output: OutputFormat
+    document: NewDocument, pool: str | None, redacted: Redacted, settings: RedactionSettings, output: OutputFormat
 ) -> None:
     if output is OutputFormat.TEXT:
         results().print(redacted.text, end="" if redacted.text.endswith("\n") else "\n")
     else:
-        from el4ner.redaction.text_redaction import redacted_to_json
+        from el4ner.redaction.text_redaction import redacted_document
         from el4ner.serialize import dumps
 
-        value = {"id": document.id, "revision": document.revision, "pool": pool, **redacted_to_json(redacted)}
-        given: Mapping[str, Any] = document.metadata or {}
-        if passed_on := {key: given[key] for key in metadata if key in given}:
-            value["metadata"] = passed_on
+        value = redacted_document(
+            redacted,
+            settings,
+            document=document.id,
+            revision=document.revision,
+            pool=pool,
+            metadata=document.metadata or {},
+        )
         results_file().write(dumps(value).decode() + "\n")
         results_file().flush()

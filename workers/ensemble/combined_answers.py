@@ -93,39 +93,29 @@ def _stage_of(record: Record) -> str:
 
 def _question(data: Mapping[str, Any]) -> str:
     """Names what members were asked: the answers to different questions do not go together."""
-    producer, is_extract = data["producer"], data["stage"] == EXTRACT.name
-    asked = [
-        [item["start"], item["end"]]
-        if is_extract
-        else [
-            item["start"],
-            item["end"],
-            item["demonstrations"],
-            [[candidate["start"], candidate["end"], candidate["proposed_by"]] for candidate in item["candidates"]],
-        ]
-        for item in data["sentences"]
-    ]
-    about = [producer[name] for name in ("mode", "prompt_version", "pool", "pool_fingerprint")]
-    return fingerprint(data["document"]["text"], data["expected"], about, asked)
+    return _asked(data, data["producer"]["pool_fingerprint"], with_demonstrations=True)
 
 
 def _lineage(data: Mapping[str, Any]) -> str:
     """As :func:`_question`, whatever the pool was taught over its files: in which demonstrations are places, so that
     they are left out."""
     producer = data["producer"]
-    asked = [
-        [item["start"], item["end"]]
-        if data["stage"] == EXTRACT.name
-        else [
-            item["start"],
-            item["end"],
-            [[candidate["start"], candidate["end"], candidate["proposed_by"]] for candidate in item["candidates"]],
-        ]
-        for item in data["sentences"]
-    ]
-    files = producer.get("pool_base") or producer["pool_fingerprint"]
-    about = [*(producer[name] for name in ("mode", "prompt_version", "pool")), files]
-    return fingerprint(data["document"]["text"], data["expected"], about, asked)
+    return _asked(data, producer.get("pool_base") or producer["pool_fingerprint"], with_demonstrations=False)
+
+
+def _asked(data: Mapping[str, Any], pool_fingerprint: str, *, with_demonstrations: bool) -> str:
+    producer, is_extract = data["producer"], data["stage"] == EXTRACT.name
+
+    def about(item: Mapping[str, Any]) -> list[Any]:
+        place = [item["start"], item["end"]]
+        if is_extract:
+            return place
+        shown = [item["demonstrations"]] if with_demonstrations else []
+        candidates = [[each["start"], each["end"], each["proposed_by"]] for each in item["candidates"]]
+        return [*place, *shown, candidates]
+
+    made = [*(producer[name] for name in ("mode", "prompt_version", "pool")), pool_fingerprint]
+    return fingerprint(data["document"]["text"], data["expected"], made, [about(item) for item in data["sentences"]])
 
 
 # --- what goes out ---

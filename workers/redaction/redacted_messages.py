@@ -16,7 +16,7 @@ from el4ner.redaction.key_ring import KeyRing
 from el4ner.redaction.redaction_settings import RedactionSettings
 from el4ner.redaction.redactor import Detection
 from el4ner.redaction.sealed_originals import NONCE_BYTES, sealed
-from el4ner.redaction.text_redaction import TextRedaction, redacted_to_json
+from el4ner.redaction.text_redaction import TextRedaction, redacted_document
 from workers.messages.envelope import (
     Outgoing,
     Record,
@@ -121,10 +121,10 @@ class RedactionTeller:
             Detection(each["start"], each["end"], each["type"], each["confidence"]) for each in tagged["entities"]
         ]
         redacted = self._redaction.redact(text, entities, pool=pool)
-        value = {"id": document, "revision": revision, "pool": pool, **redacted_to_json(redacted)}
         metadata = tagged.get("metadata", {})
-        if passed_on := {key: metadata[key] for key in self._settings.metadata if key in metadata}:
-            value["metadata"] = passed_on
+        value = redacted_document(
+            redacted, self._settings, document=document, revision=revision, pool=pool, metadata=metadata
+        )
         values: dict[Topic, Mapping[str, Any]] = {Topic.REDACTED_DOCUMENTS: value}
         if self._key is not None and record.value is not None:
             nonce = self._random(NONCE_BYTES)
