@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import shutil
 from collections.abc import Iterator
@@ -11,8 +12,11 @@ from typing import Any
 import orjson
 import pytest
 
+from el4ner.pools import load_pool
+from el4ner.pools.examples import PoolExample
+from el4ner.pools.taught import taught_pool
 from el4ner.serialize import dumps
-from tests.integration.stream_harness import Stream
+from tests.integration.stream_harness import Stream, wait_until
 from tests.support.running_page import RunningPage
 from workers.topics import Topic
 
@@ -87,3 +91,21 @@ def tab_to(tab: Any, selector: str, key: str = "Tab") -> None:
 
 def tab_back_to(tab: Any, selector: str) -> None:
     tab_to(tab, selector, "Shift+Tab")
+
+
+def wait_until_all_workers_know(stream: Stream, example: PoolExample) -> None:
+    """What pool news was taught."""
+    expected = taught_pool(load_pool("news"), [example]).pool.fingerprint
+    rounds = itertools.count()
+
+    def all_answer_by_it() -> bool:
+        """A round of documents on all partitions, by which all workers answer."""
+        prefix = f"round-{next(rounds)}-"
+        stream.produce_documents([{"id": f"{prefix}{number}", "text": "London calls."} for number in range(40)])
+        wait_until(lambda: len(of_round(prefix)) == 40, what="a round is answered")
+        return {each["manifests"]["classify"]["pool_fingerprint"] for each in of_round(prefix)} == {expected}
+
+    def of_round(prefix: str) -> list[Any]:
+        return [each for each in stream.tagged() if each["id"].startswith(prefix)]
+
+    wait_until(all_answer_by_it, what="all workers know the correction")

@@ -5,15 +5,11 @@ Debian's Chromium, driven by Playwright. Without a browser every test is skipped
 
 from __future__ import annotations
 
-import itertools
 import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from el4ner.pools import load_pool
-from el4ner.pools.taught import taught_pool
 from tests.integration.browser_harness import (
     BROWSER_MARKS,
     Browsing,
@@ -22,6 +18,7 @@ from tests.integration.browser_harness import (
     page_of,
     tab_back_to,
     tab_to,
+    wait_until_all_workers_know,
     write,
 )
 from tests.integration.stream_harness import Stream, wait_until
@@ -189,20 +186,7 @@ def test_a_correction_by_mouse_is_in_effect_on_two_workers(stream: Stream, brows
         assert (key.pool, example.text) == ("news", ADA["text"])
         assert [(span.text, kind) for span, kind in example.spans] == [("Ada Lovelace", "person"), ("London", "event")]
         lesson.get_by_role("button", name="Close").click()
-        expected = taught_pool(load_pool("news"), [example]).pool.fingerprint
-        rounds = itertools.count()
-
-        def all_answer_by_it() -> bool:
-            """A round of documents on all partitions, by which both workers answer."""
-            prefix = f"round-{next(rounds)}-"
-            stream.produce_documents([{"id": f"{prefix}{number}", "text": "London calls."} for number in range(40)])
-            wait_until(lambda: len(of_round(prefix)) == 40, what="a round is answered")
-            return {each["manifests"]["classify"]["pool_fingerprint"] for each in of_round(prefix)} == {expected}
-
-        def of_round(prefix: str) -> list[Any]:
-            return [each for each in stream.tagged() if each["id"].startswith(prefix)]
-
-        wait_until(all_answer_by_it, what="both workers know the correction")
+        wait_until_all_workers_know(stream, example)
 
 
 def test_a_correction_takes_the_keyboard_alone(stream: Stream, browsing: Browsing) -> None:

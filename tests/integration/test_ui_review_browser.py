@@ -6,15 +6,20 @@ Debian's Chromium, driven by Playwright. Without a browser every test is skipped
 from __future__ import annotations
 
 import contextlib
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from el4ner.pools import load_pool
-from el4ner.pools.taught import taught_pool
-from tests.integration.browser_harness import BROWSER_MARKS, Browsing, focused, page_of, tab_to, write
+from tests.integration.browser_harness import (
+    BROWSER_MARKS,
+    Browsing,
+    focused,
+    page_of,
+    tab_to,
+    wait_until_all_workers_know,
+    write,
+)
 from tests.integration.stream_harness import Stream, wait_until
 from tests.support.running_page import RunningPage, tagged_value
 from workers.teaching.topic_examples import taught_until_now
@@ -113,19 +118,7 @@ def test_a_correction_from_the_queue_is_in_effect_on_two_workers(stream: Stream,
         item(tab, "Babbage").wait_for(state="detached")
         (example,) = taught_until_now(stream.settings.kafka).values()
         assert [(span.text, kind) for span, kind in example.spans] == [("Ada Lovelace", "person"), ("London", "event")]
-        expected = taught_pool(load_pool("news"), [example]).pool.fingerprint
-        rounds = itertools.count()
-
-        def all_answer_by_it() -> bool:
-            prefix = f"round-{next(rounds)}-"
-            stream.produce_documents([{"id": f"{prefix}{number}", "text": "London calls."} for number in range(40)])
-            wait_until(lambda: len(of_round(prefix)) == 40, what="a round is answered")
-            return {each["manifests"]["classify"]["pool_fingerprint"] for each in of_round(prefix)} == {expected}
-
-        def of_round(prefix: str) -> list[Any]:
-            return [each for each in stream.tagged() if each["id"].startswith(prefix)]
-
-        wait_until(all_answer_by_it, what="both workers know the correction")
+        wait_until_all_workers_know(stream, example)
 
 
 def test_the_queue_takes_the_keyboard_alone(stream: Stream, browsing: Browsing) -> None:

@@ -16,6 +16,7 @@ from el4ner.pools import Pool, PoolSentence
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.taught import TaughtPool, taught_pool
 from el4ner.types import Span
+from tests.support.followed_topic import FollowedTopic
 from workers.config import KafkaSettings
 from workers.messages.pool_examples import ExampleKey, example_message
 from workers.teaching import pool_follower
@@ -79,42 +80,12 @@ class Owner:
         return future
 
 
-class Topic:
-    """What every reading of the topic begins with, and what comes then: records, or what is raised."""
-
-    def __init__(self, *begins: Sequence[ExampleRecord]) -> None:
-        self.begins = list(begins)
-        self.coming: queue.Queue[list[ExampleRecord] | Exception] = queue.Queue()
-
-    @contextmanager
-    def followed(self, settings: KafkaSettings) -> Iterator[Any]:
-        if not self.begins:
-            raise TopicError("no broker")
-        yield Followed(self, list(self.begins.pop(0)))
-
-
-class Followed:
-    def __init__(self, topic: Topic, begin: list[ExampleRecord]) -> None:
-        self._topic, self._begin = topic, begin
-
-    @property
-    def is_read(self) -> bool:
-        return not self._begin
-
-    def poll(self, milliseconds: int) -> list[ExampleRecord]:
-        if self._begin:
-            return [self._begin.pop(0)]
-        try:
-            come = self._topic.coming.get(timeout=0.02)
-        except queue.Empty:
-            return []
-        if isinstance(come, Exception):
-            raise come
-        return come
+def topic_of(*begins: Sequence[ExampleRecord]) -> FollowedTopic:
+    return FollowedTopic(*begins, away="no broker")
 
 
 @contextmanager
-def following(monkeypatch: pytest.MonkeyPatch, topic: Topic, pipeline: Pipeline) -> Iterator[PoolFollower]:
+def following(monkeypatch: pytest.MonkeyPatch, topic: FollowedTopic, pipeline: Pipeline) -> Iterator[PoolFollower]:
     monkeypatch.setattr(pool_follower, "followed_examples", topic.followed)
     monkeypatch.setattr(pool_follower, "_RETRY_SECONDS", 0.01)
     follower = PoolFollower(KafkaSettings(), Owner(pipeline), pipeline)  # type: ignore[arg-type]
@@ -127,7 +98,7 @@ def following(monkeypatch: pytest.MonkeyPatch, topic: Topic, pipeline: Pipeline)
 def test_all_that_the_topic_has_is_in_use_when_it_has_started(monkeypatch: pytest.MonkeyPatch) -> None:
     anna, bo = example("Carla"), example("Bo", 1)
     topic, pipeline = (
-        Topic([record(anna), ExampleRecord(b"junk", b"{}", 0, 1), record(bo), record(bo, "nobodys")]),
+        topic_of([record(anna), ExampleRecord(b"junk", b"{}", 0, 1), record(bo), record(bo, "nobodys")]),
         Pipeline(),
     )
     with following(monkeypatch, topic, pipeline) as follower:
@@ -144,20 +115,20 @@ def test_all_that_the_topic_has_is_in_use_when_it_has_started(monkeypatch: pytes
 
 
 def test_a_topic_that_cannot_be_read_at_the_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    with following(monkeypatch, Topic(), Pipeline()) as follower, pytest.raises(TopicError, match="no broker"):
+    with following(monkeypatch, topic_of(), Pipeline()) as follower, pytest.raises(TopicError, match="no broker"):
         follower.start()
 
 
 def test_a_pool_that_cannot_be_taught_at_the_start_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline()
     pipeline.fail.append(EngineError("no memory"))
-    topic = Topic([record(example("Bo"))])
+    topic = topic_of([record(example("Bo"))])
     with following(monkeypatch, topic, pipeline) as follower, pytest.raises(EngineError, match="no memory"):
         follower.start()
 
 
 def test_later_a_pool_serves_as_it_was_until_it_can_be_taught(monkeypatch: pytest.MonkeyPatch) -> None:
-    topic, pipeline = Topic([]), Pipeline()
+    topic, pipeline = topic_of([]), Pipeline()
     with following(monkeypatch, topic, pipeline) as follower:
         follower.start()
         assert pipeline.next_of("p").pool is BASE
@@ -170,7 +141,7 @@ def test_later_a_pool_serves_as_it_was_until_it_can_be_taught(monkeypatch: pytes
 def test_an_example_that_brings_out_a_bug_stops_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline()
     pipeline.fail.append(ZeroDivisionError())
-    with following(monkeypatch, Topic([record(example("Bo"))]), pipeline) as follower:
+    with following(monkeypatch, topic_of([record(example("Bo"))]), pipeline) as follower:
         follower.start()
         assert len(pipeline.next_of("p").examples) == 1
 
@@ -178,7 +149,7 @@ def test_an_example_that_brings_out_a_bug_stops_no_process(monkeypatch: pytest.M
 def test_a_broker_that_was_away_has_the_topic_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """It may be another topic of that name: what it does not have is not taught."""
     bo, zoe = example("Bo"), example("Zoe", 1)
-    topic, pipeline = Topic([record(bo)], [record(zoe)]), Pipeline()
+    topic, pipeline = topic_of([record(bo)], [record(zoe)]), Pipeline()
     with following(monkeypatch, topic, pipeline) as follower:
         follower.start()
         assert pipeline.next_of("p").examples == (bo,)
@@ -196,7 +167,7 @@ def test_examples_that_make_no_pool_stop_no_process_and_no_other_pool(monkeypatc
         return made(base, examples)
 
     pipeline = Pipeline()
-    with following(monkeypatch, Topic([record(example("Bo")), record(example("Zoe"), "q")]), pipeline) as follower:
+    with following(monkeypatch, topic_of([record(example("Bo")), record(example("Zoe"), "q")]), pipeline) as follower:
         monkeypatch.setattr(pool_follower, "taught_pool", failing)
         follower.start()
         assert len(pipeline.next_of("q").examples) == 1

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import queue
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 
 from el4ner.pools.examples import PoolExample
 from el4ner.types import Span
-from workers.config import KafkaSettings, load_stream_settings
+from tests.support.followed_topic import FollowedTopic
+from workers.config import load_stream_settings
 from workers.messages.pool_examples import ExampleKey, example_message
 from workers.teaching.taught_examples import ExampleRecord
 from workers.teaching.topic_examples import TeachingError
@@ -32,45 +31,12 @@ def record(offset: int, taught: PoolExample, *, withdrawn: bool = False) -> Exam
     return ExampleRecord(message.key, message.value, 0, offset, 5)
 
 
-class Topic:
-    """What every reading of the topic begins with, and what comes then: records, or what is raised. How often it was
-    read."""
-
-    def __init__(self, *begins: Sequence[ExampleRecord]) -> None:
-        self.begins = list(begins)
-        self.coming: queue.Queue[list[ExampleRecord] | Exception] = queue.Queue()
-        self.readings = 0
-
-    @contextmanager
-    def followed(self, _settings: KafkaSettings) -> Iterator[Any]:
-        if not self.begins:
-            raise TopicError("no Kafka broker answers")
-        self.readings += 1
-        yield Followed(self, list(self.begins.pop(0)))
-
-
-class Followed:
-    def __init__(self, topic: Topic, begin: list[ExampleRecord]) -> None:
-        self._topic, self._begin = topic, begin
-
-    @property
-    def is_read(self) -> bool:
-        return not self._begin
-
-    def poll(self, _milliseconds: int) -> list[ExampleRecord]:
-        if self._begin:
-            return [self._begin.pop(0)]
-        try:
-            come = self._topic.coming.get(timeout=0.02)
-        except queue.Empty:
-            return []
-        if isinstance(come, Exception):
-            raise come
-        return come
+def topic_of(*begins: Sequence[ExampleRecord]) -> FollowedTopic:
+    return FollowedTopic(*begins, away="no Kafka broker answers")
 
 
 @contextmanager
-def following(topic: Topic, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaughtPools]:
+def following(topic: FollowedTopic, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaughtPools]:
     monkeypatch.setattr(taught_pools, "followed_examples", topic.followed)
     monkeypatch.setattr(taught_pools, "_RETRY_SECONDS", 0.01)
     pools = TaughtPools(load_stream_settings(environ={}), patience_seconds=SECONDS)
@@ -89,7 +55,7 @@ def texts(pools: TaughtPools) -> list[str]:
 
 
 def test_a_pool_is_as_it_is_taught_and_the_topic_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    topic = Topic([record(0, ADA)])
+    topic = topic_of([record(0, ADA)])
     with following(topic, monkeypatch) as pools:
         first = pools.taught("news")
         assert [each.text for each in first.examples] == [ADA.text]
@@ -106,7 +72,7 @@ def test_a_pool_is_as_it_is_taught_and_the_topic_is_read_once(monkeypatch: pytes
 
 
 def test_without_a_broker_it_is_said_and_read_when_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    topic = Topic()
+    topic = topic_of()
     with following(topic, monkeypatch) as pools:
         with pytest.raises(TeachingError, match="no Kafka broker answers"):
             pools.taught("news")
@@ -119,7 +85,7 @@ def test_without_a_broker_it_is_said_and_read_when_there_is_one(monkeypatch: pyt
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 @pytest.mark.parametrize("wrong", [TopicError("offset out of range"), ZeroDivisionError("a bug")])
 def test_what_is_known_stays_until_the_topic_is_read_again(monkeypatch: pytest.MonkeyPatch, wrong: Exception) -> None:
-    topic = Topic([record(0, ADA)], [record(0, BOB)])
+    topic = topic_of([record(0, ADA)], [record(0, BOB)])
     with following(topic, monkeypatch) as pools:
         assert texts(pools) == [ADA.text]
         topic.coming.put(wrong)
