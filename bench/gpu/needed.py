@@ -51,6 +51,11 @@ ELSEWHERE: Final = {
     "exllamav2": "a library of its own, LIBRARY",
     "exllamav3": "a library of its own, --with exllamav3",
     "sentence-transformers": "only with --weights minilm, on a machine that has it",
+    "cryptography": "redaction, the extra redact, which nothing there runs",
+    "phonenumbers": "redaction",
+    "presidio-analyzer": "redaction; it brings spaCy, 60 MB",
+    "spacy": "pools from and to spaCy's DocBin, which nothing there reads",
+    "srsly": "the same",
 }
 """Imported somewhere in these modules, and not carried for that."""
 LIBRARY: Final = "exllamav2"
