@@ -6,7 +6,7 @@ PYTHON ?= python3
 
 # uv from the machine if it is there, otherwise a pinned one in a folder of the project.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-SYNC := $(UV) sync --frozen --quiet --extra embedded --extra local --extra otel --extra serve --extra ui --extra redact
+SYNC := $(UV) sync --frozen --quiet $(addprefix --extra ,models stream embedded local otel serve ui redact)
 RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-search test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -56,6 +56,10 @@ test-slow: env  ## the tests that take long, and all examples of those that draw
 
 test-search: env  ## look for examples that break what the drawing tests hold: ten times as many, others each time
 	$(TEST_TWO) -m "hypothesis" --hypothesis-profile=search tests/unit
+
+# As in `make test-extras EXTRAS="base stream"`
+test-extras: env  ## build wheel and archive, and try each extra in a fresh environment: 10 minutes, gigabytes of packages
+	$(RUN)/python -m tools extras --uv $(UV) $(EXTRAS)
 
 test-gpu: env  ## tests of the GPU engines; each says why it is skipped where there is no GPU
 	$(RUN)/pytest -m gpu tests/gpu

@@ -9,6 +9,8 @@ from el4ner.config import ModelSettings
 from el4ner.engines.base import Engine
 from el4ner.engines.torch.lean_transformers import collection_paused, import_transformers
 from el4ner.engines.torch.waiting import import_torch
+from el4ner.extras import METHOD_EXTRAS, extras_explained
+from el4ner.models.catalogue import PREFIX
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 
@@ -21,7 +23,14 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
     Raises:
         ModelError: the weights are missing, damaged or not supported, or the engine cannot run here.
         ConfigError: settings that do not go together.
+        NotInstalledError: the extra that brings this kind of engine is not installed.
     """
+    packaged = settings.source.startswith(PREFIX)
+    with extras_explained(f"models.{name}", dict.fromkeys(METHOD_EXTRAS, "embedded") if packaged else METHOD_EXTRAS):
+        return _loaded(name, settings, cache_dir, progress or NO_PROGRESS)
+
+
+def _loaded(name: str, settings: ModelSettings, cache_dir: Path, progress: Progress) -> Engine:
     match settings.engine:
         case "instant":
             from el4ner.engines.instant import InstantEngine
@@ -35,7 +44,7 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
 
             return TransformersEngine.load(
                 name,
-                prepare(settings.source, cache_dir, progress or NO_PROGRESS),
+                prepare(settings.source, cache_dir, progress),
                 dtype=settings.dtype,
                 device=settings.device,
                 threads=settings.threads,
@@ -47,7 +56,7 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
             import_torch()
             from el4ner.engines.exllama.loading import load
 
-            path = prepare(settings.source, cache_dir, progress or NO_PROGRESS)
+            path = prepare(settings.source, cache_dir, progress)
             return load(name, path, settings, library=settings.engine, cache_dir=cache_dir)
         case "server":
             from el4ner.engines.served.served_engine import ServedEngine

@@ -14,6 +14,7 @@ from typing_extensions import override
 
 from el4ner.engines.torch.waiting import import_torch
 from el4ner.errors import ModelError
+from el4ner.extras import extras_explained
 from el4ner.models.safety import check_folder
 
 __all__ = ["Embedder", "RememberingEmbedder", "SentenceTransformerEmbedder", "Vectors"]
@@ -63,9 +64,10 @@ class SentenceTransformerEmbedder:
 
     @cached_property
     def _model(self) -> Any:
-        import_torch()
-        from safetensors import SafetensorError
-        from sentence_transformers import SentenceTransformer
+        with extras_explained("retrieval.embedder"):
+            import_torch()
+            from safetensors import SafetensorError
+            from sentence_transformers import SentenceTransformer
 
         try:
             model = SentenceTransformer(

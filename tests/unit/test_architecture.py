@@ -30,7 +30,7 @@ ORDER = {
     # A part may import from the floors before its own, and from nobody beside it.
     "el4ner": (
         ("code_fingerprint", "errors", "nearest", "types"),
-        ("text", "toml_files"),
+        ("extras", "text", "toml_files"),
         ("config_errors",),
         ("config",),
         ("participation", "pools", "redaction"),

@@ -29,6 +29,7 @@ from workers.cli import (
     ui,
     worker,
 )
+from workers.cli.command_extras import command_explained
 from workers.cli.options import ConfigOption, LogFormat, LogLevel
 from workers.cli.output import complain
 from workers.cli.settings import GlobalOptions, prepare_process
@@ -70,6 +71,11 @@ class ErrorsAsLines(TyperGroup):
         except El4nerError as error:
             complain(str(error))
             raise typer.Exit(exit_status(error)) from error
+        except ModuleNotFoundError as error:
+            if (explained := command_explained(ctx.invoked_subcommand, error)) is None:
+                raise
+            complain(str(explained))
+            raise typer.Exit(exit_status(explained)) from error
         except KeyboardInterrupt as error:
             raise typer.Exit(EXIT_INTERRUPTED) from error
         except BrokenPipeError as error:

@@ -51,18 +51,10 @@ def serve(
     settings = settings.model_copy(update={"worker": worker_logging(ctx, settings.worker)})
     work_offline_if_local(settings)
 
-    from el4ner.errors import ConfigError
+    from workers.serve.service import ServiceCrashedError, run_service
     from workers.shutdown.watchdog import Watchdog
     from workers.telemetry.logs import configure_logging
 
-    try:
-        from workers.serve.service import ServiceCrashedError, run_service
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("h11", "starlette", "uvicorn"):
-            raise
-        raise ConfigError(
-            f"el4ner serve: {error.name} is not installed; install el4ner[serve] (pip install 'el4ner[serve]')"
-        ) from error
     configure_logging(settings.worker)
     try:
         run_service(

@@ -53,18 +53,10 @@ def ui(
     if until_stdin_closes:
         end_with_stdin(settings.worker.shutdown_seconds)
 
-    from el4ner.errors import ConfigError
     from workers.shutdown.watchdog import Watchdog
     from workers.telemetry.logs import configure_logging
+    from workers.ui.page_service import PageCrashedError, run_page
 
-    try:
-        from workers.ui.page_service import PageCrashedError, run_page
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("h11", "starlette", "uvicorn"):
-            raise
-        raise ConfigError(
-            f"el4ner ui: {error.name} is not installed; install el4ner[ui] (pip install 'el4ner[ui]')"
-        ) from error
     configure_logging(settings.worker)
 
     def ready(port: int) -> None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Final
 
 import orjson
-from safetensors import SafetensorError, safe_open
 
 from el4ner.errors import ModelError
 
@@ -59,6 +58,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 def _loaded_sizes(file: Path) -> dict[str, int]:
     """Bytes of every tensor, by its name."""
+    from safetensors import SafetensorError, safe_open
+
     try:
         with safe_open(file, framework="numpy") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 - it is no dictionary
