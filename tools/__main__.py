@@ -1,8 +1,10 @@
-"""``python -m tools asyncapi``, ``schemas``, ``evidence``, ``screenshots``: what is made from the code, or checked."""
+"""``python -m tools COMMAND``: what is made from the code, or checked."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
@@ -43,15 +45,29 @@ def write_asyncapi() -> None:
     (schemas_dir() / "asyncapi.json").write_bytes(written(document()))
 
 
-@app.command("screenshots")
-def write_screenshots(
-    target: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("docs/images"),
+@app.command("extras")
+def try_extras(
+    only: Annotated[list[str] | None, typer.Argument(metavar="[EXTRA]…", help="Those alone. (default: all)")] = None,
+    uv: Annotated[str, typer.Option(metavar="PROGRAM", help="uv.")] = "uv",
 ) -> None:
-    """Capture the pictures of the page anew, from a stream of its own with real models and a real browser: minutes."""
-    from tools.screenshots import capture
+    """Build wheel and archive, and try each extra in a fresh environment, with versions of the lock file: minutes."""
+    from tools.extras_trial import TRIALS, TrialError, build, tried
 
-    for path in capture(target, lambda line: typer.echo(line, err=True)):
-        typer.echo(f"{path.stat().st_size / 1000:.0f} kB {path}", err=True)
+    known = {trial.name: trial for trial in TRIALS}
+    if unknown := set(only or ()) - known.keys():
+        raise typer.BadParameter(f"{', '.join(sorted(unknown))}: expected of {', '.join(known)}")
+    with TemporaryDirectory(prefix="el4ner-extras-") as folder:
+        try:
+            built = build(Path(folder) / "dist", uv=uv)
+            for name in only or known:
+                # The archive, of which others build, has to have all that the wheel has: the base is tried from both.
+                for package in built if name == "base" else built[:1]:
+                    work = Path(folder) / f"{name}{package.suffix}"
+                    tried(known[name], work, package, uv=uv, tell=lambda line: typer.echo(line, err=True))
+                    shutil.rmtree(work)  # with CUDA's libraries it is gigabytes
+        except TrialError as error:
+            typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(1) from error
 
 
 @app.command("evidence")

