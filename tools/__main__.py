@@ -45,6 +45,17 @@ def write_asyncapi() -> None:
     (schemas_dir() / "asyncapi.json").write_bytes(written(document()))
 
 
+@app.command("screenshots")
+def write_screenshots(
+    target: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("docs/images"),
+) -> None:
+    """Capture the pictures of the page anew, from a stream of its own with real models and a real browser: minutes."""
+    from tools.screenshots import capture
+
+    for path in capture(target, lambda line: typer.echo(line, err=True)):
+        typer.echo(f"{path.stat().st_size / 1000:.0f} kB {path}", err=True)
+
+
 @app.command("extras")
 def try_extras(
     only: Annotated[list[str] | None, typer.Argument(metavar="[EXTRA]…", help="Those alone. (default: all)")] = None,
