@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -111,6 +111,10 @@ gpu-pack: env  ## bring together what `make bench-gpu` needs on a borrowed machi
 # Not `env`: a borrowed machine has its own Python with torch, and no network. As in `make bench-gpu ARGS="--minutes 5"`
 bench-gpu:  ## everything that needs a GPU, in under ten minutes: tests, ceilings, speed (ARGS=--cpu: without one)
 	$(or $(wildcard $(RUN)/python),$(PYTHON)) bench/gpu/run.py $(ARGS)
+
+# As in `make example-postgresql ARGS="--limit 10 --once"`
+example-postgresql: env  ## tag the sample into tables of PostgreSQL by Kafka Connect, and stay to be asked (docs/databases.md)
+	$(RUN)/python -m examples.postgresql.run $(ARGS)
 
 kafka: env  ## start Kafka and Valkey for this folder (`make kafka-down` stops them)
 	$(RUN)/el4ner local up

@@ -1,0 +1,149 @@
+"""From nothing to rows in PostgreSQL: ``python -m examples.postgresql.run``, in the project's folder.
+
+Starts Kafka and Valkey for this folder as ``el4ner local up`` does, a PostgreSQL of its own, a worker, and Kafka
+Connect with the sink; sends the sample; shows what is in the tables; then stays until Ctrl-C, so that you can ask more.
+KAFKA_BOOTSTRAP_SERVERS and REDIS_URL, or PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, are used instead where set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from examples.postgresql.database import Database, ExampleError
+from examples.postgresql.kafka_connect import DOCUMENTS_SINK, FOLDER, Connect, connector, sink_environ
+from workers.inputs.documents import format_of, read_documents
+from workers.local import services
+from workers.local.processes import log_excerpt
+from workers.local.service_error import LocalServiceError
+
+ROOT: Final = FOLDER.parents[1]
+SAMPLE: Final = ROOT / "el4ner" / "samples" / "demo.jsonl"
+_WORKER_SECONDS: Final = 900.0
+"""The first time a worker prepares its models."""
+_PATIENCE_SECONDS: Final = 300.0
+_QUERIES: Final = (
+    "SELECT status, count(*) AS documents FROM el4ner.documents GROUP BY status",
+    "SELECT name, type, mentions, documents FROM el4ner.entities ORDER BY documents DESC, entity LIMIT 10",
+)
+
+
+def main() -> int:
+    """Everything, in order; 1 and a line on standard error if something is missing."""
+    parser = argparse.ArgumentParser(description="From nothing to rows in PostgreSQL.")
+    parser.add_argument("--documents", type=Path, default=SAMPLE, metavar="FILE", help="what to tag")
+    parser.add_argument("--limit", type=int, default=40, metavar="N", help="only the first N of them (default: 40)")
+    parser.add_argument("--ensemble", metavar="PRESET", help="of the worker (default: el4ner's)")
+    parser.add_argument("--once", action="store_true", help="end when the rows are there")
+    arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
+    try:
+        with tempfile.TemporaryDirectory(prefix="el4ner-example-") as folder:
+            run(arguments, Path(folder))
+    except (ExampleError, LocalServiceError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def run(arguments: argparse.Namespace, folder: Path) -> None:
+    """Start, tag, show, stay."""
+    lines = arguments.documents.read_text().splitlines(keepends=True)[: arguments.limit]
+    sample = folder / f"sample{arguments.documents.suffix}"
+    sample.write_text("".join(lines))
+    running = services.up(ROOT / ".el4ner", environ=os.environ, progress=tell)
+    environ = {**os.environ, **running.environ()}
+    with contextlib.ExitStack() as stack:
+        database = Database.named_by(os.environ)
+        if database is None:
+            tell("starting PostgreSQL")
+            database = stack.enter_context(Database.temporary())
+        database.psql("-f", str(FOLDER / "tables.sql"))
+        el4ner(["topics", "create"], environ)
+        tell("starting Kafka Connect and a worker")
+        kafka_connect = stack.enter_context(
+            Connect.running(folder, sink_environ(running.kafka_bootstrap, database), {}, tell)
+        )
+        stack.enter_context(worker(arguments.ensemble, folder, environ))
+        kafka_connect.wait_ready()
+        kafka_connect.configure(DOCUMENTS_SINK, connector())
+        el4ner(["produce", str(sample)], environ)
+        ids = sorted({document.id for document in read_documents(sample, format=format_of(sample))})
+        wait_for_rows(database, kafka_connect, ids, folder / "worker.log")
+        for query in _QUERIES:
+            print(database.psql(script=query))
+        if not arguments.once:
+            stay(database)
+
+
+def wait_for_rows(database: Database, kafka_connect: Connect, ids: Sequence[str], log: Path) -> None:
+    """Until every document has a row."""
+    wanted = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
+    query = f"SELECT count(*) AS documents FROM el4ner.documents WHERE document_id IN ({wanted})"
+    count, since = 0, time.monotonic()
+    while count < len(ids):
+        kafka_connect.check(DOCUMENTS_SINK)
+        if (now := int(database.rows(query)[0]["documents"])) != count:
+            count, since = now, time.monotonic()
+            tell(f"{count} of {len(ids)} documents have rows")
+        if time.monotonic() - since > _PATIENCE_SECONDS:
+            raise ExampleError(
+                f"no row for {_PATIENCE_SECONDS:g} s; the worker says: {log_excerpt([log]) or 'nothing'}"
+            )
+        time.sleep(0.5)
+
+
+def stay(database: Database) -> None:
+    """Say how to ask, until Ctrl-C."""
+    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in database.environ.items())
+    tell(f"ask more in another terminal (docs/databases.md has questions), Ctrl-C ends it:\n\n    {variables} psql\n")
+    signal.pause()
+
+
+@contextlib.contextmanager
+def worker(ensemble: str | None, folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """``el4ner worker pipeline``, ready; stopped in order at the end."""
+    ready, log = folder / "ready", folder / "worker.log"
+    options = [] if ensemble is None else ["--ensemble", ensemble]
+    command = [sys.executable, "-m", "workers.cli", "worker", "pipeline", "--ready-file", str(ready), *options]
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT)
+    try:
+        end = time.monotonic() + _WORKER_SECONDS
+        while not ready.exists():
+            if process.poll() is not None or time.monotonic() > end:
+                raise ExampleError(f"the worker is not ready: {log.read_text(errors='replace').strip()[-600:]}")
+            time.sleep(0.2)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def el4ner(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
+    """A command of el4ner's, as a person types it."""
+    tell(f"$ el4ner {shlex.join(arguments)}")
+    command = [sys.executable, "-m", "workers.cli", *arguments]
+    if subprocess.run(command, cwd=ROOT, env=dict(environ), check=False).returncode != 0:
+        raise ExampleError(f"el4ner {shlex.join(arguments)} failed: what it said is above")
+
+
+def tell(line: str) -> None:
+    """For the person who waits."""
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,318 @@
+"""``examples/postgresql``: a real Kafka Connect writes what is on ``tagged-documents`` to a real PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+import shutil
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient, NewTopic
+
+from examples.postgresql.database import Database, postgresql_programs
+from examples.postgresql.kafka_connect import DOCUMENTS_SINK, FOLDER, Connect, connector, sink_environ
+from tests.integration.conftest import Endpoints
+from tests.integration.stream_harness import wait_until
+from tests.support.paths import ROOT
+from workers.join.outputs import deletion, normalise, tagged_document
+from workers.join.rules import event_id_of
+from workers.messages.envelope import UNKNOWN, Outgoing
+from workers.messages.headers import Trace
+from workers.topics import Topic
+
+pytestmark = [
+    pytest.mark.integration,
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
+    pytest.mark.skipif(
+        postgresql_programs() is None or shutil.which("psql") is None or shutil.which("mvn") is None,
+        reason="PostgreSQL or Maven is not on this machine: apt-get install postgresql maven",
+    ),
+]
+
+PAGE = (ROOT / "docs" / "databases.md").read_text()
+TRACE = Trace("0" * 31 + "1", "0" * 15 + "1")
+DAY_MS = 24 * 3600 * 1000
+PARTITIONS = 2
+
+
+def sql_below(heading: str) -> str:
+    """The first block of SQL below a heading, or a bold word, of docs/databases.md."""
+    block = re.search(rf"^(?:#+ {heading}$|\*\*{heading}\*\*).*?```sql\n(.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL)
+    assert block is not None, heading
+    return block.group(1)
+
+
+def tagged(name: str, text: str, *entities: tuple[str, str], revision: int = 0, **fields: Any) -> dict[str, Any]:
+    """A tagged document in which each (surface, type) stands where the text first has it."""
+    return {
+        "id": name,
+        "revision": revision,
+        "text": text,
+        "pool": "news",
+        "status": "complete",
+        "entities": [
+            {
+                "start": text.index(surface),
+                "end": text.index(surface) + len(surface),
+                "text": surface,
+                "proposed_by": ["chunks"],
+                "type": entity_type,
+                "confidence": 0.75,
+                "votes": {"one": entity_type},
+                "verdict": None,
+            }
+            for surface, entity_type in entities
+        ],
+        "manifests": {},
+        "missing": [],
+        "error": None,
+        **fields,
+    }
+
+
+def random(count: int) -> bytes:
+    return b"\x07" * count
+
+
+@dataclass
+class Feed:
+    """What writes ``tagged-documents`` as the aggregator does, and waits for the rows."""
+
+    bootstrap: str
+    prefix: str
+    database: Database
+    kafka_connect: Connect
+    now_ms: int
+
+    def send(self, *messages: Mapping[str, Any] | str, age_ms: int = 0, commit: bool = True) -> None:
+        """Tagged documents, or ids to delete, in one transaction."""
+        producer = KafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=f"{self.prefix}feed")
+        with contextlib.closing(producer):
+            producer.init_transactions()
+            producer.begin_transaction()
+            for message in map(self._outgoing, messages):
+                producer.send(
+                    f"{self.prefix}{Topic.TAGGED_DOCUMENTS.value}",
+                    key=message.key,
+                    value=message.value,
+                    headers=list(message.headers),
+                    partition=message.partition,
+                    timestamp_ms=self.now_ms - age_ms,
+                )
+            producer.flush()
+            if commit:
+                producer.commit_transaction()
+            else:
+                producer.abort_transaction()
+
+    def settle(self) -> None:
+        """Until there are rows of everything that was sent: a last document on each partition says so."""
+        last = [f"last-{uuid.uuid4().hex}-{partition}" for partition in range(PARTITIONS)]
+        self.send(*(tagged(name, "") for name in last))
+        wait_until(lambda: self.have_rows(last), timeout=90, what=f"rows; {self.kafka_connect.log_excerpt()}")
+        self.database.psql(script="DELETE FROM el4ner.documents WHERE document_id LIKE 'last-%'")
+
+    def have_rows(self, names: Sequence[str]) -> bool:
+        self.kafka_connect.check(DOCUMENTS_SINK)
+        wanted = ", ".join(f"'{name}'" for name in names)
+        return len(self.database.rows(f"SELECT FROM el4ner.documents WHERE document_id IN ({wanted})")) == len(names)
+
+    def documents(self) -> dict[str, dict[str, Any]]:
+        return {row["document_id"]: row for row in self.database.rows("SELECT * FROM el4ner.documents")}
+
+    def mentions(self, name: str) -> list[tuple[str, str]]:
+        query = f"SELECT text, type FROM el4ner.mentions WHERE document_id = '{name}' ORDER BY number"
+        return [(row["text"], row["type"]) for row in self.database.rows(query)]
+
+    def read_again(self) -> None:
+        """As the docs have it: Connect forgets how far it was."""
+        path = f"/connectors/{DOCUMENTS_SINK}"
+        self.kafka_connect.ask("PUT", f"{path}/stop")
+        wait_until(lambda: self.kafka_connect.ask("DELETE", f"{path}/offsets"), what="the offsets are forgotten")
+        self.kafka_connect.ask("PUT", f"{path}/resume")
+
+    def _outgoing(self, message: Mapping[str, Any] | str) -> Outgoing:
+        """Also the partition is the id's: its last character's, where that is a digit."""
+        name = message if isinstance(message, str) else message["id"]
+        partition = int(name[-1]) % PARTITIONS if name[-1].isdigit() else 0
+        common: Any = {"partition": partition, "trace": TRACE, "now_ms": self.now_ms}
+        if isinstance(message, str):
+            return deletion(name, UNKNOWN, **common)
+        return tagged_document(message, event_id_of(message), UNKNOWN, **common)
+
+
+@pytest.fixture(scope="module")
+def feed(services: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Feed]:
+    """The tables, and the connector as the user that the docs make for it; a topic of the tests' own."""
+    prefix = f"t{uuid.uuid4().hex[:8]}."
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=services.kafka_bootstrap)) as admin:
+        admin.create_topics([NewTopic(f"{prefix}{Topic.TAGGED_DOCUMENTS.value}", PARTITIONS, 1)])
+    own = {f"{name}.storage.topic": f"{prefix}{name}" for name in ("config", "offset", "status")}
+    settings = {"group.id": f"{prefix}connect", "offset.flush.interval.ms": "1000", **own}
+    with Database.temporary() as database:
+        database.psql("-f", str(FOLDER / "tables.sql"))
+        database.psql("-f", str(FOLDER / "tables.sql"))  # it can be run again
+        database.psql(script=sql_below("The database\\."))
+        user = dataclasses.replace(database, user="el4ner_connect", password="change-me")
+        environ = sink_environ(services.kafka_bootstrap, user, topic_prefix=prefix)
+        folder = tmp_path_factory.mktemp("connect")
+        with Connect.running(folder, environ, settings) as kafka_connect:
+            kafka_connect.wait_ready()
+            kafka_connect.configure(DOCUMENTS_SINK, {**connector(), "flush.retry.delay.ms": "200"})
+            yield Feed(services.kafka_bootstrap, prefix, database, kafka_connect, int(time.time() * 1000))
+
+
+@pytest.fixture
+def empty(feed: Feed) -> Feed:
+    feed.database.psql(script="DELETE FROM el4ner.documents")
+    return feed
+
+
+def test_documents_and_mentions_become_rows(empty: Feed) -> None:
+    text = "Zoë Schröder 🦊 joined ACME\0\0 in \\u0000 Zürich."
+    failure = {"stage": "extract", "code": "json", "message": "the value is not JSON"}
+    entities = [("Zoë Schröder", "person"), ("ACME", "organization"), ("Zürich", "location")]
+    empty.send(
+        tagged("whole", text, *entities, metadata={"source": {"name": "wi\0re"}}),
+        {**tagged("failed-1", ""), "text": None, "pool": None, "status": "failed", "error": failure},
+        tagged("endless", "x" * 9_000, ("x" * 9_000, "misc")),
+        age_ms=1_500,
+    )
+    empty.settle()
+    rows = empty.documents()
+    assert rows.keys() == {"whole", "failed-1", "endless"}
+    assert rows["whole"]["text"] == text.replace("\0", "\ufffd")
+    assert rows["whole"]["metadata"] == {"source": {"name": "wi\ufffdre"}}
+    assert rows["failed-1"]["text"] is None
+    assert rows["failed-1"]["error"] == failure
+    assert {row["kafka_timestamp"] for row in rows.values()} == {empty.now_ms - 1_500}
+    assert empty.mentions("whole") == entities
+    assert empty.mentions("failed-1") == []
+    cut = empty.database.rows(
+        "SELECT m.text, substr(d.text, start_offset + 1, end_offset - start_offset) AS cut, "
+        "extract(epoch FROM m.tagged_at) * 1000 AS tagged_ms "
+        "FROM el4ner.mentions AS m JOIN el4ner.documents AS d USING (document_id)"
+    )
+    assert len(cut) == 4
+    assert all(row["text"] == row["cut"] and row["tagged_ms"] == empty.now_ms - 1_500 for row in cut)
+
+
+def test_entities_are_named_as_on_the_topic_of_mentions(feed: Feed) -> None:
+    latin = ["ACME  Corp", "  Łódź\t", "x\u00a0y", "Straße", "ﬁne Ⅳ", "A\u030angstro\u0308m"]
+    surfaces = [*latin, "ΟΔΥΣΣΕΥΣ", "ДРУЖБА", "株式会社ソニー"]
+    listed = ", ".join(f"'{surface}'" for surface in surfaces)
+    rows = feed.database.rows(f"SELECT s, el4ner.normalised(s) AS n FROM unnest(ARRAY[{listed}]) AS s")
+    assert {row["s"]: row["n"] for row in rows} == {surface: normalise(surface) for surface in surfaces}
+
+
+def test_the_newest_revision_stays(empty: Feed) -> None:
+    empty.send(
+        tagged("a", "Ada in Rome", ("Ada", "person"), ("Rome", "location"), revision=3),
+        tagged("a", "Bob", ("Bob", "person"), revision=4),
+        tagged("a", "Ada in Rome", ("Ada", "person"), ("Rome", "location"), revision=3),
+    )
+    empty.settle()
+    assert empty.documents()["a"]["revision"] == 4
+    assert empty.mentions("a") == [("Bob", "person")]
+
+
+def test_a_deletion_takes_the_rows_away(empty: Feed) -> None:
+    document = tagged("gone", "Ada", ("Ada", "person"), revision=7)
+    empty.send(
+        document, tagged("back", "Bob", ("Bob", "person"), revision=7), tagged("stays", "Eve", ("Eve", "person"))
+    )
+    empty.settle()
+    assert empty.documents().keys() == {"gone", "back", "stays"}
+    empty.send("gone", "back", "never-there", tagged("back", "Bo", ("Bo", "person")))
+    empty.settle()
+    assert empty.documents().keys() == {"back", "stays"}
+    assert empty.mentions("gone") == []
+    assert empty.mentions("back") == [("Bo", "person")]
+
+
+def test_what_was_taken_back_becomes_no_row(empty: Feed) -> None:
+    empty.send(tagged("taken-back", "Ada", ("Ada", "person")), commit=False)
+    empty.settle()
+    assert empty.documents() == {}
+
+
+def test_reading_everything_again_leaves_rows_as_they_are(empty: Feed) -> None:
+    empty.send(
+        tagged("a", "Ada", ("Ada", "person"), revision=1),
+        tagged("a", "Ada B", ("Ada B", "person"), revision=2),
+        tagged("b", "Bob", ("Bob", "person"), revision=5),
+        "b",
+        tagged("b", "Bo", ("Bo", "person"), revision=1),
+        tagged("c", "Eve", ("Eve", "person")),
+        "c",
+    )
+    empty.settle()
+    before = empty.documents(), empty.database.rows("SELECT * FROM el4ner.mentions ORDER BY document_id, number")
+    assert before[0].keys() == {"a", "b"}
+    empty.database.psql(script="CREATE TABLE seen AS SELECT document_id, xmin::text AS written FROM el4ner.mentions")
+    empty.read_again()
+    empty.settle()
+    mine = "document_id IN ('a', 'b', 'c')"
+    again = [name for name in empty.documents() if name in before[0] or name == "c"]
+    assert sorted(again) == ["a", "b"]
+    assert {name: empty.documents()[name] for name in again} == before[0]
+    assert empty.database.rows(f"SELECT * FROM el4ner.mentions WHERE {mine} ORDER BY document_id, number") == before[1]
+    untouched = "SELECT FROM seen JOIN el4ner.mentions AS m USING (document_id) WHERE m.xmin::text = seen.written"
+    assert len(empty.database.rows(untouched)) == 2, "mentions are not written anew"
+
+
+def test_the_questions_of_the_docs_are_answered(empty: Feed) -> None:
+    ada, acme, rome = ("Ada", "person"), ("ACME", "organization"), ("Rome", "location")
+    split = tagged("doubted", "Rome", rome)
+    split["entities"][0]["votes"] = {"one": "location", "other": "person"}
+    empty.send(tagged("old", "Ada of ACME", ada, acme), tagged("old-2", "Rome", rome), age_ms=DAY_MS + 3_600_000)
+    empty.send(tagged("new", "Acme hires Ada", ("Acme", "organization"), ada), tagged("new-2", "Ada", ada), split)
+    empty.send(tagged("half", "Ada", status="partial", missing=["validate"], error=dict.fromkeys("abc", "")))
+    empty.settle()
+    ask = empty.database.rows
+
+    def answers(heading: str) -> list[tuple[Any, ...]]:
+        return [tuple(row.values()) for row in ask(sql_below(heading).rstrip().rstrip(";"))]
+
+    days = answers("Entities by day")
+    assert [row[1:] for row in days[:2]] == [("person:ada", 2), ("location:rome", 1)]
+    assert sum(row[2] for row in days) == 7
+    assert [row[0] for row in answers("Documents with a person and an organization")] == ["new", "old"]
+    assert answers("What rose since yesterday") == [("person:ada", 1, 2)]
+    assert answers("Who is named together") == [("organization:acme", "person:ada", 2)]
+    about = answers("Everything about one entity")
+    assert [(row[0], row[2]) for row in about] == [("new", "Acme"), ("old", "ACME")]
+    assert [row[:2] for row in answers("What is not complete")] == [("half", "partial")]
+    assert [row[0] for row in answers("Votes that were not unanimous")] == ["doubted"]
+    entities = {row["entity"]: row for row in ask("SELECT * FROM el4ner.entities")}
+    assert entities["person:ada"]["mentions"] == 3
+    assert entities["person:ada"]["documents"] == 3
+    assert entities["person:ada"]["first_seen"] < entities["person:ada"]["last_seen"]
+
+
+def test_mentions_are_read_anew_as_the_docs_say(empty: Feed) -> None:
+    empty.send(tagged("a", "Ada in Rome", ("Ada", "person"), ("Rome", "location")))
+    empty.settle()
+    before = empty.database.rows("SELECT * FROM el4ner.mentions")
+    empty.database.psql(script="UPDATE el4ner.mentions SET type = 'old'")
+    script = re.search(r"^  BEGIN;\n.*?COMMIT;$", PAGE, re.MULTILINE | re.DOTALL)
+    assert script is not None
+    empty.database.psql(script=script.group())
+    assert empty.database.rows("SELECT * FROM el4ner.mentions") == before
+
+
+def test_readers_can_read_and_nothing_else(feed: Feed) -> None:
+    as_reader = "SET ROLE el4ner_reader; "
+    feed.database.psql(script=as_reader + sql_below("Everything about one entity"))
+    for forbidden in ("DELETE FROM el4ner.documents", "UPDATE el4ner.mentions SET type = ''"):
+        with pytest.raises(Exception, match="permission denied"):
+            feed.database.psql(script=as_reader + forbidden)

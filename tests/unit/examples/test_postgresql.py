@@ -1,0 +1,44 @@
+"""What can be known of ``examples/postgresql`` without Kafka and PostgreSQL. The rest is in ``tests/integration``."""
+
+import re
+
+from examples.postgresql.database import Database
+from examples.postgresql.kafka_connect import CONNECT, FOLDER, SINK, connector, sink_environ
+from workers.local.jars import kafka_version
+
+DATABASE = Database(host="db", port=5432, name="news", user="el4ner", password="secret")
+
+
+def test_connect_is_of_the_version_of_the_local_kafka() -> None:
+    assert CONNECT.version == kafka_version()
+
+
+def test_the_docs_name_the_version_of_the_sink() -> None:
+    page = (FOLDER.parents[1] / "docs" / "databases.md").read_text(encoding="utf-8")
+    assert SINK.version.startswith(re.findall(r"jdbc\.html\) (\d+\.\d+) \(", page)[0])
+
+
+def test_every_variable_that_the_configurations_take_is_set() -> None:
+    texts = [(FOLDER / "connect.properties").read_text(), *connector().values()]
+    taken = {name for text in texts for name in re.findall(r"\$\{env:(\w+)\}", text)}
+    assert taken == sink_environ("broker:9092", DATABASE).keys()
+
+
+def test_no_configuration_has_a_password() -> None:
+    assert all(value.startswith("${env:") for name, value in connector().items() if "password" in name)
+
+
+def test_the_readme_names_every_file() -> None:
+    readme = (FOLDER / "README.md").read_text(encoding="utf-8")
+    for path in FOLDER.iterdir():
+        if not path.name.startswith(("_", "README")):
+            assert f"`{path.name}" in readme, path.name
+
+
+def test_a_database_is_named_by_the_variables_of_libpq() -> None:
+    assert Database.named_by({}) is None
+    assert Database.named_by(DATABASE.environ) == DATABASE
+    bare = Database.named_by({"PGHOST": "db"})
+    assert bare is not None
+    assert (bare.port, bare.user, bare.name) == (5432, "postgres", "postgres")
+    assert DATABASE.jdbc_url == "jdbc:postgresql://db:5432/news"
