@@ -33,7 +33,7 @@ ORDER = {
         ("extras", "text", "toml_files"),
         ("config_errors",),
         ("config",),
-        ("participation", "pools", "redaction"),
+        ("canonical", "participation", "pools", "redaction"),
         ("models",),
         ("engines",),
         ("prompts", "quantizing", "retrieval"),
