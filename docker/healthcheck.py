@@ -1,5 +1,7 @@
 """The containers' health check: exit 0 if this container's worker says on its web port that it is live and ready.
 
+``healthcheck.py 8088`` asks another port, ``healthcheck.py 8090 /livez`` another path: the service's, the page's.
+
 Standard library only and no el4ner import: it runs every few seconds beside the worker.
 """
 
@@ -12,8 +14,9 @@ import urllib.request
 
 
 def main() -> int:
-    """0 for HTTP 200 from ``/healthz``, else 1 with the reason on standard error, which `docker inspect` shows."""
-    url = f"http://127.0.0.1:{os.environ.get('EL4NER_WORKER__WEB_PORT', '8080')}/healthz"
+    """0 for HTTP 200, else 1 with the reason on standard error, which `docker inspect` shows."""
+    port, path, *_ = [*sys.argv[1:], "", ""]
+    url = f"http://127.0.0.1:{port or os.environ.get('EL4NER_WORKER__WEB_PORT', '8080')}{path or '/healthz'}"
     # No proxy for the loopback address, whatever the environment says.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:

@@ -30,6 +30,8 @@ DOCKERFILES = ["Dockerfile", "Dockerfile.gpu"]
 COMPOSE_FILES = ["compose.yaml", "compose.gpu.yaml", "compose.one-hop.yaml"]
 WORKERS = {"extract", "classify", "validate", "aggregate"}
 ONCE = {"topics", "models"}
+HTTP = {"serve": 8088, "ui": 8090}
+"""By the profile ``http``, with their ports."""
 
 
 def read(name: str) -> dict[str, Any]:
@@ -47,7 +49,7 @@ def services() -> dict[str, dict[str, Any]]:
 
 
 def test_the_services_are_the_pipeline(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {"kafka", "redis"} | ONCE | WORKERS
+    assert set(services) == {"kafka", "redis"} | ONCE | WORKERS | set(HTTP)
     assert {name: services[name]["command"] for name in WORKERS} == {name: ["worker", name] for name in WORKERS}
 
 
@@ -94,9 +96,30 @@ def test_workers_start_when_topics_and_models_are_there(services: dict[str, dict
     assert services["topics"]["depends_on"]["kafka"]["condition"] == "service_healthy"
 
 
+def test_what_listens_for_people_starts_when_asked_for_and_is_healthy_by_its_own_port(
+    services: dict[str, dict[str, Any]],
+) -> None:
+    for name, port in HTTP.items():
+        service = services[name]
+        assert service["profiles"] == ["http"]
+        assert service["command"] == [name, "--host", "0.0.0.0"]
+        assert service["healthcheck"]["test"][3] == str(port)
+        assert [published.split(":", 1)[0] for published in service["ports"]] == ["127.0.0.1"]
+        assert service["ports"][0].endswith(f":{port}")
+    urls = json.loads(services["ui"]["environment"]["EL4NER_UI__METRICS_URLS"])
+    assert urls == [f"http://{name}:8080/metrics" for name in services if name in WORKERS]
+    assert services["ui"]["environment"]["EL4NER_UI__SERVE_URL"] == f"http://serve:{HTTP['serve']}"
+
+
+def test_nothing_of_el4ner_writes_beside_its_volumes(services: dict[str, dict[str, Any]]) -> None:
+    for name in WORKERS | ONCE | set(HTTP):
+        assert services[name]["read_only"] is True, name
+        assert services[name]["tmpfs"] == ["/tmp"], name
+
+
 def test_containers_reach_kafka_and_redis_by_the_names_of_their_services(services: dict[str, dict[str, Any]]) -> None:
     listeners = services["kafka"]["environment"]["KAFKA_ADVERTISED_LISTENERS"].split(",")
-    for name in WORKERS | ONCE:
+    for name in WORKERS | ONCE | set(HTTP):
         environment = services[name]["environment"]
         assert f"INTERNAL://{environment['KAFKA_BOOTSTRAP_SERVERS']}" in listeners
         assert environment["REDIS_URL"].startswith("redis://redis:6379/")
@@ -107,7 +130,7 @@ def test_published_ports_are_on_the_loopback_address_and_where_local_up_looks(
 ) -> None:
     for name, (variable, port) in _PORTS.items():
         assert services[name]["ports"] == [f"127.0.0.1:${{{variable}:-{port}}}:{port}"]
-    assert {name for name, service in services.items() if "ports" in service} == set(_PORTS)
+    assert {name for name, service in services.items() if "ports" in service} == set(_PORTS) | set(HTTP)
 
 
 def test_volumes_are_declared(services: dict[str, dict[str, Any]]) -> None:
@@ -127,6 +150,7 @@ def test_gpu_override_changes_only_services_that_exist(services: dict[str, dict[
 def test_one_hop_override_runs_the_pipeline_and_none_of_the_stages(services: dict[str, dict[str, Any]]) -> None:
     override = read("compose.one-hop.yaml")["services"]
     pipeline = override.pop("pipeline")
+    assert override.pop("ui") == {"environment": {"EL4NER_UI__METRICS_URLS": '["http://pipeline:8080/metrics"]'}}
     assert pipeline["command"] == ["worker", "pipeline"]
     assert pipeline["extends"] == {"file": "compose.yaml", "service": "extract"}
     assert "models:/var/lib/el4ner/cache" in services["extract"]["volumes"]
@@ -165,7 +189,7 @@ def test_images_are_pinned_and_run_as_a_user_under_an_init(name: str) -> None:
     for image in re.findall(r"^FROM (\S+)", text, re.MULTILINE):
         assert re.search(r":.*\d", image), f"{image} names no version"
         assert not image.endswith("latest")
-    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "10001"
+    assert re.findall(r"^USER (\S+)", text, re.MULTILINE)[-1] == "10001:10001"
     assert 'ENTRYPOINT ["tini", "--", "el4ner"]' in text
     assert "HEALTHCHECK" in text
     assert "uv==" in text
@@ -248,9 +272,9 @@ def worker_web() -> Iterator[tuple[int, list[int]]]:
         thread.join()
 
 
-def healthcheck(port: int) -> subprocess.CompletedProcess[str]:
+def healthcheck(port: int, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, str(DOCKER / "healthcheck.py")],
+        [sys.executable, str(DOCKER / "healthcheck.py"), *arguments],
         env={"EL4NER_WORKER__WEB_PORT": str(port), "http_proxy": "http://127.0.0.1:1"},
         capture_output=True,
         text=True,
@@ -266,6 +290,14 @@ def test_health_check_follows_the_worker(worker_web: tuple[int, list[int]]) -> N
     sick = healthcheck(port)
     assert sick.returncode == 1
     assert "503 stalled" in sick.stderr
+
+
+def test_health_check_asks_the_port_and_the_path_that_it_is_told(worker_web: tuple[int, list[int]]) -> None:
+    port, _ = worker_web
+    assert healthcheck(1, str(port)).returncode == 0
+    elsewhere = healthcheck(1, str(port), "/livez")
+    assert elsewhere.returncode == 1
+    assert f"{port}/livez: 404" in elsewhere.stderr
 
 
 def test_health_check_of_a_worker_that_does_not_listen_says_so() -> None:
