@@ -89,7 +89,7 @@ PHASES: Final = (
         most=60,
         least=20,
         needs=("quantise",),
-        patience=90,
+        patience=150,
     ),
     Phase(
         "method-small",
