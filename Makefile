@@ -6,7 +6,7 @@ PYTHON ?= python3
 
 # uv from the machine if it is there, otherwise a pinned one in a folder of the project.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-SYNC := $(UV) sync --frozen --quiet $(addprefix --extra ,models stream embedded local otel serve ui redact)
+SYNC := $(UV) sync --frozen --quiet $(addprefix --extra ,models stream embedded local otel serve ui redact) --group docs
 RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint docs schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -73,6 +73,10 @@ lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Fa
 	$(RUN)/ruff format --check .
 	$(RUN)/mypy
 	$(RUN)/pytest -q tests/unit/test_architecture.py
+
+docs: env  ## build the site into build/site, strictly
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --quiet
+	@echo "the site is build/site/index.html; with its search: $(RUN)/python -m http.server --directory build/site"
 
 schemas: env  ## make schemas/asyncapi.json anew from the code, and say what the schemas break of what was released
 	$(RUN)/python -m tools asyncapi
