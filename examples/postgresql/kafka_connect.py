@@ -9,7 +9,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -114,6 +114,20 @@ class Connect:
             raise ExampleError(f"Kafka Connect does not answer: {self.log_excerpt()}")
         self._wait(lambda: self._tasks_run(name), seconds, f"the tasks of {name} run")
 
+    def go_on_from(self, name: str, offsets: Sequence[tuple[str, int, int]] = (), *, seconds: float = 60.0) -> None:
+        """Stop a connector, have it go on from these offsets (topic, partition, offset), and wait until it runs.
+
+        Without offsets it begins with the first messages again.
+        """
+        entries = [
+            {"partition": {"kafka_topic": topic, "kafka_partition": partition}, "offset": {"kafka_offset": offset}}
+            for topic, partition, offset in offsets
+        ]
+        self.ask("PUT", f"/connectors/{name}/stop")
+        self._wait(lambda: self._moves(name, entries), seconds, f"{name} is stopped")
+        self.ask("PUT", f"/connectors/{name}/resume")
+        self._wait(lambda: self._tasks_run(name), seconds, f"the tasks of {name} run")
+
     def check(self, name: str) -> None:
         """Raises ``ExampleError`` with the reason if the worker or a task of this connector has ended."""
         self._check_process()
@@ -141,6 +155,16 @@ class Connect:
             raise ExampleError(f"Kafka Connect refuses {method} {path}: {said}") from error
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             return None
+
+    def _moves(self, name: str, entries: Sequence[Mapping[str, Any]]) -> bool:
+        if (self.ask("GET", f"/connectors/{name}/status") or {"connector": {}})["connector"].get("state") != "STOPPED":
+            return False
+        path = f"/connectors/{name}/offsets"
+        try:
+            moved = self.ask("PATCH", path, {"offsets": entries}) if entries else self.ask("DELETE", path)
+        except ExampleError:  # its consumers are leaving their group
+            return False
+        return moved is not None
 
     def _tasks_run(self, name: str) -> bool:
         status = self.ask("GET", f"/connectors/{name}/status") or {"tasks": []}

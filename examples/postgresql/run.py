@@ -31,7 +31,8 @@ ROOT: Final = FOLDER.parents[1]
 SAMPLE: Final = ROOT / "el4ner" / "samples" / "demo.jsonl"
 _WORKER_SECONDS: Final = 900.0
 """The first time a worker prepares its models."""
-_PATIENCE_SECONDS: Final = 300.0
+_PATIENCE_SECONDS: Final = 900.0
+"""And reads its pools, which takes minutes on a slow machine."""
 _QUERIES: Final = (
     "SELECT status, count(*) AS documents FROM el4ner.documents GROUP BY status",
     "SELECT name, type, mentions, documents FROM el4ner.entities ORDER BY documents DESC, entity LIMIT 10",
@@ -67,7 +68,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
     environ = {**os.environ, **running.environ()}
     with contextlib.ExitStack() as stack:
         database = Database.named_by(os.environ)
-        if database is None:
+        if new := database is None:
             tell("starting PostgreSQL")
             database = stack.enter_context(Database.temporary())
         database.psql("-f", str(FOLDER / "tables.sql"))
@@ -79,6 +80,8 @@ def run(arguments: argparse.Namespace, folder: Path) -> None:
         stack.enter_context(worker(arguments.ensemble, folder, environ))
         kafka_connect.wait_ready()
         kafka_connect.configure(DOCUMENTS_SINK, connector())
+        if new:
+            kafka_connect.go_on_from(DOCUMENTS_SINK)  # rows of an earlier run went with its database
         el4ner(["produce", str(sample)], environ)
         ids = sorted({document.id for document in read_documents(sample, format=format_of(sample))})
         wait_for_rows(database, kafka_connect, ids, folder / "worker.log")
@@ -133,11 +136,12 @@ def worker(ensemble: str | None, folder: Path, environ: Mapping[str, str]) -> It
 
 
 def el4ner(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """A command of el4ner's, as a person types it."""
+    """A command of el4ner's, as a person types it. What it answers is shown only if it fails."""
     tell(f"$ el4ner {shlex.join(arguments)}")
     command = [sys.executable, "-m", "workers.cli", *arguments]
-    if subprocess.run(command, cwd=ROOT, env=dict(environ), check=False).returncode != 0:
-        raise ExampleError(f"el4ner {shlex.join(arguments)} failed: what it said is above")
+    done = subprocess.run(command, cwd=ROOT, env=dict(environ), stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode != 0:
+        raise ExampleError(f"el4ner {shlex.join(arguments)} failed: {done.stdout}")
 
 
 def tell(line: str) -> None:

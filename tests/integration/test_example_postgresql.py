@@ -16,7 +16,7 @@ import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 
-from examples.postgresql.database import Database, postgresql_programs
+from examples.postgresql.database import Database, ExampleError, postgresql_programs
 from examples.postgresql.kafka_connect import DOCUMENTS_SINK, FOLDER, Connect, connector, sink_environ
 from tests.integration.conftest import Endpoints
 from tests.integration.stream_harness import wait_until
@@ -132,13 +132,6 @@ class Feed:
     def mentions(self, name: str) -> list[tuple[str, str]]:
         query = f"SELECT text, type FROM el4ner.mentions WHERE document_id = '{name}' ORDER BY number"
         return [(row["text"], row["type"]) for row in self.database.rows(query)]
-
-    def read_again(self) -> None:
-        """As the docs have it: Connect forgets how far it was."""
-        path = f"/connectors/{DOCUMENTS_SINK}"
-        self.kafka_connect.ask("PUT", f"{path}/stop")
-        wait_until(lambda: self.kafka_connect.ask("DELETE", f"{path}/offsets"), what="the offsets are forgotten")
-        self.kafka_connect.ask("PUT", f"{path}/resume")
 
     def _outgoing(self, message: Mapping[str, Any] | str) -> Outgoing:
         """Also the partition is the id's: its last character's, where that is a digit."""
@@ -259,7 +252,7 @@ def test_reading_everything_again_leaves_rows_as_they_are(empty: Feed) -> None:
     before = empty.documents(), empty.database.rows("SELECT * FROM el4ner.mentions ORDER BY document_id, number")
     assert before[0].keys() == {"a", "b"}
     empty.database.psql(script="CREATE TABLE seen AS SELECT document_id, xmin::text AS written FROM el4ner.mentions")
-    empty.read_again()
+    empty.kafka_connect.go_on_from(DOCUMENTS_SINK)
     empty.settle()
     mine = "document_id IN ('a', 'b', 'c')"
     again = [name for name in empty.documents() if name in before[0] or name == "c"]
@@ -268,6 +261,16 @@ def test_reading_everything_again_leaves_rows_as_they_are(empty: Feed) -> None:
     assert empty.database.rows(f"SELECT * FROM el4ner.mentions WHERE {mine} ORDER BY document_id, number") == before[1]
     untouched = "SELECT FROM seen JOIN el4ner.mentions AS m USING (document_id) WHERE m.xmin::text = seen.written"
     assert len(empty.database.rows(untouched)) == 2, "mentions are not written anew"
+
+
+def test_a_lost_connection_loses_no_rows(empty: Feed) -> None:
+    empty.send(tagged("before", "Ada", ("Ada", "person")))
+    empty.settle()
+    lost = "SELECT pg_terminate_backend(pid) AS lost FROM pg_stat_activity WHERE usename = 'el4ner_connect'"
+    assert any(row["lost"] for row in empty.database.rows(lost))
+    empty.send(tagged("after", "Bob", ("Bob", "person")))
+    empty.settle()
+    assert empty.documents().keys() == {"before", "after"}
 
 
 def test_the_questions_of_the_docs_are_answered(empty: Feed) -> None:
@@ -316,3 +319,16 @@ def test_readers_can_read_and_nothing_else(feed: Feed) -> None:
     for forbidden in ("DELETE FROM el4ner.documents", "UPDATE el4ner.mentions SET type = ''"):
         with pytest.raises(Exception, match="permission denied"):
             feed.database.psql(script=as_reader + forbidden)
+
+
+def test_an_id_that_the_database_refuses_stops_the_connector_until_it_is_stepped_over(empty: Feed) -> None:
+    empty.send(tagged("no\0id", "Ada"), tagged("behind", "Bob", ("Bob", "person")))
+    with pytest.raises(ExampleError, match="invalid byte sequence") as refused:
+        wait_until(lambda: empty.kafka_connect.check(DOCUMENTS_SINK), timeout=60, what="the connector stops")
+    place = re.search(r"\('(\d+)'::int4\),\('(\d+)'::int8\)", str(refused.value))
+    assert place is not None, "the status says where the message stands"
+    partition, offset = map(int, place.groups())
+    topic = f"{empty.prefix}{Topic.TAGGED_DOCUMENTS.value}"
+    empty.kafka_connect.go_on_from(DOCUMENTS_SINK, [(topic, partition, offset + 1)])
+    empty.settle()
+    assert empty.documents().keys() == {"behind"}
