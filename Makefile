@@ -6,7 +6,7 @@ PYTHON ?= python3
 
 # uv from the machine if it is there, otherwise a pinned one in a folder of the project.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-SYNC := $(UV) sync --frozen --quiet $(addprefix --extra ,models stream embedded local otel serve ui redact) --group docs
+SYNC := $(UV) sync --frozen --quiet $(addprefix --extra ,models stream embedded local otel serve ui redact) --group docs --group release
 RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint docs schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint docs release schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -81,6 +81,11 @@ docs: env  ## build the site into build/site, strictly
 schemas: env  ## make schemas/asyncapi.json anew from the code, and say what the schemas break of what was released
 	$(RUN)/python -m tools asyncapi
 	$(RUN)/python -m tools schemas
+
+# As in `make release VERSION=0.2.0`, in a clean tree
+release: env  ## make a release in dist/, and the changes of the tree that belong to it; publishes nothing: minutes
+	@test -n "$(VERSION)" || { echo 'name the version: make release VERSION=0.2.0' >&2; exit 2; }
+	$(RUN)/python -m tools release --uv $(UV) $(VERSION) $(ARGS)
 
 evidence: env  ## prepare the shipped pools' evidence anew, after a change to a pool, the prompts or the proposers: minutes
 	$(RUN)/python -m tools evidence

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import datetime
 import shutil
+import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
@@ -54,6 +56,30 @@ def write_screenshots(
 
     for path in capture(target, lambda line: typer.echo(line, err=True)):
         typer.echo(f"{path.stat().st_size / 1000:.0f} kB {path}", err=True)
+
+
+@app.command("release")
+def release_version(
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="Three numbers, as in 0.2.0.")],
+    uv: Annotated[str, typer.Option(metavar="PROGRAM", help="uv.")] = "uv",
+    checks: Annotated[bool, typer.Option(help="Lint, schemas and site first.")] = True,
+) -> None:
+    """Make a release of a clean tree: version, changelog, schemas, and dist/. Publishes nothing: minutes."""
+    from tools.release import Release, ReleaseError, make_release
+
+    commands = (("make", "lint"), (sys.executable, "-m", "tools", "schemas"), ("make", "docs")) if checks else ()
+    release = Release(Path(__file__).parents[1], version, datetime.datetime.now(datetime.UTC).date(), uv, commands)
+    try:
+        dist = make_release(release, lambda line: typer.echo(line, err=True))
+    except ReleaseError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(1) from error
+    for path in sorted(dist.iterdir()):
+        typer.echo(f"{path.stat().st_size / 1000:10,.0f} kB {path.relative_to(release.root)}", err=True)
+    typer.echo(
+        f"now: git add --all && git commit -m 'Release {version}' && git tag v{version}, push both, and publish dist/",
+        err=True,
+    )
 
 
 @app.command("extras")
