@@ -10,6 +10,8 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -67,8 +69,9 @@ class Connect:
             raise ExampleError(
                 "Kafka Connect needs Java 17 or newer: for example apt-get install openjdk-17-jre-headless"
             )
-        jars = fetch_jars(os.environ, progress, CONNECT)
-        (folder / "plugins").symlink_to(fetch_jars(os.environ, progress, SINK))
+        with ThreadPoolExecutor() as pool:  # Maven waits for the network most of the time
+            jars, sink = pool.map(partial(fetch_jars, os.environ, progress), (CONNECT, SINK))
+        (folder / "plugins").symlink_to(sink)
         url = f"http://{LOOPBACK}:{choose_port(8083)}"
         own = {"listeners": url, **settings}
         properties = (FOLDER / "connect.properties").read_text() + "".join(f"{k}={v}\n" for k, v in own.items())
