@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint docs release schemas evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -77,6 +77,41 @@ lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Fa
 docs: env  ## build the site into build/site, strictly
 	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --quiet
 	@echo "the site is build/site/index.html; with its search: $(RUN)/python -m http.server --directory build/site"
+
+# Pinned, and built from their Go modules into a folder that git ignores, which takes minutes; so it is done once.
+CHART := docker/helm/el4ner
+CHART_TOOLS := build/chart
+HELM := helm.sh/helm/v4/cmd/helm@v4.3.1
+KUBECTL_VALIDATE := sigs.k8s.io/kubectl-validate@v0.0.4
+KEDA := github.com/kedacore/keda/v2@v2.21.0
+PROMETHEUS_OPERATOR := github.com/prometheus-operator/prometheus-operator@v0.85.0
+# What the chart makes of others' kinds is checked by the schemas that they are installed with.
+CRDS := keda.sh_scaledobjects keda.sh_triggerauthentications monitoring.coreos.com_podmonitors
+MODULE_FOLDER = $$(go mod download -json $(1) | $(RUN)/python -c 'import json, sys; print(json.load(sys.stdin)["Dir"])')
+
+$(CHART_TOOLS)/helm:
+	GOBIN=$(abspath $(CHART_TOOLS)) nice -n 19 go install $(HELM)
+
+$(CHART_TOOLS)/kubectl-validate:
+	GOBIN=$(abspath $(CHART_TOOLS)) nice -n 19 go install $(KUBECTL_VALIDATE)
+
+$(CHART_TOOLS)/crds: | .venv/.stamp
+	rm -rf $@.partly && mkdir -p $@.partly
+	keda="$(call MODULE_FOLDER,$(KEDA))" && operator="$(call MODULE_FOLDER,$(PROMETHEUS_OPERATOR))" && \
+	for crd in $(CRDS); do \
+	  cat "$$keda/config/crd/bases/$$crd.yaml" > $@.partly/$$crd.yaml 2> /dev/null || \
+	  cat "$$operator/example/prometheus-operator-crd/$$crd.yaml" > $@.partly/$$crd.yaml || exit 1; \
+	done
+	mv $@.partly $@
+
+chart: env $(CHART_TOOLS)/helm $(CHART_TOOLS)/kubectl-validate $(CHART_TOOLS)/crds  ## check the Helm chart: lint, each example by the API's schemas, tests (needs Go; the first time minutes)
+	@for values in $(CHART)/examples/*.yaml; do \
+	  echo "$$values"; rendered=$(CHART_TOOLS)/rendered/$$(basename $$values .yaml); rm -rf "$$rendered"; \
+	  $(CHART_TOOLS)/helm lint --strict --quiet $(CHART) --values "$$values" && \
+	  $(CHART_TOOLS)/helm template tagger $(CHART) --values "$$values" --output-dir "$$rendered" > /dev/null && \
+	  $(CHART_TOOLS)/kubectl-validate --version 1.30 --local-crds $(CHART_TOOLS)/crds "$$rendered" || exit 1; \
+	done
+	$(TEST) tests/unit/chart
 
 schemas: env  ## make schemas/asyncapi.json anew from the code, and say what the schemas break of what was released
 	$(RUN)/python -m tools asyncapi

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from tools.asyncapi import document, written
+from tools.chart_schema import SCHEMA_FILE, chart_schema
 from tools.schema_compat import announced_breaks, compare_sets, latest_release, load_set
 from workers.messages.json_schemas import schemas_dir
 
@@ -45,6 +46,12 @@ def check_schemas(
 def write_asyncapi() -> None:
     """Make schemas/asyncapi.json anew, from the code."""
     (schemas_dir() / "asyncapi.json").write_bytes(written(document()))
+
+
+@app.command("chart")
+def write_chart_schema() -> None:
+    """Make the chart's schema of its ``config`` anew, from the settings."""
+    SCHEMA_FILE.write_text(chart_schema(SCHEMA_FILE.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 @app.command("screenshots")

@@ -1,0 +1,122 @@
+{{/* What no schema can say: values that do not go together. Each message says what to do. */}}
+{{- define "el4ner.check" -}}
+{{- include "el4ner.checkConfig" . -}}
+{{- include "el4ner.checkMembers" . -}}
+{{- include "el4ner.checkComponents" . -}}
+{{- end -}}
+
+{{- define "el4ner.checkConfig" -}}
+{{- $config := .Values.config -}}
+{{- $kafka := $config.kafka | default dict -}}
+{{- $redis := $config.redis | default dict -}}
+{{- $secrets := .Values.secrets -}}
+{{- if not $kafka.bootstrap_servers -}}
+{{- fail "config.kafka.bootstrap_servers: name your brokers, as HOST:PORT, several with commas" -}}
+{{- end -}}
+{{- /* A ConfigMap is no place for secrets, nor is a release's history, which keeps all values. */ -}}
+{{- range $path := list "kafka.sasl_password" "kafka.ssl_key_password" "redis.password" "redis.ssl_key_password" "serve.token" "ui.reader_token" "ui.teacher_token" "ui.serve_token" "redaction.keys" -}}
+{{- $parts := splitList "." $path -}}
+{{- if get (get $config (first $parts) | default dict) (last $parts) -}}
+{{- fail (printf "config.%s: values are kept in the clear; put it into a Secret, and name that in secrets.* (or in env, by valueFrom)" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- range $name, $model := $config.models -}}
+{{- if dig "server" "api_key" "" ($model | default dict) -}}
+{{- fail (printf "config.models.%s.server.api_key: values are kept in the clear; put it into a Secret, and name that in defaults.env: EL4NER_MODELS__%s__SERVER__API_KEY by valueFrom" $name (upper $name)) -}}
+{{- end -}}
+{{- end -}}
+{{- if contains "@" ($redis.url | default "") -}}
+{{- fail "config.redis.url: values are kept in the clear; leave user and password out, and name a Secret in secrets.redis" -}}
+{{- end -}}
+{{- range $section := list "serve" "ui" -}}
+{{- if (get $config $section | default dict).host -}}
+{{- fail (printf "config.%s.host: every pod reads the configuration, and only one has the token that this asks for; leave it out, the chart says it by --host" $section) -}}
+{{- end -}}
+{{- end -}}
+{{- $protocol := $kafka.security_protocol | default "PLAINTEXT" -}}
+{{- if and (hasPrefix "SASL" $protocol) (not $secrets.kafka.name) -}}
+{{- fail (printf "config.kafka.security_protocol is %s: name the Secret with user and password in secrets.kafka.name" $protocol) -}}
+{{- end -}}
+{{- if and $secrets.kafka.name (not (hasPrefix "SASL" $protocol)) -}}
+{{- fail (printf "secrets.kafka.name has no effect with config.kafka.security_protocol %s: set that to SASL_SSL or SASL_PLAINTEXT, or leave the Secret out" $protocol) -}}
+{{- end -}}
+{{- if and $secrets.kafkaTls.name (not (hasSuffix "SSL" $protocol)) -}}
+{{- fail (printf "secrets.kafkaTls.name has no effect with config.kafka.security_protocol %s: set that to SSL or SASL_SSL, or leave the Secret out" $protocol) -}}
+{{- end -}}
+{{- if and $secrets.redis.name (not $redis.url) -}}
+{{- fail "secrets.redis.name has no effect without config.redis.url: say where Redis is" -}}
+{{- end -}}
+{{- if and $secrets.redisTls.name (not (hasPrefix "rediss://" ($redis.url | default ""))) -}}
+{{- fail "secrets.redisTls.name has no effect without TLS: begin config.redis.url with rediss://" -}}
+{{- end -}}
+{{- if and .Values.serve.enabled (not $secrets.serve.name) -}}
+{{- fail "serve.enabled: name the Secret with its token in secrets.serve.name" -}}
+{{- end -}}
+{{- $ui := $config.ui | default dict -}}
+{{- if and .Values.ui.enabled (not $secrets.ui.name) (not $ui.proxy_user_header) -}}
+{{- fail "ui.enabled: name the Secret with its tokens in secrets.ui.name, or the header of your proxy in config.ui.proxy_user_header" -}}
+{{- end -}}
+{{- if and .Values.ui.enabled $secrets.ui.name $ui.proxy_user_header -}}
+{{- fail "secrets.ui.name and config.ui.proxy_user_header are both set: who asks is told by one of the two" -}}
+{{- end -}}
+{{- if and .Values.redact.enabled (not $secrets.redaction.name) (eq (dig "action" "pseudonym" ($config.redaction | default dict)) "pseudonym") -}}
+{{- fail "redact.enabled: pseudonyms take a key; name the Secret with it in secrets.redaction.name (el4ner redact keygen makes one), or set config.redaction.action to mask" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "el4ner.checkMembers" -}}
+{{- if .Values.members -}}
+{{- if ne .Values.topology "stages" -}}
+{{- fail "members: the ensemble's members can run apart where the stages do; set topology to stages" -}}
+{{- end -}}
+{{- $all := dig "ensemble" "members" list .Values.config -}}
+{{- if not $all -}}
+{{- fail "members: list the whole ensemble in config.ensemble.members too, also where it is a preset's" -}}
+{{- end -}}
+{{- $hosted := list -}}
+{{- $roles := list -}}
+{{- range $name, $entry := .Values.members -}}
+{{- range $member := $entry.members -}}
+{{- if not (has $member $all) -}}
+{{- fail (printf "members.%s: the ensemble has no member %q; config.ensemble.members are %s" $name $member (join ", " $all)) -}}
+{{- end -}}
+{{- end -}}
+{{- $hosted = concat $hosted $entry.members -}}
+{{- $roles = concat $roles $entry.roles -}}
+{{- end -}}
+{{- range $member := $all -}}
+{{- if not (has $member $hosted) -}}
+{{- fail (printf "members: no process has the member %q, and every document would wait for it" $member) -}}
+{{- end -}}
+{{- end -}}
+{{- range $role := list "extract" "classify" "validate" -}}
+{{- if not (has $role $roles) -}}
+{{- fail (printf "members: no process has the role %s" $role) -}}
+{{- end -}}
+{{- end -}}
+{{- $method := .Values.config.method | default dict -}}
+{{- $estimated := and (eq ($method.mode | default "scored") "scored") (eq ($method.weights | default "calibrated") "calibrated") -}}
+{{- if and $estimated (ne .Values.cache.type "persistentVolumeClaim") -}}
+{{- fail "members: combine reads the calibration from the cache; set cache.type to persistentVolumeClaim (and run el4ner calibrate once), or config.method.weights to even" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "el4ner.checkComponents" -}}
+{{- $partitions := int (.Values.config.kafka.partitions | default 4) -}}
+{{- range (include "el4ner.components" . | fromJson).components -}}
+{{- $name := .name -}}
+{{- range .spec.env -}}
+{{- if and (hasKey . "value") (regexMatch "(?i)(PASSWORD|TOKEN|SECRET|API_KEY|__KEYS)$" .name) -}}
+{{- fail (printf "env of %s: %s has its value in the clear; take it from a Secret by valueFrom" $name .name) -}}
+{{- end -}}
+{{- end -}}
+{{- if eq .kind "worker" -}}
+{{- range $key, $count := dict "replicas" .spec.replicas "autoscaling.maxReplicas" (.spec.autoscaling.maxReplicas | default 1) -}}
+{{- if gt (int $count) $partitions -}}
+{{- fail (printf "%s of %s is %d, and topics have %d partitions: more would stand by. Where your topics have more, say so in config.kafka.partitions" $key $name (int $count) $partitions) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
