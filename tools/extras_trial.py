@@ -106,6 +106,13 @@ TRIALS: Final = (
         "python -c \"from workers.telemetry.tracing import open_spans; print(open_spans(True, version='1'))\"",
         "object at",
     ),
+    ExtraTrial(
+        "registry",
+        "registry",
+        ("workers.run", "httpx"),
+        "python -c \"import fastavro; print(fastavro.parse_schema('long'))\"",
+        "long",
+    ),
     ExtraTrial("redact", "redact", ("presidio_analyzer", "cryptography"), "el4ner redact keygen", ""),
     ExtraTrial("gpu", "gpu", ("torch",), "el4ner models gpu || true", "exllamav2   0"),
     ExtraTrial("exl3", "exl3", ("torch",), "el4ner models gpu || true", "exllamav3   1"),
