@@ -149,7 +149,7 @@ bench-scaling: env  ## how cost grows with batch and pool: half an hour
 	$(RUN)/python bench/scaling.py $(ARGS)
 
 # As in `make gpu-pack ARGS="--prebuilt exllamav2_ext-….so.xz"`
-gpu-pack: env  ## bring together what `make bench-gpu` needs on a borrowed machine without a network, in loads of 42 MiB
+gpu-pack: env  ## bring together what `make bench-gpu` needs on a borrowed machine without a network, in loads of 40 MiB
 	$(RUN)/python bench/gpu/pack.py $(ARGS)
 
 # Not `env`: a borrowed machine has its own Python with torch, and no network. As in `make bench-gpu ARGS="--minutes 5"`
