@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 NON_SETTING_VARIABLES: Final = frozenset({"EL4NER_CONFIG", "EL4NER_CACHE_DIR"})
-STREAM_SECTIONS: Final = frozenset({"kafka", "redaction", "redis", "serve", "ui", "worker"})
+STREAM_SECTIONS: Final = frozenset({"entities", "kafka", "redaction", "redis", "serve", "ui", "worker"})
 """Sections of the same file that :mod:`workers.config` reads; the method alone passes them over."""
 
 SHOW_STATES: Final = frozenset({"transformers", "exllamav2", "exllamav3"})

@@ -25,10 +25,10 @@ from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record
 from workers.messages.headers import Trace, cloud_event
 from workers.messages.replay_headers import REPLAY, REPLAY_HEADERS
-from workers.roles import AGGREGATE, COMBINE, REDACT
+from workers.roles import AGGREGATE, COMBINE, ENTITIES, REDACT
 from workers.stages.stage import STAGE, answer_headers
 from workers.stages.table import STAGE_TABLE
-from workers.topics import REDACTION, Topic, app_id, plan, topic_name
+from workers.topics import CANONICAL, OPTIONAL, REDACTION, Topic, app_id, plan, topic_name
 
 __all__ = ["bundled", "document", "written"]
 
@@ -39,7 +39,9 @@ _READ_COMMITTED: Final = (
     "clients have read_uncommitted), or messages appear that were taken back."
 )
 
-_COMMITTED: Final = frozenset({Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, *REDACTION})
+_COMMITTED: Final = frozenset(
+    {Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, *REDACTION, *CANONICAL} - {Topic.ENTITY_DECISIONS}
+)
 _BYTES_AS_THEY_CAME: Final = frozenset({Topic.DEAD_LETTERS})
 """Topics whose schema is about the headers: the value is another message's."""
 
@@ -49,6 +51,9 @@ _KEYS: Final[Mapping[Topic, str]] = {
     Topic.DEAD_LETTERS: "The original key.",
     Topic.POOL_EXAMPLES: "`POOL:DIGEST`: the pool's name, and the first 32 hexadecimal digits of the SHA-256 of the "
     "text in UTF-8.",
+    Topic.ENTITIES: "The entity's id.",
+    Topic.ENTITY_TRENDS: "The type and the start of the window: `type:start`.",
+    Topic.ENTITY_DECISIONS: "The decision's id.",
 }
 _DOCUMENT_KEY: Final = "The document's id."
 
@@ -84,7 +89,12 @@ _SASL: Final[Mapping[str, str]] = {
 _CERTIFICATE: Final = "certificate"
 _DELETION: Final = "deletion"
 _WITHDRAWAL: Final = "withdrawal"
+_GONE: Final = "gone"
+_OVER: Final = "over"
+_WITHDRAWN: Final = {Topic.POOL_EXAMPLES: _WITHDRAWAL, Topic.ENTITIES: _GONE, Topic.ENTITY_TRENDS: _OVER}
+"""Topics whose null values are about something else than a document, and what these messages are called."""
 _TEACHER: Final = "teacher"
+_EDITOR: Final = "entity-editor"
 """Whoever teaches pools: the command line, the page."""
 
 # What JSON Schema 2020-12 has and draft 7 has not: a schema that used it could not be put into the document.
@@ -199,6 +209,9 @@ def _flows() -> list[_Flow]:
     outcomes = (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS)
     flows.append(_Flow(AGGREGATE, tuple(stage.output for stage in stages), outcomes))
     flows.append(_Flow(REDACT, (Topic.TAGGED_DOCUMENTS,), (*REDACTION, Topic.DEAD_LETTERS)))
+    flows.append(_Flow(_EDITOR, (), (Topic.ENTITY_DECISIONS,)))
+    book = (Topic.ENTITY_OCCURRENCES, Topic.ENTITIES, Topic.ENTITY_TRENDS, Topic.DEAD_LETTERS)
+    flows.append(_Flow(ENTITIES, (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_OCCURRENCES, Topic.ENTITY_DECISIONS), book))
     described = {topic for flow in flows for topic in (*flow.receives, *flow.sends)}
     if missing := set(Topic) - described:
         raise SchemaError(f"tools/asyncapi.py does not say who sends and receives {', '.join(sorted(missing))}")
@@ -209,7 +222,7 @@ def _deletable() -> frozenset[Topic]:
     """A null value on ``documents`` goes through the stages and comes out; on ``pool-examples`` it withdraws one."""
     stages = STAGE_TABLE.values()
     return frozenset(
-        {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS, Topic.POOL_EXAMPLES, *REDACTION}.union(
+        {Topic.TAGGED_DOCUMENTS, Topic.MEMBER_ANSWERS, *REDACTION, *_WITHDRAWN}.union(
             *({stage.input, stage.output} for stage in stages)
         )
     )
@@ -234,12 +247,12 @@ def _operations(settings: KafkaSettings) -> Iterable[tuple[str, dict[str, Any]]]
 
 def _messages(topic: Topic) -> dict[str, str]:
     """Names in the channel to names in the components."""
-    deletion = _WITHDRAWAL if topic is Topic.POOL_EXAMPLES else _DELETION
+    deletion = _WITHDRAWN.get(topic, _DELETION)
     return {topic.value: topic.value} | ({deletion: deletion} if topic in _deletable() else {})
 
 
 def _channel(settings: KafkaSettings, topic: Topic, servers: Iterable[str]) -> dict[str, Any]:
-    planned = next(each for each in plan(settings, REDACTION) if each.name == topic_name(settings, topic))
+    planned = next(each for each in plan(settings, OPTIONAL) if each.name == topic_name(settings, topic))
     schema = json_schemas.load(topic.value)
     committed = topic in _COMMITTED
     configuration = {
@@ -300,6 +313,16 @@ def _deletions() -> dict[str, Any]:
             "A withdrawal",
             "A null value: the example of that key is withdrawn.",
             _KEYS[Topic.POOL_EXAMPLES],
+        ),
+        _GONE: (
+            "An entity that is gone",
+            "A null value: no document of the kept windows has it any more.",
+            _KEYS[Topic.ENTITIES],
+        ),
+        _OVER: (
+            "A window that is over",
+            "A null value: the window is not kept any more, or has no entity of that type.",
+            _KEYS[Topic.ENTITY_TRENDS],
         ),
     }
     return {

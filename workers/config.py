@@ -21,6 +21,7 @@ from urllib.parse import parse_qsl, unquote, urlencode, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
+from el4ner.canonical.entity_settings import EntitySettings
 from el4ner.config import UNSHOWN_INPUT, Section, Settings, load_settings
 from el4ner.errors import ConfigError
 from el4ner.redaction.redaction_settings import RedactionSettings
@@ -556,6 +557,7 @@ def token_mistake(token: str) -> str | None:
 class StreamSettings(Settings):
     """The whole file."""
 
+    entities: EntitySettings = EntitySettings()
     kafka: KafkaSettings = KafkaSettings()
     redaction: RedactionSettings = RedactionSettings()
     redis: RedisSettings = RedisSettings()

@@ -7,7 +7,7 @@ from typing import Final
 
 from el4ner.participation import STAGES, StageName
 
-__all__ = ["AGGREGATE", "COMBINE", "PIPELINE", "REDACT", "ROLES", "STAGED_ROLES", "stages_of"]
+__all__ = ["AGGREGATE", "COMBINE", "ENTITIES", "PIPELINE", "REDACT", "ROLES", "STAGED_ROLES", "stages_of"]
 
 AGGREGATE: Final = "aggregate"
 """Joins the stages' answers to tagged documents."""
@@ -17,9 +17,11 @@ PIPELINE: Final = "pipeline"
 """All stages and the join in one hop: documents in, tagged documents out."""
 REDACT: Final = "redact"
 """Tagged documents in, redacted ones out."""
+ENTITIES: Final = "entities"
+"""Tagged documents in, the entities of all of them out."""
 STAGED_ROLES: Final = (*STAGES, AGGREGATE)
 """What ``all`` runs."""
-ROLES: Final = (*STAGED_ROLES, COMBINE, PIPELINE, REDACT)
+ROLES: Final = (*STAGED_ROLES, COMBINE, PIPELINE, REDACT, ENTITIES)
 """All. Behind the staged ones: for ensembles whose members are in different processes, for those in one, and for who
 reads the results."""
 

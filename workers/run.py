@@ -30,7 +30,7 @@ from workers.messages.headers import PooledRandom
 from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.pipeline_owner import OwnedPipeline, owned_pipeline
 from workers.probes import serve_probes
-from workers.roles import AGGREGATE, COMBINE, PIPELINE, REDACT, ROLES
+from workers.roles import AGGREGATE, COMBINE, ENTITIES, PIPELINE, REDACT, ROLES
 from workers.shutdown.ending import CLOSE_SECONDS, Ending
 from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.stopping import stop_workers
@@ -38,7 +38,7 @@ from workers.shutdown.watchdog import Watchdog
 from workers.stages.stage_worker import StageWorker
 from workers.stages.table import STAGE_TABLE, reading
 from workers.telemetry.recorder import Telemetry
-from workers.topics import REDACTION, topic_name
+from workers.topics import OPTIONAL, topic_name
 
 __all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
 
@@ -48,9 +48,10 @@ _GARBAGE_THRESHOLD: Final = 20_000
 """The garbage collector looks for cycles after so many new objects: those of some batches. Python's default is 700."""
 
 if TYPE_CHECKING:
+    from workers.entities.entities_worker import EntitiesWorker
     from workers.redaction.redact_worker import RedactWorker
 
-    Worker = StageWorker | JoinAgent | PipelineWorker | RedactWorker
+    Worker = StageWorker | JoinAgent | PipelineWorker | RedactWorker | EntitiesWorker
 
 
 def _redaction(app: StageApp, world: World, telemetry: Telemetry) -> RedactWorker:
@@ -60,10 +61,19 @@ def _redaction(app: StageApp, world: World, telemetry: Telemetry) -> RedactWorke
     return RedactWorker(app, world, telemetry)
 
 
-_WITHOUT_MODELS: Final[Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent | RedactWorker]]] = {
+def _entities(app: StageApp, world: World, telemetry: Telemetry) -> EntitiesWorker:
+    from workers.entities.entities_worker import EntitiesWorker
+
+    return EntitiesWorker(app, world, telemetry)
+
+
+_WITHOUT_MODELS: Final[
+    Mapping[str, Callable[[StageApp, World, Telemetry], JoinAgent | RedactWorker | EntitiesWorker]]
+] = {
     AGGREGATE: Aggregator,
     COMBINE: combiner.build,
     REDACT: _redaction,
+    ENTITIES: _entities,
 }
 
 
@@ -143,8 +153,8 @@ async def serve_workers(
         log.warning("%s", too_small)
     if settings.kafka.security_protocol != "PLAINTEXT":
         there = {report.plan.name for report in reports if report.exists}
-        redaction = [topic for topic in REDACTION if topic_name(settings.kafka, topic) in there]
-        await asyncio.to_thread(acls.check_rights, settings.kafka, stages, redaction)
+        optional = [topic for topic in OPTIONAL if topic_name(settings.kafka, topic) in there]
+        await asyncio.to_thread(acls.check_rights, settings.kafka, stages, optional)
     workers: list[Worker] = []
     telemetry = Telemetry.of(settings, stages)
     async with serve_probes(settings.worker, workers, telemetry.metrics, ending):

@@ -12,15 +12,18 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from el4ner.canonical.entity_settings import EntitySettings
 from el4ner.errors import ConfigError, El4nerError
 from el4ner.redaction.redaction_settings import RedactionSettings
-from workers.config import KafkaSettings
-from workers.roles import AGGREGATE
+from workers.config import KafkaSettings, StreamSettings
+from workers.roles import AGGREGATE, ENTITIES
 
 __all__ = [
+    "CANONICAL",
     "JOINED",
     "LETTER_HEADERS_BYTES",
     "MOST_EXAMPLE_BYTES",
+    "OPTIONAL",
     "REDACTION",
     "Topic",
     "TopicError",
@@ -28,11 +31,14 @@ __all__ = [
     "TopicReport",
     "app_id",
     "changelog_name",
+    "entities_changelog_name",
+    "entity_topics",
     "find_problems",
     "plan",
     "redaction_topics",
     "topic_name",
     "transactional_id",
+    "wanted_topics",
 ]
 
 LETTER_HEADERS_BYTES: Final = 64 * 1024
@@ -63,6 +69,10 @@ class Topic(StrEnum):
     POOL_EXAMPLES = "pool-examples"
     REDACTED_DOCUMENTS = "redacted-documents"
     REDACTED_ORIGINALS = "redacted-originals"
+    ENTITY_OCCURRENCES = "entity-occurrences"
+    ENTITY_DECISIONS = "entity-decisions"
+    ENTITIES = "entities"
+    ENTITY_TRENDS = "entity-trends"
 
 
 JOINED: Final = (
@@ -80,6 +90,12 @@ JOINED: Final = (
 
 REDACTION: Final = (Topic.REDACTED_DOCUMENTS, Topic.REDACTED_ORIGINALS)
 """What is there only where redaction is wanted."""
+CANONICAL: Final = (Topic.ENTITY_OCCURRENCES, Topic.ENTITY_DECISIONS, Topic.ENTITIES, Topic.ENTITY_TRENDS)
+"""What is there only where canonical entities are wanted."""
+OPTIONAL: Final = (*REDACTION, *CANONICAL)
+_ONE_PARTITION: Final = (Topic.POOL_EXAMPLES, Topic.ENTITY_OCCURRENCES, Topic.ENTITY_DECISIONS)
+"""Of two examples of one key the later one counts: in one partition that is the same for every reader, by whatever
+client they were written. And all entities are known in one place."""
 
 
 class TopicError(El4nerError):
@@ -93,7 +109,8 @@ class TopicPlan:
     """A topic as it has to be.
 
     ``joined``: it takes part in the join by partition number. ``ours``: it holds what this pipeline writes. The topic
-    ``documents`` belongs to its producers: only what would break the pipeline is asked of it.
+    ``documents`` belongs to its producers: only what would break the pipeline is asked of it. ``single``: all of it has
+    to be in one partition.
     """
 
     name: str
@@ -102,6 +119,7 @@ class TopicPlan:
     configs: Mapping[str, str]
     joined: bool
     ours: bool = True
+    single: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +152,16 @@ def redaction_topics(settings: RedactionSettings) -> tuple[Topic, ...]:
     return REDACTION if settings.reversible else (Topic.REDACTED_DOCUMENTS,)
 
 
+def entity_topics(settings: EntitySettings) -> tuple[Topic, ...]:
+    """Those of :data:`CANONICAL` that these settings need."""
+    return CANONICAL if settings.enabled else ()
+
+
+def wanted_topics(settings: StreamSettings) -> tuple[Topic, ...]:
+    """Those of :data:`OPTIONAL` that these settings need."""
+    return (*redaction_topics(settings.redaction), *entity_topics(settings.entities))
+
+
 def app_id(settings: KafkaSettings, stage: str) -> str:
     """The name of a stage's Faust app, which is its consumer group."""
     return f"{settings.topic_prefix}el4ner-{stage}"
@@ -144,18 +172,24 @@ def changelog_name(settings: KafkaSettings) -> str:
     return f"{app_id(settings, AGGREGATE)}-{TABLE_NAME}-changelog"
 
 
+def entities_changelog_name(settings: KafkaSettings) -> str:
+    """What the entities are rebuilt from."""
+    return f"{app_id(settings, ENTITIES)}-state-changelog"
+
+
 def transactional_id(settings: KafkaSettings, partition: int, role: str = AGGREGATE) -> str:
     """Under this name the one writer of what ``role`` makes of a partition writes it."""
     return f"{app_id(settings, role)}-{partition}"
 
 
-def plan(settings: KafkaSettings, redaction: Collection[Topic] = ()) -> list[TopicPlan]:
-    """Every topic of the pipeline, in the order of the flow. ``redaction``: those of :data:`REDACTION` that are wanted.
+def plan(settings: KafkaSettings, optional: Collection[Topic] = ()) -> list[TopicPlan]:
+    """Every topic of the pipeline, in the order of the flow. ``optional``: those of :data:`OPTIONAL` that are wanted.
 
     Raises:
         ConfigError: ``kafka.documents_topic`` is a topic that the pipeline writes.
     """
-    own = {topic_name(settings, topic) for topic in Topic if topic is not Topic.DOCUMENTS} | {changelog_name(settings)}
+    own = {topic_name(settings, topic) for topic in Topic if topic is not Topic.DOCUMENTS}
+    own |= {changelog_name(settings), entities_changelog_name(settings)}
     if settings.documents_topic in own:
         raise ConfigError(
             f"kafka.documents_topic: {settings.documents_topic!r} is what el4ner writes to: name the topic that has "
@@ -188,20 +222,24 @@ def plan(settings: KafkaSettings, redaction: Collection[Topic] = ()) -> list[Top
             "max.compaction.lag.ms": str(24 * 3_600_000),
             "max.message.bytes": str(3 * settings.max_message_bytes),
         },
+        # Names and how often each stands in a document, without its text.
+        Topic.ENTITY_OCCURRENCES: {**deleted, "max.message.bytes": larger},
+        Topic.ENTITY_DECISIONS: {**_COMPACTED},
+        Topic.ENTITIES: {**_COMPACTED, "max.message.bytes": larger},
+        Topic.ENTITY_TRENDS: {**_COMPACTED, "max.message.bytes": larger},
     }
     plans = [
         TopicPlan(
             name=topic_name(settings, topic),
-            # Of two examples of one key the later one counts: in one partition that is the same for every reader, by
-            # whatever client they were written.
-            partitions=1 if topic is Topic.POOL_EXAMPLES else settings.partitions,
+            partitions=1 if topic in _ONE_PARTITION else settings.partitions,
             replication=settings.replication,
             configs={**configs[topic], **in_sync},
             joined=topic in JOINED,
             ours=topic is not Topic.DOCUMENTS,
+            single=topic in (Topic.ENTITY_OCCURRENCES, Topic.ENTITY_DECISIONS),
         )
         for topic in Topic
-        if topic not in REDACTION or topic in redaction
+        if topic not in OPTIONAL or topic in optional
     ]
     plans.append(
         TopicPlan(
@@ -216,6 +254,10 @@ def plan(settings: KafkaSettings, redaction: Collection[Topic] = ()) -> list[Top
             joined=True,
         )
     )
+    if Topic.ENTITIES in optional:
+        state = {**_COMPACTED, **in_sync, "max.message.bytes": larger}
+        name = entities_changelog_name(settings)
+        plans.append(TopicPlan(name, 1, settings.replication, state, joined=False, single=True))
     return plans
 
 
@@ -234,6 +276,8 @@ def find_problems(
     have 12. Longer retention and larger messages than planned are fine too.
     """
     problems = []
+    if planned.single and partitions != 1:
+        problems.append(f"topic {planned.name!r} has {partitions} partitions, but needs exactly one")
     if planned.joined and reference is not None and partitions != reference[1]:
         problems.append(
             f"topics {reference[0]!r} and {planned.name!r} are joined by partition and must have equally many: "

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from el4ner.canonical.decisions import EntityDecision, EntityDecisions
 from el4ner.canonical.entity_settings import EntitySettings
-from el4ner.canonical.entity_views import EntityView, MergedName, Trend, TrendEntity, shown_name, view_of
+from el4ner.canonical.entity_views import EntityView, MergedName, TrendEntity, WindowTrend, shown_name, view_of
 from el4ner.canonical.joins import NameJoins
 from el4ner.canonical.name_book import NameBook, NameChanges, NamedDocument, PutOutcome, SealedKey
 from el4ner.canonical.name_counts import NameCounts, SealedCounts
@@ -100,7 +100,7 @@ class EntityBook:
         decisions, self._new_decisions = self._new_decisions, []
         return BookChanges(entities, self.names.take_changes(), decisions)
 
-    def take_trends(self, *, only_over: bool = False) -> list[tuple[int, str, Trend | None]]:
+    def take_trends(self, *, only_over: bool = False) -> list[tuple[int, str, WindowTrend | None]]:
         """The windows and types whose counts have changed since the last call, with what they are now; ``only_over``:
         those that are not kept any more. After :meth:`take_changes`."""
         changed = self.names.changed_windows
@@ -167,7 +167,7 @@ class EntityBook:
             for window in part.windows:
                 self.names.changed_in(window, part.type)
 
-    def _trend(self, window: int, kind: str) -> Trend | None:
+    def _trend(self, window: int, kind: str) -> WindowTrend | None:
         mentions: Counter[str] = Counter()
         documents: Counter[str] = Counter()
         for name in self.names.in_window.get(window, ()):
@@ -189,7 +189,7 @@ class EntityBook:
             )
             for entity in top
         ]
-        return Trend(window, kind, len(mentions), shown)
+        return WindowTrend(window, kind, len(mentions), shown)
 
     def _parts(self, entity: str) -> Sequence[NameCounts]:
         return [self.names.names[each] for each in (entity, *self._joined.get(entity, ())) if each in self.names.names]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from el4ner.canonical.name_counts import NameCounts
 from el4ner.canonical.names import canonical_name
 
-__all__ = ["EntityView", "MergedName", "Trend", "TrendEntity", "WindowView", "view_of"]
+__all__ = ["EntityView", "MergedName", "TrendEntity", "WindowTrend", "WindowView", "view_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class TrendEntity:
 
 
 @dataclass(frozen=True, slots=True)
-class Trend:
+class WindowTrend:
     """The most frequent entities of a type in a window, of ``entities`` that it has."""
 
     window: int

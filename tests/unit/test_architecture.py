@@ -65,7 +65,7 @@ ORDER = {
         ("shared_cache",),
         ("stages",),
         ("join",),
-        ("dead_letters", "ensemble", "inputs", "one_hop", "redaction", "teaching"),
+        ("dead_letters", "ensemble", "entities", "inputs", "one_hop", "redaction", "teaching"),
         ("pipeline_owner", "probes"),
         ("produce", "run", "serve", "tail"),
         ("ui",),

@@ -15,6 +15,7 @@ from workers.cli import (
     calibrate,
     demo,
     dlq,
+    entities,
     evaluate,
     local,
     models,
@@ -123,7 +124,7 @@ def _root(
     )
 
 
-for group in (topics.app, dlq.app, schemas.app, pool.app, models.app, local.app, redact.app):
+for group in (topics.app, dlq.app, schemas.app, pool.app, models.app, local.app, redact.app, entities.app):
     app.add_typer(group)
 app.command("tag", epilog=tag.EXAMPLES)(tag.tag)
 app.command("eval", epilog=evaluate.EXAMPLES)(evaluate.evaluate)

@@ -181,9 +181,9 @@ def _topics(settings: StreamSettings, services: Services) -> Iterator[None]:
 
 def _delete_topics(settings: StreamSettings) -> None:
     from workers.kafka.topic_admin import administering
-    from workers.topics import TopicError, plan, redaction_topics
+    from workers.topics import TopicError, plan, wanted_topics
 
-    planned = plan(settings.kafka, redaction_topics(settings.redaction))
+    planned = plan(settings.kafka, wanted_topics(settings))
     names = [each.name for each in planned if each.name.startswith(settings.kafka.topic_prefix)]
     try:
         with administering(settings.kafka, client_id="el4ner-demo") as admin:

@@ -13,7 +13,7 @@ from workers.cli.ended_by_stdin import end_with_stdin
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
 from workers.exit_status import exit_status
-from workers.roles import COMBINE, PIPELINE, REDACT, STAGED_ROLES
+from workers.roles import COMBINE, ENTITIES, PIPELINE, REDACT, STAGED_ROLES
 
 __all__ = ["EXAMPLES", "worker"]
 
@@ -35,6 +35,7 @@ class RoleChoice(StrEnum):
     COMBINE = "combine"
     PIPELINE = "pipeline"
     REDACT = "redact"
+    ENTITIES = "entities"
     ALL = "all"
 
 
@@ -43,7 +44,8 @@ def worker(
     stages: Annotated[
         list[RoleChoice],
         typer.Argument(
-            metavar="STAGE...|all|pipeline", help=f"{', '.join(STAGED_ROLES)}; {COMBINE}; {PIPELINE}; {REDACT}."
+            metavar="STAGE...|all|pipeline",
+            help=f"{', '.join(STAGED_ROLES)}; {COMBINE}; {PIPELINE}; {REDACT}; {ENTITIES}.",
         ),
     ],
     *,
@@ -69,6 +71,8 @@ def worker(
     not among all.
 
     redact writes what tagged-documents has to redacted-documents, without names: [redaction] says which.
+
+    entities gathers what tagged-documents has on entities and entity-trends: [entities] says for how long.
     """
     settings = stream_settings(ctx, config, overrides_of(ensemble=ensemble))
     update = worker_logging(ctx, settings.worker)

@@ -11,7 +11,7 @@ from el4ner.errors import El4nerError
 from workers.config import KafkaSettings
 from workers.messages.envelope import DEAD_LETTER_PREFIX
 from workers.messages.replay_headers import FIRST_FAILED_AT, REPLAY, REPLAY_HEADERS, REPLAY_OF, Replay, read_replay
-from workers.topics import REDACTION, Topic, topic_name
+from workers.topics import OPTIONAL, Topic, topic_name
 
 __all__ = [
     "Coordinates",
@@ -34,7 +34,7 @@ KafkaHeaders = tuple[tuple[str, bytes | None], ...]
 
 _FIRST_REASON: Final = f"{DEAD_LETTER_PREFIX}stage"
 _MAX_DIGITS: Final = 19
-_RESULTS: Final = frozenset({Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS, *REDACTION})
+_RESULTS: Final = frozenset({Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS, Topic.DEAD_LETTERS, *OPTIONAL})
 """What leaves the pipeline: no stage reads it, so nothing is ever sent back to it."""
 
 

@@ -16,14 +16,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
-from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from el4ner.errors import El4nerError
 from el4ner.participation import STAGES
 from el4ner.serialize import dumps
-from workers import security
 from workers.config import KafkaSettings
 from workers.join.rules import Closed, LocalAnswer, Open, ReceivedAnswer
+from workers.kafka.partition_reader import committed_records
 from workers.messages.envelope import Origin
 from workers.roles import AGGREGATE
 
@@ -115,32 +114,9 @@ async def read_changelog(settings: KafkaSettings, name: str, partition: int) -> 
     Raises:
         ChangelogError: a record of an open document cannot be read; passing over it would lose the document.
     """
-    consumer = AIOKafkaConsumer(
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=4 * settings.max_message_bytes,
-        request_timeout_ms=int(settings.request_timeout_seconds * 1000),
-        bootstrap_servers=settings.servers,
-        **security.kafka_options(settings),
-    )
     recovered = Recovered()
-    place = TopicPartition(name, partition)
-    await consumer.start()
-    try:
-        # Without a subscription the client knows no topic until it is told which to ask for.
-        await consumer._client.set_topics([name])
-        consumer.assign([place])
-        (beginning,) = (await consumer.beginning_offsets([place])).values()
-        (end,) = (await consumer.end_offsets([place])).values()
-        consumer.seek(place, beginning)
-        # The position, not the last record: it also passes over what transactions leave behind.
-        while await consumer.position(place) < end:
-            for records in (await consumer.getmany(place, timeout_ms=500)).values():
-                for record in records:
-                    _take_in(recovered, record.key, record.value, f"{name}-{partition}-{record.offset}")
-    finally:
-        await consumer.stop()
+    async for record in committed_records(settings, name, partition):
+        _take_in(recovered, record.key, record.value, f"{name}-{partition}-{record.offset}")
     return recovered
 
 

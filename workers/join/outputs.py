@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from el4ner.canonical.in_document import full_names
+from el4ner.canonical.names import entity_id
 from el4ner.serialize import dumps, fingerprint
 from workers.messages.envelope import Origin, Outgoing, headers_in_common, message_id, outgoing
 from workers.messages.headers import TRACEPARENT, Headers, RandomBytes, Trace, with_id
@@ -33,7 +35,8 @@ def mentions(
     common = headers_in_common(
         Topic.ENTITY_MENTIONS, source=AGGREGATE, subject=tagged["id"], now_ms=now_ms, state=trace.state
     )
-    for entity in tagged["entities"]:
+    names = full_names([(entity["type"], entity["text"]) for entity in tagged["entities"]])
+    for entity, name in zip(tagged["entities"], names, strict=True):
         normalised = normalise(entity["text"])
         value = {
             "document_id": tagged["id"],
@@ -45,6 +48,7 @@ def mentions(
             "confidence": entity["confidence"],
             "pool": tagged["pool"],
             "normalised": normalised,
+            "entity_id": entity_id(entity["type"], name),
         }
         mention_id = fingerprint(event_id, entity["start"], entity["end"], entity["type"])
         headers = with_id(common, mention_id, trace.child_parent(random))

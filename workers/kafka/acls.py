@@ -18,7 +18,18 @@ from kafka.errors import GroupAuthorizationFailedError, KafkaError
 from el4ner.errors import ConfigError
 from workers.config import KafkaSettings
 from workers.kafka.topic_admin import administering
-from workers.topics import REDACTION, Topic, TopicError, app_id, changelog_name, plan, topic_name
+from workers.topics import (
+    CANONICAL,
+    OPTIONAL,
+    REDACTION,
+    Topic,
+    TopicError,
+    app_id,
+    changelog_name,
+    entities_changelog_name,
+    plan,
+    topic_name,
+)
 
 __all__ = ["Acl", "Resource", "Role", "bindings", "check_rights", "kafka_acls_commands"]
 
@@ -40,6 +51,9 @@ class Role(StrEnum):
     REDACT = "redact"
     REDACTED_READER = "redacted-reader"
     REVEALER = "revealer"
+    ENTITIES = "entities"
+    ENTITY_READER = "entity-reader"
+    ENTITY_EDITOR = "entity-editor"
 
 
 class Resource(StrEnum):
@@ -88,6 +102,10 @@ _READS: Final[Mapping[Role, Sequence[Topic]]] = {
     # Who may see redacted texts may see no others, and the originals only who is to reveal them.
     Role.REDACTED_READER: (Topic.REDACTED_DOCUMENTS,),
     Role.REVEALER: (Topic.REDACTED_ORIGINALS,),
+    Role.ENTITIES: (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_OCCURRENCES, Topic.ENTITY_DECISIONS),
+    Role.ENTITY_READER: (Topic.ENTITIES, Topic.ENTITY_TRENDS),
+    # Whoever merges and splits sees what there is, and what was decided.
+    Role.ENTITY_EDITOR: (Topic.ENTITIES, Topic.ENTITY_DECISIONS),
 }
 
 _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
@@ -117,6 +135,8 @@ _WRITES: Final[Mapping[Role, Sequence[Topic]]] = {
     Role.TEACHER: (Topic.POOL_EXAMPLES,),
     # The originals where redaction.reversible says so.
     Role.REDACT: (Topic.REDACTED_DOCUMENTS, Topic.REDACTED_ORIGINALS, Topic.DEAD_LETTERS),
+    Role.ENTITIES: (Topic.ENTITY_OCCURRENCES, Topic.ENTITIES, Topic.ENTITY_TRENDS, Topic.DEAD_LETTERS),
+    Role.ENTITY_EDITOR: (Topic.ENTITY_DECISIONS,),
 }
 
 _STAGES: Final = (
@@ -127,11 +147,13 @@ _STAGES: Final = (
     Role.AGGREGATE,
     Role.PIPELINE,
     Role.REDACT,
+    Role.ENTITIES,
 )
 _OWNERS: Final = (Role.AGGREGATE, Role.PIPELINE)
 """Who writes outcomes: under the transactional ids of the partitions, with the join's changelog."""
 
 _SEE_REDACTION: Final = (Role.ADMIN, Role.REDACT, Role.REDACTED_READER, Role.REVEALER)
+_SEE_ENTITIES: Final = (Role.ADMIN, Role.ENTITIES, Role.ENTITY_READER, Role.ENTITY_EDITOR)
 _ORDER: Final = ("Create", "Read", "Write", "Describe", "DescribeConfigs")
 
 
@@ -184,17 +206,17 @@ def kafka_acls_commands(acls: Iterable[Acl], bootstrap_servers: str) -> list[str
     return lines
 
 
-def check_rights(settings: KafkaSettings, stages: Collection[str], redaction: Collection[Topic] = REDACTION) -> None:
+def check_rights(settings: KafkaSettings, stages: Collection[str], optional: Collection[Topic] = OPTIONAL) -> None:
     """Refuse to go on if our user lacks rights that these stages need. A broker without an authorizer grants all.
 
     Called before a worker starts: Faust waits for ever, and silently, for a group that it may not join. The topics have
-    to be there (:func:`workers.kafka.topic_admin.check`). ``redaction``: the topics of redaction that are. Rights on
-    transactional ids show when the first one is used.
+    to be there (:func:`workers.kafka.topic_admin.check`). ``optional``: those of the topics not everybody
+    has that are there. Rights on transactional ids show when the first one is used.
 
     Raises:
         TopicError: names every right that is missing.
     """
-    unused = {topic_name(settings, topic) for topic in REDACTION if topic not in redaction}
+    unused = {topic_name(settings, topic) for topic in OPTIONAL if topic not in optional}
     wanted = [
         acl
         for role in _STAGES
@@ -239,14 +261,20 @@ def _on_topics(settings: KafkaSettings, role: Role) -> dict[str, tuple[str, ...]
         for name in names:
             operations.setdefault(name, set()).add(operation)
 
-    # Who does not redact need not see what is redacted, nor that anything is.
-    redaction = REDACTION if role in _SEE_REDACTION else ()
-    everything = [planned.name for planned in plan(settings, redaction)]
+    # Who does not redact need not see what is redacted, nor that anything is. So with entities.
+    optional = (
+        *(REDACTION if role in _SEE_REDACTION else ()),
+        *(CANONICAL if role in _SEE_ENTITIES else ()),
+    )
+    everything = [planned.name for planned in plan(settings, optional)]
     may("Read", (topic_name(settings, topic) for topic in _READS.get(role, ())))
     may("Write", (topic_name(settings, topic) for topic in _WRITES.get(role, ())))
     if role in _OWNERS:
         may("Read", [changelog_name(settings)])
         may("Write", [changelog_name(settings)])
+    if role is Role.ENTITIES:
+        may("Read", [entities_changelog_name(settings)])
+        may("Write", [entities_changelog_name(settings)])
     if role is Role.ADMIN:
         may("Create", everything)
     if role in _STAGES or role is Role.ADMIN:
@@ -272,9 +300,9 @@ def _on_others(settings: KafkaSettings, role: Role, principal: str, reader_group
         # One for each partition: <app id>-<number>.
         name = f"{app_id(settings, Role.AGGREGATE.value)}-"
         acls.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
-    if role is Role.REDACT:
+    if role in (Role.REDACT, Role.ENTITIES):
         name = f"{app_id(settings, role.value)}-"
         acls.append(Acl(role, principal, Resource.TRANSACTIONAL_ID, name, ("Write", "Describe"), prefixed=True))
-    if role in (Role.READER, Role.REDACTED_READER) and reader_group is not None:
+    if role in (Role.READER, Role.REDACTED_READER, Role.ENTITY_READER) and reader_group is not None:
         acls.append(Acl(role, principal, Resource.GROUP, reader_group, ("Read",)))
     return acls

@@ -13,8 +13,18 @@ from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from workers.config import KafkaSettings, StreamSettings
 from workers.kafka import broker
-from workers.roles import REDACT
-from workers.topics import REDACTION, Topic, TopicError, TopicReport, find_problems, plan, redaction_topics, topic_name
+from workers.roles import ENTITIES, REDACT
+from workers.topics import (
+    CANONICAL,
+    REDACTION,
+    Topic,
+    TopicError,
+    TopicReport,
+    find_problems,
+    plan,
+    topic_name,
+    wanted_topics,
+)
 
 __all__ = ["administering", "check", "create", "describe"]
 
@@ -40,7 +50,7 @@ def administering(settings: KafkaSettings, *, client_id: str) -> Iterator[Any]:
 def create(settings: StreamSettings) -> list[TopicReport]:
     """Create the topics that do not exist; touch none that does. Returns :func:`describe` of all of them.
 
-    Those of redaction are made where ``[redaction]`` says anything.
+    Those of redaction are made where ``[redaction]`` says anything, those of entities where ``entities.enabled`` does.
 
     Where the topic with the documents was there before, those that are joined with it get as many partitions.
 
@@ -57,7 +67,7 @@ def create(settings: StreamSettings) -> list[TopicReport]:
                 "replication_factor": planned.replication,
                 "configs": dict(planned.configs),
             }
-            for planned in plan(settings.kafka, redaction_topics(settings.redaction))
+            for planned in plan(settings.kafka, wanted_topics(settings))
             if planned.name not in existing
         }
         for name, options in missing.items():
@@ -68,7 +78,7 @@ def create(settings: StreamSettings) -> list[TopicReport]:
                 continue
         end = time.monotonic() + _KNOWN_SECONDS
         while True:
-            reports = _describe(admin, settings.kafka, redaction_topics(settings.redaction))
+            reports = _describe(admin, settings.kafka, wanted_topics(settings))
             if all(report.exists for report in reports) or time.monotonic() > end:
                 return reports
             # Of several brokers not every one has heard of them yet.
@@ -82,20 +92,21 @@ def describe(settings: StreamSettings) -> list[TopicReport]:
         TopicError: the broker cannot be reached.
     """
     with administering(settings.kafka, client_id="el4ner-topics") as admin:
-        return _describe(admin, settings.kafka, redaction_topics(settings.redaction))
+        return _describe(admin, settings.kafka, wanted_topics(settings))
 
 
 def check(settings: StreamSettings, stages: Collection[str] = ()) -> list[TopicReport]:
     """Refuse to go on unless every topic is there and the joined ones fit together. Returns what they are.
 
     ``stages``: what is to run. The topics of redaction are looked at only for redaction, and the originals' also where
-    it is not needed any more but there.
+    it is not needed any more but there; those of entities only for entities.
 
     Raises:
         TopicError: names every topic that is missing or wrong, and what is wrong with it.
     """
     with administering(settings.kafka, client_id="el4ner-topics") as admin:
-        reports = _describe(admin, settings.kafka, REDACTION if REDACT in stages else ())
+        optional = (*(REDACTION if REDACT in stages else ()), *(CANONICAL if ENTITIES in stages else ()))
+        reports = _describe(admin, settings.kafka, optional)
     if not settings.redaction.reversible:
         originals = topic_name(settings.kafka, Topic.REDACTED_ORIGINALS)
         reports = [report for report in reports if report.exists or report.plan.name != originals]
@@ -103,12 +114,14 @@ def check(settings: StreamSettings, stages: Collection[str] = ()) -> list[TopicR
     if problems:
         missing = any(not report.exists for report in reports)
         remedy = "\ncreate the topics with: el4ner topics create" if missing else ""
+        if missing and ENTITIES in stages and not settings.entities.enabled:
+            remedy += " (it makes those of entities where entities.enabled = true)"
         raise TopicError("\n".join(problems) + remedy)
     return reports
 
 
-def _describe(admin: Any, settings: KafkaSettings, redaction: Collection[Topic]) -> list[TopicReport]:
-    plans = plan(settings, redaction)
+def _describe(admin: Any, settings: KafkaSettings, optional: Collection[Topic]) -> list[TopicReport]:
+    plans = plan(settings, optional)
     names = [planned.name for planned in plans]
     existing = set(admin.list_topics())
     present = [name for name in names if name in existing]

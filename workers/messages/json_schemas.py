@@ -21,7 +21,11 @@ COMMON: Final = "common"
 SCHEMA_NAMES: Final = (
     "dead-letters",
     "documents",
+    "entities",
+    "entity-decisions",
     "entity-mentions",
+    "entity-occurrences",
+    "entity-trends",
     "joins",
     "member-answers",
     "pool-examples",

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from typing_extensions import override
 
 from el4ner.participation import STAGES
-from workers.roles import AGGREGATE, PIPELINE, REDACT, stages_of
+from workers.roles import AGGREGATE, ENTITIES, PIPELINE, REDACT, stages_of
 from workers.telemetry.metric_catalogue import CATALOGUE, MetricSpec
 
 __all__ = ["MAX_LABEL_CHARS", "OTHER", "Metrics", "Observed", "Outcome", "Status", "TransactionOutcome", "Withheld"]
@@ -148,6 +148,10 @@ class Metrics:
         """A document is not published without its names, since it is not certain that they would all be gone."""
         self._count("el4ner_redaction_withheld_total", 1, (reason,))
 
+    def uncounted(self) -> None:
+        """A document is too old to count for entities."""
+        self._count("el4ner_uncounted_documents_total", 1)
+
     def transaction(self, outcome: TransactionOutcome, seconds: float) -> None:
         """A transaction has ended, after ``seconds``."""
         self._count("el4ner_transactions_total", 1, (outcome,))
@@ -201,7 +205,7 @@ class Metrics:
     def _begin_at_zero(self, stages: Sequence[str]) -> None:
         for stage in stages:
             self._count("el4ner_rebalances_total", 0, (stage,))
-            if stage in STAGES or stage in (PIPELINE, REDACT):
+            if stage in STAGES or stage in (PIPELINE, REDACT, ENTITIES):
                 for outcome in ("ok", "failed", "deleted"):
                     self._count("el4ner_documents_total", 0, (stage, outcome))
         for stage in stages_of(stages):
@@ -212,7 +216,7 @@ class Metrics:
         if REDACT in stages:
             for reason in ("partial", "failed", "error"):
                 self._count("el4ner_redaction_withheld_total", 0, (reason,))
-        if any(stage in stages for stage in (AGGREGATE, PIPELINE, REDACT)):
+        if any(stage in stages for stage in (AGGREGATE, PIPELINE, REDACT, ENTITIES)):
             for ended in ("committed", "aborted", "fenced"):
                 self._count("el4ner_transactions_total", 0, (ended,))
 

@@ -13,7 +13,7 @@ from kafka.admin import OffsetSpec
 
 from workers.config import KafkaSettings
 from workers.kafka.topic_admin import administering
-from workers.roles import REDACT, ROLES
+from workers.roles import ENTITIES, REDACT, ROLES
 from workers.topics import TopicError, app_id
 
 __all__ = ["LagKeeper", "group_lags"]
@@ -50,8 +50,8 @@ def group_lags(settings: KafkaSettings) -> list[dict[str, Any]]:
     Raises:
         TopicError: the broker cannot be reached, or does not let us ask.
     """
-    # Redaction is no stage: who may see the stages' groups need not be able to see its own.
-    groups = {app_id(settings, role): role for role in ROLES if role != REDACT}
+    # Redaction and entities are no stages: who may see the stages' groups need not be able to see theirs.
+    groups = {app_id(settings, role): role for role in ROLES if role not in (REDACT, ENTITIES)}
     with administering(settings, client_id="el4ner-ui") as admin:
         committed = {
             group: {tp: place.offset for tp, place in admin.list_group_offsets({group: None})[group].items()}

@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 
+from el4ner.canonical.entity_settings import EntitySettings
 from el4ner.config import (
     EnsembleSettings,
     ExllamaSettings,
@@ -24,6 +25,7 @@ from tests.support.paths import ROOT
 TEXT = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
 SECTIONS = [
     EnsembleSettings,
+    EntitySettings,
     ExllamaSettings,
     MethodSettings,
     ModelSettings,

@@ -6,15 +6,20 @@ from collections.abc import Mapping
 
 import pytest
 
+from el4ner.canonical.entity_settings import EntitySettings
 from el4ner.errors import ConfigError
 from el4ner.redaction.redaction_settings import RedactionSettings
 from workers.config import KafkaSettings
 from workers.topics import (
+    CANONICAL,
     JOINED,
+    OPTIONAL,
     REDACTION,
     Topic,
     TopicPlan,
     changelog_name,
+    entities_changelog_name,
+    entity_topics,
     find_problems,
     plan,
     redaction_topics,
@@ -23,38 +28,45 @@ from workers.topics import (
 )
 
 SETTINGS = KafkaSettings(topic_prefix="p.", partitions=6, replication=2)
-PLANS = {planned.name: planned for planned in plan(SETTINGS, REDACTION)}
+PLANS = {planned.name: planned for planned in plan(SETTINGS, OPTIONAL)}
+ONE_PARTITION = {"p.pool-examples", "p.entity-occurrences", "p.entity-decisions", "p.el4ner-entities-state-changelog"}
 
 
 def problems(
     planned: TopicPlan,
     *,
-    partitions: int = 6,
+    partitions: int | None = None,
     replication: int = 2,
     configs: Mapping[str, str] | None = None,
     reference: tuple[str, int] | None = ("p.documents", 6),
 ) -> list[str]:
     return find_problems(
         planned,
-        partitions=partitions,
+        partitions=planned.partitions if partitions is None else partitions,
         replication=replication,
         configs={**planned.configs, **(configs or {})},
         reference=reference,
     )
 
 
-def test_every_topic_and_the_changelog_are_planned_with_prefix_and_partitions() -> None:
-    assert set(PLANS) == {f"p.{topic.value}" for topic in Topic} | {"p.el4ner-aggregate-joins-changelog"}
+def test_every_topic_and_the_changelogs_are_planned_with_prefix_and_partitions() -> None:
+    assert set(PLANS) == {f"p.{topic.value}" for topic in Topic} | {
+        "p.el4ner-aggregate-joins-changelog",
+        "p.el4ner-entities-state-changelog",
+    }
     assert changelog_name(SETTINGS) == "p.el4ner-aggregate-joins-changelog"
-    assert {planned.partitions for name, planned in PLANS.items() if name != "p.pool-examples"} == {6}
+    assert {planned.partitions for name, planned in PLANS.items() if name not in ONE_PARTITION} == {6}
     assert {planned.replication for planned in PLANS.values()} == {2}
 
 
-def test_topics_of_redaction_are_there_where_it_is_wanted() -> None:
+def test_topics_of_redaction_and_entities_are_there_where_they_are_wanted() -> None:
     assert redaction_topics(RedactionSettings()) == ()
     assert redaction_topics(RedactionSettings(action="mask")) == (Topic.REDACTED_DOCUMENTS,)
     assert redaction_topics(RedactionSettings(reversible=True)) == REDACTION
-    assert {planned.name for planned in plan(SETTINGS)} == PLANS.keys() - {f"p.{topic.value}" for topic in REDACTION}
+    assert entity_topics(EntitySettings()) == ()
+    assert entity_topics(EntitySettings(enabled=True)) == CANONICAL
+    others = {entities_changelog_name(SETTINGS), *(f"p.{topic.value}" for topic in OPTIONAL)}
+    assert {planned.name for planned in plan(SETTINGS)} == PLANS.keys() - others
 
 
 def test_documents_may_come_from_a_topic_of_somebody_elses() -> None:
@@ -75,13 +87,18 @@ def test_the_joined_topics_are_those_that_keep_a_documents_partition() -> None:
     assert joined == {topic_name(SETTINGS, topic) for topic in JOINED} | {changelog_name(SETTINGS)}
 
 
-def test_examples_have_one_order_for_every_reader() -> None:
-    assert PLANS["p.pool-examples"].partitions == 1
+def test_examples_have_one_order_for_every_reader_and_entities_one_owner() -> None:
+    assert {name for name, planned in PLANS.items() if planned.partitions == 1} == ONE_PARTITION
+    (problem,) = problems(PLANS["p.entity-occurrences"], partitions=4)
+    assert "'p.entity-occurrences' has 4 partitions, but needs exactly one" in problem
 
 
-def test_the_changelog_and_the_examples_are_compacted_and_dead_letters_take_what_documents_take() -> None:
+def test_changelogs_examples_and_entities_are_compacted_and_dead_letters_take_what_documents_take() -> None:
     compacted = {planned.name for planned in PLANS.values() if planned.configs["cleanup.policy"] == "compact"}
-    assert compacted == {changelog_name(SETTINGS), "p.pool-examples", "p.redacted-originals"}
+    assert compacted == {
+        *(changelog_name(SETTINGS), entities_changelog_name(SETTINGS), "p.pool-examples", "p.redacted-originals"),
+        *("p.entities", "p.entity-trends", "p.entity-decisions"),
+    }
     letters, documents = PLANS["p.dead-letters"].configs, PLANS["p.documents"].configs
     assert int(letters["max.message.bytes"]) > int(documents["max.message.bytes"]) >= 8 * 1024 * 1024
     assert int(letters["retention.ms"]) > int(documents["retention.ms"])

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from el4ner.canonical.decisions import EntityDecision
 from el4ner.canonical.entity_book import EntityBook
 from el4ner.canonical.entity_settings import EntitySettings
-from el4ner.canonical.entity_views import EntityView, MergedName, Trend
+from el4ner.canonical.entity_views import EntityView, MergedName, WindowTrend
 from el4ner.canonical.in_document import full_names
 from el4ner.canonical.name_book import NamedDocument
 from el4ner.canonical.name_counts import SealedCounts
@@ -217,7 +217,7 @@ def worlds(draw: st.DrawFn) -> list[NamedDocument | EntityDecision]:
     return items
 
 
-def trends(book: EntityBook) -> dict[tuple[int, str], Trend]:
+def trends(book: EntityBook) -> dict[tuple[int, str], WindowTrend]:
     book.take_changes()
     return {(window, kind): trend for window, kind, trend in book.take_trends() if trend is not None}
 
@@ -228,7 +228,7 @@ def test_the_state_is_the_same_whatever_the_order(items: Sequence[NamedDocument 
     order = data.draw(st.permutations([*items, *items[: len(items) // 2]]))
     book = EntityBook(SETTINGS)
     topic: Published = {}
-    shown: dict[tuple[int, str], Trend | None] = {}
+    shown: dict[tuple[int, str], WindowTrend | None] = {}
     for item in order:
         # Changes are published after each, as a stream does; some things come twice.
         book.put(item) if isinstance(item, NamedDocument) else book.decide(item)

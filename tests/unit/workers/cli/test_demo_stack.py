@@ -7,7 +7,7 @@ from pathlib import Path
 from workers.cli.demo_stack import _own_settings
 from workers.config import load_stream_settings
 from workers.local.services import Services
-from workers.topics import plan, redaction_topics
+from workers.topics import plan, wanted_topics
 
 
 def test_all_topics_are_the_demos_own_where_documents_come_from_a_topic_of_the_users() -> None:
@@ -21,4 +21,4 @@ def test_all_topics_are_the_demos_own_where_documents_come_from_a_topic_of_the_u
         redis_provider="environment",
     )
     own = _own_settings(users, services, "demo-1.", Path("/nowhere"))
-    assert all(planned.name.startswith("demo-1.") for planned in plan(own.kafka, redaction_topics(own.redaction)))
+    assert all(planned.name.startswith("demo-1.") for planned in plan(own.kafka, wanted_topics(own)))

@@ -15,7 +15,7 @@ from tests.support.paths import ROOT
 from workers.cli.app import app
 from workers.config import KafkaSettings
 from workers.kafka.acls import Acl, Resource, Role, bindings, kafka_acls_commands
-from workers.topics import REDACTION, Topic, changelog_name, plan
+from workers.topics import OPTIONAL, Topic, changelog_name, entities_changelog_name, plan
 
 STAGES = (Role.EXTRACT, Role.CLASSIFY, Role.VALIDATE, Role.COMBINE, Role.AGGREGATE)
 OWNERS = {Role.AGGREGATE, Role.PIPELINE}
@@ -31,10 +31,10 @@ def may(role: Role, operation: str, resource: Resource = Resource.TOPIC) -> set[
 def test_what_the_pipeline_is_made_of_has_exactly_one_kind_of_writer() -> None:
     writers = {
         name: {role for role in Role if name in may(role, "Write")}
-        for name in (one.name for one in plan(SETTINGS, REDACTION))
+        for name in (one.name for one in plan(SETTINGS, OPTIONAL))
     }
     operator, one_hop = {Role.DLQ_OPERATOR}, {Role.PIPELINE}
-    assert writers.pop("news.dead-letters") == {*STAGES, Role.REDACT} | one_hop
+    assert writers.pop("news.dead-letters") == {*STAGES, Role.REDACT, Role.ENTITIES} | one_hop
     assert writers.pop("news.member-answers") == {Role.EXTRACT, Role.CLASSIFY} | operator
     assert writers == {
         "news.documents": {Role.PRODUCER} | operator,
@@ -47,6 +47,11 @@ def test_what_the_pipeline_is_made_of_has_exactly_one_kind_of_writer() -> None:
         "news.pool-examples": {Role.TEACHER},
         "news.redacted-documents": {Role.REDACT},
         "news.redacted-originals": {Role.REDACT},
+        "news.entity-occurrences": {Role.ENTITIES},
+        "news.entity-decisions": {Role.ENTITY_EDITOR},
+        "news.entities": {Role.ENTITIES},
+        "news.entity-trends": {Role.ENTITIES},
+        entities_changelog_name(SETTINGS): {Role.ENTITIES},
     }
 
 
@@ -59,6 +64,9 @@ def test_outsiders_touch_only_what_goes_in_and_what_comes_out() -> None:
     assert may(Role.REDACTED_READER, "Read") == {"news.redacted-documents"}
     assert may(Role.REVEALER, "Read") == {"news.redacted-originals"}
     assert may(Role.REDACTED_READER, "Write") == may(Role.REVEALER, "Write") == set()
+    assert may(Role.ENTITY_READER, "Read") == {"news.entities", "news.entity-trends"}
+    assert may(Role.ENTITY_READER, "Write") == set()
+    assert may(Role.ENTITY_EDITOR, "Read") == {"news.entities", "news.entity-decisions"}
     assert may(Role.TEACHER, "Read") == may(Role.TEACHER, "Write") == {"news.pool-examples"}
 
 
@@ -73,9 +81,11 @@ def test_stages_have_their_own_group_and_the_aggregator_its_transactions() -> No
         assert may(owner, "Write", Resource.TRANSACTIONAL_ID) == {"news.el4ner-aggregate-"}
     assert may(Role.REDACT, "Read", Resource.GROUP) == {"news.el4ner-redact"}
     assert may(Role.REDACT, "Write", Resource.TRANSACTIONAL_ID) == {"news.el4ner-redact-"}
+    assert may(Role.ENTITIES, "Read", Resource.GROUP) == {"news.el4ner-entities"}
+    assert may(Role.ENTITIES, "Write", Resource.TRANSACTIONAL_ID) == {"news.el4ner-entities-"}
     transactions = [acl for acl in bindings(SETTINGS) if acl.resource is Resource.TRANSACTIONAL_ID]
     assert all(acl.prefixed for acl in transactions)
-    assert {acl.role for acl in transactions} == OWNERS | {Role.REDACT}
+    assert {acl.role for acl in transactions} == OWNERS | {Role.REDACT, Role.ENTITIES}
 
 
 def test_only_who_redacts_and_who_reveals_sees_originals_and_neither_needs_the_other_topics() -> None:
@@ -88,7 +98,7 @@ def test_nobody_may_delete_alter_or_do_everything() -> None:
     granted = {operation for acl in bindings(SETTINGS, reader_group="g") for operation in acl.operations}
     assert granted == {"Create", "Read", "Write", "Describe", "DescribeConfigs"}
     assert [acl.role for acl in bindings(SETTINGS) if "Create" in acl.operations] == [Role.ADMIN] * len(
-        plan(SETTINGS, REDACTION)
+        plan(SETTINGS, OPTIONAL)
     )
 
 
@@ -114,7 +124,7 @@ def _rows(acls: Iterable[Acl]) -> Iterable[str]:
     for acl in acls:
         name = f"`{acl.name}*`" if acl.prefixed else f"`{acl.name}`"
         together.setdefault((acl.role, acl.resource, acl.operations), []).append(name)
-    everything = len(plan(KafkaSettings(), REDACTION))
+    everything = len(plan(KafkaSettings(), OPTIONAL))
     for (role, resource, operations), names in together.items():
         shown = "every topic of the pipeline" if len(names) == everything else f"{resource.value} {', '.join(names)}"
         yield f"| {role.value} | {shown} | {', '.join(operations)} |"

@@ -11,9 +11,9 @@ from tests.support.paths import ROOT
 from workers.cli.worker import RoleChoice
 from workers.config import KafkaSettings
 from workers.kafka.acls import Resource, Role, bindings
-from workers.roles import AGGREGATE, COMBINE, PIPELINE, REDACT, ROLES, STAGED_ROLES, stages_of
+from workers.roles import AGGREGATE, COMBINE, ENTITIES, PIPELINE, REDACT, ROLES, STAGED_ROLES, stages_of
 from workers.stages.table import STAGE_TABLE
-from workers.topics import JOINED, REDACTION, Topic, changelog_name
+from workers.topics import JOINED, REDACTION, Topic, changelog_name, entities_changelog_name
 
 
 def test_the_table_has_the_methods_stages_in_their_order() -> None:
@@ -55,6 +55,10 @@ def test_a_roles_rights_are_those_that_the_table_says(role: str) -> None:
     elif role == REDACT:
         assert may["Read"] == {Topic.TAGGED_DOCUMENTS}
         assert may["Write"] == {*REDACTION, Topic.DEAD_LETTERS}
+    elif role == ENTITIES:
+        both = {Topic.ENTITY_OCCURRENCES, entities_changelog_name(settings)}
+        assert may["Read"] == {Topic.TAGGED_DOCUMENTS, Topic.ENTITY_DECISIONS} | both
+        assert may["Write"] == {Topic.ENTITIES, Topic.ENTITY_TRENDS, Topic.DEAD_LETTERS} | both
     else:
         stage = STAGE_TABLE[role]
         answers = {stage.output, Topic.DEAD_LETTERS} | ({Topic.MEMBER_ANSWERS} if role in SPLITTABLE else set())
@@ -63,7 +67,7 @@ def test_a_roles_rights_are_those_that_the_table_says(role: str) -> None:
 
 def test_all_is_the_methods_stages_and_what_joins_them() -> None:
     assert (*STAGES, AGGREGATE) == STAGED_ROLES
-    assert set(ROLES) - set(STAGED_ROLES) == {COMBINE, PIPELINE, REDACT}
+    assert set(ROLES) - set(STAGED_ROLES) == {COMBINE, PIPELINE, REDACT, ENTITIES}
     assert stages_of(STAGED_ROLES) == stages_of([PIPELINE]) == STAGES
     assert stages_of(["validate", "extract", AGGREGATE]) == ("extract", "validate")
 

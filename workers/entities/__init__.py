@@ -1,0 +1,1 @@
+"""Canonical entities on the stream: tagged documents in, entities and trends out."""

@@ -1,0 +1,149 @@
+"""entity-occurrences and entity-decisions → entities and trends: the one owner of all entities.
+
+What a batch leads to (entities, the changelog's records) and its offset are one transaction. Whoever takes over fences
+the owner before off and rebuilds the book from the changelog: it is what was committed, neither more nor less.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from el4ner.canonical.entity_book import EntityBook
+from el4ner.canonical.entity_settings import EntitySettings
+from el4ner.errors import MessageError
+from workers.entities.entity_messages import entity_message, read_decision, trend_message
+from workers.entities.occurrence_partition import TakenRecord
+from workers.entities.occurrences import named_document
+from workers.entities.state_changelog import EntityState, EntityStateError, state_records
+from workers.join.agent import World
+from workers.join.owned_partition import ConsumedPartition
+from workers.kafka.offsets import OffsetTracker
+from workers.kafka.transactions import TransactionalWriter
+from workers.messages.envelope import Outgoing, Record, coordinates, dead_letter, decode
+from workers.messages.headers import next_trace
+from workers.roles import ENTITIES
+from workers.topics import Topic
+
+__all__ = ["BookPartition", "restored_book"]
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE: Final = 500
+"""Messages of one transaction at most."""
+
+
+def restored_book(settings: EntitySettings, state: EntityState) -> EntityBook:
+    """The book that the changelog tells of.
+
+    Raises:
+        EntityStateError: it was written with windows of another length.
+    """
+    if state.window_hours not in (None, settings.window_hours):
+        raise EntityStateError(
+            f"entities.window_hours is {settings.window_hours}, but what is kept was counted by windows of "
+            f"{state.window_hours}: set it back, or delete the topics entities, entity-trends, entity-occurrences and "
+            "the entities' changelog, and the consumer group, to count anew"
+        )
+    book = EntityBook(settings)
+    book.restore(
+        latest_window=state.latest_window,
+        documents=state.documents.values(),
+        sealed=state.sealed.values(),
+        decisions=state.decisions.values(),
+    )
+    return book
+
+
+@dataclass(eq=False)
+class BookPartition:
+    """The book, with its one writer. ``consumed``: how far it has come with each of its topics.
+
+    ``uncounted`` is called for a document that is too old to count, ``gave_up`` with the code of what cannot be read.
+    """
+
+    book: EntityBook
+    settings: EntitySettings
+    changelog: str
+    writer: TransactionalWriter
+    consumed: dict[Topic, ConsumedPartition]
+    positions: OffsetTracker
+    world: World
+    uncounted: Callable[[], None]
+    gave_up: Callable[[str], None]
+    _trends_at_ms: int = field(default=-1, init=False)
+
+    async def work(self, taken: Sequence[TakenRecord]) -> None:
+        """Take messages of one topic in, in their order, and write what has changed."""
+        for first in range(0, len(taken), _AT_ONCE):
+            group = taken[first : first + _AT_ONCE]
+            messages = await asyncio.to_thread(self._take_in, [record for record, _ in group])
+            tickets = [ticket for _, ticket in group]
+            consumed = self.consumed[group[0][0].topic]
+            offset = consumed.offset(tickets)
+            await self.writer.write(messages, offset)
+            if offset is not None:
+                consumed.committed(offset)
+            for ticket in tickets:
+                self.positions.finish(ticket)
+
+    async def look(self) -> None:
+        """Write trends that are due, and commit what lies behind the last messages."""
+        now = self.world.monotonic_ms()
+        messages: list[Outgoing] = []
+        if self._trends_at_ms < 0 or now - self._trends_at_ms >= self.settings.trend_seconds * 1000:
+            messages = await asyncio.to_thread(self._trends)
+            self._trends_at_ms = now
+        if messages:
+            await self.writer.write(messages)
+        for consumed in self.consumed.values():
+            if (offset := consumed.offset()) is not None:
+                await self.writer.write([], offset)
+                consumed.committed(offset)
+
+    async def stop(self) -> None:
+        """Let go of it."""
+        await self.writer.stop()
+
+    def _take_in(self, records: Sequence[Record]) -> list[Outgoing]:
+        letters = []
+        for record in records:
+            try:
+                self._learn(record)
+            except MessageError as error:
+                now = self.world.clock_ms()
+                letters.append(dead_letter(record, stage=ENTITIES, error=error, document=None, attempts=1, now_ms=now))
+                self.gave_up(error.code)
+                log.warning(
+                    "a message is passed over: %s",
+                    error,
+                    extra={"stage": ENTITIES, "code": error.code, "source": coordinates(record)},
+                )
+        changes = self.book.take_changes()
+        now, trace = self.world.clock_ms(), next_trace((), self.world.random)
+        window_ms = self.book.names.window_ms
+        entities = [
+            entity_message(entity, view, window_ms, now_ms=now, trace=trace)
+            for entity, view in changes.entities.items()
+        ]
+        over = self._trends(only_over=True)
+        return [*letters, *entities, *over, *state_records(changes, self.changelog, self.settings.window_hours)]
+
+    def _learn(self, record: Record) -> None:
+        if record.value is None:
+            return  # nothing that was written here is ever taken back by a null
+        if record.topic is Topic.ENTITY_DECISIONS:
+            self.book.decide(read_decision(record.key, record.value))
+        elif self.book.put(named_document(decode(record.topic, record.value))) == "late":
+            self.uncounted()
+
+    def _trends(self, *, only_over: bool = False) -> list[Outgoing]:
+        now, trace = self.world.clock_ms(), next_trace((), self.world.random)
+        window_ms = self.book.names.window_ms
+        return [
+            trend_message(window, kind, trend, window_ms, now_ms=now, trace=trace)
+            for window, kind, trend in self.book.take_trends(only_over=only_over)
+        ]

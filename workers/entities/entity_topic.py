@@ -1,0 +1,162 @@
+"""``entities`` and ``entity-decisions`` from outside a worker: what there is now, and deciding more (kafka-python)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+import orjson
+from kafka.errors import KafkaError
+
+from el4ner.canonical.decisions import EntityDecision
+from el4ner.canonical.names import canonical_name
+from el4ner.errors import El4nerError, MessageError
+from workers.config import KafkaSettings
+from workers.entities.entity_messages import decision_message, read_decision
+from workers.kafka.topic_reader import reading, records_between
+from workers.kafka.topic_sender import sending
+from workers.messages.headers import RandomBytes, next_trace
+from workers.topics import Topic, topic_name
+
+__all__ = ["EntitiesError", "KnownEntities", "decide", "decisions_until_now", "entities_until_now"]
+
+_CLIENT: Final = "el4ner-entities-command"
+_LARGEST: Final = 1024 * 1024
+_LEAST_PREFIX: Final = 4
+
+
+class EntitiesError(El4nerError):
+    """The broker cannot be reached, or there is no such entity, or what was decided cannot be so."""
+
+    code = "entities"
+
+
+class KnownEntities:
+    """What ``entities`` has, by id: the values of its messages."""
+
+    def __init__(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        self._values = values
+
+    def all(self) -> list[Mapping[str, Any]]:
+        """Those that are no other one, the most frequent first."""
+        own = [value for value in self._values.values() if value["merged_into"] is None]
+        return sorted(own, key=lambda value: (-value["mentions"], value["type"], value["name"], value["id"]))
+
+    def find(self, wanted: str) -> Mapping[str, Any]:
+        """What an id, or the beginning of one, is about.
+
+        Raises:
+            EntitiesError: there is none, or there are several.
+        """
+        if (value := self._values.get(wanted)) is not None:
+            return value
+        fitting = [entity for entity in self._values if len(wanted) >= _LEAST_PREFIX and entity.startswith(wanted)]
+        if len(fitting) == 1:
+            return self._values[fitting[0]]
+        if fitting:
+            raise EntitiesError(f"{wanted}: {len(fitting)} ids begin so: {', '.join(sorted(fitting)[:5])}")
+        raise EntitiesError(f"{wanted}: there is no entity of that id; el4ner entities list shows which there are")
+
+    def entity(self, wanted: str) -> Mapping[str, Any]:
+        """As :meth:`find`; of what is another entity, that one."""
+        value = self.find(wanted)
+        return value if value["merged_into"] is None else self.find(value["merged_into"])
+
+    def merge(self, kept: str, other: str) -> tuple[str, str, str]:
+        """Type, name and the name that it goes into, for the entity of ``other`` to be that of ``kept``.
+
+        Raises:
+            EntitiesError: they are of two types, or one already.
+        """
+        target, source = self.entity(kept), self.entity(other)
+        if target["type"] != source["type"]:
+            raise EntitiesError(
+                f"{source['name']!r} is of the type {source['type']} and {target['name']!r} of the type "
+                f"{target['type']}: entities of two types are never one"
+            )
+        if target["id"] == source["id"]:
+            raise EntitiesError(f"{other} and {kept} are one entity already: {target['name']}")
+        return target["type"], _own_name(source), _own_name(target)
+
+    def split(self, entity: str, alias: str) -> tuple[str, str]:
+        """Type and name, for one of the names that are joined in an entity (or its id) to be an entity of its own.
+
+        Raises:
+            EntitiesError: it is no name that was joined.
+        """
+        whole = self.entity(entity)
+        name = canonical_name(alias)
+        for each in whole["names"]:
+            if each["id"] != whole["id"] and (each["name"] == name or each["id"] == alias):
+                return whole["type"], each["name"]
+        if name in {canonical_name(spelling) for spelling in whole["aliases"]}:
+            raise EntitiesError(
+                f"{alias!r} is how documents spell {whole['name']!r} beside its full name: each document says that "
+                "itself, and nothing was merged that could be split"
+            )
+        joined = ", ".join(repr(each["name"]) for each in whole["names"] if each["id"] != whole["id"]) or "none"
+        raise EntitiesError(f"{alias!r} is no name that was joined in {whole['name']!r}; joined are: {joined}")
+
+
+def entities_until_now(settings: KafkaSettings) -> KnownEntities:
+    """What ``entities`` has when this is called. All of the topic is read for it.
+
+    Raises:
+        EntitiesError: no broker, or no topic.
+    """
+    values: dict[str, Mapping[str, Any]] = {}
+    for record in _records(settings, Topic.ENTITIES):
+        key = (record.key or b"").decode("utf-8", "replace")
+        values.pop(key, None)
+        if record.value is not None:
+            values[key] = orjson.loads(record.value)
+    return KnownEntities(values)
+
+
+def decisions_until_now(settings: KafkaSettings) -> list[EntityDecision]:
+    """What was decided, the first first. A message that is no decision is passed over, as the worker does.
+
+    Raises:
+        EntitiesError: no broker, or no topic.
+    """
+    decisions: dict[str, EntityDecision] = {}
+    for record in _records(settings, Topic.ENTITY_DECISIONS):
+        try:
+            if record.value is not None:
+                decision = read_decision(record.key, record.value)
+                decisions.setdefault(decision.id, decision)
+        except MessageError:
+            continue
+    return sorted(decisions.values(), key=lambda decision: decision.rank)
+
+
+def decide(settings: KafkaSettings, decision: EntityDecision, *, now_ms: int, random: RandomBytes) -> None:
+    """Write a decision; returns when the broker has it. The worker carries it out a moment later.
+
+    Raises:
+        EntitiesError: no broker, or it did not take it.
+    """
+    message = decision_message(decision, now_ms=now_ms, trace=next_trace((), random))
+    name = topic_name(settings, Topic.ENTITY_DECISIONS)
+    with sending(settings, EntitiesError, client_id=_CLIENT, max_request_size=_LARGEST) as producer:
+        try:
+            future = producer.send(
+                name, key=message.key, value=message.value, headers=list(message.headers), partition=0
+            )
+            future.get(timeout=settings.request_timeout_seconds)
+        except KafkaError as error:
+            raise EntitiesError(f"the decision was not delivered to {name}: {error}") from error
+
+
+def _records(settings: KafkaSettings, topic: Topic) -> Iterator[Any]:
+    name = topic_name(settings, topic)
+    with reading(settings, name, EntitiesError, client_id=_CLIENT) as (consumer, partitions):
+        begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
+        yield from records_between(settings, consumer, begins, ends, EntitiesError)
+
+
+def _own_name(value: Mapping[str, Any]) -> str:
+    for each in value["names"]:
+        if each["id"] == value["id"]:
+            return str(each["name"])
+    return canonical_name(value["name"])
