@@ -21,7 +21,7 @@ from workers.local.java import find_java
 from workers.local.ports import LOOPBACK, choose_port
 from workers.local.processes import log_excerpt
 
-__all__ = ["CONNECT", "DOCUMENTS_SINK", "FOLDER", "SINK", "Connect", "connector", "sink_environ"]
+__all__ = ["CONNECT", "DOCUMENTS_SINK", "ENTITIES_SINK", "FOLDER", "SINK", "Connect", "connector", "sink_environ"]
 
 FOLDER: Final = Path(__file__).parent
 CONNECT: Final = JarSet(
@@ -40,6 +40,7 @@ SINK: Final = JarSet(
     goal="unpack",
 )
 DOCUMENTS_SINK: Final = "el4ner-documents"
+ENTITIES_SINK: Final = "el4ner-entities"
 _LOG_CONFIGURATION: Final = FOLDER.parents[1] / "workers" / "local" / "kafka" / "log4j2.properties"
 
 
@@ -113,8 +114,8 @@ class Connect:
 
     def configure(self, name: str, config: Mapping[str, str], *, seconds: float = 60.0) -> None:
         """Create or change a connector, and wait until its tasks run. Raises ``ExampleError`` if they do not."""
-        if self.ask("PUT", f"/connectors/{name}/config", config) is None:
-            raise ExampleError(f"Kafka Connect does not answer: {self.log_excerpt()}")
+        path = f"/connectors/{name}/config"
+        self._wait(lambda: self.ask("PUT", path, config) is not None, seconds, f"{name} is configured")
         self._wait(lambda: self._tasks_run(name), seconds, f"the tasks of {name} run")
 
     def go_on_from(self, name: str, offsets: Sequence[tuple[str, int, int]] = (), *, seconds: float = 60.0) -> None:
@@ -126,9 +127,10 @@ class Connect:
             {"partition": {"kafka_topic": topic, "kafka_partition": partition}, "offset": {"kafka_offset": offset}}
             for topic, partition, offset in offsets
         ]
-        self.ask("PUT", f"/connectors/{name}/stop")
-        self._wait(lambda: self._moves(name, entries), seconds, f"{name} is stopped")
-        self.ask("PUT", f"/connectors/{name}/resume")
+        path = f"/connectors/{name}"
+        self._wait(lambda: self.ask("PUT", f"{path}/stop") is not None, seconds, f"{name} is told to stop")
+        self._wait(lambda: self._moves(name, entries), seconds, f"{name} is stopped, and its offsets are changed")
+        self._wait(lambda: self.ask("PUT", f"{path}/resume") is not None, seconds, f"{name} is told to go on")
         self._wait(lambda: self._tasks_run(name), seconds, f"the tasks of {name} run")
 
     def check(self, name: str) -> None:
@@ -189,9 +191,9 @@ class Connect:
             time.sleep(0.1)
 
 
-def connector() -> dict[str, str]:
-    """``documents-sink.json``."""
-    config: dict[str, str] = json.loads((FOLDER / "documents-sink.json").read_text())
+def connector(name: str = DOCUMENTS_SINK) -> dict[str, str]:
+    """``documents-sink.json`` or ``entities-sink.json``."""
+    config: dict[str, str] = json.loads((FOLDER / f"{name.removeprefix('el4ner-')}-sink.json").read_text())
     return config
 
 

@@ -12,12 +12,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import orjson
 import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 
 from examples.postgresql.database import Database, ExampleError, postgresql_programs
-from examples.postgresql.kafka_connect import DOCUMENTS_SINK, FOLDER, Connect, connector, sink_environ
+from examples.postgresql.kafka_connect import DOCUMENTS_SINK, ENTITIES_SINK, FOLDER, Connect, connector, sink_environ
 from tests.integration.conftest import Endpoints
 from tests.integration.stream_harness import wait_until
 from tests.support.paths import ROOT
@@ -319,6 +320,44 @@ def test_readers_can_read_and_nothing_else(feed: Feed) -> None:
     for forbidden in ("DELETE FROM el4ner.documents", "UPDATE el4ner.mentions SET type = ''"):
         with pytest.raises(Exception, match="permission denied"):
             feed.database.psql(script=as_reader + forbidden)
+
+
+def test_entities_over_all_documents_become_rows_too(empty: Feed) -> None:
+    topic = f"{empty.prefix}entities"
+    with contextlib.closing(KafkaAdminClient(bootstrap_servers=empty.bootstrap)) as admin:
+        admin.create_topics([NewTopic(topic, 1, 1)])
+    empty.database.psql("-f", str(FOLDER / "entities.sql"))
+    empty.database.psql(script=sql_below("Entities over all documents"))
+    empty.kafka_connect.configure(ENTITIES_SINK, connector(ENTITIES_SINK))
+    examples = ROOT / "schemas" / "examples"
+    entity, merged = (
+        orjson.loads((examples / f"entities.v1.{name}.json").read_bytes()) for name in ("entity", "merged")
+    )
+    gone = {**merged, "id": "0" * 32}
+    with contextlib.closing(KafkaProducer(bootstrap_servers=empty.bootstrap)) as producer:
+        for message in (entity, gone, merged):
+            producer.send(topic, key=message["id"].encode(), value=orjson.dumps(message))
+        producer.send(topic, key=gone["id"].encode(), value=None)
+        producer.send(topic, key=b"last", value=orjson.dumps({**merged, "id": "last"}))
+        producer.flush()
+    empty.send(tagged("a", "MERKEL", ("MERKEL", "person")), tagged("b", "Merkel", ("Merkel", "location")))
+    empty.settle()
+
+    def rows() -> list[dict[str, Any]]:
+        empty.kafka_connect.check(ENTITIES_SINK)
+        return empty.database.rows("SELECT * FROM el4ner.canonical_entities ORDER BY kafka_offset")
+
+    wait_until(lambda: any(row["entity_id"] == "last" for row in rows()), timeout=60, what="rows of entities")
+    first, second, _last = rows()
+    for row, message in ((first, entity), (second, merged)):
+        assert [row[name] for name in ("entity_id", "type", "name", "merged_into")] == [
+            message[name] for name in ("id", "type", "name", "merged_into")
+        ]
+    assert (first["aliases"], second["aliases"]) == (entity["aliases"], [])
+    windows = empty.database.rows("SELECT mentions, documents FROM el4ner.entity_windows ORDER BY start")
+    assert windows == [{key: each[key] for key in ("mentions", "documents")} for each in entity["windows"]]
+    found = empty.database.rows(sql_below("Documents with an entity by any of its names").rstrip().rstrip(";"))
+    assert found == [{"document_id": "a", "text": "MERKEL"}]
 
 
 def test_an_id_that_the_database_refuses_stops_the_connector_until_it_is_stepped_over(empty: Feed) -> None:

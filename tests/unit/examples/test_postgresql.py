@@ -3,7 +3,7 @@
 import re
 
 from examples.postgresql.database import Database
-from examples.postgresql.kafka_connect import CONNECT, FOLDER, SINK, connector, sink_environ
+from examples.postgresql.kafka_connect import CONNECT, ENTITIES_SINK, FOLDER, SINK, connector, sink_environ
 from workers.local.jars import kafka_version
 
 DATABASE = Database(host="db", port=5432, name="news", user="el4ner", password="secret")
@@ -19,9 +19,17 @@ def test_the_docs_name_the_version_of_the_sink() -> None:
 
 
 def test_every_variable_that_the_configurations_take_is_set() -> None:
-    texts = [(FOLDER / "connect.properties").read_text(), *connector().values()]
+    texts = [(FOLDER / "connect.properties").read_text(), *connector().values(), *connector(ENTITIES_SINK).values()]
     taken = {name for text in texts for name in re.findall(r"\$\{env:(\w+)\}", text)}
     assert taken == sink_environ("broker:9092", DATABASE).keys()
+
+
+def test_both_connectors_differ_in_topic_table_and_key_alone() -> None:
+    documents, entities = connector(), connector(ENTITIES_SINK)
+    assert documents.keys() == entities.keys()
+    differ = {name for name in documents if documents[name] != entities[name]}
+    names = {"topics", "tasks.max", "transforms.id.field", "primary.key.fields", "collection.name.format"}
+    assert differ == names
 
 
 def test_no_configuration_has_a_password() -> None:
