@@ -24,7 +24,7 @@ from workers.entities.entity_messages import decision_from_json, decision_to_jso
 from workers.kafka.partition_reader import committed_records
 from workers.messages.envelope import Outgoing
 
-__all__ = ["EntityState", "EntityStateError", "read_state", "state_records"]
+__all__ = ["EntityState", "EntityStateError", "read_state", "state_records", "take_in"]
 
 _FORMAT: Final = 1
 _DOCUMENT: Final = "doc:"

@@ -1,0 +1,79 @@
+"""What the commands make of what ``entities`` has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from el4ner.canonical.names import entity_id
+from workers.entities.entity_topic import EntitiesError, KnownEntities
+
+ADA, KING, LONDON = (
+    entity_id("person", "ada lovelace"),
+    entity_id("person", "ada king"),
+    entity_id("location", "london"),
+)
+
+
+def entity(kind: str, name: str, mentions: int, *joined: str, aliases: tuple[str, ...] = ()) -> dict[str, Any]:
+    names = [{"id": entity_id(kind, each), "name": each} for each in (name.casefold(), *joined)]
+    return {
+        "id": names[0]["id"],
+        "type": kind,
+        "name": name,
+        "merged_into": None,
+        "aliases": [name, *aliases],
+        "names": names,
+        "mentions": mentions,
+    }
+
+
+def merged(name: str, into: str) -> dict[str, Any]:
+    return {
+        "id": entity_id("person", name),
+        "type": "person",
+        "name": name,
+        "merged_into": into,
+        "merged_by": "decision",
+    }
+
+
+KNOWN = KnownEntities(
+    {
+        value["id"]: value
+        for value in (
+            entity("person", "Ada Lovelace", 3, "ada king", aliases=("Lovelace",)),
+            merged("ada king", ADA),
+            entity("person", "Charles Babbage", 5),
+            entity("location", "London", 4),
+        )
+    }
+)
+
+
+def test_entities_are_listed_by_how_often_they_are_mentioned_and_found_by_the_beginning_of_an_id() -> None:
+    assert [value["name"] for value in KNOWN.all()] == ["Charles Babbage", "London", "Ada Lovelace"]
+    assert KNOWN.find(KING[:6])["name"] == "ada king"
+    assert KNOWN.entity(KING)["name"] == "Ada Lovelace"
+    with pytest.raises(EntitiesError, match="there is no entity of that id; el4ner entities list"):
+        KNOWN.find(ADA[:3])
+
+
+def test_a_merge_is_of_whole_entities_of_one_type() -> None:
+    babbage = entity_id("person", "charles babbage")
+    assert KNOWN.merge(babbage, KING) == ("person", "ada lovelace", "charles babbage")
+    with pytest.raises(EntitiesError, match="'London' is of the type location and 'Ada Lovelace' of the type person"):
+        KNOWN.merge(ADA, LONDON)
+    with pytest.raises(EntitiesError, match="are one entity already: Ada Lovelace"):
+        KNOWN.merge(KING, ADA)
+
+
+def test_a_split_is_of_a_name_that_was_joined() -> None:
+    assert KNOWN.split(ADA, "ADA King's") == KNOWN.split(ADA, KING) == ("person", "ada king")
+    with pytest.raises(EntitiesError, match="each document says that itself"):
+        KNOWN.split(ADA, "lovelace")
+    with pytest.raises(
+        EntitiesError, match="'Byron' is no name that was joined in 'Ada Lovelace'; joined are: 'ada king'"
+    ):
+        KNOWN.split(ADA, "Byron")
