@@ -126,7 +126,7 @@ def test_models_are_prepared_where_they_are_loaded(example: Path) -> None:
     for name, deployment in of_example(example).of_kind("Deployment").items():
         pod = deployment["spec"]["template"]["spec"]
         prepares = [container["args"] for container in pod.get("initContainers", ())]
-        alone = {"aggregate", "combine", "redact", "ui"}
+        alone = {"aggregate", "combine", "redact", "entities", "ui"}
         assert prepares == ([] if name in alone else [["models", "prepare"]]), name
         cached = "/var/lib/el4ner/cache" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
         assert cached == (name not in alone - {"combine"}), name

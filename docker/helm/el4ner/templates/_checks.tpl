@@ -14,9 +14,12 @@
 {{- fail "config.kafka.bootstrap_servers: name your brokers, as HOST:PORT, several with commas" -}}
 {{- end -}}
 {{- /* A ConfigMap is no place for secrets, nor is a release's history, which keeps all values. */ -}}
-{{- range $path := list "kafka.sasl_password" "kafka.ssl_key_password" "redis.password" "redis.ssl_key_password" "serve.token" "ui.reader_token" "ui.teacher_token" "ui.serve_token" "redaction.keys" -}}
-{{- $parts := splitList "." $path -}}
-{{- if get (get $config (first $parts) | default dict) (last $parts) -}}
+{{- range $path := list "kafka.sasl_password" "kafka.ssl_key_password" "kafka.registry.password" "kafka.registry.token" "kafka.registry.ssl_key_password" "redis.password" "redis.ssl_key_password" "serve.token" "ui.reader_token" "ui.teacher_token" "ui.serve_token" "redaction.keys" -}}
+{{- $value := $config -}}
+{{- range $key := splitList "." $path -}}
+{{- $value = get ($value | default dict) $key -}}
+{{- end -}}
+{{- if $value -}}
 {{- fail (printf "config.%s: values are kept in the clear; put it into a Secret, and name that in secrets.* (or in env, by valueFrom)" $path) -}}
 {{- end -}}
 {{- end -}}

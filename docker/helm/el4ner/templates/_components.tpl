@@ -34,6 +34,9 @@ What runs: {"components": [...]} as JSON, each with
 {{- if .Values.redact.enabled -}}
 {{- $components = append $components (merge (dict "name" "redact" "roles" (list "redact") "own" (omit .Values.redact "enabled")) $worker $without) -}}
 {{- end -}}
+{{- if .Values.entities.enabled -}}
+{{- $components = append $components (merge (dict "name" "entities" "roles" (list "entities") "own" (omit .Values.entities "enabled")) $worker $without) -}}
+{{- end -}}
 {{- if .Values.serve.enabled -}}
 {{- $args := list "serve" "--host" .Values.listenAddress "--port" "8088" -}}
 {{- $kafka := dig "serve" "follow_examples" false .Values.config -}}
@@ -82,7 +85,7 @@ where the component says false or 0.
 {{/* {"reads": [{topic, group}]}: names as workers/topics.py and workers/ensemble/members.py make them. */}}
 {{- define "el4ner.reads" -}}
 {{- $root := .root -}}
-{{- $topics := dict "pipeline" (list "documents") "extract" (list "documents") "classify" (list "span-candidates") "validate" (list "typed-entities") "combine" (list "member-answers") "aggregate" (list "span-candidates" "typed-entities" "validation-verdicts") "redact" (list "tagged-documents") -}}
+{{- $topics := dict "pipeline" (list "documents") "extract" (list "documents") "classify" (list "span-candidates") "validate" (list "typed-entities") "combine" (list "member-answers") "aggregate" (list "span-candidates" "typed-entities" "validation-verdicts") "redact" (list "tagged-documents") "entities" (list "tagged-documents" "entity-occurrences" "entity-decisions") -}}
 {{- $all := dig "ensemble" "members" list $root.Values.config -}}
 {{- $hosted := .component.members | default list -}}
 {{- $some := false -}}

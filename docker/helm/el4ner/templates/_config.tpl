@@ -19,6 +19,9 @@ as JSON, so that nothing depends on how a number came through YAML.
 {{- /* Its topics are made where the section says something. This is its default. */ -}}
 {{- $_ := set $config "redaction" (dict "action" "pseudonym") -}}
 {{- end -}}
+{{- if .Values.entities.enabled -}}
+{{- $_ := set $config "entities" (merge (dict "enabled" true) ($config.entities | default dict)) -}}
+{{- end -}}
 {{- $config | toJson -}}
 {{- end -}}
 
