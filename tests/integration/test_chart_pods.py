@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 
 from tests.integration.stream_harness import Stream, wait_until
-from tests.support.chart import Rendered, environ_of
+from tests.support.chart import NO_HELM, Rendered, environ_of, helm_program
 from tests.support.paths import ROOT
 from workers.local.ports import choose_port
 from workers.topics import Topic
 
-pytestmark = pytest.mark.integration
+# Before a broker is started.
+pytestmark = [pytest.mark.integration, pytest.mark.skipif(helm_program() is None, reason=NO_HELM)]
 
 
 def started(rendered: Rendered, name: str, folder: Path, **instead: str) -> subprocess.Popen[bytes]:

@@ -21,6 +21,7 @@ CHART = ROOT / "docker" / "helm" / "el4ner"
 EXAMPLES = sorted((CHART / "examples").glob("*.yaml"))
 TOOLS = ROOT / "build" / "chart"
 """Where `make chart` puts helm; git ignores it."""
+NO_HELM = "needs helm: make chart builds it"
 RELEASE = "tagger"
 _SECRET = "0123456789abcdef"
 
@@ -42,14 +43,20 @@ def laid_over(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
+def helm_program() -> str | None:
+    """Where helm is; None: nowhere."""
+    built = TOOLS / "helm"
+    return str(built) if built.is_file() else shutil.which("helm")
+
+
 def helm(*arguments: str, values: Mapping[str, Any] | None = None) -> subprocess.CompletedProcess[str]:
     """Runs helm; ``values`` go in as the last file. Skips the test where helm is not built."""
-    program = TOOLS / "helm" if (TOOLS / "helm").is_file() else shutil.which("helm")
+    program = helm_program()
     if program is None:
-        pytest.skip("needs helm: make chart builds it")
+        pytest.skip(NO_HELM)
     given = [] if values is None else ["--values", "-"]
     return subprocess.run(
-        [str(program), *arguments, *given],
+        [program, *arguments, *given],
         input=None if values is None else json.dumps(values),
         capture_output=True,
         text=True,

@@ -34,6 +34,10 @@ SASL = {"config": {"kafka": {"security_protocol": "SASL_SSL", "sasl_mechanism": 
         ({"defaults": {"env": [{"name": "EL4NER_UI__READER_TOKEN", "value": "x"}]}}, "has its value in the clear"),
         ({"config": {"serve": {"host": "0.0.0.0"}}}, "config.serve.host"),
         (SASL, "name the Secret with user and password in secrets.kafka.name"),
+        (
+            {"config": {"kafka": {"security_protocol": "SASL_SSL"}}, "secrets": {"kafka": {"name": "user"}}},
+            "set config.kafka.sasl_mechanism",
+        ),
         ({"secrets": {"kafka": {"name": "user"}}}, "secrets.kafka.name has no effect"),
         ({"secrets": {"kafkaTls": {"name": "ca"}}}, "secrets.kafkaTls.name has no effect"),
         ({"secrets": {"redis": {"name": "user"}}}, "secrets.redis.name has no effect"),

@@ -40,6 +40,9 @@
 {{- if and (hasPrefix "SASL" $protocol) (not $secrets.kafka.name) -}}
 {{- fail (printf "config.kafka.security_protocol is %s: name the Secret with user and password in secrets.kafka.name" $protocol) -}}
 {{- end -}}
+{{- if and (hasPrefix "SASL" $protocol) (not $kafka.sasl_mechanism) -}}
+{{- fail (printf "config.kafka.security_protocol is %s: set config.kafka.sasl_mechanism to PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512" $protocol) -}}
+{{- end -}}
 {{- if and $secrets.kafka.name (not (hasPrefix "SASL" $protocol)) -}}
 {{- fail (printf "secrets.kafka.name has no effect with config.kafka.security_protocol %s: set that to SASL_SSL or SASL_PLAINTEXT, or leave the Secret out" $protocol) -}}
 {{- end -}}
