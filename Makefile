@@ -113,8 +113,9 @@ chart: env $(CHART_TOOLS)/helm $(CHART_TOOLS)/kubectl-validate $(CHART_TOOLS)/cr
 	done
 	$(TEST) tests/unit/chart
 
-schemas: env  ## make schemas/asyncapi.json anew from the code, and say what the schemas break of what was released
+schemas: env  ## make schemas/asyncapi.json and the chart's schema anew from the code, and say what the schemas break of what was released
 	$(RUN)/python -m tools asyncapi
+	$(RUN)/python -m tools chart
 	$(RUN)/python -m tools schemas
 
 # As in `make release VERSION=0.2.0`, in a clean tree

@@ -197,6 +197,8 @@ def test_the_images_are_made_for_the_chart(name: str) -> None:
 @pytest.mark.parametrize("name", ["Dockerfile", "Dockerfile.gpu"])
 def test_the_images_have_what_the_charts_commands_need(name: str) -> None:
     text = (ROOT / "docker" / name).read_text(encoding="utf-8")
-    needed = {"stream", "embedded", "otel", "serve", "ui", "redact"} | ({"gpu"} if name.endswith("gpu") else set())
+    # Whatever a setting or a command of the chart may ask for.
+    needed = {"stream", "embedded", "otel", "serve", "ui", "redact", "registry"}
+    needed |= {"gpu"} if name.endswith("gpu") else set()
     for command in re.findall(r"uv (?:export|sync) [^\\]*", text):
         assert set(re.findall(r"--extra (\w+)", command)) == needed, command
