@@ -82,7 +82,8 @@ def make_release(release: Release, tell: Callable[[str], None]) -> Path:
     listed = _run(release.root, [release.uv, "export", "--quiet", *exported])
     (dist / f"{release.name}.cdx.json").write_text(listed, encoding="utf-8")
     tell("licences of what the wheel with all extras installs")
-    _write_licences(release, dist)
+    if silent := _write_licences(release, dist):
+        tell(f"their packages name no licence, read their pages: {', '.join(silent)}")
     (dist / f"{release.name}-changes.md").write_text(section, encoding="utf-8")
     files = sorted(path for path in dist.iterdir() if path.name.startswith("el4ner-"))
     sums = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in files)
@@ -155,11 +156,11 @@ def _change_tree(release: Release) -> str:
     return section
 
 
-def _write_licences(release: Release, dist: Path) -> None:
-    """Of a fresh environment, by pip-licenses: what is really installed has the last word.
+def _write_licences(release: Release, dist: Path) -> list[str]:
+    """Of a fresh environment, by pip-licenses: what is really installed has the last word. Packages that say nothing.
 
     Raises:
-        ReleaseError: the wheel cannot be installed, or a package says nothing of its licence.
+        ReleaseError: the wheel cannot be installed.
     """
     project = tomllib.loads((release.root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     work = release.root / "build" / "release"
@@ -173,6 +174,8 @@ def _write_licences(release: Release, dist: Path) -> None:
     ):
         _run(release.root, [*listing, *options, "--output-file", str(dist / f"{release.name}-licenses.{ending}")])
     shutil.rmtree(work)
+    packages = json.loads((dist / f"{release.name}-licenses.json").read_text(encoding="utf-8"))
+    return [package["Name"] for package in packages if package["License"] == "UNKNOWN"]
 
 
 def _run(root: Path, command: Sequence[str], **variables: str) -> str:
