@@ -49,6 +49,9 @@
 {{- if and $secrets.kafkaTls.name (not (hasSuffix "SSL" $protocol)) -}}
 {{- fail (printf "secrets.kafkaTls.name has no effect with config.kafka.security_protocol %s: set that to SSL or SASL_SSL, or leave the Secret out" $protocol) -}}
 {{- end -}}
+{{- if and $secrets.registry.name (not (dig "registry" "url" "" $kafka)) -}}
+{{- fail "secrets.registry.name has no effect without config.kafka.registry.url: say where the registry is" -}}
+{{- end -}}
 {{- if and $secrets.redis.name (not $redis.url) -}}
 {{- fail "secrets.redis.name has no effect without config.redis.url: say where Redis is" -}}
 {{- end -}}

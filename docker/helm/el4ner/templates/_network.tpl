@@ -35,6 +35,17 @@
   {{- end }}
 {{- end -}}
 
+{{/* The schema registry, at its own port or that of its scheme; a path may follow. */}}
+{{- define "el4ner.registryEgress" -}}
+{{- $url := .Values.config.kafka.registry.url -}}
+{{- $port := regexFind ":[0-9]+" (regexReplaceAll "^https?://" $url "") | trimPrefix ":" -}}
+- ports:
+    - {protocol: TCP, port: {{ $port | default (ternary "443" "80" (hasPrefix "https" $url)) | int }}}
+  {{- with .Values.networkPolicy.registry.to }}
+  to: {{- toYaml . | nindent 4 }}
+  {{- end }}
+{{- end -}}
+
 {{/* The pods of some components, {root, names}. */}}
 {{- define "el4ner.podsOf" -}}
 matchLabels: {{- include "el4ner.selector" .root | nindent 2 }}

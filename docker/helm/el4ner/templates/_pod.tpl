@@ -66,7 +66,7 @@ configuration names: every process reads all of it, and refuses a user without a
 {{- define "el4ner.secretsTaken" -}}
 {{- $config := .root.Values.config -}}
 {{- $user := hasPrefix "SASL" ($config.kafka.security_protocol | default "") -}}
-{{- dict "kafka" (or .kafka $user) "redis" (or .redis (ne (dig "redis" "username" "" $config) "")) | toJson -}}
+{{- dict "kafka" (or .kafka $user) "redis" (or .redis (ne (dig "redis" "username" "" $config) "")) "registry" (ne .root.Values.secrets.registry.name "") | toJson -}}
 {{- end -}}
 
 {{/* Variables that say where a container's files are, and its secrets; {root, spec, kafka, redis, kafkaSecret}. */}}
@@ -87,6 +87,10 @@ configuration names: every process reads all of it, and refuses a user without a
 {{- with $secrets.kafkaTls }}
 {{- include "el4ner.tlsEnv" (dict "secret" . "section" "KAFKA" "folder" "kafka-tls") }}
 {{- end }}
+{{- end }}
+{{- if .registry }}
+- name: EL4NER_KAFKA__REGISTRY__{{ ternary "TOKEN" "PASSWORD" (ne $secrets.registry.tokenKey "") }}_FILE
+  value: /etc/el4ner/secrets/registry/password
 {{- end }}
 {{- if .redis }}
 {{- if $secrets.redis.name }}
@@ -140,6 +144,7 @@ configuration names: every process reads all of it, and refuses a user without a
 {{- $names := list -}}
 {{- if and .kafka $secrets.kafka.name }}{{ $names = append $names "kafka" }}{{ end -}}
 {{- if and .kafka $secrets.kafkaTls.name }}{{ $names = append $names "kafka-tls" }}{{ end -}}
+{{- if .registry }}{{ $names = append $names "registry" }}{{ end -}}
 {{- if and .redis $secrets.redis.name }}{{ $names = append $names "redis" }}{{ end -}}
 {{- if and .redis $secrets.redisTls.name }}{{ $names = append $names "redis-tls" }}{{ end -}}
 {{- if and (eq .name "serve") $secrets.serve.name }}{{ $names = append $names "serve" }}{{ end -}}
@@ -177,6 +182,9 @@ configuration names: every process reads all of it, and refuses a user without a
     items: [{key: {{ $secrets.kafka.passwordKey }}, path: password}]
     {{- else if eq $name "kafka-tls" }}
     secretName: {{ $secrets.kafkaTls.name }}
+    {{- else if eq $name "registry" }}
+    secretName: {{ $secrets.registry.name }}
+    items: [{key: {{ $secrets.registry.tokenKey | default $secrets.registry.passwordKey }}, path: password}]
     {{- else if eq $name "redis" }}
     secretName: {{ $secrets.redis.name }}
     items: [{key: {{ $secrets.redis.passwordKey }}, path: password}]
