@@ -68,6 +68,8 @@ class RedactionSettings(Section):
         "US", "GB", "DE", "FR", "ES", "IT", "IN", "BR",
     )  # fmt: skip
     """Countries whose telephone numbers are known without the country's code."""
+    join_short_forms: bool = True
+    """A short form has the pseudonym of the one long form of its type that is removed from the document, too."""
     pseudonym_digits: Annotated[int, Field(ge=_MIN_DIGITS, le=64)] = 16
     """Hexadecimal digits of a pseudonym. See docs/redaction.md for how improbable two names with one are."""
     keys: Annotated[SecretStr, BeforeValidator(_secret)] | None = None

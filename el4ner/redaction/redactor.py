@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from el4ner.canonical.in_document import full_names
 from el4ner.errors import ConfigError, DocumentError
 from el4ner.redaction.folding import fold
 from el4ner.redaction.key_ring import KeyRing
@@ -122,7 +123,9 @@ class Redactor:
         removed = [each for each in found if _is_removed(each, rules[each.type])]
         if not removed:
             return Redacted(text, (), tuple(found), None)
-        names = {each: _identity(text[each.start : each.end]) for each in removed}
+        names = dict(
+            zip(removed, self._identities([(each.type, text[each.start : each.end]) for each in removed]), strict=True)
+        )
         owners = [_RemovedName(*key, rules[key[0]]) for key in sorted({(each.type, names[each]) for each in removed})]
         numbers = {(owner.type, owner.identity): number for number, owner in enumerate(owners)}
         removals, surfaces = [], set[Surface]()
@@ -132,6 +135,12 @@ class Redactor:
             surfaces.update(surfaces_of(text[each.start : each.end], number, parts=bool(rules[each.type].parts)))
         merged = _all_removals(text, removals, sorted(surfaces, key=lambda form: (form.letters, form.owner)))
         return self._replaced(text, merged, owners, [each for each in found if each not in names])
+
+    def _identities(self, mentions: Sequence[tuple[str, str]]) -> list[str]:
+        """What the pseudonym of each is made of: of a short form, what its long form's is made of."""
+        if not self._settings.join_short_forms:
+            return [_identity(surface) for _, surface in mentions]
+        return [_identity(name) for name in full_names(mentions)]
 
     def _replaced(
         self, text: str, removals: Sequence[_Removal], owners: Sequence[_RemovedName], kept: Sequence[Detection]

@@ -171,6 +171,17 @@ def test_a_pseudonym_is_one_for_all_forms_documents_and_processes() -> None:
     assert of(other_process, "ada\nlovelace", "ada\nlovelace") == first.split(", ")[0]
 
 
+def test_a_short_form_has_the_pseudonym_of_the_one_long_form_that_its_document_has() -> None:
+    long = of(PSEUDONYMS, "Angela Merkel", "Angela Merkel")
+    both = of(PSEUDONYMS, "Merkel's party, said ANGELA MERKEL.", "Merkel's", "ANGELA MERKEL")
+    assert both == f"{long} party, said {long}."
+    # Of two long forms nobody knows which is meant.
+    two = of(PSEUDONYMS, "Merkel, Max Merkel, Angela Merkel", "Merkel", "Max Merkel", "Angela Merkel").split(", ")
+    assert (len(set(two)), two[2]) == (3, long)
+    apart = Redactor(RedactionSettings(join_short_forms=False), KEYS)
+    assert len(set(of(apart, "Merkel, Angela Merkel", "Merkel", "Angela Merkel").split(", "))) == 2
+
+
 def test_a_pseudonym_is_another_for_another_name_type_and_key() -> None:
     one = PSEUDONYMS.redact("Ada", [Detection(0, 3, "person")]).text
     assert PSEUDONYMS.redact("Ida", [Detection(0, 3, "person")]).text != one
