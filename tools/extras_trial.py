@@ -114,6 +114,14 @@ TRIALS: Final = (
         "long",
     ),
     ExtraTrial("redact", "redact", ("presidio_analyzer", "cryptography"), "el4ner redact keygen", ""),
+    ExtraTrial(
+        "registry",
+        "registry",
+        ("fastavro", "workers.registry.registry_client"),
+        'python -c "from workers.config import RegistrySettings as S; from workers.registry.registry_client import '
+        "RegistryClient as C; print(C.of(S(url='http://127.0.0.1:9')))\"",
+        "RegistryClient object",
+    ),
     ExtraTrial("gpu", "gpu", ("torch",), "el4ner models gpu || true", "exllamav2   0"),
     ExtraTrial("exl3", "exl3", ("torch",), "el4ner models gpu || true", "exllamav3   1"),
 )

@@ -32,6 +32,7 @@ __all__ = [
     "KafkaSettings",
     "ListenSection",
     "RedisSettings",
+    "RegistrySettings",
     "ServeSettings",
     "StreamSettings",
     "TlsSection",
@@ -45,6 +46,10 @@ PositiveInt = Annotated[int, Field(gt=0)]
 Seconds = Annotated[float, Field(gt=0)]
 
 LITERAL_VARIABLES: Final = (
+    "EL4NER_KAFKA__REGISTRY__PASSWORD",
+    "EL4NER_KAFKA__REGISTRY__SSL_KEY_PASSWORD",
+    "EL4NER_KAFKA__REGISTRY__TOKEN",
+    "EL4NER_KAFKA__REGISTRY__USERNAME",
     "EL4NER_KAFKA__SASL_USERNAME",
     "EL4NER_KAFKA__SASL_PASSWORD",
     "EL4NER_KAFKA__SSL_KEY_PASSWORD",
@@ -115,6 +120,58 @@ class TlsSection(Section):
         ]
 
 
+class RegistrySettings(TlsSection):
+    """``[kafka.registry]``: the schema registry that says how framed values (Confluent's wire format) are written: Avro
+    is read by it. It is asked by the interface that Confluent's, Karapace and Apicurio share."""
+
+    url: str | None = None
+    """Such as ``https://registry:8081``; Apicurio's ends in ``/apis/ccompat/v7``."""
+    username: Annotated[str, Field(min_length=1)] | None = None
+    password: Secret | None = None
+    password_file: File | None = None
+    """A file that holds the password; one line end after it does not count."""
+    token: Secret | None = None
+    """A bearer token, instead of a user."""
+    token_file: File | None = None
+    timeout_seconds: Seconds = 10.0
+    """For a connection and for each answer. A question that is not answered is asked again, for as long as it takes."""
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, value: str | None) -> str | None:
+        parts = urlsplit(value or "http://localhost")
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc:
+            # Not shown: there may be a password in it.
+            raise PydanticCustomError(
+                UNSHOWN_INPUT, "expected http://HOST:PORT or https://…, without user and password: these are keys here"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _registry_security_is_whole(self) -> Self:
+        set_keys = [key for key in type(self).model_fields if key != "url" and key in self.model_fields_set]
+        if self.url is None and set_keys:
+            raise ValueError(f"{set_keys[0]} has no effect without url: say where the registry is, or leave it out")
+        token = self.token is not None or self.token_file is not None
+        user = self.username is not None or self.password is not None or self.password_file is not None
+        if token and user:
+            raise ValueError("a user and a token are both set: leave one of them out")
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("token and token_file are both set: leave one of them out")
+        if user:
+            _exactly_one_password(self.password, self.password_file, "password", "a username")
+            if self.username is None:
+                raise ValueError("a password needs username: the user's name")
+        if self._tls_keys and not self.uses_tls:
+            raise ValueError(f"{self._tls_keys[0]} has no effect without TLS: start url with https://, or leave it out")
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether what is sent is encrypted."""
+        return self.url is not None and self.url.startswith("https://")
+
+
 PATHS: Final = ("text_path", "id_path", "revision_path")
 """Settings that say where a message has something."""
 
@@ -140,6 +197,7 @@ class KafkaSettings(TlsSection):
     """Where they have the document's id: of several places the first one that has one; without any, the key."""
     revision_path: str | None = None
     """Where they have a number that grows with each new text of a document."""
+    registry: RegistrySettings = RegistrySettings()
     session_timeout_seconds: Annotated[float, Field(ge=6)] = 10.0
     """A worker that was killed is replaced after this long."""
     max_poll_interval_seconds: Seconds = 3600.0

@@ -17,7 +17,7 @@ from pydantic import SecretStr
 from typing_extensions import override
 
 from el4ner.errors import ConfigError
-from workers.config import KafkaSettings, RedisSettings, TlsSection, token_mistake
+from workers.config import KafkaSettings, RedisSettings, RegistrySettings, TlsSection, token_mistake
 
 __all__ = [
     "HandshakeFilter",
@@ -26,6 +26,7 @@ __all__ = [
     "faust_credentials",
     "kafka_options",
     "redis_options",
+    "registry_options",
 ]
 
 log = logging.getLogger(__name__)
@@ -119,6 +120,33 @@ def redis_options(settings: RedisSettings) -> dict[str, Any]:
         options["ssl_certfile"] = _name(settings.ssl_certfile)
         options["ssl_keyfile"] = _name(settings.ssl_keyfile)
         options["ssl_password"] = _key_password(settings)
+    return options
+
+
+def registry_options(settings: RegistrySettings) -> dict[str, Any]:
+    """Keyword options for a client of httpx that asks the schema registry.
+
+    Raises:
+        ConfigError: a certificate, key, password or token file cannot be used; names the key.
+    """
+    options: dict[str, Any] = {
+        "base_url": settings.url,
+        "timeout": settings.timeout_seconds,
+        "headers": {"Accept": "application/vnd.schemaregistry.v1+json, application/json"},
+    }
+    if settings.uses_tls:
+        options["verify"] = _ssl_context(settings, "kafka.registry")
+        _warn_if_names_are_not_checked(settings, "kafka.registry")
+    token = bearer_token(settings.token, settings.token_file, "kafka.registry.token")
+    if token is not None:
+        options["headers"]["Authorization"] = f"Bearer {token}"
+    elif settings.username is not None:
+        options["auth"] = (
+            settings.username,
+            _password(settings.password, settings.password_file, "kafka.registry.password"),
+        )
+    if not settings.uses_tls and (token is not None or settings.username is not None):
+        _warn_once("kafka.registry.url is http://: the password goes over the network unencrypted; use https://")
     return options
 
 

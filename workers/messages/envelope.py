@@ -17,6 +17,8 @@ from workers.messages.headers import Headers, Trace, common_headers, find, with_
 from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep, may_be_nested_too_deep
 from workers.messages.payloads import describe, describe_json
 from workers.messages.replay_headers import REPLAY, read_replay
+from workers.registry.value_schemas import ValueSchema
+from workers.registry.wire_format import split_frame
 from workers.topics import Topic
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     "Origin",
     "Outgoing",
     "Record",
+    "checked",
     "coordinates",
     "dead_letter",
     "decode",
@@ -40,6 +43,7 @@ __all__ = [
     "peek",
     "revision_of",
     "stated_revision",
+    "value_of",
     "whose_answer",
 ]
 
@@ -58,7 +62,7 @@ _MAX_REVISION: Final = 2**53 - 1
 class Record:
     """A message as it came: ``topic`` is what it is, ``source`` the topic's name on the broker.
 
-    ``timestamp_ms`` -1: it has none.
+    ``timestamp_ms`` -1: it has none. ``schema``: how what follows a registry's frame is read, if it was asked.
     """
 
     topic: Topic
@@ -69,6 +73,7 @@ class Record:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    schema: ValueSchema | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,11 +137,23 @@ def peek(value: bytes | None) -> Any:
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError:
+        return _framed_json(value)
+
+
+def _framed_json(value: bytes) -> Any:
+    """The JSON behind the frame of a registry; None: there is none. Avro may be any bytes, but no object or array of
+    JSON from end to end."""
+    frame = split_frame(value)
+    if frame is None or frame.body[:1] not in (b"{", b"["):
+        return None
+    try:
+        return orjson.loads(frame.body)
+    except orjson.JSONDecodeError:
         return None
 
 
 def parse(value: bytes) -> Any:
-    """A value that is JSON.
+    """A value that is JSON, with or without the frame of a schema registry.
 
     Raises:
         MessageError: ``encoding`` (not UTF-8) or ``json`` (not JSON); says what the value looks like.
@@ -144,6 +161,8 @@ def parse(value: bytes) -> Any:
     try:
         return orjson.loads(value)
     except orjson.JSONDecodeError as error:
+        if (data := _framed_json(value)) is not None:
+            return data
         try:
             value.decode()
         except UnicodeDecodeError as broken:
@@ -158,7 +177,26 @@ def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
     Raises:
         MessageError: ``encoding`` (not UTF-8), ``json`` (not JSON) or ``schema``; names the place.
     """
-    data = parse(value)
+    return checked(topic, parse(value), value)
+
+
+def value_of(record: Record) -> Any:
+    """What a message's value has in it, which is not null: JSON, or what the schema of its frame says.
+
+    Raises:
+        MessageError: it cannot be read, and why.
+    """
+    assert record.value is not None
+    frame = None if record.schema is None else split_frame(record.value)
+    return parse(record.value) if record.schema is None or frame is None else record.schema.read(frame.body)
+
+
+def checked(topic: Topic, data: Any, value: bytes) -> Mapping[str, Any]:
+    """The data of a ``value``, which its topic's schema allows.
+
+    Raises:
+        MessageError: ``schema``; names the place.
+    """
     try:
         json_schemas.validate(topic.value, data)
     except MessageError as error:

@@ -27,6 +27,10 @@ _REGISTRY: Final = (
     f"{_PLAIN}: have the producer write it without a schema registry (StringSerializer, or Kafka Connect's "
     "JsonConverter with schemas.enable=false), or convert the topic on the way"
 )
+_WITH_REGISTRY: Final = (
+    "name the registry in kafka.registry.url, by which el4ner reads Avro (Protobuf it does not), or have the producer "
+    "write JSON"
+)
 _COMPRESSED: Final = f"{_PLAIN}: leave compression to Kafka (the producer's compression.type), which undoes it itself"
 _RECODE: Final = f"{_PLAIN}: have the producer encode it as UTF-8, without a byte order mark"
 _CONVERT: Final = f"{_PLAIN}: have the producer write that, or convert the topic on the way"
@@ -145,7 +149,10 @@ def _registry(value: bytes) -> Payload | None:
     if value[0] == 0 and len(value) > 5:
         number, body = int.from_bytes(value[1:5], "big"), value[5:]
         if 0 < number <= _MAX_ID:
-            return Payload(f"a schema registry's wire format (schema id {number}), {_body(body)}", _REGISTRY)
+            return Payload(
+                f"a schema registry's wire format (Confluent's, schema id {number}), {_body(body)}",
+                _WITH_REGISTRY if _may_be_avro(body) else _CONVERT,
+            )
         number = int.from_bytes(value[5:9], "big")
         if len(value) > 9 and value[1:5] == bytes(4) and 0 < number <= _MAX_ID:
             named = f"a schema registry's wire format (Apicurio's, global id {number})"
@@ -163,6 +170,10 @@ def _body(body: bytes) -> str:
     if isinstance(_loads(body), dict | list):
         return "followed by JSON"
     return "followed by JSON that is broken" if body.lstrip()[:1] == b"{" else "followed by Avro or Protobuf"
+
+
+def _may_be_avro(body: bytes) -> bool:
+    return body.lstrip()[:1] != b"{"
 
 
 def _guid(raw: bytes) -> str | None:

@@ -15,6 +15,7 @@ from workers.kafka.offsets import Ticket
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
 from workers.stages.batching import Batcher
+from workers.stages.document_schemas import DocumentSchemas
 from workers.stages.engine_calls import EngineHungError, Owner
 from workers.stages.held_messages import HeldMessages, MessageNeeds
 from workers.stages.stage import Deleted, Failure, Work
@@ -89,6 +90,7 @@ class BatchWorker(ABC):
             most=worker.batch_kb << 10,
         )
         # Concurrency above 1 can commit over a message in flight (#606); batches are the concurrency here.
+        self._schemas = DocumentSchemas.of(app.settings.kafka, app.backoff) if topic is Topic.DOCUMENTS else None
         app.agent(app.raw_topic(topic), name=f"el4ner-{app.stage}", concurrency=1)(self.run)
         app.task(self._form_batches)
         app.task(self._watch)
@@ -149,7 +151,10 @@ class BatchWorker(ABC):
         try:
             async for event in stream.noack().events():
                 generation = event.message.generation_id
-                await self._receive(self.app.records(event.message.value), generation)
+                records = self.app.records(event.message.value)
+                if self._schemas is not None:
+                    records = iter(await self._schemas.named_by(records))
+                await self._receive(records, generation)
         except Exception as error:
             # Faust would restart the agent and leave the events that it held behind.
             self._crashed = True
@@ -290,6 +295,8 @@ class BatchWorker(ABC):
         """Stop for good: nothing is tried again."""
         self._stopping.set()
         await self._let_go()
+        if self._schemas is not None:
+            self._schemas.close()
 
     async def _watch(self) -> None:
         """End the worker when an engine hangs."""

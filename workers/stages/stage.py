@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Generic, TypeVar
 
@@ -18,22 +19,22 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import fingerprint
 from el4ner.types import Document
 from workers.messages import replay_headers
+from workers.messages.avro_documents import without_avro_types
 from workers.messages.document_paths import DocumentPaths
 from workers.messages.envelope import (
     REVISION,
     STATUS,
     Outgoing,
     Record,
+    checked,
     dead_letter,
-    decode,
     document_id,
     failed_value,
     message_id,
     origin_of,
     outgoing,
-    parse,
-    peek,
     revision_of,
+    value_of,
     whose_answer,
 )
 from workers.messages.headers import CE_TYPE, Headers, RandomBytes, find, next_trace
@@ -176,9 +177,12 @@ class Stage(Generic[T, R]):
         return work
 
     def _value(self, record: Record) -> Mapping[str, Any]:
-        assert record.value is not None
-        paths = self._paths_of(record)
-        return decode(self.input, record.value) if paths is None else paths.document(parse(record.value))
+        data, paths = value_of(record), self._paths_of(record)
+        if paths is not None:
+            return paths.document(data)
+        if record.schema is not None:
+            data = without_avro_types(data)
+        return checked(self.input, data, record.value or b"")
 
     def _paths_of(self, record: Record) -> DocumentPaths | None:
         return None if find(record.headers, CE_TYPE) == _OWN_DOCUMENTS else self.paths
@@ -194,7 +198,9 @@ class Stage(Generic[T, R]):
 
     def _unreadable(self, record: Record, error: MessageError) -> Failure:
         if self.input is Topic.DOCUMENTS:
-            data = peek(record.value)
+            data = None
+            with suppress(MessageError):
+                data = value_of(record)
             if (paths := self._paths_of(record)) is not None:
                 data = paths.identity(data)
             return Failure(record, document_id(record, data), revision_of(data), None, None, error)

@@ -38,8 +38,7 @@ AVRO = b"\x06d-1\x24Zo\xc3\xab flew to Paris"
         (b"", ["the value is empty", "null value"]),
         (b" \r\n\t", ["nothing but white space"]),
         # Schema registries.
-        (b"\x00\x00\x00\x00\x2a" + JSON, ["schema id 42", "followed by JSON;", "schemas.enable=false"]),
-        (b"\x00\x00\x00\x00\x2a" + AVRO, ["schema id 42", "Avro or Protobuf"]),
+        (b"\x00\x00\x00\x00\x2a" + AVRO, ["schema id 42", "Avro or Protobuf", "kafka.registry.url"]),
         (b"\x00\x00\x00\x00\x2a\x00\x0a\x03d-1\xff", ["schema id 42", "Avro or Protobuf"]),
         (b"\x00\x00\x01\x86\xa1" + JSON[:-4], ["schema id 100001", "JSON that is broken"]),
         (b"\x00" + bytes(4) + b"\x00\x00\x00\x07" + AVRO, ["Apicurio", "global id 7"]),

@@ -121,7 +121,7 @@ def test_documents_are_found_inside_other_messages() -> None:
     letter = only(stage.give_up(failure, now_ms=NOW, random=random).messages, Topic.DEAD_LETTERS)
     assert letter.value == dumps({"after": {"id": "x"}, "ts_ms": 5})
     assert seen(["text"]).error.code == "schema"
-    assert stage.read(record(b"\0\0\0\0\1{}"), max_document_chars=9).error.code == "json"
+    assert stage.read(record(b"\0\0\0\0\1{"), max_document_chars=9).error.code == "json"
 
 
 def test_what_el4ner_sends_itself_is_no_message_of_somebody_else() -> None:

@@ -1,0 +1,100 @@
+"""A registry's answers, those that are none included. With the real one: tests/integration/test_registry.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from workers import security
+from workers.config import RegistrySettings
+from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
+from workers.registry.registry_client import RegistryClient
+
+SETTINGS = RegistrySettings(url="http://registry:8081/apis/ccompat/v7", username="ada", password="secret")
+
+
+def client(answer: Callable[[httpx.Request], httpx.Response]) -> RegistryClient:
+    options = security.registry_options(SETTINGS)
+    return RegistryClient(httpx.Client(**options, transport=httpx.MockTransport(answer)))
+
+
+def test_it_is_asked_as_the_settings_say() -> None:
+    asked: list[httpx.Request] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request)
+        return httpx.Response(200, json={"schema": '"string"'})
+
+    assert client(answer).schema(7) == RegisteredSchema("AVRO", '"string"')
+    assert str(asked[0].url) == "http://registry:8081/apis/ccompat/v7/schemas/ids/7"
+    assert asked[0].headers["authorization"] == "Basic YWRhOnNlY3JldA=="
+
+
+def test_references_come_each_behind_what_it_needs() -> None:
+    def referring(text: str, *subjects: str) -> dict[str, Any]:
+        references = [{"name": subject, "subject": subject, "version": 1} for subject in subjects]
+        return {"schema": text, "schemaType": "AVRO", "references": references}
+
+    stored = {
+        "/schemas/ids/1": referring("whole", "geo/place", "city"),
+        "/subjects/geo%2Fplace/versions/1": referring("place", "city"),
+        "/subjects/city/versions/1": referring("city"),
+    }
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        return httpx.Response(200, json=stored[request.url.raw_path.decode().removeprefix("/apis/ccompat/v7")])
+
+    assert client(answer).schema(1) == RegisteredSchema("AVRO", "whole", ("city", "place"))
+
+
+def test_only_a_registry_says_that_a_schema_is_unknown() -> None:
+    """A document whose schema is unknown is a dead letter; a wrong address must not make one of every document."""
+    unknown = httpx.Response(404, json={"error_code": 40403, "message": "Schema not found"})
+    with pytest.raises(UnknownSchemaError, match="Schema not found"):
+        client(lambda _: unknown).schema(7)
+
+
+@pytest.mark.parametrize(
+    ("response", "said"),
+    [
+        (httpx.Response(404, text="<html>"), "see kafka.registry.url"),
+        (httpx.Response(404, json={"error_code": 404, "message": "HTTP 404 Not Found"}), "see kafka.registry.url"),
+        (httpx.Response(200, text="welcome"), "see kafka.registry.url"),
+        (httpx.Response(302, headers={"location": "/login"}), "see kafka.registry.url"),
+        (httpx.Response(401, json={"error_code": 40101, "message": "Unauthorized"}), "see kafka.registry.username"),
+        (httpx.Response(503), "503 Service Unavailable"),
+        (httpx.ConnectError("refused"), "refused"),
+        (httpx.ReadTimeout(""), "ReadTimeout"),
+    ],
+)
+def test_what_is_no_answer_may_be_one_later(response: httpx.Response | Exception, said: str) -> None:
+    def answer(_: httpx.Request) -> httpx.Response:
+        if isinstance(response, Exception):
+            raise response
+        return response
+
+    with pytest.raises(RegistryAwayError) as away:
+        client(answer).schema(7)
+    assert said in str(away.value)
+    assert "secret" not in str(away.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"url": "registry:8081"}, "expected http://HOST:PORT"),
+        ({"url": "https://ada:secret@registry"}, "without user and password"),
+        ({"username": "ada"}, "has no effect without url"),
+        ({"url": "http://r", "username": "ada"}, "needs password or password_file"),
+        ({"url": "http://r", "password": "secret"}, "needs username"),
+        ({"url": "http://r", "password": "secret", "username": "ada", "token": "t"}, "leave one of them out"),
+        ({"url": "http://r", "ssl_check_hostname": False}, "start url with https://"),
+    ],
+)
+def test_settings_that_do_not_go_together_are_refused(settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValueError, match=said) as error:
+        RegistrySettings(**settings)
+    assert "secret" not in str(error.value.errors(include_input=False))  # type: ignore[attr-defined]

@@ -1,0 +1,31 @@
+"""Documents that were written as Avro: what of it JSON has another way to say."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from el4ner.errors import MessageError
+
+__all__ = ["without_avro_types"]
+
+
+def without_avro_types(data: Any) -> Any:
+    """A decoded document as it would stand in JSON. A field that is null is one that is not there, and bytes are text
+    with a character for each, as in Avro's own JSON encoding.
+
+    Raises:
+        MessageError: ``schema``: the text is bytes, of which nobody says how they are encoded.
+    """
+    if not isinstance(data, dict):
+        return _json(data)
+    if isinstance(data.get("text"), bytes):
+        raise MessageError("not a documents message: /text: is bytes: have its Avro type be string", code="schema")
+    return {name: _json(value) for name, value in data.items() if value is not None}
+
+
+def _json(value: Any) -> Any:
+    if isinstance(value, bytes):
+        return value.decode("latin-1")
+    if isinstance(value, list):
+        return [_json(each) for each in value]
+    return {name: _json(each) for name, each in value.items()} if isinstance(value, dict) else value

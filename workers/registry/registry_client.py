@@ -1,0 +1,97 @@
+"""A schema registry, asked by the REST interface that Confluent's, Karapace and Apicurio share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from workers import security
+from workers.config import RegistrySettings
+from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
+
+__all__ = ["RegistryClient"]
+
+_SCHEMA_NOT_FOUND: Final = 40403
+"""The registry's own code. A bare 404 may come from another server, or for a wrong address."""
+_DEEPEST_REFERENCES: Final = 16
+_SHOWN: Final = 300
+
+
+class RegistryClient:
+    """Blocking, and for one thread at a time. Nothing is kept: who asks keeps the answer."""
+
+    def __init__(self, http: httpx.Client) -> None:
+        self._http = http
+
+    @classmethod
+    def of(cls, settings: RegistrySettings) -> Self:
+        """A client as the settings say; ``url`` is set.
+
+        Raises:
+            ConfigError: a certificate, key, password or token file cannot be used; names the key.
+        """
+        return cls(httpx.Client(**security.registry_options(settings)))
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def schema(self, schema_id: int) -> RegisteredSchema:
+        """The schema of an id, which is the same for ever.
+
+        Raises:
+            UnknownSchemaError: there is none.
+            RegistryAwayError: the registry does not say.
+        """
+        answer = self._get(f"schemas/ids/{schema_id}")
+        return RegisteredSchema(
+            str(answer.get("schemaType") or "AVRO"), _text_of(answer), tuple(self._references(answer, depth=0))
+        )
+
+    def _references(self, answer: Mapping[str, Any], *, depth: int) -> dict[str, None]:
+        texts: dict[str, None] = {}
+        if depth > _DEEPEST_REFERENCES:
+            raise RegistryAwayError(f"the registry's schemas refer to each other more than {_DEEPEST_REFERENCES} deep")
+        for reference in answer.get("references") or ():
+            subject, version = quote(str(reference["subject"]), safe=""), int(reference["version"])
+            referred = self._get(f"subjects/{subject}/versions/{version}")
+            texts |= self._references(referred, depth=depth + 1)
+            texts[_text_of(referred)] = None
+        return texts
+
+    def _get(self, path: str) -> Mapping[str, Any]:
+        try:
+            response = self._http.get(path)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise RegistryAwayError(f"{self._http.base_url}{path}: {str(error) or type(error).__name__}") from error
+        data = _object(response.content)
+        if response.status_code == httpx.codes.NOT_FOUND and data.get("error_code") == _SCHEMA_NOT_FOUND:
+            raise UnknownSchemaError(f"the registry knows no such schema: {str(data.get('message'))[:_SHOWN]}")
+        if response.status_code != httpx.codes.OK or not isinstance(data.get("schema"), str):
+            raise RegistryAwayError(f"{self._http.base_url}{path}: {_refusal(response, data)}")
+        return data
+
+
+def _text_of(answer: Mapping[str, Any]) -> str:
+    return str(answer["schema"])
+
+
+def _object(content: bytes) -> Mapping[str, Any]:
+    try:
+        data = orjson.loads(content)
+    except orjson.JSONDecodeError:
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def _refusal(response: httpx.Response, data: Mapping[str, Any]) -> str:
+    said = f"{response.status_code} {str(data.get('message') or response.reason_phrase)[:_SHOWN]}"
+    if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+        return f"{said}: see kafka.registry.username and password, or token"
+    if response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR or response.status_code == 429:
+        return said
+    return f"{said}: no answer of a schema registry: see kafka.registry.url (Apicurio's ends in /apis/ccompat/v7)"
