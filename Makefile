@@ -6,7 +6,7 @@ PYTHON ?= python3
 
 # uv from the machine if it is there, otherwise a pinned one in a folder of the project.
 UV := $(shell command -v uv 2>/dev/null || echo .uv/bin/uv)
-SYNC := $(UV) sync --frozen --quiet $(addprefix --extra ,models stream embedded local otel serve ui redact) --group docs --group release
+SYNC := $(UV) sync --frozen --quiet $(addprefix --extra ,models stream embedded local otel serve ui redact registry) --group docs --group release
 RUN := .venv/bin
 TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
