@@ -75,7 +75,7 @@ lint: env  ## ruff, mypy --strict, and the rule that el4ner imports no Kafka, Fa
 	$(RUN)/pytest -q tests/unit/test_architecture.py
 
 docs: env  ## build the site into build/site, strictly
-	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(RUN)/python -m mkdocs build
 	@echo "the site is build/site/index.html; with its search: $(RUN)/python -m http.server --directory build/site"
 
 # Pinned, and built from their Go modules into a folder that git ignores, which takes minutes; so it is done once.
