@@ -37,6 +37,8 @@ def test_pods_reach_what_they_need_and_nothing_else(example: Path, tmp_path: Pat
         needed = {53} | beyond
         if name != "serve" or settings.serve.follow_examples:
             needed |= kafka
+            if settings.kafka.registry.url is not None and name != "topics":
+                needed.add(443)
         if settings.redis.enabled and "models" in {each["name"] for each in pod.get("initContainers", ())}:
             needed.add(int((re.findall(r":(\d+)(?:/|$)", settings.redis.url) or ["6379"])[0]))
         if name == "ui":
