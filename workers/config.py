@@ -198,6 +198,9 @@ class KafkaSettings(TlsSection):
     revision_path: str | None = None
     """Where they have a number that grows with each new text of a document."""
     registry: RegistrySettings = RegistrySettings()
+    value_format: Literal["json", "json-schema"] = "json"
+    """How results are written (tagged documents, mentions, redacted documents, entities, trends): ``json-schema`` puts
+    Confluent's frame before the JSON, with the id of its schema in ``registry``."""
     session_timeout_seconds: Annotated[float, Field(ge=6)] = 10.0
     """A worker that was killed is replaced after this long."""
     max_poll_interval_seconds: Seconds = 3600.0
@@ -227,6 +230,12 @@ class KafkaSettings(TlsSection):
         for written in (value,) if isinstance(value, str) else value or ():
             ValuePath.parse(str(info.field_name), written)
         return value
+
+    @model_validator(mode="after")
+    def _frames_have_a_registry(self) -> Self:
+        if self.value_format != "json" and self.registry.url is None:
+            raise ValueError(f"value_format {self.value_format} needs registry.url: where schemas are registered")
+        return self
 
     @model_validator(mode="after")
     def _paths_have_a_text(self) -> Self:

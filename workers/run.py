@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from el4ner.errors import ConfigError, El4nerError
+from workers.backoff import Backoff
 from workers.config import StreamSettings
 from workers.ensemble import combiner, members
 from workers.join.agent import JoinAgent, World
@@ -26,6 +27,7 @@ from workers.join.aggregator import Aggregator
 from workers.kafka import acls, topic_admin
 from workers.kafka.size_limits import SizeLimits, shortage
 from workers.kafka.stage_app import StageApp
+from workers.kafka.value_frames import ValueFrames, registered_frames
 from workers.messages.headers import PooledRandom
 from workers.one_hop.pipeline_worker import PipelineWorker
 from workers.pipeline_owner import OwnedPipeline, owned_pipeline
@@ -44,6 +46,7 @@ __all__ = ["WorkerCrashedError", "run_workers", "serve_workers"]
 
 log = logging.getLogger(__name__)
 
+_LONGEST_WAIT_SECONDS: Final = 30.0
 _GARBAGE_THRESHOLD: Final = 20_000
 """The garbage collector looks for cycles after so many new objects: those of some batches. Python's default is 700."""
 
@@ -158,6 +161,11 @@ async def serve_workers(
     workers: list[Worker] = []
     telemetry = Telemetry.of(settings, stages)
     async with serve_probes(settings.worker, workers, telemetry.metrics, ending):
+        frames = await _frames(settings, stages, stop)
+        if frames is None:
+            ending.stop()
+            ending.finished()
+            return
         with owned_pipeline(settings, stages, close_seconds=ending.close_seconds) as pipeline:
             try:
                 if pipeline is not None:
@@ -167,9 +175,22 @@ async def serve_workers(
                         return
                     pipeline.observe(telemetry.metrics)
                 async with _taught(settings, pipeline, telemetry, ending):
-                    await _serve(settings, stages, pipeline, stop, ready, workers, telemetry, ending, sizes)
+                    await _serve(settings, stages, pipeline, stop, ready, workers, telemetry, ending, sizes, frames)
             finally:
                 await asyncio.to_thread(telemetry.spans.close, CLOSE_SECONDS)
+
+
+async def _frames(settings: StreamSettings, stages: Sequence[str], stop: asyncio.Event) -> ValueFrames | None:
+    """What values of results begin with; None: it is time to stop before the registry has said it."""
+    backoff = Backoff(settings.worker.retry_seconds, _LONGEST_WAIT_SECONDS)
+    registering = asyncio.ensure_future(registered_frames(settings.kafka, stages, backoff))
+    stopping = asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait([registering, stopping], return_when=asyncio.FIRST_COMPLETED)
+        return registering.result() if registering.done() else None
+    finally:
+        registering.cancel()
+        stopping.cancel()
 
 
 @contextlib.asynccontextmanager
@@ -197,6 +218,7 @@ async def _serve(
     telemetry: Telemetry,
     ending: Ending,
     sizes: SizeLimits,
+    frames: ValueFrames,
 ) -> None:
     loop = asyncio.get_running_loop()
     crashed: asyncio.Future[BaseException] = loop.create_future()
@@ -211,7 +233,7 @@ async def _serve(
         with contextlib.suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(set_crashed, reason)
 
-    workers += [_build(stage, settings, pipeline, fatal, telemetry, sizes) for stage in stages]
+    workers += [_build(stage, settings, pipeline, fatal, telemetry, sizes, frames) for stage in stages]
     ending.members([worker.app.leave for worker in workers])
     for worker in workers:
         ending.watch(worker.app.consumer_loop)
@@ -244,8 +266,10 @@ def _build(
     fatal: Callable[[BaseException], None],
     telemetry: Telemetry,
     sizes: SizeLimits,
+    frames: ValueFrames,
 ) -> Worker:
-    app = StageApp(stage, settings, fatal=fatal, group=members.group_of(stage, settings), limits=sizes)
+    group = members.group_of(stage, settings)
+    app = StageApp(stage, settings, fatal=fatal, group=group, limits=sizes, frames=frames)
     worker: Worker
     random = PooledRandom()
     world = World(_now_ms, _monotonic_ms, random)

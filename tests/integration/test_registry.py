@@ -5,16 +5,22 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import fastavro
+import jsonschema_rs
 import pytest
 
+from el4ner.errors import ConfigError
 from tests.integration.stream_harness import Stream, wait_until
 from tests.support.schema_registry import SchemaRegistry, running_registry, wait_ready
+from workers.config import RegistrySettings
+from workers.kafka.value_frames import registered_schema_of
 from workers.local.ports import LOOPBACK, choose_port
+from workers.messages import json_schemas
+from workers.messages.envelope import decode
 from workers.messages.headers import find
+from workers.registry.registry_client import RegistryClient
 from workers.registry.wire_format import framed
 from workers.topics import Topic
 
@@ -33,13 +39,16 @@ AVRO = {
 }
 JSON_SCHEMA = json.dumps({"type": "object", "properties": {"text": {"type": "string"}}})
 PORT = choose_port(8081)
-REGISTRY = {"kafka.registry": {"url": f"http://{LOOPBACK}:{PORT}/apis/ccompat/v7", "timeout_seconds": 1.0}}
+REGISTRY = {
+    "kafka": {"value_format": "json-schema"},
+    "kafka.registry": {"url": f"http://{LOOPBACK}:{PORT}/apis/ccompat/v7", "timeout_seconds": 1.0},
+}
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[SchemaRegistry]:
+@pytest.fixture(scope="module")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SchemaRegistry]:
     """One that was started, and may not answer yet."""
-    with running_registry(tmp_path, PORT) as registry:
+    with running_registry(tmp_path_factory.mktemp("registry"), PORT) as registry:
         yield registry
 
 
@@ -51,7 +60,7 @@ def written(schema: Any, value: Any) -> bytes:
 
 @pytest.mark.parametrize("stream", [REGISTRY], indirect=True)
 def test_framed_documents_come_out_tagged(stream: Stream, registry: SchemaRegistry) -> None:
-    """Also when it does not answer for a while."""
+    """Tagged documents and mentions in frames too, and nothing is lost while the registry does not answer."""
     stream.create_topics()
     worker = stream.start("pipeline")
     wait_ready(registry)
@@ -73,7 +82,23 @@ def test_framed_documents_come_out_tagged(stream: Stream, registry: SchemaRegist
     registry.go_on()
     stream.wait_tagged(5)
     assert worker.stop() == 0
-    tagged = {document["id"]: document for document in stream.tagged()}
+    registered = {
+        topic: registry.ask("GET", f"/subjects/{stream.name(topic)}-value/versions/latest")
+        for topic in (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS)
+    }
+    values: dict[Topic, list[Any]] = {topic: [] for topic in registered}
+    for topic, schema in registered.items():
+        allows = jsonschema_rs.Draft7Validator(json.loads(schema["schema"]))
+        for record in stream.read(topic):
+            # As any client of the registry reads it.
+            assert record.value[:5] == b"\0" + schema["id"].to_bytes(4, "big")
+            value = json.loads(record.value[5:])
+            allows.validate(value)
+            json_schemas.validate(topic.value, value)
+            assert decode(topic, record.value) == value  # as el4ner's own readers do
+            values[topic].append(value)
+    tagged = {document["id"]: document for document in values[Topic.TAGGED_DOCUMENTS]}
+    assert len(values[Topic.ENTITY_MENTIONS]) == sum(len(document["entities"]) for document in tagged.values()) > 0
     assert {name for name, document in tagged.items() if document["status"] == "failed"} == {"unknown", "cut"}
     assert (tagged["avro"]["text"], tagged["avro"]["revision"]) == ("Zoe lives in Oslo.", 1_700_000_000_000)
     assert "Berlin" in [entity["text"] for entity in tagged["json"]["entities"]]
@@ -81,3 +106,17 @@ def test_framed_documents_come_out_tagged(stream: Stream, registry: SchemaRegist
     assert letters.keys() == broken.keys()
     for key, (value, code) in broken.items():
         assert (letters[key].value, find(letters[key].headers, "el4ner-error-code")) == (value, code)
+
+
+def test_a_schema_that_does_not_go_with_the_subject_ends_the_start(registry: SchemaRegistry) -> None:
+    wait_ready(registry)
+    client = RegistryClient.of(RegistrySettings(url=registry.url))
+    schema = registered_schema_of(Topic.ENTITY_MENTIONS)
+    assert client.register("mentions-value", schema) == client.register("mentions-value", schema)
+    older = json.loads(schema)
+    older["required"].remove("text")
+    registry.register("other-value", json.dumps(older), "JSON")
+    registry.ask("PUT", "/config/other-value", {"compatibility": "BACKWARD"})
+    with pytest.raises(ConfigError, match=r"refuses the schema of subject other-value: 409.*not compatible"):
+        client.register("other-value", schema)
+    client.close()

@@ -192,6 +192,7 @@ class EntitiesWorker:
             partition,
             role=role,
             limits=self.app.limits,
+            frames=self.app.frames,
             backoff=self.app.backoff,
             ended=self._metrics.transaction,
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-import orjson
 from kafka.errors import KafkaError
 
 from el4ner.canonical.decisions import EntityDecision
@@ -15,6 +14,7 @@ from workers.config import KafkaSettings
 from workers.entities.entity_messages import decision_message, read_decision
 from workers.kafka.topic_reader import reading, records_between
 from workers.kafka.topic_sender import sending
+from workers.messages.envelope import parse
 from workers.messages.headers import RandomBytes, next_trace
 from workers.topics import Topic, topic_name
 
@@ -109,7 +109,7 @@ def entities_until_now(settings: KafkaSettings) -> KnownEntities:
         key = (record.key or b"").decode("utf-8", "replace")
         values.pop(key, None)
         if record.value is not None:
-            values[key] = orjson.loads(record.value)
+            values[key] = parse(record.value)
     return KnownEntities(values)
 
 

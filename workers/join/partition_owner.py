@@ -140,6 +140,7 @@ class PartitionOwner:
             self._app.names,
             partition,
             limits=self._app.limits,
+            frames=self._app.frames,
             backoff=self._app.backoff,
             ended=self._recorder.transaction,
         )

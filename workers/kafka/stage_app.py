@@ -23,6 +23,7 @@ from workers.kafka.delivery import NO_LIMITS, RefusedError, deliver, refusal_of,
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.kafka.size_limits import SizeLimits
 from workers.kafka.transport import Fetched, StageTransport
+from workers.kafka.value_frames import NO_FRAMES, ValueFrames
 from workers.messages.envelope import Outgoing, Record
 from workers.topics import Topic, app_id, topic_name
 
@@ -42,6 +43,7 @@ class StageApp(faust.App):  # type: ignore[misc]
         fatal: called with what crashed the app, at most once and on any thread. Nothing restarts inside.
         group: the name of its consumer group, behind the prefix; None: the stage's.
         limits: how large messages may be on each topic. Without them only the broker refuses a message.
+        frames: what values of results begin with.
     """
 
     def __init__(
@@ -52,12 +54,15 @@ class StageApp(faust.App):  # type: ignore[misc]
         fatal: Callable[[BaseException], None],
         group: str | None = None,
         limits: SizeLimits = NO_LIMITS,
+        frames: ValueFrames = NO_FRAMES,
     ) -> None:
         kafka, worker = settings.kafka, settings.worker
         self.stage = stage
         self.group = group or stage
         self.limits = limits
         """What the topics' sizes allow."""
+        self.frames = frames
+        """What values of results begin with."""
         self.settings = settings
         self.ready = asyncio.Event()
         self.stopping = False
@@ -235,11 +240,11 @@ class StageApp(faust.App):  # type: ignore[misc]
 
     async def send(self, messages: Sequence[Outgoing]) -> None:
         """Send the messages once, and wait until all are delivered."""
-        await send_all(self.producer.client, self.names, messages, self.limits)
+        await send_all(self.producer.client, self.names, map(self.frames.framed, messages), self.limits)
 
     def refusal(self, message: Outgoing) -> RefusedError | None:
         """The error that :meth:`deliver` would raise because of this message's size; None: it fits."""
-        return refusal_of(self.names, message, self.limits)
+        return refusal_of(self.names, self.frames.framed(message), self.limits)
 
     @override
     def _create_directories(self) -> None:

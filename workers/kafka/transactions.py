@@ -36,6 +36,7 @@ from workers.kafka.delivery import (
 )
 from workers.kafka.size_limits import SizeLimits
 from workers.kafka.transport import number_anew_after_refusals, outlast_outages
+from workers.kafka.value_frames import NO_FRAMES, ValueFrames
 from workers.messages.envelope import Outgoing
 from workers.roles import AGGREGATE
 from workers.telemetry.metrics import TransactionOutcome
@@ -75,6 +76,7 @@ class TransactionalWriter:
         *,
         role: str = AGGREGATE,
         limits: SizeLimits = NO_LIMITS,
+        frames: ValueFrames = NO_FRAMES,
         backoff: Backoff,
         ended: Callable[[TransactionOutcome, float], None],
     ) -> None:
@@ -82,6 +84,7 @@ class TransactionalWriter:
         self._ended = ended
         self._names = names
         self._limits = limits
+        self._frames = frames
         self._backoff = backoff
         producer = AIOKafkaProducer(
             bootstrap_servers=settings.servers,
@@ -137,7 +140,7 @@ class TransactionalWriter:
     async def _commit(self, messages: Sequence[Outgoing], consumed: ConsumedOffset | None) -> None:
         await self._producer.begin_transaction()
         try:
-            await send_all(self._producer, self._names, messages, self._limits)
+            await send_all(self._producer, self._names, map(self._frames.framed, messages), self._limits)
             if consumed is not None:
                 place = TopicPartition(consumed.topic, consumed.partition)
                 await self._producer.send_offsets_to_transaction({place: consumed.offset}, consumed.group)

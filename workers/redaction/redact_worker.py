@@ -234,6 +234,7 @@ class RedactWorker:
             partition,
             role=REDACT,
             limits=self.app.limits,
+            frames=self.app.frames,
             backoff=self.app.backoff,
             ended=self._metrics.transaction,
         )

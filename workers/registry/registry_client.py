@@ -9,6 +9,7 @@ from urllib.parse import quote
 import httpx
 import orjson
 
+from el4ner.errors import ConfigError
 from workers import security
 from workers.config import RegistrySettings
 from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
@@ -17,6 +18,13 @@ __all__ = ["RegistryClient"]
 
 _SCHEMA_NOT_FOUND: Final = 40403
 """The registry's own code. A bare 404 may come from another server, or for a wrong address."""
+_SUBJECT_NOT_FOUND: Final = 40401
+_REFUSALS: Final[Mapping[int, str]] = {
+    httpx.codes.CONFLICT: "it is not compatible with what the subject has: register it yourself, change the subject's "
+    "compatibility, or leave kafka.value_format at json",
+    httpx.codes.UNPROCESSABLE_ENTITY: "leave kafka.value_format at json, or register a schema for it yourself",
+    httpx.codes.FORBIDDEN: "allow el4ner to register schemas, or register it for el4ner",
+}
 _DEEPEST_REFERENCES: Final = 16
 _SHOWN: Final = 300
 
@@ -52,6 +60,30 @@ class RegistryClient:
             str(answer.get("schemaType") or "AVRO"), _text_of(answer), tuple(self._references(answer, depth=0))
         )
 
+    def register(self, subject: str, schema: str) -> int:
+        """The id of a JSON Schema under a subject, which gets it as a new version if it has it not.
+
+        Raises:
+            ConfigError: the registry refuses it: it does not go with what the subject has, or may not be written.
+            RegistryAwayError: the registry does not say.
+        """
+        path = f"subjects/{quote(subject, safe='')}"
+        body = {"schema": schema, "schemaType": "JSON"}
+        # Who only reads the registry may go on with what somebody else has registered.
+        for asked in (path, f"{path}/versions"):
+            response, data = self._ask("POST", asked, body)
+            schema_id = data.get("id")
+            if response.status_code == httpx.codes.OK and isinstance(schema_id, int):
+                return schema_id
+            if response.status_code in _REFUSALS:
+                raise ConfigError(
+                    f"kafka.value_format: the registry refuses the schema of subject {subject}: "
+                    f"{response.status_code} {str(data.get('message'))[:_SHOWN]}; {_REFUSALS[response.status_code]}"
+                )
+            if asked != path or data.get("error_code") not in (_SUBJECT_NOT_FOUND, _SCHEMA_NOT_FOUND):
+                break
+        raise RegistryAwayError(f"{self._http.base_url}{asked}: {_refusal(response, data)}")
+
     def _references(self, answer: Mapping[str, Any], *, depth: int) -> dict[str, None]:
         texts: dict[str, None] = {}
         if depth > _DEEPEST_REFERENCES:
@@ -63,12 +95,15 @@ class RegistryClient:
             texts[_text_of(referred)] = None
         return texts
 
-    def _get(self, path: str) -> Mapping[str, Any]:
+    def _ask(self, method: str, path: str, body: Any = None) -> tuple[httpx.Response, Mapping[str, Any]]:
         try:
-            response = self._http.get(path)
+            response = self._http.request(method, path, json=body)
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise RegistryAwayError(f"{self._http.base_url}{path}: {str(error) or type(error).__name__}") from error
-        data = _object(response.content)
+        return response, _object(response.content)
+
+    def _get(self, path: str) -> Mapping[str, Any]:
+        response, data = self._ask("GET", path)
         if response.status_code == httpx.codes.NOT_FOUND and data.get("error_code") == _SCHEMA_NOT_FOUND:
             raise UnknownSchemaError(f"the registry knows no such schema: {str(data.get('message'))[:_SHOWN]}")
         if response.status_code != httpx.codes.OK or not isinstance(data.get("schema"), str):

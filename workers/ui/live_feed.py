@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import orjson
-
 from workers.config import UiSettings
+from workers.messages.envelope import peek
 from workers.printable import escaped
 from workers.ui.feed_records import FeedListener, FeedRecord
 from workers.ui.live_filter import LiveFilter
@@ -245,7 +244,7 @@ def _parsed(value: bytes) -> dict[str, Any] | None:
     """The message, if it has what the feed looks at. Whether all of it is as its schema has it is checked of what is
     shown: at a thousand documents a second that would be most of the work."""
     try:
-        data = orjson.loads(value)
+        data = peek(value)
         if isinstance(data["pool"], str | None) and isinstance(data["status"], str):
             for entity in data["entities"]:
                 if not (
@@ -255,6 +254,6 @@ def _parsed(value: bytes) -> dict[str, Any] | None:
                 ):
                     return None
             return data  # type: ignore[no-any-return]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+    except (KeyError, TypeError):
         pass
     return None

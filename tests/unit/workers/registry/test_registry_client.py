@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
+from el4ner.errors import ConfigError
 from workers import security
 from workers.config import RegistrySettings
 from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
@@ -80,6 +81,50 @@ def test_what_is_no_answer_may_be_one_later(response: httpx.Response | Exception
         client(answer).schema(7)
     assert said in str(away.value)
     assert "secret" not in str(away.value)
+
+
+def registering(*answers: httpx.Response) -> tuple[Callable[[], int], list[str]]:
+    """A call that registers, and what it will have asked."""
+    asked: list[str] = []
+    left = iter(answers)
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path.removeprefix("/apis/ccompat/v7"))
+        return next(left)
+
+    return lambda: client(answer).register("a-value", "{}"), asked
+
+
+NO_SUBJECT = httpx.Response(404, json={"error_code": 40401, "message": "Subject not found"})
+
+
+def test_a_schema_that_is_there_is_not_written() -> None:
+    """Whoever may only read goes on with it."""
+    register, asked = registering(httpx.Response(200, json={"id": 5, "version": 1}))
+    assert (register(), asked) == (5, ["/subjects/a-value"])
+
+
+def test_a_new_schema_is_registered() -> None:
+    register, asked = registering(NO_SUBJECT, httpx.Response(200, json={"id": 6}))
+    assert (register(), asked) == (6, ["/subjects/a-value", "/subjects/a-value/versions"])
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(409, "not compatible with what the subject has"), (403, "allow el4ner to register"), (422, "at json")],
+)
+def test_a_schema_that_is_refused_says_what_can_be_done(status: int, said: str) -> None:
+    register, _ = registering(NO_SUBJECT, httpx.Response(status, json={"message": "because"}))
+    with pytest.raises(ConfigError, match=f"subject a-value: {status} because; .*{said}"):
+        register()
+
+
+@pytest.mark.parametrize("status", [401, 404, 500])
+def test_a_registry_that_does_not_register_is_asked_again(status: int) -> None:
+    for answers in ([httpx.Response(status)], [NO_SUBJECT, httpx.Response(status)]):
+        register, _ = registering(*answers)
+        with pytest.raises(RegistryAwayError, match=str(status)):
+            register()
 
 
 @pytest.mark.parametrize(

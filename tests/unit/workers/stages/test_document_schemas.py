@@ -125,11 +125,11 @@ async def test_an_unknown_schema_is_a_dead_letter_byte_for_byte() -> None:
 
 async def test_an_unknown_id_is_asked_for_again_after_half_a_minute() -> None:
     """The letter may be sent again when the schema is there."""
-    now = 0.0
+    times = iter((0.0, 29.0, 30.0, 30.0))
     source = Source({})
-    schemas = DocumentSchemas(source, wait=lambda _: 0.0, clock=lambda: now)
+    schemas = DocumentSchemas(source, wait=lambda _: 0.0, clock=lambda: next(times))
     value = record(avro(9, DOCUMENT, {"text": "Ada"}))
-    for now in (0.0, 29.0, 30.0):
+    for _ in range(3):
         await schemas.named_by([value])
     assert source.asked == [9, 9]
 
