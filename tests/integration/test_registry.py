@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import fastavro
@@ -12,7 +14,8 @@ import jsonschema_rs
 import pytest
 
 from el4ner.errors import ConfigError
-from tests.integration.stream_harness import Stream, wait_until
+from tests.integration.stream_harness import Stream, Worker, wait_until
+from tests.support.certificates import Authority
 from tests.support.schema_registry import SchemaRegistry, running_registry, wait_ready
 from workers.config import RegistrySettings
 from workers.kafka.value_frames import registered_schema_of
@@ -20,6 +23,7 @@ from workers.local.ports import LOOPBACK, choose_port
 from workers.messages import json_schemas
 from workers.messages.envelope import decode
 from workers.messages.headers import find
+from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError
 from workers.registry.registry_client import RegistryClient
 from workers.registry.wire_format import framed
 from workers.topics import Topic
@@ -120,3 +124,37 @@ def test_a_schema_that_does_not_go_with_the_subject_ends_the_start(registry: Sch
     with pytest.raises(ConfigError, match=r"refuses the schema of subject other-value: 409.*not compatible"):
         client.register("other-value", schema)
     client.close()
+
+
+@pytest.mark.parametrize(
+    "stream", [{"kafka.registry": {"url": f"http://{LOOPBACK}:{choose_port(8082)}"}}], indirect=True
+)
+def test_workers_that_wait_for_the_registry_end_in_order_and_acknowledge_nothing(stream: Stream) -> None:
+    stream.create_topics()
+
+    def waits(worker: Worker, whoever: str) -> bool:
+        return any(f"{whoever} wait for the schema registry" in str(line.get("event")) for line in worker.lines())
+
+    registers = stream.start("pipeline", environ={"EL4NER_KAFKA__VALUE_FORMAT": "json-schema"})
+    wait_until(lambda: waits(registers, "workers"))
+    assert registers.stop() == 0
+    reads = stream.start("pipeline").wait_ready()
+    stream.produce([(b"a", framed(1, b"\x02")), (b"b", b'{"text": "Ada"}')])
+    wait_until(lambda: waits(reads, "documents"))
+    assert reads.stop() == 0
+    assert sum(stream.committed("pipeline").values()) <= 1  # the plain one, if it is in a partition of its own
+    assert stream.read(Topic.DEAD_LETTERS) == []
+
+
+def test_the_registry_is_asked_by_tls(registry: SchemaRegistry, tmp_path: Path) -> None:
+    wait_ready(registry)
+    schema_id = registry.register("tls-value", '"string"', "AVRO")
+    trusting = {"url": registry.tls_url, "ssl_cafile": registry.authority.cafile}
+    with closing(RegistryClient.of(RegistrySettings.model_validate(trusting))) as client:
+        assert client.schema(schema_id) == RegisteredSchema("AVRO", '"string"')
+    other = {**trusting, "ssl_cafile": Authority(tmp_path, "another").cafile}
+    with (
+        closing(RegistryClient.of(RegistrySettings.model_validate(other))) as client,
+        pytest.raises(RegistryAwayError, match="CERTIFICATE_VERIFY_FAILED"),
+    ):
+        client.schema(schema_id)

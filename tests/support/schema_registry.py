@@ -14,6 +14,7 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from tests.support.certificates import Authority
 from workers.local.jars import JarSet, fetch_jars
 from workers.local.java import find_java
 from workers.local.ports import LOOPBACK, choose_port
@@ -27,14 +28,17 @@ APICURIO: Final = JarSet(
     megabytes=110,
     goal="unpack",
 )
+_PATH: Final = "/apis/ccompat/v7"
 
 
 class SchemaRegistry:
-    """``url``: its interface that is as Confluent's."""
+    """``url``: its interface that is as Confluent's. ``tls_url``: the same by TLS, for whoever trusts ``authority``."""
 
-    def __init__(self, process: subprocess.Popen[bytes], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], url: str, tls_url: str, authority: Authority) -> None:
         self._process = process
         self.url = url
+        self.tls_url = tls_url
+        self.authority = authority
 
     def pause(self) -> None:
         """From now on it takes connections and does not answer."""
@@ -62,6 +66,9 @@ def running_registry(folder: Path, port: int | None = None) -> Iterator[SchemaRe
     except LocalServiceError as error:
         pytest.skip(str(error))
     port = port or choose_port(8081)
+    tls_port = choose_port(8443, taken=frozenset({port}))
+    authority = Authority(folder / "authority")
+    certificate = authority.issue("registry", LOOPBACK)
     log = folder / "registry.log"
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -73,6 +80,9 @@ def running_registry(folder: Path, port: int | None = None) -> Iterator[SchemaRe
                 "-XX:+UseSerialGC",
                 f"-Dquarkus.http.host={LOOPBACK}",
                 f"-Dquarkus.http.port={port}",
+                f"-Dquarkus.http.ssl-port={tls_port}",
+                f"-Dquarkus.http.ssl.certificate.files={certificate.certfile}",
+                f"-Dquarkus.http.ssl.certificate.key-files={certificate.keyfile}",
                 "-jar",
                 str(next(app.glob("*-runner.jar"))),
             ],
@@ -82,7 +92,8 @@ def running_registry(folder: Path, port: int | None = None) -> Iterator[SchemaRe
             stderr=subprocess.STDOUT,
         )
     try:
-        yield SchemaRegistry(process, f"http://{LOOPBACK}:{port}/apis/ccompat/v7")
+        urls = (f"http://{LOOPBACK}:{port}{_PATH}", f"https://{LOOPBACK}:{tls_port}{_PATH}")
+        yield SchemaRegistry(process, *urls, authority)
     finally:
         process.kill()  # there is nothing to be kept
         process.wait()
