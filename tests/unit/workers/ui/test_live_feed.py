@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import pytest
 from tests.support.paths import ROOT
 from workers.config import UiSettings
 from workers.http.problems import ProblemError
+from workers.registry.wire_format import framed
 from workers.ui.feed_records import FeedRecord
 from workers.ui.live_feed import LiveFeed
 from workers.ui.live_filter import LiveFilter, read_filter
@@ -49,6 +51,17 @@ def test_a_viewer_is_sent_what_comes_with_its_entities() -> None:
     assert document["entities"][1]["votes"] == [["smollm2-135m", "organization"], ["gemma3-270m", "location"]]
     assert document["entities"][1]["verdict"]["verifier"] == "gemma3-270m"
     assert viewer.take() is None
+
+
+def test_a_document_in_a_registrys_frame_is_shown_like_any_other() -> None:
+    feed = feed_of()
+    viewer = feed.view(LiveFilter())
+    plain = record(7)
+    feed.take(replace(plain, value=framed(3, plain.value or b"")), NOW)
+    sent = viewer.take()
+    assert sent is not None
+    assert ids(sent) == ["d7"]
+    assert "".join(text for text, _, _ in sent["documents"][0]["pieces"]) == COMPLETE["text"]
 
 
 def test_a_viewer_who_comes_late_is_sent_the_latest_that_fit() -> None:
