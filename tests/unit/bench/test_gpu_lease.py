@@ -597,7 +597,7 @@ def test_every_gpu_test_is_in_one_process_and_those_of_exl2_in_the_later_ones() 
     classes = {shard.name.partition("-")[0] for shard in now}
     assert {"TestTransformers", "TestExllamaV2", "TestExllamaV2InTightPlaces", "test_faults_on_gpu"} <= classes
     names = {test.rpartition("::")[2] for shard in later for test in shard.tests}
-    assert {"TestExllamaV2At4Bits", "test_four_bits_answer_nearly_as_sixteen"} <= names
+    assert {"TestExllamaV2At4Bits", "test_four_bits_answer_nearer_to_sixteen_than_three_rounded_ones"} <= names
     assert not names & {test.rpartition("::")[2] for shard in now for test in shard.tests}
     some = suite.shards(ROOT, quantised=False, ready=["transformers", "exllamav2"])
     assert {shard.name.partition("-")[0] for shard in some} == {name for name in classes if "V3" not in name}
