@@ -53,6 +53,9 @@ class EntityBook:
         self._joined: dict[str, set[str]] = defaultdict(set)
         """And those entities' names."""
         self._dirty: set[str] = set()
+        """Names about which there is something else to say, and which may be other entities now."""
+        self._to_join: set[str] = set()
+        """Names that may be other entities now; if they are not, there is nothing to say."""
         self._new_decisions: list[EntityDecision] = []
 
     # --- learning ---
@@ -73,7 +76,7 @@ class EntityBook:
         for entity in affected:
             if (part := self.names.names.get(entity)) is not None:
                 # Which long forms a short form has depends on what is joined.
-                self._dirty |= {entity_id(part.type, form) for form in part.forms}
+                self._to_join |= {entity_id(part.type, form) for form in part.forms}
         self._dirty |= affected
         return True
 
@@ -127,24 +130,23 @@ class EntityBook:
 
     def _look_at(self, part: NameCounts, forms: Iterable[str]) -> None:
         for form in forms:
-            seen = form in part.forms
-            if form != part.name and self._joins.set_form(part.type, form, part.id, seen=seen):
-                self._dirty.add(entity_id(part.type, form))
+            self._joins.set_written(part.type, form, part.id, part.forms.get(form, 0))
+            self._to_join.add(entity_id(part.type, form))
         self._dirty.add(part.id)
 
     def _join(self) -> set[str]:
         """Bring the joins up to date; returns the names about which there is something else to say."""
-        changed: set[str] = set()
-        waiting, seen = list(self._dirty), set(self._dirty)
-        self._dirty.clear()
+        changed = {each for name in self._dirty for each in (name, self._entity_of.get(name, name))}
+        waiting, seen = [*(self._dirty | self._to_join)], self._dirty | self._to_join
+        self._dirty, self._to_join = set(), set()
         while waiting:
             name = waiting.pop()
             before = self._entity_of.get(name, name)
             # Also of a name that no document has: a decision may lead through it.
             now = name if self._name_of(name) is None else self._joins.entity(name)
-            changed |= {name, before, now}
             if now == before:
                 continue
+            changed |= {name, before, now}
             affected = {*self._joined.get(before, ()), *self._joined.get(name, ()), before, now} - seen
             self._set_entity(name, before, now)
             self._count_in_trends(name)

@@ -20,16 +20,16 @@ def full_names(mentions: Sequence[tuple[str, str]]) -> list[str]:
     by_type: dict[str, set[str]] = defaultdict(set)
     for kind, surface in mentions:
         by_type[kind].add(canonical_name(surface))
-    joined = {kind: _joined(names) for kind, names in by_type.items()}
+    joined = {kind: _joined(kind, names) for kind, names in by_type.items()}
     return [joined[kind].get(name := canonical_name(surface), name) for kind, surface in mentions]
 
 
-def _joined(names: Iterable[str]) -> Mapping[str, str]:
+def _joined(kind: str, names: Iterable[str]) -> Mapping[str, str]:
     """Short names to the one long name that each is of."""
     names = set(names)
     longer: dict[str, set[str]] = defaultdict(set)
     for name in names:
-        for form in short_forms(name) & names:
+        for form in short_forms(kind, name) & names:
             longer[form].add(name)
     # Of Merkel, Angela Merkel and Chancellor Angela Merkel only the last is no form of another one.
     longest = {

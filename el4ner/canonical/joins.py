@@ -7,6 +7,7 @@ not of the order in which it was learned.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from el4ner.canonical.decisions import EntityDecisions
@@ -23,7 +24,8 @@ class NameJoins:
     Args:
         decisions: of people.
         name_of: type and name behind an id; None: it is not known.
-        unique: whether a short form joins the one long form that it has in all documents.
+        unique: whether a short form joins the one long form that it has in all documents. It does so only if it stands
+            for that one more often than for itself: one document about Paris, Texas does not move all of Paris there.
     """
 
     def __init__(
@@ -32,20 +34,18 @@ class NameJoins:
         self._decisions = decisions
         self._name_of = name_of
         self._unique = unique
-        self._long_forms: dict[tuple[str, str], set[str]] = {}
+        self._written: dict[tuple[str, str], dict[str, int]] = {}
+        """How often a form of a type stands for which name, by the name's id; the name that it is itself among them."""
 
-    def set_form(self, kind: str, form: str, long_form: str, *, seen: bool) -> bool:
-        """Whether a name, by its id, is called ``form`` in any document; returns whether that is news."""
+    def set_written(self, kind: str, form: str, name: str, count: int) -> None:
+        """In all documents ``form`` stands so often for a name (its id)."""
         key = (kind, form)
-        if seen is (long_form in self._long_forms.get(key, ())):
-            return False
-        if seen:
-            self._long_forms.setdefault(key, set()).add(long_form)
-        else:
-            self._long_forms[key].discard(long_form)
-            if not self._long_forms[key]:
-                del self._long_forms[key]
-        return True
+        if count > 0:
+            self._written.setdefault(key, {})[name] = count
+        elif (names := self._written.get(key)) is not None:
+            names.pop(name, None)
+            if not names:
+                del self._written[key]
 
     def entity(self, name: str) -> str:
         """The id of the entity that a name belongs to, by the name's id."""
@@ -63,10 +63,16 @@ class NameJoins:
     def _pointer(self, name: str) -> tuple[str, Rank] | None:
         if self._decisions.about(name) is not None:
             return self._decided(name)
-        if not self._unique or (known := self._name_of(name)) is None or known not in self._long_forms:
+        if not self._unique or (known := self._name_of(name)) is None or known not in self._written:
             return None
-        ends = {self._end(entity, self._decided) for entity in self._long_forms[known]} - {name}
-        return (next(iter(ends)), _BY_SHORT_FORM) if len(ends) == 1 else None
+        mentions: Counter[str] = Counter()
+        for written_for, count in self._written[known].items():
+            mentions[self._end(written_for, self._decided)] += count
+        own = mentions.pop(name, 0)
+        if len(mentions) != 1:
+            return None
+        ((entity, count),) = mentions.items()
+        return (entity, _BY_SHORT_FORM) if count > own else None
 
     def _end(self, name: str, pointer: Callable[[str], tuple[str, Rank] | None]) -> str:
         way: dict[str, Rank] = {}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final
 
@@ -40,6 +41,13 @@ _SMALL_WORDS: Final = _words(
     "und van von y &"
 )
 """Words that give no letter to an acronym, and are no name alone."""
+_PERSONS: Final = _words("per person persons people human individual")
+"""Types, case-folded, whose first words are names: of Angela Merkel, Angela. Amazon is not Amazon Web Services."""
+_LEGAL_FORMS: Final = _words(
+    "ab ag aps as asa bv co company corp corporation eg ev gmbh inc incorporated kg kgaa kk limited llc llp lp ltd mbh "
+    "nv oy oyj plc pte pty sa sarl sas se spa srl ug"
+)
+"""Last words that make no other organization: of Deutsche Bank AG, Deutsche Bank."""
 
 
 @lru_cache(maxsize=16_384)
@@ -84,13 +92,15 @@ def entity_id(kind: str, name: str) -> str:
 
 
 @lru_cache(maxsize=16_384)
-def short_forms(name: str) -> frozenset[str]:
-    """The names that may stand for a longer name in a text that has both: its last words, its first words, and its
-    initials. ``angela merkel``: ``merkel``, ``angela``, ``am``. An identifier has none."""
+def short_forms(kind: str, name: str) -> frozenset[str]:
+    """The names that may stand for a longer name of a type in a text that has both: its last words, its initials, and
+    its first words, if it is a person or only its legal form follows. ``angela merkel``: ``merkel``, ``angela``,
+    ``am``. An identifier has none."""
     words = name.split()
     if not 1 < len(words) <= _MOST_WORDS or _IDENTIFIER.search(name):
         return frozenset()
-    forms = {" ".join(words[:count]) for count in range(1, len(words))}
+    person = kind.casefold() in _PERSONS
+    forms = {" ".join(words[:count]) for count in range(1, len(words)) if person or _is_legal_form(words[count:])}
     for first in range(1, len(words)):
         if words[first - 1] in _QUALIFIERS:
             break
@@ -100,6 +110,11 @@ def short_forms(name: str) -> frozenset[str]:
         if len(initials) > 1 and initials.isalpha():
             forms.add(initials)
     return frozenset(form for form in forms - {name} if _is_a_name(form))
+
+
+def _is_legal_form(words: Sequence[str]) -> bool:
+    plain = [word.strip(".") for word in words]
+    return plain[-1] in _LEGAL_FORMS and all(word in _LEGAL_FORMS or word in ("&", "and", "und") for word in plain)
 
 
 def _is_a_name(form: str) -> bool:

@@ -114,22 +114,38 @@ def test_a_short_form_alone_joins_the_one_entity_that_documents_call_so() -> Non
     book = learn([document("a", "Merkel")])
     topic = published(book)
     assert entity(topic, SHORT).name == "Merkel"
-    book.put(document("b", "Angela Merkel", "Merkel"))
+    book.put(document("b", "Angela Merkel", "Merkel", "Merkel"))
     topic = published(book, topic)
     assert topic[SHORT] == MergedName(SHORT, "person", "merkel", MERKEL, decided=False)
-    assert mentions(entity(topic, MERKEL)) == 3
+    assert mentions(entity(topic, MERKEL)) == 4
     # A second one has that short form: nobody knows which of them is meant.
     book.put(document("c", "Una Merkel", "Merkel"))
     topic = published(book, topic)
-    assert [mentions(entity(topic, key)) for key in (SHORT, MERKEL, OTHER)] == [1, 2, 2]
+    assert [mentions(entity(topic, key)) for key in (SHORT, MERKEL, OTHER)] == [1, 3, 2]
     book.put(document("c", version=1))
     assert published(book, topic)[SHORT] == MergedName(SHORT, "person", "merkel", MERKEL, decided=False)
 
 
+def test_one_document_does_not_rename_what_all_others_write_about() -> None:
+    lone = [document(str(number), "Michael") for number in range(1_000)]
+    book = learn([*lone, document("both", "Michael Jordan", "Michael")])
+    topic = published(book)
+    counts = {view.name: mentions(view) for view in topic.values() if isinstance(view, EntityView)}
+    assert counts == {"Michael": 1_000, "Michael Jordan": 2}
+    # As soon as the long one is meant more often than not, it is that one; and no more when that is over.
+    short, jordan = entity_id("person", "michael"), entity_id("person", "michael jordan")
+    for number in range(500):
+        book.put(document(str(number), "Michael Jordan", "Michael", version=1))
+    topic = published(book, topic)
+    assert topic[short] == MergedName(short, "person", "michael", jordan, decided=False)
+    book.put(document("both", version=1))
+    assert mentions(entity(published(book, topic), short)) == 500
+
+
 def test_short_forms_of_other_documents_may_stay_apart() -> None:
-    items = [document("a", "Merkel"), document("b", "Angela Merkel", "Merkel")]
+    items = [document("a", "Merkel"), document("b", "Angela Merkel", "Merkel", "Merkel")]
     topic = published(learn(items, EntitySettings(short_forms="document")))
-    assert [mentions(entity(topic, key)) for key in (SHORT, MERKEL)] == [1, 2]
+    assert [mentions(entity(topic, key)) for key in (SHORT, MERKEL)] == [1, 3]
 
 
 def test_people_merge_and_split_and_the_latest_word_counts() -> None:
@@ -147,7 +163,7 @@ def test_people_merge_and_split_and_the_latest_word_counts() -> None:
 
 
 def test_a_split_holds_against_a_short_form_too() -> None:
-    book = learn([document("a", "Merkel"), document("b", "Angela Merkel", "Merkel"), split("merkel")])
+    book = learn([document("a", "Merkel"), document("b", "Angela Merkel", "Merkel", "Merkel"), split("merkel")])
     assert mentions(entity(published(book), SHORT)) == 1
 
 

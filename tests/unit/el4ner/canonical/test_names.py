@@ -62,14 +62,40 @@ def test_an_id_never_changes_and_is_of_one_type() -> None:
 
 
 def test_short_forms() -> None:
-    assert short_forms("angela merkel") == {"angela", "merkel", "am"}
-    assert {"ibm", "international"} <= short_forms("international business machines")
-    assert {"un", "united"} <= short_forms("united nations")
-    assert "bis" in short_forms("bank for international settlements")
-    assert "mexico" not in short_forms("new mexico")
-    assert "carolina" not in short_forms("north carolina")
-    assert "of" not in short_forms("bank of england")
-    assert short_forms("boeing 737 max") == short_forms("merkel") == frozenset()
+    assert short_forms("person", "angela merkel") == short_forms("PER", "angela merkel") == {"angela", "merkel", "am"}
+    assert {"ibm", "machines"} <= short_forms("organization", "international business machines")
+    assert "bis" in short_forms("organization", "bank for international settlements")
+    assert "mexico" not in short_forms("location", "new mexico")
+    assert "carolina" not in short_forms("location", "north carolina")
+    assert "of" not in short_forms("organization", "bank of england")
+    assert short_forms("product", "boeing 737 max") == short_forms("person", "merkel") == frozenset()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "first"),
+    [
+        ("organization", "amazon web services", "amazon"),
+        ("organization", "ford foundation", "ford"),
+        ("organization", "university of michigan", "university"),
+        ("location", "paris texas", "paris"),
+        ("league", "serie a", "serie"),
+    ],
+)
+def test_the_first_words_of_what_is_no_person_are_another_name(kind: str, name: str, first: str) -> None:
+    assert first not in short_forms(kind, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [
+        ("Deutsche Bank AG", "deutsche bank"),
+        ("Apple, Inc.", "apple"),
+        ("Fiat S.p.A.", "fiat"),
+        ("Haribo GmbH & Co. KG", "haribo"),
+    ],
+)
+def test_a_company_is_the_one_without_its_legal_form(name: str, short: str) -> None:
+    assert short in short_forms("organization", canonical_name(name))
 
 
 def named(*mentions: tuple[str, str]) -> list[str]:
