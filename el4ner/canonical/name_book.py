@@ -33,7 +33,7 @@ class NamedDocument:
     """
 
     key: str
-    version: tuple[int, int]
+    version: int
     time_ms: int
     names: tuple[tuple[str, str, Surfaces], ...] = ()
 
@@ -77,6 +77,11 @@ class NameBook:
     def documents(self) -> int:
         """Documents that are remembered."""
         return len(self._documents)
+
+    @property
+    def latest_version(self) -> int:
+        """The greatest version of a remembered document; 0: there is none."""
+        return max((document.version for document in self._documents.values()), default=0)
 
     @property
     def window_ms(self) -> int:

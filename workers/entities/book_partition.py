@@ -75,6 +75,10 @@ class BookPartition:
     uncounted: Callable[[], None]
     gave_up: Callable[[str], None]
     _trends_at_ms: int = field(default=-1, init=False)
+    _arrivals: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._arrivals = self.book.names.latest_version
 
     async def work(self, taken: Sequence[TakenRecord]) -> None:
         """Take messages of one topic in, in their order, and write what has changed."""
@@ -137,7 +141,10 @@ class BookPartition:
             return  # nothing that was written here is ever taken back by a null
         if record.topic is Topic.ENTITY_DECISIONS:
             self.book.decide(read_decision(record.key, record.value))
-        elif self.book.put(named_document(decode(record.topic, record.value))) == "late":
+            return
+        document = named_document(decode(record.topic, record.value), self._arrivals + 1)
+        self._arrivals += 1
+        if self.book.put(document) == "late":
             self.uncounted()
 
     def _trends(self, *, only_over: bool = False) -> list[Outgoing]:

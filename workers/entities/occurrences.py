@@ -85,12 +85,15 @@ class OccurrenceTeller:
         )
 
 
-def named_document(value: Mapping[str, Any]) -> NamedDocument:
-    """The version of a document that a message of ``entity-occurrences`` is about."""
-    timestamp, offset = value["version"]
+def named_document(value: Mapping[str, Any], arrival: int) -> NamedDocument:
+    """The version of a document that a message of ``entity-occurrences`` is about; ``arrival``: its place among all.
+
+    The last to arrive counts, and not the one with the latest timestamp: all versions of a document come through one
+    partition of ``tagged-documents``, in their order and once, and their writers' clocks differ.
+    """
     return NamedDocument(
         fingerprint(value["document_id"]),
-        (timestamp, offset),
+        arrival,
         value["time_ms"],
         tuple((each["type"], each["name"], each["surfaces"]) for each in value["names"]),
     )

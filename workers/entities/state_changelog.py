@@ -112,9 +112,8 @@ def _document_to_json(document: NamedDocument) -> dict[str, Any]:
 
 
 def _document_from_json(key: str, data: Mapping[str, Any]) -> NamedDocument:
-    timestamp, offset = data["version"]
     names = tuple((kind, name, surfaces) for kind, name, surfaces in data["names"])
-    return NamedDocument(key.removeprefix(_DOCUMENT), (timestamp, offset), int(data["time"]), names)
+    return NamedDocument(key.removeprefix(_DOCUMENT), int(data["version"]), int(data["time"]), names)
 
 
 def _sealed_to_json(kind: str, name: str, window: int, counts: SealedCounts) -> dict[str, Any]:

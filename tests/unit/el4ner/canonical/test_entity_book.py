@@ -34,7 +34,7 @@ def document(key: str, *surfaces: str, version: int = 0, time: int = START, kind
     for (type_, surface), name in zip(mentions, full_names(mentions), strict=True):
         counts.setdefault((type_, name), Counter())[surface] += 1
     names = tuple((type_, name, dict(counted)) for (type_, name), counted in sorted(counts.items()))
-    return NamedDocument(key, (version, 0), time, names)
+    return NamedDocument(key, version, time, names)
 
 
 def merge(name: str, into: str, *, at: int = 1, number: str = "m") -> EntityDecision:

@@ -102,9 +102,11 @@ class Owner:
         asyncio.run(self.part.look())
 
 
-def occurrence(document: str, *names: str, version: int = 0, time: int = NOW) -> tuple[bytes, bytes]:
-    counted = [{"type": "person", "name": name, "surfaces": {name.title(): 1}} for name in names]
-    value = {"document_id": document, "version": [NOW, version], "time_ms": time, "names": counted}
+def occurrence(
+    document: str, *names: str, version: int = 0, at: int = NOW, time: int = NOW, kind: str = "person"
+) -> tuple[bytes, bytes]:
+    counted = [{"type": kind, "name": name, "surfaces": {name.title(): 1}} for name in names]
+    value = {"document_id": document, "version": [at, version], "time_ms": time, "names": counted}
     return document.encode(), orjson.dumps(value)
 
 
@@ -145,6 +147,17 @@ def test_the_next_owner_goes_on_from_what_was_committed_and_nothing_else() -> No
     assert mentions(broker) == {"Ada Lovelace": 2}
     owner.take(Topic.ENTITY_DECISIONS, decision("ada king", None, "2"))
     assert mentions(broker) == {"Ada Lovelace": 1, "Ada King": 1}
+
+
+def test_the_last_version_to_arrive_counts_though_its_writer_had_a_slow_clock() -> None:
+    broker = Broker()
+    Owner(broker).take(Topic.ENTITY_OCCURRENCES, occurrence("a", "ada lovelace", version=5))
+    owner = Owner(broker)
+    owner.take(Topic.ENTITY_OCCURRENCES, occurrence("a", "ada king", version=9, at=NOW - 10))
+    assert mentions(broker) == {"Ada King": 1}
+    # Of a topic that was made anew the offsets begin again.
+    owner.take(Topic.ENTITY_OCCURRENCES, occurrence("a", version=0, at=NOW - 20))
+    assert mentions(broker) == {}
 
 
 def test_a_decision_that_comes_twice_changes_nothing() -> None:
