@@ -18,6 +18,8 @@ PutOutcome = Literal["counted", "known", "late"]
 _HOUR_MS: Final = 3_600_000
 _EVICTED_SHARE: Final = 20
 """When there are too many names, one in so many goes at once: to look for the oldest costs a sort."""
+_SPARE_TIMES: Final = 1_000
+"""Times of versions that are no more, beside one for each document, before they are cleared away."""
 
 Surfaces = Mapping[str, int]
 SealedKey = tuple[str, str, int]
@@ -151,6 +153,9 @@ class NameBook:
     def _remember(self, document: NamedDocument) -> None:
         self._documents[document.key] = self._changes.documents[document.key] = document
         heapq.heappush(self._oldest, (document.time_ms, document.key))
+        if len(self._oldest) > 2 * len(self._documents) + _SPARE_TIMES:
+            self._oldest = [(each.time_ms, each.key) for each in self._documents.values()]
+            heapq.heapify(self._oldest)
         window = self.window_of(document.time_ms)
         for kind, name, surfaces in document.names:
             part = self._named(kind, name)

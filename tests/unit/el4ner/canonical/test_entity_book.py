@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -353,6 +354,19 @@ def test_spellings_of_a_name_are_bounded_and_its_mentions_are_exact() -> None:
     for number in range(100):
         book.put(document(str(number), version=1))
     assert published(book, {view.id: view}) == {}
+
+
+def test_memory_does_not_grow_with_revisions() -> None:
+    book = EntityBook(SETTINGS)
+    tracemalloc.start()
+    try:
+        for version in range(20_000):
+            book.put(NamedDocument("a", version, START + version))
+        book.take_changes()
+        grown, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert grown < 20_000 * 20
 
 
 def test_trends_name_the_most_frequent_of_a_window_with_what_was_before() -> None:
