@@ -84,7 +84,7 @@ class NameCounts:
     """A name of a type, with what is counted of it.
 
     ``documents``: keys of the remembered ones that have it, and their times. ``forms``: how often it was written as
-    which name, its short forms among them. ``first_ms``, ``last_ms``: of all that is counted.
+    which name, its short forms among them.
     """
 
     id: str
@@ -93,8 +93,21 @@ class NameCounts:
     windows: dict[int, WindowCounts] = field(default_factory=dict)
     documents: dict[str, int] = field(default_factory=dict)
     forms: Counter[str] = field(default_factory=Counter)
-    first_ms: int = 0
-    last_ms: int = 0
+    _first_ms: int = 0
+    _last_ms: int = 0
+    _times_are_stale: bool = False
+
+    @property
+    def first_ms(self) -> int:
+        """The earliest time of all that is counted."""
+        self._look_at_times()
+        return self._first_ms
+
+    @property
+    def last_ms(self) -> int:
+        """The latest one."""
+        self._look_at_times()
+        return self._last_ms
 
     def add(self, document: str, window: int, time_ms: int, surfaces: Mapping[str, int]) -> None:
         """A document has it so often."""
@@ -113,8 +126,8 @@ class NameCounts:
         self._wrote(surfaces, -1)
         if counts.documents <= 0:
             del self.windows[window]
-        if time_ms in (self.first_ms, self.last_ms):
-            self._look_at_times()
+        if time_ms in (self._first_ms, self._last_ms):
+            self._times_are_stale = True
 
     def seal(self, document: str, window: int, surfaces: Mapping[str, int]) -> None:
         """The document is not remembered any more, and goes on to count."""
@@ -135,7 +148,7 @@ class NameCounts:
         """These windows are over; documents of theirs were taken out before."""
         for window in windows:
             self._wrote(self.windows.pop(window).surfaces, -1)
-        self._look_at_times()
+        self._times_are_stale = True
 
     def _wrote(self, surfaces: Mapping[str, int], sign: int) -> None:
         for surface, count in surfaces.items():
@@ -146,11 +159,15 @@ class NameCounts:
 
     def _seen(self, first_ms: int, last_ms: int) -> None:
         if not self.windows:
-            self.first_ms, self.last_ms = first_ms, last_ms
+            self._first_ms, self._last_ms, self._times_are_stale = first_ms, last_ms, False
         else:
-            self.first_ms, self.last_ms = min(self.first_ms, first_ms), max(self.last_ms, last_ms)
+            self._first_ms, self._last_ms = min(self._first_ms, first_ms), max(self._last_ms, last_ms)
 
     def _look_at_times(self) -> None:
+        # All documents are looked at for it: once when somebody asks, and not for each that was taken back.
+        if not self._times_are_stale:
+            return
+        self._times_are_stale = False
         sealed = [counts.sealed for counts in self.windows.values() if counts.sealed is not None]
         times = [*self.documents.values(), *(time for each in sealed for time in (each.first_ms, each.last_ms))]
-        self.first_ms, self.last_ms = (min(times), max(times)) if times else (0, 0)
+        self._first_ms, self._last_ms = (min(times), max(times)) if times else (0, 0)

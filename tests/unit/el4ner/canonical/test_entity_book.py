@@ -356,6 +356,34 @@ def test_spellings_of_a_name_are_bounded_and_its_mentions_are_exact() -> None:
     assert published(book, {view.id: view}) == {}
 
 
+class CountedTime(int):
+    """A time that counts how often it is compared."""
+
+    compared = 0
+
+    def __lt__(self, other: int) -> bool:
+        CountedTime.compared += 1
+        return int(self) < int(other)
+
+    def __gt__(self, other: int) -> bool:
+        CountedTime.compared += 1
+        return int(self) > int(other)
+
+
+def test_times_are_looked_at_once_however_many_documents_are_taken_back() -> None:
+    count = 500
+    book = learn(document(str(number), "Angela Merkel", time=CountedTime(START + number)) for number in range(count))
+    book.take_changes()
+    CountedTime.compared = 0
+    for number in range(count // 2):
+        book.put(document(str(number), version=1, time=START + number))
+    view = book.take_changes().entities[MERKEL]
+    assert isinstance(view, EntityView)
+    assert (view.first_ms, view.last_ms) == (START + count // 2, START + count - 1)
+    # Each of them for each that is taken back would be a hundred thousand.
+    assert CountedTime.compared < 20 * count
+
+
 def test_memory_does_not_grow_with_revisions() -> None:
     book = EntityBook(SETTINGS)
     tracemalloc.start()
