@@ -103,11 +103,11 @@ class EntityBook:
         decisions, self._new_decisions = self._new_decisions, []
         return BookChanges(entities, self.names.take_changes(), decisions)
 
-    def take_trends(self, *, only_over: bool = False) -> list[tuple[int, str, WindowTrend | None]]:
-        """The windows and types whose counts have changed since the last call, with what they are now; ``only_over``:
-        those that are not kept any more. After :meth:`take_changes`."""
+    def take_trends(self, *, only_gone: bool = False) -> list[tuple[int, str, WindowTrend | None]]:
+        """The windows and types whose counts have changed since the last call, with what they are now; ``only_gone``:
+        those that have nothing any more. A book that is rebuilt does not know of these. After :meth:`take_changes`."""
         changed = self.names.changed_windows
-        taken = {each for each in changed if not only_over or each[0] < self.names.first_window}
+        taken = {each for each in changed if not only_gone or each not in self.names.in_window}
         changed -= taken
         return [(window, kind, self._trend(window, kind)) for window, kind in sorted(taken)]
 
@@ -172,12 +172,11 @@ class EntityBook:
     def _trend(self, window: int, kind: str) -> WindowTrend | None:
         mentions: Counter[str] = Counter()
         documents: Counter[str] = Counter()
-        for name in self.names.in_window.get(window, ()):
-            part = self.names.names[name]
-            if part.type == kind:
-                entity = self._entity_of.get(name, name)
-                mentions[entity] += part.windows[window].mentions
-                documents[entity] += part.windows[window].documents
+        for name in self.names.in_window.get((window, kind), ()):
+            counts = self.names.names[name].windows[window]
+            entity = self._entity_of.get(name, name)
+            mentions[entity] += counts.mentions
+            documents[entity] += counts.documents
         if not mentions:
             return None
         top = heapq.nsmallest(self._settings.trend_entities, mentions, key=lambda entity: (-mentions[entity], entity))

@@ -62,8 +62,8 @@ class NameBook:
         self._settings = settings
         self._changed = changed
         self.names: dict[str, NameCounts] = {}
-        self.in_window: dict[int, set[str]] = defaultdict(set)
-        """Ids of the names that each window has."""
+        self.in_window: dict[tuple[int, str], set[str]] = defaultdict(set)
+        """Ids of the names of each type that each window has."""
         self.changed_windows: set[tuple[int, str]] = set()
         """Windows and types whose counts have changed; whoever reads it empties it."""
         self.sealed = 0
@@ -120,7 +120,7 @@ class NameBook:
     def changed_in(self, window: int, kind: str) -> None:
         """Something has changed about names of a type in a window."""
         self.changed_windows.add((window, kind))
-        if window + 1 in self.in_window:
+        if (window + 1, kind) in self.in_window:
             # It is compared with the one before.
             self.changed_windows.add((window + 1, kind))
 
@@ -209,9 +209,9 @@ class NameBook:
                 if (part := self.names.get(entity_id(kind, name))) is not None:
                     part.documents.pop(document.key, None)
         over: dict[str, list[int]] = defaultdict(list)
-        for old in [each for each in self.in_window if each < first]:
-            for entity in self.in_window.pop(old):
-                over[entity].append(old)
+        for key in [each for each in self.in_window if each[0] < first]:
+            for entity in self.in_window.pop(key):
+                over[entity].append(key[0])
         for entity, windows in over.items():
             part = self.names[entity]
             forms = list(part.forms)
@@ -231,13 +231,17 @@ class NameBook:
     def _counted(self, part: NameCounts, window: int, surfaces: Iterable[str]) -> None:
         """What is counted of a name in a window has changed, by these spellings."""
         if window in part.windows:
-            self.in_window[window].add(part.id)
-        elif (there := self.in_window.get(window)) is not None:
-            there.discard(part.id)
-            if not there:
-                del self.in_window[window]
+            self.in_window[window, part.type].add(part.id)
+        else:
+            self._out_of(window, part)
         self.changed_in(window, part.type)
         self._tell(part, {canonical_name(surface) for surface in surfaces})
+
+    def _out_of(self, window: int, part: NameCounts) -> None:
+        if (there := self.in_window.get((window, part.type))) is not None:
+            there.discard(part.id)
+            if not there:
+                del self.in_window[window, part.type]
 
     def _tell(self, part: NameCounts, forms: Iterable[str]) -> None:
         if not part.windows:
@@ -255,9 +259,7 @@ class NameBook:
                 if part.windows[window].sealed is not None:
                     self._changes.sealed[part.type, part.name, window] = None
                 self.changed_in(window, part.type)
-                self.in_window[window].discard(part.id)
-                if not self.in_window[window]:
-                    del self.in_window[window]
+                self._out_of(window, part)
             part.documents.clear()
             part.drop_windows(windows)
             self._tell(part, forms)

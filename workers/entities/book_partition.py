@@ -133,8 +133,8 @@ class BookPartition:
             entity_message(entity, view, window_ms, now_ms=now, trace=trace)
             for entity, view in changes.entities.items()
         ]
-        over = self._trends(only_over=True)
-        return [*letters, *entities, *over, *state_records(changes, self.changelog, self.settings.window_hours)]
+        gone = self._trends(only_gone=True)
+        return [*letters, *entities, *gone, *state_records(changes, self.changelog, self.settings.window_hours)]
 
     def _learn(self, record: Record) -> None:
         if record.value is None:
@@ -147,10 +147,10 @@ class BookPartition:
         if self.book.put(document) == "late":
             self.uncounted()
 
-    def _trends(self, *, only_over: bool = False) -> list[Outgoing]:
+    def _trends(self, *, only_gone: bool = False) -> list[Outgoing]:
         now, trace = self.world.clock_ms(), next_trace((), self.world.random)
         window_ms = self.book.names.window_ms
         return [
             trend_message(window, kind, trend, window_ms, now_ms=now, trace=trace)
-            for window, kind, trend in self.book.take_trends(only_over=only_over)
+            for window, kind, trend in self.book.take_trends(only_gone=only_gone)
         ]

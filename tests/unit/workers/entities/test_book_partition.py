@@ -211,6 +211,18 @@ def test_trends_are_written_when_they_are_due_and_deleted_with_their_window() ->
     assert owner.late == 1
 
 
+def test_trends_of_a_type_that_is_gone_are_deleted_in_the_transaction_that_took_its_last_document_back() -> None:
+    broker = Broker()
+    owner = Owner(broker)
+    owner.take(Topic.ENTITY_OCCURRENCES, occurrence("a", "london", kind="location"), occurrence("b", "ada king"))
+    owner.look()
+    owner.take(Topic.ENTITY_OCCURRENCES, occurrence("a", version=1))
+    # It is killed before its next trends are due; the next owner knows nothing of the type.
+    owner = Owner(broker)
+    owner.look()
+    assert [trend["type"] for trend in broker.values(Topic.ENTITY_TRENDS).values()] == ["person"]
+
+
 def test_windows_of_another_length_are_not_mixed_with_what_was_counted() -> None:
     broker = Broker()
     Owner(broker).take(Topic.ENTITY_OCCURRENCES, occurrence("a", "ada lovelace"))
