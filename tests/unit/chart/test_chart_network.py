@@ -49,7 +49,11 @@ def test_pods_reach_what_they_need_and_nothing_else(example: Path, tmp_path: Pat
 
 
 def test_nobody_is_let_in_by_an_empty_list(example: Path) -> None:
-    nobody = {"networkPolicy": {"metricsFrom": []}, "serve": {"ingressFrom": []}, "ui": {"ingressFrom": []}}
+    nobody: dict[str, Any] = {
+        "networkPolicy": {"metricsFrom": []},
+        "serve": {"ingressFrom": []},
+        "ui": {"ingressFrom": []},
+    }
     for policy in Rendered.of(example, values=nobody).of_kind("NetworkPolicy").values():
         for rule in policy["spec"].get("ingress") or []:
             assert rule["from"], policy["metadata"]["name"]

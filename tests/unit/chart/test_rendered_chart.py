@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from workers.kafka.acls import Resource, Role, bindings
 from workers.shutdown.ending import CLOSE_SECONDS
 from workers.topics import Topic, app_id, plan, redaction_topics, topic_name
 
-SECRET_NAME = re.compile(r"(PASSWORD|TOKEN|SECRET|API_KEY|__KEYS)$")
+SECRET_NAME = re.compile(r"(PASSWORD|TOKEN|SECRET|API_KEY|ACCESS_KEY|__KEYS|HEADERS)$")
 
 pytestmark = pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
 
@@ -130,6 +131,13 @@ def test_models_are_prepared_where_they_are_loaded(example: Path) -> None:
         assert prepares == ([] if name in alone else [["models", "prepare"]]), name
         cached = "/var/lib/el4ner/cache" in {mount["mountPath"] for mount in pod["containers"][0]["volumeMounts"]}
         assert cached == (name not in alone - {"combine"}), name
+
+
+def test_nothing_is_written_that_has_no_value(example: Path) -> None:
+    # What Go's templates write for a key that is missing. The API's schemas take it for a name.
+    for manifest in of_example(example).manifests:
+        written = json.dumps(manifest)
+        assert not re.search(r"<nil>|<no value>|<invalid|%!", written), manifest["metadata"]["name"]
 
 
 def test_names_are_few_enough_letters(example: Path) -> None:

@@ -13,6 +13,12 @@
 {{- if not $kafka.bootstrap_servers -}}
 {{- fail "config.kafka.bootstrap_servers: name your brokers, as HOST:PORT, several with commas" -}}
 {{- end -}}
+{{- range $address := splitList "," $kafka.bootstrap_servers -}}
+{{- $port := regexFind ":[0-9]+$" (trim $address) | trimPrefix ":" | int -}}
+{{- if or (not (regexMatch "^[^\\s@]+:[0-9]+$" (trim $address))) (lt $port 1) (gt $port 65535) -}}
+{{- fail (printf "config.kafka.bootstrap_servers: %q is not HOST:PORT, with a port from 1 to 65535" (trim $address)) -}}
+{{- end -}}
+{{- end -}}
 {{- /* A ConfigMap is no place for secrets, nor is a release's history, which keeps all values. */ -}}
 {{- range $path := list "kafka.sasl_password" "kafka.ssl_key_password" "kafka.registry.password" "kafka.registry.token" "kafka.registry.ssl_key_password" "redis.password" "redis.ssl_key_password" "serve.token" "ui.reader_token" "ui.teacher_token" "ui.serve_token" "redaction.keys" -}}
 {{- $value := $config -}}
@@ -28,9 +34,18 @@
 {{- fail (printf "config.models.%s.server.api_key: values are kept in the clear; put it into a Secret, and name that in defaults.env: EL4NER_MODELS__%s__SERVER__API_KEY by valueFrom" $name (upper $name)) -}}
 {{- end -}}
 {{- end -}}
-{{- if contains "@" ($redis.url | default "") -}}
-{{- fail "config.redis.url: values are kept in the clear; leave user and password out, and name a Secret in secrets.redis" -}}
+{{- range $path, $url := dict "redis.url" $redis.url "kafka.registry.url" (dig "registry" "url" "" $kafka) -}}
+{{- if contains "@" ($url | default "") -}}
+{{- fail (printf "config.%s: values are kept in the clear; leave user and password out, and name a Secret in secrets.%s" $path (ternary "redis" "registry" (hasPrefix "redis" $path))) -}}
 {{- end -}}
+{{- if $url -}}
+{{- $port := include "el4ner.portOf" (dict "url" $url "default" "1") | int -}}
+{{- if or (lt $port 1) (gt $port 65535) -}}
+{{- fail (printf "config.%s: its port is none of 1 to 65535" $path) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- include "el4ner.checkAddresses" (dict "path" "config" "value" $config) -}}
 {{- range $section := list "serve" "ui" -}}
 {{- if (get $config $section | default dict).host -}}
 {{- fail (printf "config.%s.host: every pod reads the configuration, and only one has the token that this asks for; leave it out, the chart says it by --host" $section) -}}
@@ -70,6 +85,29 @@
 {{- end -}}
 {{- if and .Values.redact.enabled (not $secrets.redaction.name) (eq (dig "action" "pseudonym" ($config.redaction | default dict)) "pseudonym") -}}
 {{- fail "redact.enabled: pseudonyms take a key; name the Secret with it in secrets.redaction.name (el4ner redact keygen makes one), or set config.redaction.action to mask" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What tells that an address has a user or a password in it, in front or in its query. */}}
+{{- define "el4ner.credentialsInAddress" -}}
+(?i)://\S*(@|[?&]\w*(password|token|secret|api_key)=)
+{{- end -}}
+
+{{/* No address anywhere in {path, value} has a user or a password. */}}
+{{- define "el4ner.checkAddresses" -}}
+{{- $path := .path -}}
+{{- if kindIs "map" .value -}}
+{{- range $key, $each := .value -}}
+{{- include "el4ner.checkAddresses" (dict "path" (printf "%s.%s" $path $key) "value" $each) -}}
+{{- end -}}
+{{- else if kindIs "slice" .value -}}
+{{- range $each := .value -}}
+{{- include "el4ner.checkAddresses" (dict "path" $path "value" $each) -}}
+{{- end -}}
+{{- else if kindIs "string" .value -}}
+{{- if regexMatch (include "el4ner.credentialsInAddress" .) .value -}}
+{{- fail (printf "%s: values are kept in the clear; leave user, password and token out of the address, and put them into a Secret, named in secrets.* or in env by valueFrom (an @ that means nothing of this is %%40)" $path) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 
@@ -116,14 +154,29 @@
 {{- range (include "el4ner.components" . | fromJson).components -}}
 {{- $name := .name -}}
 {{- range .spec.env -}}
-{{- if and (hasKey . "value") (regexMatch "(?i)(PASSWORD|TOKEN|SECRET|API_KEY|__KEYS)$" .name) -}}
+{{- if hasKey . "value" -}}
+{{- if regexMatch "(?i)(PASSWORD|TOKEN|SECRET|API_KEY|ACCESS_KEY|__KEYS|HEADERS)$" .name -}}
 {{- fail (printf "env of %s: %s has its value in the clear; take it from a Secret by valueFrom" $name .name) -}}
+{{- end -}}
+{{- if regexMatch (include "el4ner.credentialsInAddress" .) .value -}}
+{{- fail (printf "env of %s: %s has a user, a password or a token in an address, in the clear; take the variable from a Secret by valueFrom (an @ that means nothing of this is %%40)" $name .name) -}}
+{{- end -}}
+{{- /* el4ner reads variables as TOML: EL4NER_REDIS={password = "…"} sets a password. */ -}}
+{{- if regexMatch "(?i)(password|token|secret|api_key|keys)[\"']?\\s*=\\s*[\"']" .value -}}
+{{- fail (printf "env of %s: %s sets a secret in the clear; give that a variable of its own, from a Secret by valueFrom" $name .name) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- if eq .kind "worker" -}}
 {{- range $key, $count := dict "replicas" .spec.replicas "autoscaling.maxReplicas" (.spec.autoscaling.maxReplicas | default 1) -}}
 {{- if gt (int $count) $partitions -}}
 {{- fail (printf "%s of %s is %d, and topics have %d partitions: more would stand by. Where your topics have more, say so in config.kafka.partitions" $key $name (int $count) $partitions) -}}
+{{- end -}}
+{{- end -}}
+{{- if .spec.autoscaling.enabled -}}
+{{- $most := int (.spec.autoscaling.maxReplicas | default $partitions) -}}
+{{- if gt (int .spec.autoscaling.minReplicas) $most -}}
+{{- fail (printf "autoscaling.minReplicas of %s is %d, and there are never more than %d (autoscaling.maxReplicas, or without it config.kafka.partitions): set it lower" $name (int .spec.autoscaling.minReplicas) $most) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

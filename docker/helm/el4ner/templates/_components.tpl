@@ -35,7 +35,9 @@ What runs: {"components": [...]} as JSON, each with
 {{- $components = append $components (merge (dict "name" "redact" "roles" (list "redact") "own" (omit .Values.redact "enabled")) $worker $without) -}}
 {{- end -}}
 {{- if .Values.entities.enabled -}}
-{{- $components = append $components (merge (dict "name" "entities" "roles" (list "entities") "own" (omit .Values.entities "enabled")) $worker $without) -}}
+{{- /* One process has the book of entities: more would stand by, whatever the lag. */ -}}
+{{- $own := set (omit .Values.entities "enabled") "autoscaling" (dict "enabled" false) -}}
+{{- $components = append $components (merge (dict "name" "entities" "roles" (list "entities") "own" $own) $worker $without) -}}
 {{- end -}}
 {{- if .Values.serve.enabled -}}
 {{- $args := list "serve" "--host" .Values.listenAddress "--port" "8088" -}}
@@ -62,14 +64,14 @@ What runs: {"components": [...]} as JSON, each with
 {{- end -}}
 
 {{/*
-A component's settings: its own in the place of the defaults. Of autoscaling and image each key by itself; lists that
-things are added to (env, envFrom, volumes, mounts) come behind the defaults'. Not mergeOverwrite, which keeps a default
+A component's settings: its own in the place of the defaults. Of autoscaling, gpu and image each key by itself; lists
+that things are added to (env, envFrom, volumes, mounts) come behind the defaults'. Not mergeOverwrite, which keeps a default
 where the component says false or 0.
 */}}
 {{- define "el4ner.spec" -}}
 {{- $spec := deepCopy .defaults -}}
 {{- range $key, $value := .own -}}
-{{- if has $key (list "autoscaling" "image") -}}
+{{- if has $key (list "autoscaling" "gpu" "image") -}}
 {{- $part := deepCopy (get $spec $key | default dict) -}}
 {{- range $name, $each := $value -}}{{- $_ := set $part $name $each -}}{{- end -}}
 {{- $_ := set $spec $key $part -}}

@@ -7,6 +7,12 @@
 {{- $ports | uniq | toJson -}}
 {{- end -}}
 
+{{/* The port of an address, {url, default}; a path or a query may follow it. */}}
+{{- define "el4ner.portOf" -}}
+{{- $host := index (regexSplit "[/?#]" (regexReplaceAll "^[a-z]+://" .url "") -1) 0 -}}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default .default -}}
+{{- end -}}
+
 {{- define "el4ner.dnsEgress" -}}
 - to: {{- toYaml .Values.networkPolicy.dns | nindent 4 }}
   ports:
@@ -27,20 +33,19 @@
 {{- end -}}
 
 {{- define "el4ner.redisEgress" -}}
-{{- $address := index (regexSplit "[/?]" (regexReplaceAll "^[a-z]+://" .Values.config.redis.url "") -1) 0 -}}
 - ports:
-    - {protocol: TCP, port: {{ regexFind ":[0-9]+$" $address | trimPrefix ":" | default "6379" | int }}}
+    - {protocol: TCP, port: {{ include "el4ner.portOf" (dict "url" .Values.config.redis.url "default" "6379") | int }}}
   {{- with .Values.networkPolicy.redis.to }}
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
 {{- end -}}
 
-{{/* The schema registry, at its own port or that of its scheme; a path may follow. */}}
+{{/* The schema registry, at its own port or that of its scheme. */}}
 {{- define "el4ner.registryEgress" -}}
 {{- $url := .Values.config.kafka.registry.url -}}
-{{- $port := regexFind ":[0-9]+" (regexReplaceAll "^https?://" $url "") | trimPrefix ":" -}}
+{{- $default := ternary "443" "80" (hasPrefix "https" $url) -}}
 - ports:
-    - {protocol: TCP, port: {{ $port | default (ternary "443" "80" (hasPrefix "https" $url)) | int }}}
+    - {protocol: TCP, port: {{ include "el4ner.portOf" (dict "url" $url "default" $default) | int }}}
   {{- with .Values.networkPolicy.registry.to }}
   to: {{- toYaml . | nindent 4 }}
   {{- end }}
