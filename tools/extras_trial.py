@@ -106,13 +106,6 @@ TRIALS: Final = (
         "python -c \"from workers.telemetry.tracing import open_spans; print(open_spans(True, version='1'))\"",
         "object at",
     ),
-    ExtraTrial(
-        "registry",
-        "registry",
-        ("workers.run", "httpx"),
-        "python -c \"import fastavro; print(fastavro.parse_schema('long'))\"",
-        "long",
-    ),
     ExtraTrial("redact", "redact", ("presidio_analyzer", "cryptography"), "el4ner redact keygen", ""),
     ExtraTrial(
         "registry",

@@ -19,6 +19,11 @@ def test_every_extra_has_a_trial() -> None:
     assert tried_extras == set(project["optional-dependencies"])
 
 
+def test_a_trial_is_found_by_its_name() -> None:
+    names = [trial.name for trial in TRIALS]
+    assert len(names) == len(set(names)), "python -m tools extras NAME runs the last of them alone"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(not Path(UV).is_file(), reason="no uv, which installs into fresh environments")
 def test_without_extras_pools_and_schemas_work(tmp_path: Path) -> None:

@@ -196,6 +196,14 @@ def test_images_are_pinned_and_run_as_a_user_under_an_init(name: str) -> None:
     assert "--frozen" in text
 
 
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_every_installation_in_an_image_names_the_same_extras_once(name: str) -> None:
+    lines = (DOCKER / name).read_text(encoding="utf-8").splitlines()
+    named = [tuple(sorted(re.findall(r"--extra (\S+)", line))) for line in lines if "--extra " in line]
+    assert len(set(named)) == 1
+    assert len(named[0]) == len(set(named[0]))
+
+
 def test_the_locked_compiler_is_of_the_locked_torchs_cuda() -> None:
     # The images have no CUDA toolkit: nvcc comes with el4ner[gpu], and works with torch's own version alone.
     lock = tomllib.loads((ROOT / "uv.lock").read_text(encoding="utf-8"))
