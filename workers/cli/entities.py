@@ -160,11 +160,12 @@ def _decide(
     kafka: KafkaSettings, action: Literal["merge", "split"], kind: str, name: str, into: str | None, by: str | None
 ) -> None:
     from el4ner.canonical.decisions import EntityDecision
-    from workers.entities.entity_topic import decide
+    from workers.entities.entity_topic import decide, decided_at, decisions_until_now
 
     now_ms = time.time_ns() // 1_000_000
     who = teacher_here() if by is None else by
-    decision = EntityDecision(uuid.uuid4().hex, now_ms, action, kind, name, into, who)
+    at_ms = decided_at(decisions_until_now(kafka), kind, name, now_ms=now_ms)
+    decision = EntityDecision(uuid.uuid4().hex, at_ms, action, kind, name, into, who)
     decide(kafka, decision, now_ms=now_ms, random=os.urandom)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from kafka.errors import KafkaError
@@ -18,7 +18,7 @@ from workers.messages.envelope import parse
 from workers.messages.headers import RandomBytes, next_trace
 from workers.topics import Topic, topic_name
 
-__all__ = ["EntitiesError", "KnownEntities", "decide", "decisions_until_now", "entities_until_now"]
+__all__ = ["EntitiesError", "KnownEntities", "decide", "decided_at", "decisions_until_now", "entities_until_now"]
 
 _CLIENT: Final = "el4ner-entities-command"
 _LARGEST: Final = 1024 * 1024
@@ -128,6 +128,13 @@ def decisions_until_now(settings: KafkaSettings) -> list[EntityDecision]:
         except MessageError:
             continue
     return sorted(decisions.values(), key=lambda decision: decision.rank)
+
+
+def decided_at(decisions: Iterable[EntityDecision], kind: str, name: str, *, now_ms: int) -> int:
+    """When a new decision about a name is made: now, but after all those that are known about it, though the clock of
+    whoever made them was fast. Else what is decided last would not count."""
+    before = [each.at_ms for each in decisions if (each.type, each.name) == (kind, name)]
+    return max([now_ms, *(at_ms + 1 for at_ms in before)])
 
 
 def decide(settings: KafkaSettings, decision: EntityDecision, *, now_ms: int, random: RandomBytes) -> None:

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
+from el4ner.canonical.decisions import EntityDecision, EntityDecisions
 from el4ner.canonical.names import entity_id
-from workers.entities.entity_topic import EntitiesError, KnownEntities
+from workers.entities.entity_topic import EntitiesError, KnownEntities, decided_at
 
 ADA, KING, LONDON = (
     entity_id("person", "ada lovelace"),
@@ -67,6 +68,19 @@ def test_a_merge_is_of_whole_entities_of_one_type() -> None:
         KNOWN.merge(ADA, LONDON)
     with pytest.raises(EntitiesError, match="are one entity already: Ada Lovelace"):
         KNOWN.merge(KING, ADA)
+
+
+def test_a_decision_is_later_than_those_before_it_though_their_clock_was_fast() -> None:
+    merged_ahead = EntityDecision("1", 5_000, "merge", "person", "ada king", "ada lovelace")
+    other = EntityDecision("2", 9_000, "split", "person", "lovelace")
+    at_ms = decided_at([merged_ahead, other], "person", "ada king", now_ms=1_000)
+    decisions = EntityDecisions()
+    for each in (merged_ahead, EntityDecision("0", at_ms, "split", "person", "ada king")):
+        decisions.add(each)
+    in_force = decisions.about(KING)
+    assert in_force is not None
+    assert in_force.action == "split"
+    assert decided_at([merged_ahead], "person", "ada king", now_ms=6_000) == 6_000
 
 
 def test_a_split_is_of_a_name_that_was_joined() -> None:
