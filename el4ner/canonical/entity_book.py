@@ -88,11 +88,13 @@ class EntityBook:
         sealed: Iterable[tuple[SealedKey, SealedCounts]],
         decisions: Iterable[EntityDecision],
     ) -> None:
-        """Go on from what :class:`BookChanges` had. Of an empty book; nothing counts as changed but the trends."""
+        """Go on from what :class:`BookChanges` had. Of an empty book. Nothing counts as changed but the trends and, if
+        there is too much for these settings, the names that are forgotten, with what they belonged to."""
         for decision in decisions:
             self.decide(decision)
         self.names.restore(latest_window, documents, sealed)
         self._join()
+        self.names.keep_limits()
         self._new_decisions.clear()
 
     # --- asking ---

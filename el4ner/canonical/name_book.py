@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from el4ner.canonical.entity_settings import EntitySettings
@@ -113,8 +113,7 @@ class NameBook:
             self._forget(document.key)
             return "late"
         self._remember(document)
-        self._seal_some()
-        self._evict_some()
+        self.keep_limits()
         return "counted"
 
     def changed_in(self, window: int, kind: str) -> None:
@@ -130,7 +129,7 @@ class NameBook:
         documents: Iterable[NamedDocument],
         sealed: Iterable[tuple[SealedKey, SealedCounts]],
     ) -> None:
-        """Go on from what :class:`NameChanges` had. Of an empty book."""
+        """Go on from what :class:`NameChanges` had. Of an empty book; before :meth:`keep_limits`."""
         if latest_window is not None:
             self._begin(latest_window)
         for (kind, name, window), counts in sealed:
@@ -142,6 +141,9 @@ class NameBook:
             if self.window_of(document.time_ms) >= self.first_window:
                 self._remember(document)
         self._changes = NameChanges()
+
+    def keep_limits(self) -> None:
+        """Seal and forget what is too much."""
         self._seal_some()
         self._evict_some()
 
@@ -248,6 +250,14 @@ class NameBook:
             self.names.pop(part.id, None)
         self._changed(part, forms)
 
+    def _forget_in_documents(self, part: NameCounts) -> None:
+        """Its documents lose it too: a book that is rebuilt from them does not have it either."""
+        for key in part.documents:
+            if (document := self._documents.get(key)) is not None:
+                names = tuple(each for each in document.names if each[:2] != (part.type, part.name))
+                self._documents[key] = self._changes.documents[key] = replace(document, names=names)
+        part.documents.clear()
+
     def _evict_some(self) -> None:
         if len(self.names) <= self._settings.max_entities:
             return
@@ -260,6 +270,6 @@ class NameBook:
                     self._changes.sealed[part.type, part.name, window] = None
                 self.changed_in(window, part.type)
                 self._out_of(window, part)
-            part.documents.clear()
+            self._forget_in_documents(part)
             part.drop_windows(windows)
             self._tell(part, forms)

@@ -344,6 +344,32 @@ def test_of_too_many_names_those_seen_least_recently_go() -> None:
     assert published(book, topic) == topic
 
 
+def test_a_book_that_is_rebuilt_has_forgotten_the_same_names() -> None:
+    settings = EntitySettings(max_entities=10)
+    book = EntityBook(settings)
+    topic: Published = {}
+    documents: dict[str, NamedDocument | None] = {}
+    latest: int | None = None
+    for number in range(26):
+        letter = chr(97 + number)
+        book.put(document(str(number), f"Name {letter}x", f"Also {letter}y", time=START + number))
+        changes = book.take_changes()
+        topic = {key: value for key, value in {**topic, **changes.entities}.items() if value is not None}
+        documents |= changes.names.documents
+        latest = changes.names.latest_window or latest
+    kept = [each for each in documents.values() if each is not None]
+    again = EntityBook(settings)
+    again.restore(latest_window=latest, documents=kept, sealed=[], decisions=[])
+    assert again.take_changes().entities == {}
+    assert {key: view for key in again.names.names if (view := again.entity(key)) is not None} == topic
+    # With a smaller limit it forgets more, and says so.
+    again = EntityBook(EntitySettings(max_entities=4))
+    again.restore(latest_window=latest, documents=kept, sealed=[], decisions=[])
+    topic = published(again, topic)
+    assert topic.keys() == again.names.names.keys()
+    assert 0 < len(topic) <= 4
+
+
 def test_spellings_of_a_name_are_bounded_and_its_mentions_are_exact() -> None:
     spellings = [
         "".join(c.upper() if number >> place & 1 else c for place, c in enumerate("merkelx")) for number in range(100)
