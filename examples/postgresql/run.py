@@ -3,6 +3,9 @@
 Starts Kafka and Valkey for this folder as ``el4ner local up`` does, a PostgreSQL of its own, a worker, and Kafka
 Connect with the sink; sends the sample; shows what is in the tables; then stays until Ctrl-C, so that you can ask more.
 KAFKA_BOOTSTRAP_SERVERS and REDIS_URL, or PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, are used instead where set.
+
+With ``--no-tagging`` the stream is one that runs already, as ``el4ner.toml`` of the folder says: nothing is started but
+PostgreSQL and Kafka Connect, and what was tagged becomes rows. ``-- psql -c "SELECT …"`` asks them and ends.
 """
 
 from __future__ import annotations
@@ -20,12 +23,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from el4ner.errors import El4nerError
 from examples.postgresql.database import Database, ExampleError
 from examples.postgresql.kafka_connect import DOCUMENTS_SINK, FOLDER, Connect, connector, sink_environ
+from workers.config import StreamSettings, load_stream_settings
 from workers.inputs.documents import format_of, read_documents
 from workers.local import services
 from workers.local.processes import log_excerpt
 from workers.local.service_error import LocalServiceError
+from workers.tail import tagged_until_now
 
 ROOT: Final = FOLDER.parents[1]
 SAMPLE: Final = ROOT / "el4ner" / "samples" / "demo.jsonl"
@@ -40,55 +46,81 @@ _QUERIES: Final = (
 
 
 def main() -> int:
-    """Everything, in order; 1 and a line on standard error if something is missing."""
+    """Everything, in order; 1 and a line on standard error if something is missing, or COMMAND's exit status."""
     parser = argparse.ArgumentParser(description="From nothing to rows in PostgreSQL.")
+    parser.add_argument("--no-tagging", action="store_true", help="only tables and Connect, for the stream that runs")
     parser.add_argument("--documents", type=Path, default=SAMPLE, metavar="FILE", help="what to tag")
     parser.add_argument("--limit", type=int, default=40, metavar="N", help="only the first N of them (default: 40)")
     parser.add_argument("--ensemble", metavar="PRESET", help="of the worker (default: el4ner's)")
     parser.add_argument("--once", action="store_true", help="end when the rows are there")
+    parser.add_argument(
+        "command", nargs="*", metavar="COMMAND", help="run this on the rows and end, as in: -- psql -c 'SELECT …'"
+    )
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
     try:
         with tempfile.TemporaryDirectory(prefix="el4ner-example-") as folder:
-            run(arguments, Path(folder))
-    except (ExampleError, LocalServiceError) as error:
+            return run(arguments, Path(folder))
+    except (ExampleError, LocalServiceError, El4nerError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
-def run(arguments: argparse.Namespace, folder: Path) -> None:
-    """Start, tag, show, stay."""
-    lines = arguments.documents.read_text().splitlines(keepends=True)[: arguments.limit]
-    sample = folder / f"sample{arguments.documents.suffix}"
-    sample.write_text("".join(lines))
-    running = services.up(ROOT / ".el4ner", environ=os.environ, progress=tell)
-    environ = {**os.environ, **running.environ()}
+def run(arguments: argparse.Namespace, folder: Path) -> int:
+    """Start, tag, show, stay. COMMAND's exit status, or 0."""
+    environ = dict(os.environ)
+    if not arguments.no_tagging:
+        environ |= services.up(ROOT / ".el4ner", environ=os.environ, progress=tell).environ()
+    settings = load_stream_settings(environ=environ)
+    ids = tagged_ids(settings) if arguments.no_tagging else []
     with contextlib.ExitStack() as stack:
         database = Database.named_by(os.environ)
         if new := database is None:
             tell("starting PostgreSQL")
             database = stack.enter_context(Database.temporary())
         database.psql("-f", str(FOLDER / "tables.sql"))
-        el4ner(["topics", "create"], environ)
-        tell("starting Kafka Connect and a worker")
-        kafka_connect = stack.enter_context(
-            Connect.running(folder, sink_environ(running.kafka_bootstrap, database), {}, tell)
-        )
-        stack.enter_context(worker(arguments.ensemble, folder, environ))
+        tell("starting Kafka Connect")
+        sink = sink_environ(settings.kafka.bootstrap_servers, database, topic_prefix=settings.kafka.topic_prefix)
+        kafka_connect = stack.enter_context(Connect.running(folder, sink, {}, tell))
+        if not arguments.no_tagging:
+            el4ner(["topics", "create"], environ)
+            tell("starting a worker")
+            stack.enter_context(worker(arguments.ensemble, folder, environ))
         kafka_connect.wait_ready()
         kafka_connect.configure(DOCUMENTS_SINK, connector())
         if new:
             kafka_connect.go_on_from(DOCUMENTS_SINK)  # rows of an earlier run went with its database
-        el4ner(["produce", str(sample)], environ)
-        ids = sorted({document.id for document in read_documents(sample, format=format_of(sample))})
+        if not arguments.no_tagging:
+            ids = send(arguments, folder, environ)
         wait_for_rows(database, kafka_connect, ids, folder / "worker.log")
+        if arguments.command:
+            return ask(database, arguments.command)
         for query in _QUERIES:
             print(database.psql(script=query))
         if not arguments.once:
-            stay(database)
+            stay(database, new=new)
+    return 0
+
+
+def send(arguments: argparse.Namespace, folder: Path, environ: Mapping[str, str]) -> list[str]:
+    """Send the first documents of the file; their ids."""
+    lines = arguments.documents.read_text().splitlines(keepends=True)[: arguments.limit]
+    sample = folder / f"sample{arguments.documents.suffix}"
+    sample.write_text("".join(lines))
+    el4ner(["produce", str(sample)], environ)
+    return sorted({document.id for document in read_documents(sample, format=format_of(sample))})
+
+
+def tagged_ids(settings: StreamSettings) -> list[str]:
+    """The ids of what was tagged and not deleted, until now."""
+    ids: dict[str, None] = {}
+    for tailed in tagged_until_now(settings, deleted=lambda name: ids.pop(name, None)):
+        ids[tailed.value["id"]] = None
+    if not ids:
+        tell("nothing is tagged yet: rows come when it is")
+    return sorted(ids)
 
 
 def wait_for_rows(database: Database, kafka_connect: Connect, ids: Sequence[str], log: Path) -> None:
@@ -103,16 +135,31 @@ def wait_for_rows(database: Database, kafka_connect: Connect, ids: Sequence[str]
             tell(f"{count} of {len(ids)} documents have rows")
         if time.monotonic() - since > _PATIENCE_SECONDS:
             raise ExampleError(
-                f"no row for {_PATIENCE_SECONDS:g} s; the worker says: {log_excerpt([log]) or 'nothing'}"
+                f"no row for {_PATIENCE_SECONDS:g} s; the worker says: {log_excerpt([log]) or 'nothing'}; "
+                f"Kafka Connect: {kafka_connect.log_excerpt()}"
             )
         time.sleep(0.5)
 
 
-def stay(database: Database) -> None:
+def ask(database: Database, command: Sequence[str]) -> int:
+    """Run a program of the user's on the rows; its exit status."""
+    try:
+        return subprocess.run(command, env={**os.environ, **database.environ}, check=False).returncode
+    except OSError as error:
+        raise ExampleError(f"cannot run {command[0]}: {error}") from error
+
+
+def stay(database: Database, *, new: bool) -> None:
     """Say how to ask, until Ctrl-C."""
-    variables = " ".join(f"{name}={shlex.quote(value)}" for name, value in database.environ.items())
-    tell(f"ask more in another terminal (docs/databases.md has questions), Ctrl-C ends it:\n\n    {variables} psql\n")
+    tell("ask more in another terminal (docs/databases.md has questions), Ctrl-C ends it:")
+    tell(f"\n    {how_to_ask(database, new=new)}\n")
     signal.pause()
+
+
+def how_to_ask(database: Database, *, new: bool) -> str:
+    """What to type. A ``new`` database goes at the end, and its password with it; another's is not shown."""
+    variables = [f"{name}={shlex.quote(value)}" for name, value in database.environ.items()] if new else []
+    return " ".join([*variables, "psql"])
 
 
 @contextlib.contextmanager

@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["CommandBlock", "command_blocks", "commands_of", "shown_blocks"]
+__all__ = ["CommandBlock", "command_blocks", "commands_of", "shown_after", "unnamed_blocks"]
 
 _BLOCK = re.compile(
-    r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n)?^(?P<indent> *)```(?P<kind>\w+)\n(?P<body>.*?)^ *```$", re.M | re.S
+    r"(?:^ *<!-- (?P<mark>[^\n]*?) -->\n)?^(?P<indent> *)```(?P<kind>\w*)[^\n]*\n(?P<body>.*?)^ *```$", re.M | re.S
 )
 _COMMANDS = ("bash", "console", "sh", "shell")
 
@@ -33,9 +33,19 @@ def command_blocks(page: Path) -> list[CommandBlock]:
     return [block for block in _blocks(page) if block.kind in _COMMANDS]
 
 
-def shown_blocks(page: Path) -> list[str]:
-    """What a page says that is shown: its blocks of text."""
-    return [block.body for block in _blocks(page) if block.kind == "text"]
+def unnamed_blocks(page: Path) -> list[CommandBlock]:
+    """Those that say no language."""
+    return [block for block in _blocks(page) if not block.kind]
+
+
+def shown_after(page: Path) -> list[tuple[CommandBlock, str | None]]:
+    """Each block of commands, and what the page says that it shows: the next block, if that is of text."""
+    blocks = _blocks(page)
+    return [
+        (block, after.body if after is not None and after.kind == "text" else None)
+        for block, after in zip(blocks, [*blocks[1:], None], strict=True)
+        if block.kind in _COMMANDS
+    ]
 
 
 def commands_of(block: CommandBlock) -> str:

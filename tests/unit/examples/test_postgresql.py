@@ -2,8 +2,11 @@
 
 import re
 
-from examples.postgresql.database import Database
+import pytest
+
+from examples.postgresql.database import Database, ExampleError
 from examples.postgresql.kafka_connect import CONNECT, ENTITIES_SINK, FOLDER, SINK, connector, sink_environ
+from examples.postgresql.run import ask, how_to_ask
 from workers.local.jars import kafka_version
 
 DATABASE = Database(host="db", port=5432, name="news", user="el4ner", password="secret")
@@ -50,3 +53,15 @@ def test_a_database_is_named_by_the_variables_of_libpq() -> None:
     assert bare is not None
     assert (bare.port, bare.user, bare.name) == (5432, "postgres", "postgres")
     assert DATABASE.jdbc_url == "jdbc:postgresql://db:5432/news"
+
+
+def test_only_the_password_of_a_database_of_our_own_is_shown() -> None:
+    assert "PGPASSWORD=secret psql" in how_to_ask(DATABASE, new=True)
+    assert how_to_ask(DATABASE, new=False) == "psql"
+
+
+def test_a_command_is_run_on_the_database(capfd: pytest.CaptureFixture[str]) -> None:
+    assert ask(DATABASE, ["sh", "-c", "echo $PGDATABASE of $PGHOST; exit 3"]) == 3
+    assert capfd.readouterr().out == "news of db\n"
+    with pytest.raises(ExampleError, match="cannot run no-such-program"):
+        ask(DATABASE, ["no-such-program"])
