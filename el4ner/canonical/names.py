@@ -1,8 +1,10 @@
 """When two surfaces are the same name, which shorter forms a name has, and the id of a name.
 
 A name is a surface in one way of writing: NFKC, case-folded, single spaces, without the punctuation around it, without
-a possessive. Of an ordinary name hyphens, commas, apostrophes and the dots of initials make no difference either. Of
-identifiers (with digits, or one of ``/ \\ _ : @ =``) all that is inside stays: ``10.0.0.1`` is not ``100.0.1``.
+a possessive, without characters that only format (soft hyphens, marks of direction, tatweel). Of an ordinary name
+hyphens, commas, apostrophes, the dots of initials and abbreviations, and spaces between initials and around ``&`` make
+no difference either. Of identifiers (with digits, or one of ``/ \\ _ : @ =``) all that is inside stays: ``10.0.0.1`` is
+not ``100.0.1``.
 """
 
 from __future__ import annotations
@@ -28,7 +30,11 @@ _MOST_PASSES: Final = 8
 _IDENTIFIER: Final = re.compile(r"[\d/\\_:@=]")
 _APOSTROPHES: Final = str.maketrans({"\N{RIGHT SINGLE QUOTATION MARK}": "'", "\N{MODIFIER LETTER APOSTROPHE}": "'"})
 _POSSESSIVE: Final = re.compile(r"(?<=\w)(?:'s|(?<=s)')$")
-_INITIAL_DOT: Final = re.compile(r"(?<=\b\w)\.")
+_DOT: Final = re.compile(r"(?<=\b\w)\.|(?<=\w)\.(?=\s)")
+"""That of an initial, and of an abbreviation before another word: J.K. Rowling, St. Louis. Not of node.js."""
+_INITIALS_SPACE: Final = re.compile(r"(?<=\b[^\W\d_])\s+(?=[^\W\d_]\b)")
+_AND_SIGN: Final = re.compile(r"(?<=\w)\s*&\s*(?=\w)")
+_TATWEEL: Final = "\u0640"
 _SEPARATORS: Final = re.compile(r"[-\u2010-\u2015,;\"“”„«»()\[\]{}<>|!?]+")
 _QUALIFIERS: Final = _words(
     "new old north south east west northern southern eastern western northeast northwest southeast "
@@ -54,7 +60,8 @@ _LEGAL_FORMS: Final = _words(
 def canonical_name(surface: str) -> str:
     """The name that a surface writes. The name of a name is itself. Where nothing else is left, as of ``!!!``, it is
     the surface, case-folded."""
-    plain = " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
+    visible = "".join(each for each in surface if each != _TATWEEL and unicodedata.category(each) != "Cf")
+    plain = " ".join(unicodedata.normalize("NFKC", visible).casefold().split())
     name = plain
     for _ in range(_MOST_PASSES):
         before, name = name, _reduced(name)
@@ -67,7 +74,8 @@ def _reduced(name: str) -> str:
     name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).translate(_APOSTROPHES)
     name = _POSSESSIVE.sub("", _bare(name))
     if not _IDENTIFIER.search(name):
-        name = _SEPARATORS.sub(" ", _INITIAL_DOT.sub("", name)).replace("'", "")
+        name = _SEPARATORS.sub(" ", _DOT.sub("", name)).replace("'", "")
+        name = _INITIALS_SPACE.sub("", _AND_SIGN.sub(" & ", name))
     return " ".join(_bare(name).split())
 
 

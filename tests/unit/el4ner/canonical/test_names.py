@@ -27,6 +27,15 @@ from el4ner.canonical.names import canonical_name, entity_id, short_forms
         ("\N{FULLWIDTH LATIN CAPITAL LETTER I}BM", "ibm"),
         ("Straße", "STRASSE"),
         ("(10.0.0.1)", "10.0.0.1,"),
+        ("J.K. Rowling", "J. K. Rowling"),
+        ("J. R. R. Tolkien", "J.R.R. Tolkien"),
+        ("U. S.", "US"),
+        ("St. Louis", "St Louis"),
+        ("AT&T", "AT & T"),
+        ("Mer\u00adkel", "Merkel"),
+        ("Angela\u200b Merkel", "Angela Merkel"),
+        ("\u200fMerkel\u200f", "Merkel"),
+        ("\u0645\u062d\u0640\u0640\u0645\u062f", "\u0645\u062d\u0645\u062f"),
     ],
 )
 def test_spellings_of_one_name(left: str, right: str) -> None:
@@ -42,6 +51,7 @@ def test_spellings_of_one_name(left: str, right: str) -> None:
         ("C++", "C"),
         (".NET", "NET"),
         ("AT&T", "ATT"),
+        ("Node.js", "Nodejs"),
         ("Müller", "Muller"),
     ],
 )
@@ -66,6 +76,7 @@ def test_short_forms() -> None:
     assert {"ibm", "machines"} <= short_forms("organization", "international business machines")
     assert "bis" in short_forms("organization", "bank for international settlements")
     assert "mexico" not in short_forms("location", "new mexico")
+    assert short_forms("location", canonical_name("St. Louis")) == {"sl"}
     assert "carolina" not in short_forms("location", "north carolina")
     assert "of" not in short_forms("organization", "bank of england")
     assert short_forms("product", "boeing 737 max") == short_forms("person", "merkel") == frozenset()
