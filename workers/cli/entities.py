@@ -123,17 +123,17 @@ def merge(
 def split(
     ctx: typer.Context,
     entity: IdArgument,
-    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="A name that is joined in it, or that name's id.")],
+    alias: Annotated[str, typer.Argument(metavar="ALIAS", help="A name that is joined in it, or its id's beginning.")],
     *,
     by: ByOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Say that a name that is joined in an entity is one of its own."""
     configure_cli_logging(ctx)
-    from workers.entities.entity_topic import entities_until_now
+    from workers.entities.entity_topic import decisions_until_now, entities_until_now
 
     kafka = stream_settings(ctx, config).kafka
-    kind, name = entities_until_now(kafka).split(entity, alias)
+    kind, name = entities_until_now(kafka).split(entity, alias, decisions_until_now(kafka))
     _decide(kafka, "split", kind, name, None, by)
     tell(f"{kind} {name!r} is an entity of its own from now on")
 

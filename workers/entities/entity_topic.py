@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from kafka.errors import KafkaError
 
-from el4ner.canonical.decisions import EntityDecision
+from el4ner.canonical.decisions import EntityDecision, EntityDecisions
 from el4ner.canonical.names import canonical_name
 from el4ner.errors import El4nerError, MessageError
 from workers.config import KafkaSettings
@@ -78,24 +78,31 @@ class KnownEntities:
             raise EntitiesError(f"{other} and {kept} are one entity already: {target['name']}")
         return target["type"], _own_name(source), _own_name(target)
 
-    def split(self, entity: str, alias: str) -> tuple[str, str]:
-        """Type and name, for one of the names that are joined in an entity (or its id) to be an entity of its own.
+    def split(self, entity: str, alias: str, decisions: Iterable[EntityDecision] = ()) -> tuple[str, str]:
+        """Type and name, for one of the names that are joined in an entity (or the beginning of its id) to be an entity
+        of its own. ``decisions`` tell of names that were merged into it and that no document of the kept windows has.
 
         Raises:
-            EntitiesError: it is no name that was joined.
+            EntitiesError: it is no name that was joined, or the beginning of several ids.
         """
         whole = self.entity(entity)
         name = canonical_name(alias)
-        for each in whole["names"]:
-            if each["id"] != whole["id"] and (each["name"] == name or each["id"] == alias):
-                return whole["type"], each["name"]
+        here = {each["id"]: each["name"] for each in whole["names"]} | {whole["id"]: _own_name(whole)}
+        joined = {**here, **_merged_by_decision(decisions, whole["type"], here)}
+        del joined[whole["id"]]
+        by_id = [each for each in joined if len(alias) >= _LEAST_PREFIX and each.startswith(alias)]
+        chosen = [each for each in joined if joined[each] == name] or by_id
+        if len(chosen) == 1:
+            return whole["type"], joined[chosen[0]]
+        if chosen:
+            raise EntitiesError(f"{alias}: {len(chosen)} ids begin so: {', '.join(sorted(chosen)[:5])}")
         if name in {canonical_name(spelling) for spelling in whole["aliases"]}:
             raise EntitiesError(
                 f"{alias!r} is how documents spell {whole['name']!r} beside its full name: each document says that "
                 "itself, and nothing was merged that could be split"
             )
-        joined = ", ".join(repr(each["name"]) for each in whole["names"] if each["id"] != whole["id"]) or "none"
-        raise EntitiesError(f"{alias!r} is no name that was joined in {whole['name']!r}; joined are: {joined}")
+        names = ", ".join(map(repr, joined.values())) or "none"
+        raise EntitiesError(f"{alias!r} is no name that was joined in {whole['name']!r}; joined are: {names}")
 
 
 def entities_until_now(settings: KafkaSettings) -> KnownEntities:
@@ -160,6 +167,25 @@ def _records(settings: KafkaSettings, topic: Topic) -> Iterator[Any]:
     with reading(settings, name, EntitiesError, client_id=_CLIENT) as (consumer, partitions):
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         yield from records_between(settings, consumer, begins, ends, EntitiesError)
+
+
+def _merged_by_decision(decisions: Iterable[EntityDecision], kind: str, into: Iterable[str]) -> dict[str, str]:
+    """Names of a type, by their ids, that decisions in force lead to one of ``into``."""
+    in_force = EntityDecisions()
+    names: dict[str, str] = {}
+    for decision in decisions:
+        in_force.add(decision)
+        if decision.type == kind:
+            names[decision.entity] = decision.name
+    merged, ends = {}, set(into)
+    for entity, name in names.items():
+        way, here = set[str](), entity
+        while here not in way and here not in ends and (about := in_force.about(here)) is not None:
+            way.add(here)
+            here = here if about.target is None else about.target
+        if here in ends and way:
+            merged[entity] = name
+    return merged
 
 
 def _own_name(value: Mapping[str, Any]) -> str:

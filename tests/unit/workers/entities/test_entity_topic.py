@@ -85,9 +85,26 @@ def test_a_decision_is_later_than_those_before_it_though_their_clock_was_fast() 
 
 def test_a_split_is_of_a_name_that_was_joined() -> None:
     assert KNOWN.split(ADA, "ADA King's") == KNOWN.split(ADA, KING) == ("person", "ada king")
+    assert KNOWN.split(ADA, KING[:4]) == ("person", "ada king")
     with pytest.raises(EntitiesError, match="each document says that itself"):
         KNOWN.split(ADA, "lovelace")
     with pytest.raises(
         EntitiesError, match="'Byron' is no name that was joined in 'Ada Lovelace'; joined are: 'ada king'"
     ):
         KNOWN.split(ADA, "Byron")
+
+
+def test_a_name_that_was_merged_and_that_no_document_has_any_more_can_be_split() -> None:
+    decisions = [
+        EntityDecision("1", 1, "merge", "person", "the countess", "ada king"),
+        EntityDecision("2", 2, "merge", "person", "ada byron", "ada lovelace"),
+        EntityDecision("3", 3, "split", "person", "ada byron"),
+        EntityDecision("4", 4, "merge", "person", "one", "another"),
+        EntityDecision("5", 5, "merge", "person", "another", "one"),
+    ]
+    countess = entity_id("person", "the countess")
+    for alias in ("The Countess", countess, countess[:5]):
+        assert KNOWN.split(ADA, alias, decisions) == ("person", "the countess")
+    for alias in ("Ada Byron", "one"):
+        with pytest.raises(EntitiesError, match="joined are: 'ada king', 'the countess'"):
+            KNOWN.split(ADA, alias, decisions)
