@@ -87,13 +87,19 @@ class EntityBook:
         documents: Iterable[NamedDocument],
         sealed: Iterable[tuple[SealedKey, SealedCounts]],
         decisions: Iterable[EntityDecision],
+        anew: bool = False,
     ) -> None:
-        """Go on from what :class:`BookChanges` had. Of an empty book. Nothing counts as changed but the trends and, if
-        there is too much for these settings, the names that are forgotten, with what they belonged to."""
+        """Go on from what :class:`BookChanges` had. Of an empty book. Nothing counts as changed but the trends and what
+        is forgotten since it is too much for these settings; every name does, if there were more windows before, or
+        with ``anew``: what was said of them may not hold."""
         for decision in decisions:
             self.decide(decision)
-        self.names.restore(latest_window, documents, sealed)
+        lost = self.names.restore(latest_window, documents, sealed)
         self._join()
+        if anew or lost:
+            # Which short forms mean which name may be different for any of them.
+            self._dirty |= lost | {self._entity_of.get(name, name) for name in lost}
+            self._dirty |= self.names.names.keys() | self._joined.keys()
         self.names.keep_limits()
         self._new_decisions.clear()
 

@@ -128,8 +128,11 @@ class NameBook:
         latest_window: int | None,
         documents: Iterable[NamedDocument],
         sealed: Iterable[tuple[SealedKey, SealedCounts]],
-    ) -> None:
-        """Go on from what :class:`NameChanges` had. Of an empty book; before :meth:`keep_limits`."""
+    ) -> set[str]:
+        """Go on from what :class:`NameChanges` had. Of an empty book; before :meth:`keep_limits`. Returns the ids of
+        names that have lost something, since more windows were kept before."""
+        over = NameChanges(latest_window=latest_window)
+        lost: set[tuple[str, str, int]] = set()
         if latest_window is not None:
             self._begin(latest_window)
         for (kind, name, window), counts in sealed:
@@ -137,10 +140,18 @@ class NameBook:
                 part = self._named(kind, name)
                 part.restore(window, counts)
                 self._counted(part, window, counts.surfaces)
+            else:
+                over.sealed[kind, name, window] = None
+                lost.add((kind, name, window))
         for document in documents:
-            if self.window_of(document.time_ms) >= self.first_window:
+            if (window := self.window_of(document.time_ms)) >= self.first_window:
                 self._remember(document)
-        self._changes = NameChanges()
+            else:
+                over.documents[document.key] = None
+                lost.update((kind, name, window) for kind, name, _ in document.names)
+        self._changes = over
+        self.changed_windows |= {(window, kind) for kind, _, window in lost}
+        return {entity_id(kind, name) for kind, name, _ in lost}
 
     def keep_limits(self) -> None:
         """Seal and forget what is too much."""

@@ -18,7 +18,7 @@ from el4ner.errors import MessageError
 from workers.entities.entity_messages import entity_message, read_decision, trend_message
 from workers.entities.occurrence_partition import TakenRecord
 from workers.entities.occurrences import named_document
-from workers.entities.state_changelog import EntityState, EntityStateError, state_records
+from workers.entities.state_changelog import EntityState, EntityStateError, state_records, writing_settings
 from workers.join.agent import World
 from workers.join.owned_partition import ConsumedPartition
 from workers.kafka.offsets import OffsetTracker
@@ -54,6 +54,7 @@ def restored_book(settings: EntitySettings, state: EntityState) -> EntityBook:
         documents=state.documents.values(),
         sealed=state.sealed.values(),
         decisions=state.decisions.values(),
+        anew=state.window_hours is not None and state.written_by != writing_settings(settings),
     )
     return book
 
@@ -98,8 +99,11 @@ class BookPartition:
         """Write trends that are due, and commit what lies behind the last messages."""
         now = self.world.monotonic_ms()
         messages: list[Outgoing] = []
+        if self._trends_at_ms < 0:
+            # Other settings, or less room than the owner before had: what it wrote is no longer so.
+            messages = await asyncio.to_thread(self._changes)
         if self._trends_at_ms < 0 or now - self._trends_at_ms >= self.settings.trend_seconds * 1000:
-            messages = await asyncio.to_thread(self._trends)
+            messages += await asyncio.to_thread(self._trends)
             self._trends_at_ms = now
         if messages:
             await self.writer.write(messages)
@@ -126,6 +130,9 @@ class BookPartition:
                     error,
                     extra={"stage": ENTITIES, "code": error.code, "source": coordinates(record)},
                 )
+        return [*letters, *self._changes()]
+
+    def _changes(self) -> list[Outgoing]:
         changes = self.book.take_changes()
         now, trace = self.world.clock_ms(), next_trace((), self.world.random)
         window_ms = self.book.names.window_ms
@@ -134,7 +141,7 @@ class BookPartition:
             for entity, view in changes.entities.items()
         ]
         gone = self._trends(only_gone=True)
-        return [*letters, *entities, *gone, *state_records(changes, self.changelog, self.settings.window_hours)]
+        return [*entities, *gone, *state_records(changes, self.changelog, self.settings)]
 
     def _learn(self, record: Record) -> None:
         if record.value is None:

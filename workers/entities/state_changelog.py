@@ -1,7 +1,8 @@
 """What the entities are rebuilt from: a compacted topic of one partition, written with what it is about.
 
 - ``doc:KEY``: what a remembered document counts. ``sealed:ID:WINDOW``: what forgotten ones count of a name.
-- ``decision:ID``: a decision that is carried out. ``latest``: the latest window, and how long windows are.
+- ``decision:ID``: a decision that is carried out. ``latest``: the latest window, how long windows are, and the settings
+  that entities were written by.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import orjson
 
 from el4ner.canonical.decisions import EntityDecision
 from el4ner.canonical.entity_book import BookChanges
+from el4ner.canonical.entity_settings import EntitySettings
 from el4ner.canonical.name_book import NamedDocument, SealedKey
 from el4ner.canonical.name_counts import SealedCounts
 from el4ner.canonical.names import entity_id
@@ -24,7 +26,7 @@ from workers.entities.entity_messages import decision_from_json, decision_to_jso
 from workers.kafka.partition_reader import committed_records
 from workers.messages.envelope import Outgoing
 
-__all__ = ["EntityState", "EntityStateError", "read_state", "state_records", "take_in"]
+__all__ = ["EntityState", "EntityStateError", "read_state", "state_records", "take_in", "writing_settings"]
 
 _FORMAT: Final = 1
 _DOCUMENT: Final = "doc:"
@@ -41,16 +43,23 @@ class EntityStateError(El4nerError):
 
 @dataclass(slots=True)
 class EntityState:
-    """What the changelog says. ``window_hours`` None: nothing yet."""
+    """What the changelog says. ``window_hours`` None: nothing yet. ``written_by``: settings that entities were
+    written by."""
 
     latest_window: int | None = None
     window_hours: int | None = None
+    written_by: Mapping[str, Any] | None = None
     documents: dict[str, NamedDocument] = field(default_factory=dict)
     sealed: dict[str, tuple[SealedKey, SealedCounts]] = field(default_factory=dict)
     decisions: dict[str, EntityDecision] = field(default_factory=dict)
 
 
-def state_records(changes: BookChanges, name: str, window_hours: int) -> list[Outgoing]:
+def writing_settings(settings: EntitySettings) -> dict[str, Any]:
+    """The settings that decide what is written of an entity, whatever has changed about it."""
+    return {"short_forms": settings.short_forms, "max_aliases": settings.max_aliases}
+
+
+def state_records(changes: BookChanges, name: str, settings: EntitySettings) -> list[Outgoing]:
     """What changes are as messages to the changelog of that name."""
     values: dict[str, Mapping[str, Any] | None] = {}
     for key, document in changes.names.documents.items():
@@ -61,7 +70,12 @@ def state_records(changes: BookChanges, name: str, window_hours: int) -> list[Ou
     for decision in changes.decisions:
         values[f"{_DECISION}{decision.id}"] = decision_to_json(decision)
     if changes.names.latest_window is not None:
-        values[_LATEST] = {"v": _FORMAT, "window": changes.names.latest_window, "hours": window_hours}
+        values[_LATEST] = {
+            "v": _FORMAT,
+            "window": changes.names.latest_window,
+            "hours": settings.window_hours,
+            "written_by": writing_settings(settings),
+        }
     return [
         Outgoing(name, key.encode(), None if value is None else dumps(value), (), 0) for key, value in values.items()
     ]
@@ -92,6 +106,7 @@ def take_in(state: EntityState, key: bytes | None, value: bytes | None) -> None:
         if data["v"] != _FORMAT:
             raise ValueError(f"version {data['v']!r}")
         state.latest_window, state.window_hours = int(data["window"]), int(data["hours"])
+        state.written_by = data.get("written_by")
     elif called.startswith(_DOCUMENT):
         _keep(state.documents, called, None if data is None else _document_from_json(called, data))
     elif called.startswith(_SEALED):

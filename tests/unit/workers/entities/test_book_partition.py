@@ -110,6 +110,12 @@ def occurrence(
     return document.encode(), orjson.dumps(value)
 
 
+def json_occurrence(document: str, names: dict[str, dict[str, int]]) -> tuple[bytes, bytes]:
+    counted = [{"type": "person", "name": name, "surfaces": surfaces} for name, surfaces in names.items()]
+    value = {"document_id": document, "version": [NOW, 0], "time_ms": NOW, "names": counted}
+    return document.encode(), orjson.dumps(value)
+
+
 def decision(name: str, into: str | None, number: str = "1") -> tuple[bytes, bytes]:
     made = EntityDecision(number, NOW, "split" if into is None else "merge", "person", name, into, "ada")
     message = decision_message(made, now_ms=NOW, trace=TRACE)
@@ -221,6 +227,38 @@ def test_trends_of_a_type_that_is_gone_are_deleted_in_the_transaction_that_took_
     owner = Owner(broker)
     owner.look()
     assert [trend["type"] for trend in broker.values(Topic.ENTITY_TRENDS).values()] == ["person"]
+
+
+def test_other_settings_hold_for_all_that_was_written_before() -> None:
+    broker = Broker()
+    owner = Owner(broker)
+    both = json_occurrence("both", {"ada lovelace": {"Ada Lovelace": 1, "Lovelace": 2}})
+    owner.take(Topic.ENTITY_OCCURRENCES, both, occurrence("short", "lovelace"))
+    old, older = (NOW - days * DAY for days in (3, 5))
+    owner.take(Topic.ENTITY_OCCURRENCES, occurrence("old", "ada king", "ada lovelace", time=old))
+    owner.take(Topic.ENTITY_OCCURRENCES, occurrence("older", "london", time=older, kind="location"))
+    owner.look()
+    assert mentions(broker) == {"Ada Lovelace": 5, "Ada King": 1, "London": 1}
+    settings = EntitySettings(windows=3, short_forms="document", max_aliases=1)
+    Owner(broker, settings).look()
+    # As if everything had been counted by these settings alone.
+    fresh = Broker()
+    owner = Owner(fresh, settings)
+    owner.take(Topic.ENTITY_OCCURRENCES, both, occurrence("short", "lovelace"))
+    owner.look()
+    for topic in (Topic.ENTITIES, Topic.ENTITY_TRENDS):
+        assert broker.values(topic) == fresh.values(topic)
+    assert [key for key in broker.topics[CHANGELOG] if key.startswith(b"doc:")] == [
+        key for key in fresh.topics[CHANGELOG] if key.startswith(b"doc:")
+    ]
+    # With the same settings again there is nothing to say.
+    entities = dict(broker.topics["entities"])
+    again = Owner(broker, settings)
+    before = len(broker.transactions)
+    again.look()
+    written = {str(message.topic) for messages, _ in broker.transactions[before:] for message in messages}
+    assert Topic.ENTITIES.value not in written
+    assert broker.topics["entities"] == entities
 
 
 def test_windows_of_another_length_are_not_mixed_with_what_was_counted() -> None:
