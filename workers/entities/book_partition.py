@@ -1,7 +1,9 @@
 """entity-occurrences and entity-decisions → entities and trends: the one owner of all entities.
 
-What a batch leads to (entities, the changelog's records) and its offset are one transaction. Whoever takes over fences
-the owner before off and rebuilds the book from the changelog: it is what was committed, neither more nor less.
+What a batch leads to (entities, the changelog's records) and its offset are one transaction. Where there are very many
+entities, transactions with some of them come before it: if it fails, the batch comes again, and they with it. Whoever
+takes over fences the owner before off and rebuilds the book from the changelog: it is what was committed, neither more
+nor less.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from el4ner.canonical.entity_book import EntityBook
+from el4ner.canonical.entity_book import BookChanges, EntityBook
 from el4ner.canonical.entity_settings import EntitySettings
+from el4ner.canonical.entity_views import EntityView, MergedName
 from el4ner.errors import MessageError
 from workers.entities.entity_messages import entity_message, read_decision, trend_message
 from workers.entities.occurrence_partition import TakenRecord
@@ -22,7 +25,7 @@ from workers.entities.state_changelog import EntityState, EntityStateError, stat
 from workers.join.agent import World
 from workers.join.owned_partition import ConsumedPartition
 from workers.kafka.offsets import OffsetTracker
-from workers.kafka.transactions import TransactionalWriter
+from workers.kafka.transactions import ConsumedOffset, TransactionalWriter
 from workers.messages.envelope import Outgoing, Record, coordinates, dead_letter, decode
 from workers.messages.headers import next_trace
 from workers.roles import ENTITIES
@@ -33,7 +36,9 @@ __all__ = ["BookPartition", "restored_book"]
 log = logging.getLogger(__name__)
 
 _AT_ONCE: Final = 500
-"""Messages of one transaction at most."""
+"""Messages that are taken in at once at most."""
+_WRITTEN_AT_ONCE: Final = 5_000
+"""Entities of one transaction at most. When a window begins, all of the one that is over have changed."""
 
 
 def restored_book(settings: EntitySettings, state: EntityState) -> EntityBook:
@@ -85,11 +90,11 @@ class BookPartition:
         """Take messages of one topic in, in their order, and write what has changed."""
         for first in range(0, len(taken), _AT_ONCE):
             group = taken[first : first + _AT_ONCE]
-            messages = await asyncio.to_thread(self._take_in, [record for record, _ in group])
+            letters = await asyncio.to_thread(self._take_in, [record for record, _ in group])
             tickets = [ticket for _, ticket in group]
             consumed = self.consumed[group[0][0].topic]
             offset = consumed.offset(tickets)
-            await self.writer.write(messages, offset)
+            await self._write_changes(letters, offset)
             if offset is not None:
                 consumed.committed(offset)
             for ticket in tickets:
@@ -101,9 +106,9 @@ class BookPartition:
         messages: list[Outgoing] = []
         if self._trends_at_ms < 0:
             # Other settings, or less room than the owner before had: what it wrote is no longer so.
-            messages = await asyncio.to_thread(self._changes)
+            await self._write_changes([], None)
         if self._trends_at_ms < 0 or now - self._trends_at_ms >= self.settings.trend_seconds * 1000:
-            messages += await asyncio.to_thread(self._trends)
+            messages = await asyncio.to_thread(self._trends)
             self._trends_at_ms = now
         if messages:
             await self.writer.write(messages)
@@ -117,6 +122,7 @@ class BookPartition:
         await self.writer.stop()
 
     def _take_in(self, records: Sequence[Record]) -> list[Outgoing]:
+        """Learn of them; returns dead letters."""
         letters = []
         for record in records:
             try:
@@ -130,18 +136,29 @@ class BookPartition:
                     error,
                     extra={"stage": ENTITIES, "code": error.code, "source": coordinates(record)},
                 )
-        return [*letters, *self._changes()]
+        return letters
 
-    def _changes(self) -> list[Outgoing]:
-        changes = self.book.take_changes()
+    async def _write_changes(self, letters: Sequence[Outgoing], offset: ConsumedOffset | None) -> None:
+        changes = await asyncio.to_thread(self.book.take_changes)
+        entities = list(changes.entities.items())
+        while len(entities) > _WRITTEN_AT_ONCE:
+            page, entities = entities[:_WRITTEN_AT_ONCE], entities[_WRITTEN_AT_ONCE:]
+            await self.writer.write(await asyncio.to_thread(self._entities, page))
+        rest = await asyncio.to_thread(self._rest, entities, changes)
+        messages = [*letters, *rest]
+        if messages or offset is not None:
+            await self.writer.write(messages, offset)
+
+    def _rest(
+        self, entities: Sequence[tuple[str, EntityView | MergedName | None]], changes: BookChanges
+    ) -> list[Outgoing]:
+        gone = self._trends(only_gone=True)
+        return [*self._entities(entities), *gone, *state_records(changes, self.changelog, self.settings)]
+
+    def _entities(self, views: Sequence[tuple[str, EntityView | MergedName | None]]) -> list[Outgoing]:
         now, trace = self.world.clock_ms(), next_trace((), self.world.random)
         window_ms = self.book.names.window_ms
-        entities = [
-            entity_message(entity, view, window_ms, now_ms=now, trace=trace)
-            for entity, view in changes.entities.items()
-        ]
-        gone = self._trends(only_gone=True)
-        return [*entities, *gone, *state_records(changes, self.changelog, self.settings)]
+        return [entity_message(entity, view, window_ms, now_ms=now, trace=trace) for entity, view in views]
 
     def _learn(self, record: Record) -> None:
         if record.value is None:

@@ -38,8 +38,6 @@ _LOOK_SECONDS: Final = 1.0
 _BOOK_TOPICS: Final = (Topic.ENTITY_OCCURRENCES, Topic.ENTITY_DECISIONS)
 _BOOK: Final = f"{ENTITIES}-book"
 """The role under whose transactional id the book is written."""
-_BOOK_SECONDS: Final = 600.0
-"""For a transaction of the book: when a window begins, it has all entities of the window that is over."""
 
 Place = tuple[Topic, int]
 
@@ -157,7 +155,7 @@ class EntitiesWorker:
 
     async def _own(self, partition: int) -> OccurrencePartition:
         return OccurrencePartition(
-            await self._writer(partition, ENTITIES, timeout_seconds=60),
+            await self._writer(partition, ENTITIES),
             self._consumed(Topic.TAGGED_DOCUMENTS, partition),
             self.app.positions,
             self._teller,
@@ -167,7 +165,7 @@ class EntitiesWorker:
         )
 
     async def _own_book(self) -> BookPartition:
-        writer = await self._writer(0, _BOOK, timeout_seconds=_BOOK_SECONDS)
+        writer = await self._writer(0, _BOOK)
         changelog = entities_changelog_name(self._settings.kafka)
         state = await read_state(self._settings.kafka, changelog)
         book = await asyncio.to_thread(restored_book, self._settings.entities, state)
@@ -187,7 +185,7 @@ class EntitiesWorker:
             self._recorder.letter,
         )
 
-    async def _writer(self, partition: int, role: str, *, timeout_seconds: float) -> TransactionalWriter:
+    async def _writer(self, partition: int, role: str) -> TransactionalWriter:
         writer = TransactionalWriter(
             self._settings.kafka,
             self.app.names,
@@ -196,7 +194,6 @@ class EntitiesWorker:
             limits=self.app.limits,
             frames=self.app.frames,
             backoff=self.app.backoff,
-            timeout_seconds=timeout_seconds,
             ended=self._metrics.transaction,
         )
         await writer.start()

@@ -78,7 +78,6 @@ class TransactionalWriter:
         limits: SizeLimits = NO_LIMITS,
         frames: ValueFrames = NO_FRAMES,
         backoff: Backoff,
-        timeout_seconds: float = 60.0,
         ended: Callable[[TransactionOutcome, float], None],
     ) -> None:
         self.id = transactional_id(settings, partition, role)
@@ -90,7 +89,6 @@ class TransactionalWriter:
         producer = AIOKafkaProducer(
             bootstrap_servers=settings.servers,
             transactional_id=self.id,
-            transaction_timeout_ms=int(timeout_seconds * 1000),
             acks="all",
             linger_ms=0,
             max_batch_size=MAX_BATCH_BYTES,

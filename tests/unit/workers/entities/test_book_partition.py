@@ -12,6 +12,7 @@ import pytest
 from el4ner.canonical.decisions import EntityDecision
 from el4ner.canonical.entity_settings import EntitySettings
 from el4ner.canonical.names import entity_id
+from workers.entities import book_partition
 from workers.entities.book_partition import BookPartition, restored_book
 from workers.entities.entity_messages import decision_message
 from workers.entities.state_changelog import EntityState, EntityStateError, take_in
@@ -39,9 +40,10 @@ class Broker:
         self.transactions: list[tuple[Sequence[Outgoing], ConsumedOffset | None]] = []
         self.topics: dict[str, dict[bytes, bytes]] = {}
         self.refuses = False
+        self.refuses_after: int | None = None
 
     async def write(self, messages: Sequence[Outgoing], consumed: ConsumedOffset | None = None) -> None:
-        if self.refuses:
+        if self.refuses or (self.refuses_after is not None and len(self.transactions) >= self.refuses_after):
             raise ConnectionError("the broker is away")
         self.transactions.append((messages, consumed))
         for message in messages:
@@ -259,6 +261,29 @@ def test_other_settings_hold_for_all_that_was_written_before() -> None:
     written = {str(message.topic) for messages, _ in broker.transactions[before:] for message in messages}
     assert Topic.ENTITIES.value not in written
     assert broker.topics["entities"] == entities
+
+
+def test_many_entities_are_written_in_several_transactions_of_which_the_last_counts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(book_partition, "_WRITTEN_AT_ONCE", 4)
+    names = [f"name {chr(97 + number)}x" for number in range(10)]
+    broker = Broker()
+    owner = Owner(broker)
+    owner.take(Topic.ENTITY_OCCURRENCES, occurrence("a", *names))
+    sizes = [sum(message.topic is Topic.ENTITIES for message in messages) for messages, _ in broker.transactions]
+    assert sizes == [4, 4, 2]
+    assert [consumed is not None for _, consumed in broker.transactions] == [False, False, True]
+    assert len(mentions(broker)) == 10
+    # A window begins that has none of them. The broker goes away after the first transaction.
+    broker.refuses_after = len(broker.transactions) + 1
+    with pytest.raises(ConnectionError):
+        owner.take(Topic.ENTITY_OCCURRENCES, occurrence("b", "ada king", time=NOW + 40 * DAY))
+    assert len(mentions(broker)) == 6
+    broker.refuses_after = None
+    # Its offset was not committed: the message comes again.
+    Owner(broker).take(Topic.ENTITY_OCCURRENCES, occurrence("b", "ada king", time=NOW + 40 * DAY))
+    assert mentions(broker) == {"Ada King": 1}
 
 
 def test_windows_of_another_length_are_not_mixed_with_what_was_counted() -> None:
