@@ -24,7 +24,7 @@ class EntitySettings(Section):
     """How many windows are kept. An entity that no document of them has is forgotten."""
     short_forms: Literal["document", "unique"] = "unique"
     """Of a document that has only a short form (Merkel): ``document``: it is an entity of its own. ``unique``: it is
-    the entity of that type that other documents call so, if there is exactly one."""
+    the entity of that type that other documents call so, if there is exactly one and most mentions mean it."""
     max_documents: PositiveInt = 200_000
     """The latest documents, whose revisions and deletions take back what they had counted."""
     max_entities: PositiveInt = 100_000
