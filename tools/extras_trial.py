@@ -1,7 +1,7 @@
-"""Each extra tried as a user gets it: from the built wheel, in a fresh environment, with nothing else installed.
+"""Each extra tried from the built wheel, in a fresh environment, with nothing else installed.
 
-Versions are those of ``uv.lock``, and what the project overrides is overridden: it is our packaging that is tried, not
-what was published since.
+Not all is as a user of pip gets it: versions are those of ``uv.lock``, and what the project overrides is overridden. Our
+packaging is tried, not what was published since.
 """
 
 from __future__ import annotations
