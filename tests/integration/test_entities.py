@@ -131,6 +131,7 @@ def test_mentions_count_once_though_workers_are_killed_and_people_merge_and_spli
         for line in command(stream, "list", "--like", "king", "--format", "json").stdout.split("\n")[:-1]
     ]
     assert [(value["id"], value["name"]) for value in listed] == [(COUNTESS, "Augusta Ada King")]
+    assert "Augusta Ada King" in command(stream, "show", COUNTESS[:8]).stdout
     logged = [line.split()[1:3] for line in command(stream, "log").stdout.splitlines() if " person " in line]
     assert logged[0] == ["ada", "merge"]
 
