@@ -71,7 +71,7 @@ def release_version(
     uv: Annotated[str, typer.Option(metavar="PROGRAM", help="uv.")] = "uv",
     checks: Annotated[bool, typer.Option(help="Lint, schemas and site first.")] = True,
 ) -> None:
-    """Make a release of a clean tree: version, changelog, schemas, and dist/. Publishes nothing: minutes."""
+    """Make a release of a clean tree with a green CI: version, changelog, schemas, dist/. Tests nothing, publishes nothing."""
     from tools.release import Release, ReleaseError, make_release
 
     commands = (("make", "lint"), (sys.executable, "-m", "tools", "schemas"), ("make", "docs")) if checks else ()
@@ -83,6 +83,7 @@ def release_version(
         raise typer.Exit(1) from error
     for path in sorted(dist.iterdir()):
         typer.echo(f"{path.stat().st_size / 1000:10,.0f} kB {path.relative_to(release.root)}", err=True)
+    typer.echo("no test was run: go on only if CI is green for the commit before", err=True)
     typer.echo(
         f"now: git add --all && git commit -m 'Release {version}' && git tag v{version}, push both, and publish dist/",
         err=True,

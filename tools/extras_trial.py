@@ -1,7 +1,7 @@
 """Each extra tried from the built wheel, in a fresh environment, with nothing else installed.
 
-Not all is as a user of pip gets it: versions are those of ``uv.lock``, and what the project overrides is overridden. Our
-packaging is tried, not what was published since.
+Not all is as a user of pip gets it: versions are those of ``uv.lock``, and what the project overrides is overridden.
+Our packaging is tried, not what was published since.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tools.extras_trial import environment
+from tools.extras_trial import TrialError, environment
 
 __all__ = ["Release", "ReleaseError", "make_release", "with_changelog_section", "with_version"]
 
@@ -71,6 +71,14 @@ def make_release(release: Release, tell: Callable[[str], None]) -> Path:
         tell(f"check: {' '.join(command)}")
         _run(release.root, command)
     tell(f"version {release.version}: pyproject.toml, uv.lock, the chart, the changelog, schemas/released")
+    try:
+        return _changed_and_built(release, dist, tell)
+    except (ReleaseError, OSError, subprocess.SubprocessError) as error:
+        undo = f"git checkout . && git clean -fd schemas/released/{release.version}"
+        raise ReleaseError(f"{error}\nthe tree was changed; undo that by: {undo}") from error
+
+
+def _changed_and_built(release: Release, dist: Path, tell: Callable[[str], None]) -> Path:
     section = _change_tree(release)
     shutil.rmtree(dist, ignore_errors=True)
     tell("wheel and archive")
@@ -166,7 +174,10 @@ def _write_licences(release: Release, dist: Path) -> list[str]:
     work = release.root / "build" / "release"
     shutil.rmtree(work, ignore_errors=True)
     wheel = dist / f"{release.name}-py3-none-any.whl"
-    python = environment(work, wheel, ",".join(project["optional-dependencies"]), uv=release.uv)
+    try:
+        python = environment(work, wheel, ",".join(project["optional-dependencies"]), uv=release.uv)
+    except TrialError as error:
+        raise ReleaseError(f"the wheel cannot be installed with all extras: {error}") from error
     listing = [sys.executable, "-m", "piplicenses", "--python", str(python), "--from", "mixed", "--with-urls"]
     for ending, options in (
         ("md", ["--format", "markdown"]),

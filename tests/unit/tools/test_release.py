@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import datetime
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.support.paths import ROOT
-from tools.release import _VERSIONED, Release, ReleaseError, make_release, with_changelog_section, with_version
+from tools.release import (
+    _VERSIONED,
+    Release,
+    ReleaseError,
+    _write_licences,
+    make_release,
+    with_changelog_section,
+    with_version,
+)
 
 DATE = datetime.date(2026, 12, 1)
 CHANGELOG = (
@@ -82,3 +91,23 @@ def test_nothing_is_changed_before_the_checks_succeed(tree: Path) -> None:
     with pytest.raises(ReleaseError, match="exit status 1"):
         make_release(Release(tree, "0.3.0", DATE, "uv", (["false"],)), lambda line: None)
     assert (tree / "CHANGELOG.md").read_text() == CHANGELOG
+
+
+def test_a_release_that_fails_half_way_says_how_to_undo_it(tree: Path) -> None:
+    (tree / "schemas" / "asyncapi.json").write_text('{"info": {"version": "0.2.0"}}')
+    identity = ["-c", "user.name=Ada", "-c", "user.email=ada@example.org"]
+    subprocess.run(["git", "add", "."], cwd=tree, check=True)
+    subprocess.run(["git", *identity, "commit", "--quiet", "--message", "Contract"], cwd=tree, check=True)
+    # "true" locks, and builds nothing, so that there is no dist/ to fill.
+    with pytest.raises(ReleaseError, match=r"undo that by: (.*)$") as failure:
+        make_release(Release(tree, "0.3.0", DATE, "true", ()), lambda line: None)
+    assert (tree / "schemas" / "released" / "0.3.0").is_dir()
+    (undo,) = re.findall("undo that by: (.*)", str(failure.value))
+    subprocess.run(["sh", "-c", undo], cwd=tree, check=True)
+    assert not subprocess.run(["git", "status", "--porcelain"], cwd=tree, check=True, capture_output=True).stdout
+
+
+def test_a_wheel_that_cannot_be_installed_is_an_error_of_the_release(tree: Path) -> None:
+    (tree / "pyproject.toml").write_text('[project]\nversion = "0.2.0"\n[project.optional-dependencies]\nui = []\n')
+    with pytest.raises(ReleaseError, match="cannot be installed with all extras"):
+        _write_licences(Release(tree, "0.3.0", DATE, "false", ()), tree / "dist")
