@@ -71,7 +71,7 @@ def release_version(
     uv: Annotated[str, typer.Option(metavar="PROGRAM", help="uv.")] = "uv",
     checks: Annotated[bool, typer.Option(help="Lint, schemas and site first.")] = True,
 ) -> None:
-    """Make a release of a clean tree with a green CI: version, changelog, schemas, dist/. Tests nothing, publishes nothing."""
+    """Make a release of a tree with a green CI: version, changelog, schemas, dist/. Tests and publishes nothing."""
     from tools.release import Release, ReleaseError, make_release
 
     commands = (("make", "lint"), (sys.executable, "-m", "tools", "schemas"), ("make", "docs")) if checks else ()
