@@ -12,7 +12,7 @@ TEST := $(RUN)/pytest --durations=10
 # Tests that share no broker: two at a time.
 TEST_TWO := $(TEST) -n 2 --dist worksteal
 # Tests that wait for their broker half of the time: three files at a time, by processes that each have a broker.
-TEST_THREE := $(TEST) -n 3 --dist loadfile
+TEST_THREE := $(TEST) -n 3 --dist loadfile --no-loadscope-reorder
 # Tests that run tiny models (to import torch and transformers alone takes ten seconds, on both cores), and those of `make lint`.
 NOT_FAST := tests/unit/test_architecture.py \
   $(addprefix tests/unit/el4ner/,engines/exllama engines/torch engines/served/test_served_engine.py \
@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-long test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -50,11 +50,14 @@ test: env  ## every test but the slow ones (starts its own Kafka and Valkey): mi
 test-fast: env  ## tests without broker, cache or models, tiny ones included: under a minute on two cores
 	$(TEST_TWO) -m "not slow" $(NOT_FAST:%=--ignore=%) tests/unit
 
-test-slow: env  ## the tests that take long, and all examples of those that draw examples: minutes
+test-slow: env  ## the tests that take long, and more examples of those that draw examples: minutes
 	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit
-	$(TEST_THREE) -m slow tests/integration
+	$(TEST_THREE) -m "slow and not long" tests/integration
 
-test-search: env  ## look for examples that break what the drawing tests hold: ten times as many, others each time
+test-long: env  ## the slow tests that take minutes each, before a release: three brokers, kill -9 over real models, paper mode
+	$(TEST_THREE) -m long tests/integration
+
+test-search: env  ## look for examples that break what the drawing tests hold: twenty times as many, others each time
 	$(TEST_TWO) -m "hypothesis" --hypothesis-profile=search tests/unit
 
 # As in `make test-extras EXTRAS="base stream"`

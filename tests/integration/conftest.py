@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,29 @@ import pytest
 from tests.integration.browser_harness import CHROMIUM, Browsing
 from tests.integration.stream_harness import Stream
 
+LONG_FILES = (
+    "test_local_cluster",
+    "test_tutorial",
+    "test_example_consumers",
+    "test_stream_models",
+    "test_hostile_models",
+    "test_example_postgresql",
+    "test_notebooks",
+    "test_entities",
+    "test_registry",
+)
+"""They take longest for their few tests. By the number of tests, which is xdist's order, they would come last, and one
+process would work while the others have nothing left."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """kafka-python forgets a connection that is being made while its client is closed, in plain text or over TLS: the
+    """Long files first, then those with many tests; and a warning that no test is to blame for.
+
+    kafka-python forgets a connection that is being made while its client is closed, in plain text or over TLS: the
     socket is left to the garbage collector, which says so in whatever test runs then."""
+    tests = Counter(item.path for item in items)
+    rank = {name: place for place, name in enumerate(LONG_FILES)}
+    items.sort(key=lambda item: (rank.get(item.path.stem, len(rank)), -tests[item.path], item.path))
     for item in items:
         item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <(socket|ssl)[.]:ResourceWarning"))
 

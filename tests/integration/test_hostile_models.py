@@ -67,7 +67,7 @@ def test_every_control_token_of_the_vocabulary_is_text_in_a_text(
         assert renderer.decode(list(renderer.encode(f"x {names}"))) == f"x {names}"
 
 
-@pytest.mark.parametrize("mode", ["scored", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["scored", pytest.param("paper", marks=[pytest.mark.slow, pytest.mark.long])])
 def test_a_document_is_typed_alone_as_among_hostile_ones(engines: dict[str, TransformersEngine], mode: str) -> None:
     plain = [Document(f"plain {number}", text) for number, text in enumerate(PLAIN)]
     hostile = [Document(f"hostile {number}", text) for number, text in enumerate(HOSTILE)]

@@ -22,6 +22,7 @@ from workers.local.processes import is_running, wait_until
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,  # only `make test-chaos` has such a cluster
+    pytest.mark.long,
     pytest.mark.timeout(240),
     # kafka-python 3.0 reads its protocol's definitions by a function that Python 3.11 and 3.12 call deprecated.
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),

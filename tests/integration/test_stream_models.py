@@ -14,6 +14,7 @@ pytestmark = [
     pytest.mark.integration,
     pytest.mark.models,
     pytest.mark.slow,  # every time: the same with instant engines, and the demo with these
+    pytest.mark.long,
     pytest.mark.timeout(1200),
     # kafka-python 3.0 reads its protocol's definitions by a function that Python 3.11 and 3.12 call deprecated.
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),

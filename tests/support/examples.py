@@ -6,5 +6,5 @@ from hypothesis import settings
 
 
 def examples(number: int) -> int:
-    """``number`` by ``make test-slow``, where a test draws 100 by default; else in proportion, and five at least."""
+    """``number`` where tests draw 100 by default; in proportion where the profile says otherwise, and five at least."""
     return max(number * settings().max_examples // 100, min(number, 5))
