@@ -305,7 +305,7 @@ async def test_an_outcome_and_its_offset_are_one_transaction(stream: Stream, mon
             finally:
                 self._producer.commit_transaction = commit
 
-    monkeypatch.setattr("workers.join.partition_owner.TransactionalWriter", HeldWriter)
+    monkeypatch.setattr("workers.kafka.stage_app.TransactionalWriter", HeldWriter)
     stream.produce_documents(documents(20))
     async with serving(stream, "pipeline"):
         await asyncio.wait_for(entered.wait(), 30)

@@ -20,15 +20,15 @@ from workers.entities.occurrence_partition import OccurrencePartition, TakenReco
 from workers.entities.occurrences import OccurrenceMessages, OccurrenceTeller
 from workers.entities.state_changelog import read_state
 from workers.join.agent import World
+from workers.join.answered_partition import AnsweredPartition
 from workers.join.owned_partition import ConsumedPartition
 from workers.kafka.stage_app import StageApp
-from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import Record
 from workers.roles import ENTITIES
 from workers.stages.failure_limit import FailureLimit
-from workers.stages.stage_telemetry import StageTelemetry, log_failure
+from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
-from workers.topics import Topic, app_id, entities_changelog_name
+from workers.topics import Topic, entities_changelog_name
 
 __all__ = ["EntitiesWorker"]
 
@@ -154,18 +154,18 @@ class EntitiesWorker:
             await self.app.consumer.seek_again()
 
     async def _own(self, partition: int) -> OccurrencePartition:
-        return OccurrencePartition(
-            await self._writer(partition, ENTITIES),
-            self._consumed(Topic.TAGGED_DOCUMENTS, partition),
+        answered = AnsweredPartition(
+            await self.app.writer(partition, role=ENTITIES, ended=self._metrics.transaction),
+            ConsumedPartition.of(self.app, Topic.TAGGED_DOCUMENTS, partition),
             self.app.positions,
-            self._teller,
             self._limit,
-            self._world.clock_ms,
-            self._told,
+            self._teller.refused,
+            self._delivered,
         )
+        return OccurrencePartition(answered, self._teller, self._world.clock_ms)
 
     async def _own_book(self) -> BookPartition:
-        writer = await self._writer(0, _BOOK)
+        writer = await self.app.writer(0, role=_BOOK, ended=self._metrics.transaction)
         changelog = entities_changelog_name(self._settings.kafka)
         state = await read_state(self._settings.kafka, changelog)
         book = await asyncio.to_thread(restored_book, self._settings.entities, state)
@@ -178,46 +178,17 @@ class EntitiesWorker:
             self._settings.entities,
             changelog,
             writer,
-            {topic: self._consumed(topic, 0) for topic in _BOOK_TOPICS},
+            {topic: ConsumedPartition.of(self.app, topic, 0) for topic in _BOOK_TOPICS},
             self.app.positions,
             self._world,
             self._metrics.uncounted,
             self._recorder.letter,
         )
 
-    async def _writer(self, partition: int, role: str) -> TransactionalWriter:
-        writer = TransactionalWriter(
-            self._settings.kafka,
-            self.app.names,
-            partition,
-            role=role,
-            limits=self.app.limits,
-            frames=self.app.frames,
-            backoff=self.app.backoff,
-            ended=self._metrics.transaction,
-        )
-        await writer.start()
-        return writer
-
-    def _consumed(self, topic: Topic, partition: int) -> ConsumedPartition:
-        group = app_id(self._settings.kafka, self.app.group)
-        return ConsumedPartition(self.app.positions, group=group, topic=self.app.names[topic], partition=partition)
-
-    def _told(self, told: OccurrenceMessages, began_ms: int) -> None:
+    def _delivered(self, told: OccurrenceMessages, began_ms: int) -> None:
         self.documents += 1
-        if told.error is not None:
-            self.failures += 1
-            self._recorder.letter(told.error.code)
-            log_failure(ENTITIES, told.record, told.document, told.trace, told.error)
-        self._recorder.told(
-            told.record,
-            document=told.document,
-            error=told.error,
-            deleted=told.record.value is None,
-            trace=told.trace,
-            began_ms=began_ms,
-            now_ms=self._world.clock_ms(),
-        )
+        self.failures += told.error is not None
+        self._recorder.delivered(told, began_ms=began_ms)
 
     async def drain(self) -> None:
         """Finish what was begun, within ``worker.shutdown_seconds``. What is not comes again, here or elsewhere."""

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 from workers.join.partition_join import PartitionJoin
 from workers.join.write_loop import MOST_SETTLED, WriteLoop
 from workers.kafka.offsets import OffsetTracker, Ticket
+from workers.kafka.stage_app import StageApp
 from workers.kafka.transactions import ConsumedOffset, TransactionalWriter
 from workers.messages.envelope import Outgoing
+from workers.topics import Topic, app_id
 
 __all__ = ["ConsumedPartition", "OwnedPartition", "PendingLetter", "TakenMessage"]
 
@@ -50,6 +53,12 @@ class ConsumedPartition:
         self._topic = topic
         self._partition = partition
         self._committed = -1
+
+    @classmethod
+    def of(cls, app: StageApp, topic: Topic, partition: int) -> Self:
+        """Of the group of ``app``."""
+        group = app_id(app.settings.kafka, app.group)
+        return cls(app.positions, group=group, topic=app.names[topic], partition=partition)
 
     def offset(self, tickets: Collection[Ticket] = ()) -> ConsumedOffset | None:
         """What is to be committed when these are finished too; None: no more than what is committed."""

@@ -22,9 +22,8 @@ from workers.join.partition_join import PartitionJoin
 from workers.join.rules import JoinRules
 from workers.join.write_loop import WriteLoop
 from workers.kafka.stage_app import StageApp
-from workers.kafka.transactions import TransactionalWriter
 from workers.telemetry.metrics import Metrics
-from workers.topics import Topic, app_id, changelog_name
+from workers.topics import Topic, changelog_name
 
 __all__ = ["PartitionOwner"]
 
@@ -135,16 +134,7 @@ class PartitionOwner:
 
     async def _own(self, partition: int) -> OwnedPartition:
         settings = self._settings
-        writer = TransactionalWriter(
-            settings.kafka,
-            self._app.names,
-            partition,
-            limits=self._app.limits,
-            frames=self._app.frames,
-            backoff=self._app.backoff,
-            ended=self._recorder.transaction,
-        )
-        await writer.start()
+        writer = await self._app.writer(partition, ended=self._recorder.transaction)
         join: PartitionJoin[TakenMessage] = PartitionJoin(
             self._rules,
             remember_ms=int(settings.worker.remember_seconds * 1000),
@@ -167,8 +157,7 @@ class PartitionOwner:
     def _consumed(self, partition: int) -> ConsumedPartition | None:
         if self._consumes is None:
             return None
-        group, topic = app_id(self._settings.kafka, self._app.group), self._app.names[self._consumes]
-        return ConsumedPartition(self._app.positions, group=group, topic=topic, partition=partition)
+        return ConsumedPartition.of(self._app, self._consumes, partition)
 
     def _restore(self, join: PartitionJoin[TakenMessage], recovered: Recovered) -> None:
         worker = self._settings.worker

@@ -22,9 +22,12 @@ from workers.config import StreamSettings
 from workers.kafka.delivery import NO_LIMITS, RefusedError, deliver, refusal_of, send_all
 from workers.kafka.offsets import OffsetTracker, Ticket
 from workers.kafka.size_limits import SizeLimits
+from workers.kafka.transactions import TransactionalWriter
 from workers.kafka.transport import Fetched, StageTransport
 from workers.kafka.value_frames import NO_FRAMES, ValueFrames
 from workers.messages.envelope import Outgoing, Record
+from workers.roles import AGGREGATE
+from workers.telemetry.metrics import TransactionOutcome
 from workers.topics import Topic, app_id, topic_name
 
 __all__ = ["StageApp"]
@@ -219,6 +222,26 @@ class StageApp(faust.App):  # type: ignore[misc]
     def ticket(self, record: Record, generation: int) -> Ticket | None:
         """The ticket of a message that was fetched in that generation; None: do not work on it."""
         return self.positions.take((record.source, record.partition), record.offset, generation)
+
+    async def writer(
+        self, partition: int, *, role: str = AGGREGATE, ended: Callable[[TransactionOutcome, float], None]
+    ) -> TransactionalWriter:
+        """The one writer of what ``role`` makes of a partition. When this returns, the one before is fenced off.
+
+        ``ended`` is told of transactions, with their seconds.
+        """
+        made = TransactionalWriter(
+            self.settings.kafka,
+            self.names,
+            partition,
+            role=role,
+            limits=self.limits,
+            frames=self.frames,
+            backoff=self.backoff,
+            ended=ended,
+        )
+        await made.start()
+        return made
 
     async def deliver(self, messages: Sequence[Outgoing], *, retried: Callable[[], None] | None = None) -> None:
         """Send the messages and wait until all are delivered. What may pass is tried again.

@@ -2,8 +2,7 @@
 
     event (a fetch of one partition) ──batch──▶ redaction, on a thread ──▶ one transaction of the partition's writer
 
-A partition has one writer (:mod:`workers.kafka.transactions`). Whoever takes it over fences the one before off, and
-then asks for the committed offset: so what was committed is not read again, and what was not has left nothing behind.
+:mod:`workers.join.answered_partition` has the transactions.
 """
 
 from __future__ import annotations
@@ -11,26 +10,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from el4ner.errors import DocumentError
 from el4ner.redaction.key_ring import load_keys
 from workers.join.agent import World
+from workers.join.answered_partition import AnsweredPartition
 from workers.join.owned_partition import ConsumedPartition
-from workers.kafka.delivery import RefusedError, may_be_of_a_message
-from workers.kafka.offsets import Ticket
+from workers.kafka.delivery import may_be_of_a_message
 from workers.kafka.stage_app import StageApp
-from workers.kafka.transactions import TransactionalWriter
 from workers.messages.envelope import Record
 from workers.redaction.named_types import unknown_names
 from workers.redaction.redacted_messages import RedactedMessages, RedactionTeller
 from workers.roles import REDACT
 from workers.stages.crash_journal import CrashJournal
 from workers.stages.failure_limit import FailureLimit
-from workers.stages.stage_telemetry import StageTelemetry, log_failure
+from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
-from workers.topics import Topic, app_id
+from workers.topics import Topic
 
 __all__ = ["RedactWorker"]
 
@@ -39,14 +36,6 @@ log = logging.getLogger(__name__)
 _AT_ONCE: Final = 100
 """Documents of one transaction at most."""
 _LOOK_AT_OFFSETS_SECONDS: Final = 1.0
-
-
-@dataclass(eq=False, slots=True)
-class _RedactedPartition:
-    """A partition that this process owns: its one writer, and how far it has come."""
-
-    writer: TransactionalWriter
-    consumed: ConsumedPartition
 
 
 class RedactWorker:
@@ -86,7 +75,7 @@ class RedactWorker:
         )
         self._journal = CrashJournal(settings.worker.data_dir, REDACT)
         self._limit = FailureLimit(run=settings.worker.max_failure_run, share=settings.worker.max_failure_share)
-        self._owned: dict[int, _RedactedPartition] = {}
+        self._owned: dict[int, AnsweredPartition[RedactedMessages]] = {}
         self._working = asyncio.Lock()
         """One batch at a time; partitions come and go between two."""
         app.agent(app.raw_topic(Topic.TAGGED_DOCUMENTS), name=f"el4ner-{app.stage}", concurrency=1)(self.run)
@@ -123,8 +112,7 @@ class RedactWorker:
         for group in self._in_order([record for record, _ in taken]):
             pairs = [taken[index] for index in group]
             told = await asyncio.to_thread(self._told, [record for record, _ in pairs])
-            self._limit.check([None if each.error is None else each.error.code for each in told])
-            await self._write(owned, told, [ticket for _, ticket in pairs], began)
+            await owned.write(told, [ticket for _, ticket in pairs], began)
 
     def _in_order(self, records: Sequence[Record]) -> list[list[int]]:
         """The indices of the records, in groups that are told together: one over which a process died is alone.
@@ -152,52 +140,17 @@ class RedactWorker:
                 for record in records
             ]
 
-    async def _write(
-        self, owned: _RedactedPartition, told: Sequence[RedactedMessages], tickets: Sequence[Ticket], began_ms: int
-    ) -> None:
-        """Write what messages lead to in one transaction; where one of it is refused, each in one of its own."""
-        try:
-            consumed = owned.consumed.offset(tickets)
-            await owned.writer.write([message for each in told for message in each.messages], consumed)
-            if consumed is not None:
-                owned.consumed.committed(consumed)
-        except RefusedError as error:
-            if len(told) > 1:
-                for each, ticket in zip(told, tickets, strict=True):
-                    await self._write(owned, [each], [ticket], began_ms)
-                return
-            if told[0].error is not None:
-                raise  # not even a dead letter is taken
-            refused = self._teller.refused(told[0].record, error.of_the_document)
-            self._limit.amend(error.code)
-            await self._write(owned, [refused], tickets, began_ms)
-            return
-        except Exception as error:
-            if may_be_of_a_message(error):
-                self._journal.blame([each.record for each in told])
-            raise
-        for each, ticket in zip(told, tickets, strict=True):
-            self.app.positions.finish(ticket)
-            self._journal.settled(each.record, given_up=each.error is not None)
-            self._tell_of(each, began_ms)
-
-    def _tell_of(self, told: RedactedMessages, began_ms: int) -> None:
+    def _delivered(self, told: RedactedMessages, began_ms: int) -> None:
+        self._journal.settled(told.record, given_up=told.error is not None)
         self.documents += 1
+        self.failures += told.error is not None
         if told.withheld is not None:
             self._metrics.withheld(told.withheld)
-        if told.error is not None:
-            self.failures += 1
-            self._recorder.letter(told.error.code)
-            log_failure(REDACT, told.record, told.document, told.trace, told.error)
-        self._recorder.told(
-            told.record,
-            document=told.document,
-            error=told.error,
-            deleted=told.record.value is None,
-            trace=told.trace,
-            began_ms=began_ms,
-            now_ms=self._world.clock_ms(),
-        )
+        self._recorder.delivered(told, began_ms=began_ms)
+
+    def _failed(self, told: Sequence[RedactedMessages], error: Exception) -> None:
+        if may_be_of_a_message(error):
+            self._journal.blame([each.record for each in told])
 
     async def _look_at_offsets(self) -> None:
         """Commit what lies behind the last message: marks of transactions, and what was aborted."""
@@ -206,8 +159,7 @@ class RedactWorker:
                 await asyncio.sleep(_LOOK_AT_OFFSETS_SECONDS)
                 async with self._working:
                     for owned in self._owned.values():
-                        if owned.consumed.offset() is not None:
-                            await self._write(owned, [], [], 0)
+                        await owned.look()
         except Exception as error:
             self.app.fail(error)
             raise
@@ -226,22 +178,16 @@ class RedactWorker:
             # Faust has asked before we fenced: what was in a transaction then is committed now, or never will be.
             await self.app.consumer.seek_again()
 
-    async def _own(self, partition: int) -> _RedactedPartition:
-        kafka = self._settings.kafka
-        writer = TransactionalWriter(
-            kafka,
-            self.app.names,
-            partition,
-            role=REDACT,
-            limits=self.app.limits,
-            frames=self.app.frames,
-            backoff=self.app.backoff,
-            ended=self._metrics.transaction,
+    async def _own(self, partition: int) -> AnsweredPartition[RedactedMessages]:
+        return AnsweredPartition(
+            await self.app.writer(partition, role=REDACT, ended=self._metrics.transaction),
+            ConsumedPartition.of(self.app, Topic.TAGGED_DOCUMENTS, partition),
+            self.app.positions,
+            self._limit,
+            self._teller.refused,
+            self._delivered,
+            self._failed,
         )
-        await writer.start()
-        group, topic = app_id(kafka, self.app.group), self.app.names[Topic.TAGGED_DOCUMENTS]
-        consumed = ConsumedPartition(self.app.positions, group=group, topic=topic, partition=partition)
-        return _RedactedPartition(writer, consumed)
 
     async def drain(self) -> None:
         """Finish what was begun, within ``worker.shutdown_seconds``. What is not comes again, here or elsewhere."""
@@ -253,7 +199,7 @@ class RedactWorker:
 
     async def _let_go(self) -> None:
         partitions, self._owned = list(self._owned.values()), {}
-        await asyncio.gather(*(owned.writer.stop() for owned in partitions))
+        await asyncio.gather(*(owned.stop() for owned in partitions))
 
     async def release(self) -> None:
         """Stop for good. The journal stays if this process ends because of a message."""

@@ -4,19 +4,43 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from el4ner.errors import DocumentError
-from workers.messages.envelope import Record, coordinates
+from workers.messages.envelope import Outgoing, Record, coordinates
 from workers.messages.headers import RandomBytes, Trace, next_trace, parse_traceparent
 from workers.stages.isolation import Result
 from workers.stages.stage import StageAnswer
 from workers.telemetry.recorder import Telemetry, WorkerRecorder
 from workers.topics import Topic
 
-__all__ = ["StageTelemetry", "log_failure"]
+__all__ = ["StageTelemetry", "ToldMessage", "log_failure"]
 
 log = logging.getLogger(__name__)
+
+
+class ToldMessage(Protocol):
+    """What a message leads to, where no model is asked."""
+
+    @property
+    def record(self) -> Record:
+        """That message."""
+
+    @property
+    def document(self) -> str | None:
+        """The id of its document; None: it names none."""
+
+    @property
+    def messages(self) -> Sequence[Outgoing]:
+        """All that is to be written, a dead letter first if there is one."""
+
+    @property
+    def trace(self) -> Trace:
+        """Of what is written."""
+
+    @property
+    def error(self) -> DocumentError | None:
+        """Why there is a dead letter."""
 
 
 class StageTelemetry(WorkerRecorder):
@@ -67,6 +91,22 @@ class StageTelemetry(WorkerRecorder):
                 began_ms=began_ms,
                 now_ms=now,
             )
+
+    def delivered(self, told: ToldMessage, *, began_ms: int) -> None:
+        """What a message leads to is delivered, and so is the line about what was given up; work on it began at
+        ``began_ms``."""
+        if told.error is not None:
+            self.letter(told.error.code)
+            log_failure(self._stage, told.record, told.document, told.trace, told.error)
+        self.told(
+            told.record,
+            document=told.document,
+            error=told.error,
+            deleted=told.record.value is None,
+            trace=told.trace,
+            began_ms=began_ms,
+            now_ms=self._clock_ms(),
+        )
 
     def told(
         self,
