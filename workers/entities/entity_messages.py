@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from typing import Any
 
 from el4ner.canonical.decisions import EntityDecision
@@ -12,7 +11,7 @@ from el4ner.canonical.names import canonical_name
 from el4ner.errors import MessageError
 from el4ner.serialize import fingerprint
 from workers.messages.envelope import Outgoing, decode, outgoing
-from workers.messages.headers import Trace
+from workers.messages.headers import Trace, utc_time
 from workers.roles import ENTITIES
 from workers.topics import Topic
 
@@ -41,12 +40,12 @@ def entity_to_json(view: EntityView | MergedName, window_ms: int) -> dict[str, A
         "merged_into": None,
         "aliases": list(view.aliases),
         "names": [{"id": entity, "name": name} for entity, name in view.names],
-        "first_seen": _time(view.first_ms),
-        "last_seen": _time(view.last_ms),
+        "first_seen": utc_time(view.first_ms),
+        "last_seen": utc_time(view.last_ms),
         "mentions": sum(each.mentions for each in view.windows),
         "window_seconds": window_ms // 1000,
         "windows": [
-            {"start": _time(each.window * window_ms), "mentions": each.mentions, "documents": each.documents}
+            {"start": utc_time(each.window * window_ms), "mentions": each.mentions, "documents": each.documents}
             for each in view.windows
         ],
     }
@@ -64,7 +63,7 @@ def trend_message(
     window: int, kind: str, trend: WindowTrend | None, window_ms: int, *, now_ms: int, trace: Trace
 ) -> Outgoing:
     """The most frequent entities of a window and type; None: it has none."""
-    start = _time(window * window_ms)
+    start = utc_time(window * window_ms)
     value = None if trend is None else _trend_to_json(trend, start, window_ms)
     return _message(Topic.ENTITY_TRENDS, f"{kind}:{start}", value, now_ms=now_ms, trace=trace)
 
@@ -159,8 +158,3 @@ def _message(topic: Topic, key: str, value: Mapping[str, Any] | None, *, now_ms:
         now_ms=now_ms,
         trace=trace,
     )
-
-
-def _time(milliseconds: int) -> str:
-    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

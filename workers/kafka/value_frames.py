@@ -6,8 +6,6 @@ each other stays plain JSON. Dead letters are what they were.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol
@@ -19,14 +17,12 @@ from workers.config import KafkaSettings
 from workers.messages import json_schemas
 from workers.messages.envelope import Outgoing
 from workers.registry.bundled_schemas import bundled
-from workers.registry.registered_schema import RegistryAwayError
+from workers.registry.outages import answer_of
 from workers.registry.wire_format import framed
 from workers.roles import AGGREGATE, ENTITIES, PIPELINE, REDACT
 from workers.topics import Topic, topic_name
 
 __all__ = ["NO_FRAMES", "SchemaRegistrar", "ValueFrames", "registered_frames", "registered_schema_of"]
-
-log = logging.getLogger(__name__)
 
 _JOINED: Final = (Topic.TAGGED_DOCUMENTS, Topic.ENTITY_MENTIONS)
 _RESULTS: Final[Mapping[str, tuple[Topic, ...]]] = {
@@ -95,11 +91,4 @@ async def registered_frames(
 
 async def _registered(settings: KafkaSettings, topic: Topic, backoff: Backoff, registrar: SchemaRegistrar) -> int:
     subject, schema = f"{topic_name(settings, topic)}-value", registered_schema_of(topic)
-    retry = 0
-    while True:
-        try:
-            return await asyncio.to_thread(registrar.register, subject, schema)
-        except RegistryAwayError as error:
-            retry += 1
-            log.warning("workers wait for the schema registry: %s", error, extra={"retry": retry, "subject": subject})
-            await asyncio.sleep(backoff.seconds(retry))
+    return await answer_of(lambda: registrar.register(subject, schema), backoff.seconds, "workers", subject=subject)

@@ -26,6 +26,7 @@ __all__ = [
     "find",
     "next_trace",
     "parse_traceparent",
+    "utc_time",
     "with_id",
 ]
 
@@ -156,7 +157,12 @@ def _constant(source: str, event_type: str, schema: str) -> Headers:
     )
 
 
+def utc_time(milliseconds: int) -> str:
+    """A moment, in milliseconds since the epoch, as messages write it (RFC 3339): ``2026-11-27T08:00:00.000Z``."""
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
+    return time.replace("+00:00", "Z")
+
+
 @lru_cache(maxsize=16)  # all messages of a batch have the same
 def _time(milliseconds: int) -> bytes:
-    time = datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="milliseconds")
-    return time.replace("+00:00", "Z").encode()
+    return utc_time(milliseconds).encode()

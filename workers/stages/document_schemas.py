@@ -6,8 +6,6 @@ either. Each schema is asked for once.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -17,13 +15,12 @@ from el4ner.extras import extras_explained
 from workers.backoff import Backoff
 from workers.config import KafkaSettings
 from workers.messages.envelope import Record
-from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
+from workers.registry.outages import answer_of
+from workers.registry.registered_schema import RegisteredSchema, UnknownSchemaError
 from workers.registry.value_schemas import UnreadableValues, ValueSchema, value_schema
 from workers.registry.wire_format import split_frame
 
 __all__ = ["DocumentSchemas", "SchemaSource"]
-
-log = logging.getLogger(__name__)
 
 _EXTRAS: Final = {"fastavro": "registry", "httpx": "registry"}
 _UNKNOWN_SECONDS: Final = 30.0
@@ -109,17 +106,11 @@ class DocumentSchemas:
         return kept.values
 
     async def _ask(self, schema_id: int) -> _KeptSchema:
-        retry = 0
-        while True:
-            try:
-                schema = await asyncio.to_thread(self._source.schema, schema_id)
-                return _KeptSchema(value_schema(schema_id, schema), None)
-            except UnknownSchemaError as error:
-                unknown = f"the value is framed with schema id {schema_id}: {error}; see kafka.registry.url"
-                return _KeptSchema(UnreadableValues(unknown, "schema-id"), self._clock() + _UNKNOWN_SECONDS)
-            except RegistryAwayError as error:
-                retry += 1
-                log.warning(
-                    "documents wait for the schema registry: %s", error, extra={"retry": retry, "schema_id": schema_id}
-                )
-                await asyncio.sleep(self._wait(retry))
+        try:
+            schema = await answer_of(
+                lambda: self._source.schema(schema_id), self._wait, "documents", schema_id=schema_id
+            )
+        except UnknownSchemaError as error:
+            unknown = f"the value is framed with schema id {schema_id}: {error}; see kafka.registry.url"
+            return _KeptSchema(UnreadableValues(unknown, "schema-id"), self._clock() + _UNKNOWN_SECONDS)
+        return _KeptSchema(value_schema(schema_id, schema), None)
