@@ -55,6 +55,8 @@ class _PoolSteps:
         result: Future[R] = Future()
 
         def run() -> None:
+            if not result.set_running_or_notify_cancel():
+                return
             try:
                 result.set_result(function())
             except BaseException as error:  # it is raised where the steps are taken
@@ -62,13 +64,14 @@ class _PoolSteps:
             self._calls.put(None)
 
         call: tuple[Callable[[], Any], Future[Any]] | None = None
-        threading.Thread(target=run, name="pool", daemon=True).start()
         try:
+            threading.Thread(target=run, name="pool", daemon=True).start()
             while (call := self._calls.get()) is not None:
                 _make(*call)
                 yield self._name
         except BaseException:  # no further step is taken, or whoever takes them is interrupted
             self._stopped = True
+            result.cancel()  # if the thread has not begun: an interruption may come while it is started
             while not result.done():
                 if call is not None and not call[1].done():
                     call[1].set_exception(ReadingStoppedError())

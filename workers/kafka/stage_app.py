@@ -160,6 +160,10 @@ class StageApp(faust.App):  # type: ignore[misc]
             return
         if generation != self.consumer_generation_id or self.rebalancing or self.should_stop:
             return  # what was prepared is prepared anew
+        if self.stopping:
+            # A rebalance that ends while this process drains: what it took now, nobody would wait for, and the next
+            # owner of the partition would do it again.
+            return
         self.consumer.begin()
         self.ready.set()
         partitions = sorted(f"{tp.topic}-{tp.partition}" for tp in self.consumer.assignment())

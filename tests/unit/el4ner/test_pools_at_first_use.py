@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 
-from el4ner import loader
+from el4ner import loader, sliced_reading
 from el4ner.config import Settings, load_settings
 from el4ner.engines.base import StateRequest, StateResult
 from el4ner.errors import DocumentError, EngineError, PoolReadingError
@@ -75,6 +75,14 @@ def hosting(
         at_first_use=at_first_use,
         progress=progress or ToldProgress(),
     )
+
+
+def readers_have_ended() -> bool:
+    """Whether no thread reads a pool. One that has given its last answer may take a moment to end."""
+    readers = [thread for thread in threading.enumerate() if thread.name == "pool"]
+    for reader in readers:
+        reader.join(10.0)
+    return not any(reader.is_alive() for reader in readers)
 
 
 def members() -> tuple[Member, Member]:
@@ -379,7 +387,7 @@ def test_reading_that_nobody_goes_on_with_is_kept_and_ends(tmp_path: Path) -> No
     assert read_by(*engines) == read_by(*all_at_once)
     with Tagger(hosting(tmp_path / "3", *members())) as left:
         next(left.read_pools())
-    assert not [thread for thread in threading.enumerate() if thread.name == "pool"]
+    assert readers_have_ended()
 
 
 def test_who_interrupts_a_slice_may_read_the_pool_again(tmp_path: Path) -> None:
@@ -389,9 +397,28 @@ def test_who_interrupts_a_slice_may_read_the_pool_again(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         list(tagger.read_pools("q"))
     assert not tagger.pipeline.pools_read_beside
-    assert not [thread for thread in threading.enumerate() if thread.name == "pool"]
+    assert readers_have_ended()
     engines[0].error = None
     assert set(tagger.read_pools("q")) == {"q"}
+
+
+@pytest.mark.parametrize("begun", [True, False])
+def test_an_interruption_while_the_reader_is_started_leaves_no_reader(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, begun: bool
+) -> None:
+    class Interrupted(threading.Thread):
+        def start(self) -> None:
+            if begun:
+                super().start()
+            raise KeyboardInterrupt
+
+    with Tagger(hosting(tmp_path, *members(), pools={"q": LARGE})) as tagger:
+        with monkeypatch.context() as patched:
+            patched.setattr(sliced_reading.threading, "Thread", Interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                next(tagger.read_pools("q"))
+        assert not tagger.pipeline.pools_read_beside
+        assert set(tagger.read_pools("q")) == {"q"}
 
 
 def test_who_takes_no_further_step_waits_for_no_other_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -82,6 +82,19 @@ async def test_an_event_is_all_that_a_fetch_brought_and_each_message_has_a_ticke
     assert list(app.take(event)) == []
 
 
+async def test_who_drains_takes_nothing_of_a_rebalance_that_ends_meanwhile(
+    app: StageApp, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumer, "assignment", lambda: {A})
+    app.stopping = True
+    await app._begin(GENERATION)
+    assert not app.positions.is_open
+    assert not app.ready.is_set()
+    app.stopping = False
+    await app._begin(GENERATION)
+    assert app.positions.is_open
+
+
 async def test_only_what_is_finished_without_a_gap_may_be_committed(app: StageApp, consumer: Consumer) -> None:
     consumer.begin()
     tickets = {}
