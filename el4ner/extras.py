@@ -17,6 +17,7 @@ METHOD_EXTRAS: Final[Mapping[str, str]] = MappingProxyType(
         "exllamav3": "exl3",
         "gguf": "embedded",
         "cryptography": "redact",
+        "faker": "redact",
         "phonenumbers": "redact",
         "presidio_analyzer": "redact",
         **dict.fromkeys(

@@ -106,7 +106,7 @@ TRIALS: Final = (
         "python -c \"from workers.telemetry.tracing import open_spans; print(open_spans(True, version='1'))\"",
         "object at",
     ),
-    ExtraTrial("redact", "redact", ("presidio_analyzer", "cryptography"), "el4ner redact keygen", ""),
+    ExtraTrial("redact", "redact", ("presidio_analyzer", "cryptography", "faker"), "el4ner redact keygen", ""),
     ExtraTrial(
         "registry",
         "registry",

@@ -31,6 +31,7 @@ class RedactionKey:
         self.id = key_id
         self._secret = secret
         self._pseudonyms = self.derived("pseudonym")
+        self._surrogates = self.derived("surrogate")
 
     def __repr__(self) -> str:
         return f"RedactionKey(id={self.id!r})"
@@ -44,8 +45,17 @@ class RedactionKey:
 
     def pseudonym(self, kind: str, identity: str, digits: int) -> str:
         """Hexadecimal digits for a name of that kind."""
-        message = b"\0".join(part.encode("utf-8", "surrogatepass") for part in (kind, identity))
-        return hmac.digest(self._pseudonyms, message, hashlib.sha256).hex()[:digits]
+        return hmac.digest(self._pseudonyms, _message(kind, identity), hashlib.sha256).hex()[:digits]
+
+    def surrogate_seed(self, kind: str, identity: str, draw: int) -> int:
+        """What random numbers begin with, of the value that is drawn as number ``draw`` for a name of that kind: 256
+        bits."""
+        message = _message(kind, identity, str(draw))
+        return int.from_bytes(hmac.digest(self._surrogates, message, hashlib.sha256), "big")
+
+
+def _message(*parts: str) -> bytes:
+    return b"\0".join(part.encode("utf-8", "surrogatepass") for part in parts)
 
 
 class KeyRing(Mapping[str, RedactionKey]):
@@ -99,8 +109,8 @@ def load_keys(settings: RedactionSettings) -> KeyRing | None:
         return KeyRing.parse(_read(settings.keys_file), f"redaction.keys_file {settings.keys_file}")
     if settings.needs_keys:
         raise ConfigError(
-            "redaction: pseudonyms and originals need a key: set redaction.keys_file (or EL4NER_REDACTION__KEYS) to "
-            "what `el4ner redact keygen` prints, or set redaction.action to mask"
+            "redaction: pseudonyms, surrogates and originals need a key: set redaction.keys_file (or "
+            "EL4NER_REDACTION__KEYS) to what `el4ner redact keygen` prints, or set redaction.action to mask"
         )
     return None
 

@@ -13,14 +13,15 @@ from el4ner.config import UNSHOWN_INPUT, Section
 
 __all__ = ["Action", "PatternKind", "RedactionRule", "RedactionSettings"]
 
-Action = Literal["pseudonym", "mask", "keep"]
-"""``pseudonym``: ``[person:9f2c4be01d77a3c5]``, the same for the same name. ``mask``: ``[person]``.
-``keep``: it stays."""
+Action = Literal["pseudonym", "surrogate", "mask", "keep"]
+"""``pseudonym``: ``[person:9f2c4be01d77a3c5]``, the same for the same name. ``surrogate``: a made-up value of the type,
+the same for the same name. ``mask``: ``[person]``. ``keep``: it stays."""
 PatternKind = Literal["email", "card", "iban", "phone", "national_id"]
 """Personal data that is found by its form and its check digits."""
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 _MIN_DIGITS: Final = 8
+_WITH_KEYS: Final = frozenset({"pseudonym", "surrogate"})
 
 
 def _rule(value: Any) -> Any:
@@ -72,6 +73,8 @@ class RedactionSettings(Section):
     """A short form has the pseudonym of the one long form of its type that is removed from the document, too."""
     pseudonym_digits: Annotated[int, Field(ge=_MIN_DIGITS, le=64)] = 16
     """Hexadecimal digits of a pseudonym. See docs/redaction.md for how improbable two names with one are."""
+    surrogate_locale: Annotated[str, Field(pattern="^[A-Za-z_]{2,16}$")] = "en_US"
+    """Whose names surrogates are, by Faker's name of it."""
     keys: Annotated[SecretStr, BeforeValidator(_secret)] | None = None
     """``ID:KEY``, of which the first makes what is new; further ones, behind commas, are for what was made before."""
     keys_file: Annotated[Path, AfterValidator(_readable)] | None = None
@@ -90,8 +93,17 @@ class RedactionSettings(Section):
     @property
     def needs_keys(self) -> bool:
         """Whether anything is to be done for which there has to be a key."""
+        return self.reversible or bool(self._actions & _WITH_KEYS)
+
+    @property
+    def has_surrogates(self) -> bool:
+        """Whether anything is replaced by made-up values."""
+        return "surrogate" in self._actions
+
+    @property
+    def _actions(self) -> set[Action]:
         rules = [*self.types.values(), *(rule for types in self.pools.values() for rule in types.values())]
-        return self.reversible or self.action == "pseudonym" or any(rule.action == "pseudonym" for rule in rules)
+        return {self.action, *(rule.action for rule in rules)}
 
     @property
     def is_configured(self) -> bool:
@@ -99,7 +111,7 @@ class RedactionSettings(Section):
         return bool(self.model_fields_set)
 
     def masked(self) -> RedactionSettings:
-        """The same with masks in place of pseudonyms, for which no key is needed."""
+        """The same with masks in place of pseudonyms and surrogates, for which no key is needed."""
 
         def rules(of_types: dict[str, RedactionRule]) -> dict[str, RedactionRule]:
             return {name: rule.model_copy(update={"action": _masked(rule.action)}) for name, rule in of_types.items()}
@@ -124,4 +136,4 @@ class RedactionSettings(Section):
 
 
 def _masked(action: Action) -> Action:
-    return "mask" if action == "pseudonym" else action
+    return "mask" if action in _WITH_KEYS else action

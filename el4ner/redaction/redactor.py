@@ -7,17 +7,21 @@ forms). A kept type gives way: where ``Paris`` is a person's name once, it is re
 from __future__ import annotations
 
 import unicodedata
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from el4ner.canonical.in_document import full_names
+from el4ner.canonical.names import canonical_name
 from el4ner.errors import ConfigError, DocumentError
 from el4ner.redaction.folding import fold
 from el4ner.redaction.key_ring import KeyRing
 from el4ner.redaction.redaction_settings import Action, RedactionRule, RedactionSettings
+from el4ner.redaction.substitutes import RemovedName, Substitutes
 from el4ner.redaction.surfaces import SearchedText, Surface, surfaces_of
+from el4ner.redaction.surrogates import SurrogateMaker
 
 __all__ = ["Detection", "Redacted", "RedactionError", "Redactor", "Replacement"]
 
@@ -74,15 +78,6 @@ class Redacted:
 
 
 @dataclass(frozen=True, slots=True)
-class _RemovedName:
-    """What was detected: its type, its name as it is compared, and what becomes of it."""
-
-    type: str
-    identity: str
-    rule: RedactionRule
-
-
-@dataclass(frozen=True, slots=True)
 class _Removal:
     """What is taken out, and for whom. ``detected``: it was detected at this place."""
 
@@ -96,14 +91,20 @@ class Redactor:
     """Redacts texts by one policy. Safe to call from several threads.
 
     Raises:
-        ConfigError: there has to be a key and there is none.
+        ConfigError: there has to be a key and there is none, or there are to be surrogates and Faker is not there or
+            does not know their locale.
     """
 
     def __init__(self, settings: RedactionSettings, keys: KeyRing | None) -> None:
         if keys is None and settings.needs_keys:
-            raise ConfigError("redaction: pseudonyms need a key")
+            raise ConfigError("redaction: pseudonyms and surrogates need a key")
         self._settings = settings
-        self._keys = keys
+        self._key = None if keys is None else keys.current
+        self._surrogates = (
+            SurrogateMaker(settings.surrogate_locale, keys.current)
+            if settings.has_surrogates and keys is not None
+            else None
+        )
 
     def redact(self, text: str, detections: Iterable[Detection], *, pool: str | None = None) -> Redacted:
         """The text without what was detected.
@@ -124,52 +125,69 @@ class Redactor:
         if not removed:
             return Redacted(text, (), tuple(found), None)
         names = dict(
-            zip(removed, self._identities([(each.type, text[each.start : each.end]) for each in removed]), strict=True)
+            zip(removed, self._names([(each.type, text[each.start : each.end]) for each in removed]), strict=True)
         )
-        owners = [_RemovedName(*key, rules[key[0]]) for key in sorted({(each.type, names[each]) for each in removed})]
+        identities = {name: _identity(name) for name in names.values()}
+        spellings: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for each, name in names.items():
+            spellings[each.type, identities[name]].add(canonical_name(name))
+        owners = [RemovedName(*key, frozenset(spellings[key]), rules[key[0]]) for key in sorted(spellings)]
         numbers = {(owner.type, owner.identity): number for number, owner in enumerate(owners)}
         removals, surfaces = [], set[Surface]()
         for each in removed:
-            number = numbers[each.type, names[each]]
+            number = numbers[each.type, identities[names[each]]]
             removals.append(_Removal(each.start, each.end, number, detected=True))
             surfaces.update(surfaces_of(text[each.start : each.end], number, parts=bool(rules[each.type].parts)))
-        merged = _all_removals(text, removals, sorted(surfaces, key=lambda form: (form.letters, form.owner)))
-        return self._replaced(text, merged, owners, [each for each in found if each not in names])
+        searched = SearchedText(text)
+        ordered = sorted(surfaces, key=lambda form: (form.letters, form.owner))
+        merged = _all_removals(searched, removals, ordered)
+        substitutes = Substitutes(
+            searched,
+            owners,
+            key=self._key,
+            digits=self._settings.pseudonym_digits,
+            surrogates=self._surrogates,
+        )
+        kept = [each for each in found if each not in names]
+        redacted = self._replaced(text, merged, owners, substitutes, kept)
+        for _ in range(_MOST_PASSES):
+            if not (clashing := _clashing(redacted, merged, substitutes, ordered)):
+                return redacted
+            substitutes.pass_over(clashing)
+            redacted = self._replaced(text, merged, owners, substitutes, kept)
+        substitutes.without_surrogates()
+        return self._replaced(text, merged, owners, substitutes, kept)
 
-    def _identities(self, mentions: Sequence[tuple[str, str]]) -> list[str]:
+    def _names(self, mentions: Sequence[tuple[str, str]]) -> list[str]:
         """What the pseudonym of each is made of: of a short form, what its long form's is made of."""
         if not self._settings.join_short_forms:
-            return [_identity(surface) for _, surface in mentions]
-        return [_identity(name) for name in full_names(mentions)]
+            return [surface for _, surface in mentions]
+        return full_names(mentions)
 
     def _replaced(
-        self, text: str, removals: Sequence[_Removal], owners: Sequence[_RemovedName], kept: Sequence[Detection]
+        self,
+        text: str,
+        removals: Sequence[_Removal],
+        owners: Sequence[RemovedName],
+        substitutes: Substitutes,
+        kept: Sequence[Detection],
     ) -> Redacted:
         pieces: list[str] = []
         replacements: list[Replacement] = []
         place = size = 0
-        has_pseudonyms = False
         for removal in removals:
-            owner = owners[removal.owner]
-            instead = self._instead(owner)
-            has_pseudonyms = has_pseudonyms or owner.rule.action == "pseudonym"
+            instead, action = substitutes.write(removal.owner, removal.start, removal.end)
             pieces += (text[place : removal.start], instead)
             size += removal.start - place
             replacements.append(
-                Replacement(size, size + len(instead), removal.start, removal.end, owner.type, owner.rule.action)
+                Replacement(size, size + len(instead), removal.start, removal.end, owners[removal.owner].type, action)
             )
             size += len(instead)
             place = removal.end
         pieces.append(text[place:])
-        key_id = self._keys.current.id if has_pseudonyms and self._keys is not None else None
+        has_keyed = any(replacement.action != "mask" for replacement in replacements)
+        key_id = self._key.id if has_keyed and self._key is not None else None
         return Redacted("".join(pieces), tuple(replacements), tuple(_moved(kept, replacements)), key_id)
-
-    def _instead(self, owner: _RemovedName) -> str:
-        kind = "".join("_" if letter in "[]:" or not letter.isprintable() else letter for letter in owner.type)
-        if owner.rule.action == "mask" or self._keys is None:
-            return f"[{kind}]"
-        digits = self._settings.pseudonym_digits
-        return f"[{kind}:{self._keys.current.pseudonym(owner.type, owner.identity, digits)}]"
 
 
 def _is_removed(detection: Detection, rule: RedactionRule) -> bool:
@@ -182,11 +200,10 @@ def _identity(surface: str) -> str:
     return letters or " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
 
 
-def _all_removals(text: str, detected: Sequence[_Removal], surfaces: Sequence[Surface]) -> list[_Removal]:
+def _all_removals(searched: SearchedText, detected: Sequence[_Removal], surfaces: Sequence[Surface]) -> list[_Removal]:
     """What is taken out, until nothing is left: what was beside a removed piece may be a word of its own now."""
-    searched = SearchedText(text)
     removals = _merged([*detected, *(_Removal(m.start, m.end, m.owner) for m in searched.find(surfaces))])
-    pieces = list(_left_of(0, len(text), removals))
+    pieces = list(_left_of(0, len(searched.text), removals))
     for _ in range(_MOST_PASSES):
         more: list[_Removal] = []
         left: list[tuple[int, int]] = []
@@ -226,6 +243,28 @@ def _merged(removals: Iterable[_Removal]) -> list[_Removal]:
             merged.append(each)
             best.append(rank)
     return merged
+
+
+def _clashing(
+    redacted: Redacted, removals: Sequence[_Removal], substitutes: Substitutes, surfaces: Sequence[Surface]
+) -> set[int]:
+    """The names whose surrogates bring a removed name into the new text, by themselves or with what is beside them."""
+    if not substitutes.has_surrogates:
+        return set()
+    replacements, clashing = redacted.replacements, set[int]()
+    made_up = [place for place, removal in enumerate(removals) if substitutes.is_surrogate(removal.owner)]
+    if not made_up:
+        return set()
+    for match in SearchedText(redacted.text).find(surfaces):
+        first = bisect_right(replacements, match.start, key=lambda replacement: replacement.end)
+        last = bisect_left(replacements, match.end, key=lambda replacement: replacement.start)
+        places = [place for place in range(first, last) if substitutes.is_surrogate(removals[place].owner)]
+        if first == last:
+            # A neighbour lets it stand by itself, or makes an address of it.
+            following = bisect_left(made_up, first)
+            places = made_up[max(0, following - 1) : following + 1]
+        clashing.update(removals[place].owner for place in places)
+    return clashing
 
 
 def _moved(kept: Sequence[Detection], replacements: Sequence[Replacement]) -> Iterable[Detection]:

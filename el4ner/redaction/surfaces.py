@@ -121,7 +121,7 @@ class SearchedText:
                 continue  # what overlaps a match is looked for in what is left
             first, last = folded.starts[place], folded.ends[end - 1]
             if _stands_free(folded, surface, place, end, freed) or (
-                len(surface.letters) >= _IN_ADDRESSES and self._is_in_an_address(first, last)
+                len(surface.letters) >= _IN_ADDRESSES and self.is_in_an_address(first, last)
             ):
                 freed.add(end)
                 searched_to[number] = end
@@ -129,7 +129,8 @@ class SearchedText:
                     last += 1
                 yield SurfaceMatch(first, last, surface.owner)
 
-    def _is_in_an_address(self, start: int, end: int) -> bool:
+    def is_in_an_address(self, start: int, end: int) -> bool:
+        """Whether the piece is a part of an address, a path, or what else has no spaces."""
         before = bisect_right(self._addresses, start, key=itemgetter(0))
         return before > 0 and end <= self._addresses[before - 1][1]
 

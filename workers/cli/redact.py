@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from el4ner.errors import DocumentError
+from el4ner.nearest import no_such
 from workers.cli.input_options import (
     DelimiterOption,
     EncodingOption,
@@ -56,8 +57,10 @@ app = typer.Typer(
     epilog=examples(
         'el4ner redact "Ada Lovelace met Charles Babbage in London."',
         "el4ner redact --mask article.txt",
+        "el4ner redact --surrogates article.txt",
         "el4ner redact tickets.csv --text-field body --pattern email --pattern card --format json",
         "(umask 077; el4ner redact keygen > redaction.keys)",
+        'el4ner redact pseudonym "Ada Lovelace" --type person',
         "el4ner redact reveal article-17",
     ),
 )
@@ -72,6 +75,10 @@ def redact_text(
     *,
     mask: Annotated[
         bool, typer.Option("--mask", help="[person] in place of [person:PSEUDONYM], whatever the file says.")
+    ] = False,
+    surrogates: Annotated[
+        bool,
+        typer.Option("--surrogates", help="A made-up name in place of [person:PSEUDONYM], whatever the file says."),
     ] = False,
     pattern: Annotated[
         list[str] | None,
@@ -98,14 +105,18 @@ def redact_text(
     """Take out of a text, a file or standard input what the models find in it, in this process: no Kafka needed.
 
     `[redaction]` in the configuration file says which types are taken out, and how. Without a key there,
-    pseudonyms are made with a key of this run's own: another run gives others.
+    pseudonyms and made-up names are made with a key of this run's own: another run gives others.
 
     A document that cannot be tagged or redacted is reported on standard error and not written; the others go on, and
     the exit code is 1.
     """
     overrides = overrides_of(ensemble=ensemble, mode=mode)
     changes: dict[str, Any] = {"patterns": pattern} if pattern else {}
-    changes |= {"action": "mask", "types": {}, "pools": {}, "reversible": False} if mask else {}
+    if mask and surrogates:
+        raise typer.BadParameter("--mask and --surrogates: only one of them can stand in place of a name")
+    if mask or surrogates:
+        action = "mask" if mask else "surrogate"
+        changes |= {"action": action, "types": {}, "pools": {}, "reversible": False}
     configured = stream_settings(ctx, config, overrides | ({"redaction": changes} if changes else {}))
     settings = with_only_pool(configured, pool)
     failures: list[DocumentError] = []
@@ -164,6 +175,43 @@ def keygen(
     results_file().write(line + "\n")
 
 
+@app.command("pseudonym")
+def pseudonym(
+    ctx: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A name as a text would have it.")],
+    *,
+    type_name: Annotated[str, typer.Option("--type", metavar="TYPE", help="The type that it is detected as.")],
+    key_id: Annotated[
+        str | None,
+        typer.Option("--key", metavar="ID", help="The key's name. (default: the first, which makes what is new)"),
+    ] = None,
+    surrogate: Annotated[bool, typer.Option("--surrogate", help="The made-up name that stands in its place.")] = False,
+    config: ConfigOption = None,
+) -> None:
+    """Print the pseudonym of a name, as redaction writes it under this key wherever the name stands in full.
+
+    Whoever holds the key finds a person's documents by it. What people merged are several names: ask for each.
+    """
+    settings = stream_settings(ctx, config).redaction
+    configure_cli_logging(ctx)
+    from el4ner.errors import ConfigError
+    from el4ner.redaction.key_ring import KeyRing, load_keys
+    from el4ner.redaction.redactor import Detection, Redactor
+
+    keys = load_keys(settings)
+    if keys is None:
+        raise ConfigError("redaction.keys_file: a pseudonym is made with a key")
+    chosen = keys.current.id if key_id is None else key_id
+    if chosen not in keys:
+        raise ConfigError(f"--key: {no_such('key', chosen, list(keys))}")
+    if not name.strip():
+        raise ConfigError("NAME: there is no name in it")
+    action = "surrogate" if surrogate else "pseudonym"
+    rules = settings.model_copy(update={"action": action, "types": {}, "pools": {}, "floor": 0.0})
+    redacted = Redactor(rules, KeyRing({chosen: keys[chosen]})).redact(name, [Detection(0, len(name), type_name)])
+    results_file().write(redacted.text + "\n")
+
+
 @app.command("reveal")
 def reveal(
     ctx: typer.Context,
@@ -207,7 +255,8 @@ def _redaction(settings: RedactionSettings) -> TextRedaction:
     from el4ner.redaction.text_redaction import TextRedaction
 
     if settings.needs_keys and settings.keys is None and settings.keys_file is None:
-        tell("no key is set: the pseudonyms are this run's own (el4ner redact keygen makes a key)")
+        what = "surrogates" if settings.action == "surrogate" else "pseudonyms"
+        tell(f"no key is set: the {what} are this run's own (el4ner redact keygen makes a key)")
         return TextRedaction(settings, KeyRing.parse(f"this-run:{secrets.token_hex(KEY_BYTES)}", "this run"))
     return TextRedaction(settings, load_keys(settings))
 

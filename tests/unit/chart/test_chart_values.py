@@ -85,6 +85,7 @@ def scaled(**autoscaling: int) -> dict[str, Any]:
         ({"serve": {"enabled": True}}, "name the Secret with its token"),
         ({"ui": {"enabled": True}}, "name the Secret with its tokens"),
         ({"redact": {"enabled": True}}, "el4ner redact keygen"),
+        ({"redact": {"enabled": True}, "config": {"redaction": {"action": "surrogate"}}}, "el4ner redact keygen"),
         ({"workers": {"pipeline": {"replicas": 5}}}, "replicas of pipeline is 5, and topics have 4 partitions"),
         (scaled(minReplicas=6), "autoscaling.minReplicas of pipeline is 6, and there are never more than 4"),
         (scaled(minReplicas=3, maxReplicas=2), "minReplicas of pipeline is 3, and there are never more than 2"),

@@ -83,8 +83,8 @@
 {{- if and .Values.ui.enabled $secrets.ui.name $ui.proxy_user_header -}}
 {{- fail "secrets.ui.name and config.ui.proxy_user_header are both set: who asks is told by one of the two" -}}
 {{- end -}}
-{{- if and .Values.redact.enabled (not $secrets.redaction.name) (eq (dig "action" "pseudonym" ($config.redaction | default dict)) "pseudonym") -}}
-{{- fail "redact.enabled: pseudonyms take a key; name the Secret with it in secrets.redaction.name (el4ner redact keygen makes one), or set config.redaction.action to mask" -}}
+{{- if and .Values.redact.enabled (not $secrets.redaction.name) (has (dig "action" "pseudonym" ($config.redaction | default dict)) (list "pseudonym" "surrogate")) -}}
+{{- fail "redact.enabled: pseudonyms and surrogates take a key; name the Secret with it in secrets.redaction.name (el4ner redact keygen makes one), or set config.redaction.action to mask" -}}
 {{- end -}}
 {{- end -}}
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from el4ner.errors import DocumentError
 from el4ner.redaction.key_ring import KeyRing
-from el4ner.redaction.redactor import Redactor
+from el4ner.redaction.redaction_settings import RedactionSettings
+from el4ner.redaction.redactor import Detection, Redactor
 from workers.cli.app import app
 
 pytestmark = pytest.mark.usefixtures("undisturbed")
@@ -107,3 +108,45 @@ def test_a_wrong_key_is_not_shown(runner: CliRunner, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 2
     assert "redaction.keys: key 1: expected ID:KEY" in result.stderr
     assert "c0ffee" not in result.output
+
+
+def test_made_up_names_look_like_names_and_are_told_from_real_ones_by_the_replacements(
+    runner: CliRunner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("faker")
+    monkeypatch.setenv("EL4NER_REDACTION__KEYS", KEY)
+    asked = ["redact", "--surrogates", TEXT, "--format", "json", *INSTANT]
+    first, second = (runner.invoke(app, asked) for _ in range(2))
+    assert (first.exit_code, first.stdout) == (0, second.stdout)
+    document = json.loads(first.stdout)
+    assert not re.search("ada|lovelace", document["text"], re.IGNORECASE)
+    made_up = [each for each in document["replacements"] if each["action"] == "surrogate"]
+    assert made_up
+    assert all("[" not in document["text"][each["start"] : each["end"]] for each in made_up)
+    both = runner.invoke(app, ["redact", "--mask", "--surrogates", TEXT, *INSTANT])
+    assert (both.exit_code, both.stdout) == (2, "")
+
+
+def test_the_pseudonym_of_a_name_is_that_of_the_documents(runner: CliRunner, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EL4NER_REDACTION__KEYS", f"{KEY},old:{'0f' * 32}")
+    found = [Detection(0, 12, "person"), Detection(17, 25, "person")]
+    keys = KeyRing.parse(f"{KEY},old:{'0f' * 32}", "test")
+    text = Redactor(RedactionSettings(), keys).redact("ADA LOVELACE met Lovelace.", found).text
+    asked = ["redact", "pseudonym", "Ada Lovelace", "--type", "person"]
+    told = runner.invoke(app, asked).stdout.strip()
+    assert text == f"{told} met {told}."
+    older = runner.invoke(app, [*asked, "--key", "old"])
+    assert older.exit_code == 0
+    assert older.stdout.strip() not in (told, "")
+    unknown = runner.invoke(app, [*asked, "--key", "odl"])
+    assert (unknown.exit_code, unknown.stdout) == (2, "")
+    assert "nearest: 'old'" in unknown.stderr
+    pytest.importorskip("faker")
+    surrogate = runner.invoke(app, [*asked, "--surrogate"]).stdout.strip()
+    assert re.fullmatch(r"[A-Z]\w+ [A-Z]\w+", surrogate)
+
+
+def test_a_pseudonym_takes_a_key(runner: CliRunner) -> None:
+    result = runner.invoke(app, ["redact", "pseudonym", "Ada Lovelace", "--type", "person"])
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "need a key" in result.stderr
