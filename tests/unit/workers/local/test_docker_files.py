@@ -20,14 +20,24 @@ import jsonschema_rs
 import pytest
 import yaml
 
+from el4ner.redaction.key_ring import load_keys
 from tests.support.paths import ROOT
+from workers.config import load_stream_settings
 from workers.local.docker import _PORTS
 from workers.local.jars import kafka_version
 from workers.local.kafka_server import MAX_MESSAGE_BYTES
+from workers.roles import ROLES
+from workers.topics import Topic, plan, topic_name, wanted_topics
 
 DOCKER = ROOT / "docker"
 DOCKERFILES = ["Dockerfile", "Dockerfile.gpu"]
-COMPOSE_FILES = ["compose.yaml", "compose.gpu.yaml", "compose.one-hop.yaml"]
+COMPOSE_FILES = [
+    "compose.yaml",
+    "compose.gpu.yaml",
+    "compose.one-hop.yaml",
+    "compose.redact.yaml",
+    "compose.entities.yaml",
+]
 WORKERS = {"extract", "classify", "validate", "aggregate"}
 ONCE = {"topics", "models"}
 HTTP = {"serve": 8088, "ui": 8090}
@@ -159,6 +169,44 @@ def test_one_hop_override_runs_the_pipeline_and_none_of_the_stages(services: dic
     assert all(service["profiles"] for service in override.values())
 
 
+def substituted(environment: dict[str, str], outside: dict[str, str]) -> dict[str, str]:
+    """What a container gets of variables that Compose reads from outside."""
+
+    def value(match: re.Match[str]) -> str:
+        if match["name"] in outside:
+            return outside[match["name"]]
+        assert match["how"] == ":-", f"Compose refuses to start: {match['name']} is not set"
+        return match["rest"]
+
+    pattern = re.compile(r"\$\{(?P<name>\w+)(?P<how>:-|:\?)(?P<rest>[^}]*)\}")
+    return {name: pattern.sub(value, text) for name, text in environment.items()}
+
+
+@pytest.mark.parametrize(("role", "needed"), [("redact", Topic.REDACTED_DOCUMENTS), ("entities", Topic.ENTITIES)])
+def test_overrides_for_readers_of_tagged_documents_make_their_topics_and_start_with_what_they_say(
+    role: str, needed: Topic, services: dict[str, dict[str, Any]]
+) -> None:
+    override = read(f"compose.{role}.yaml")["services"]
+    worker = override[role]
+    assert worker["command"] == ["worker", role]
+    assert role in ROLES
+    assert worker["extends"] == {"file": "compose.yaml", "service": "aggregate"}
+    assert worker["depends_on"] == {"topics": {"condition": "service_completed_successfully"}}
+    assert set(override) - {role} <= set(services)
+    key = f"2026-11:{'0f' * 32}"
+    for service, keys in (("topics", None), (role, key)):
+        environ = substituted(override[service]["environment"], {"EL4NER_REDACTION__KEYS": keys} if keys else {})
+        settings = load_stream_settings(environ=environ)
+        topics = {planned.name for planned in plan(settings.kafka, wanted_topics(settings))}
+        assert topic_name(settings.kafka, needed) in topics, service
+        if service == "redact":
+            assert load_keys(settings.redaction) is not None
+    if role == "redact":
+        outside = {"EL4NER_REDACTION__KEYS": key, "EL4NER_REDACTION__ACTION": "surrogate"}
+        told = load_stream_settings(environ=substituted(worker["environment"], outside)).redaction
+        assert (told.action, told.patterns, told.reversible) == ("surrogate", (), False)
+
+
 @pytest.mark.parametrize("name", COMPOSE_FILES[:2])
 def test_files_that_are_referenced_exist(name: str) -> None:
     builds = [service["build"] for service in read(name)["services"].values() if "build" in service]
@@ -170,6 +218,13 @@ def test_files_that_are_referenced_exist(name: str) -> None:
 
 
 # --- Dockerfiles ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_an_image_has_what_every_role_needs(name: str) -> None:
+    text = (DOCKER / name).read_text(encoding="utf-8")
+    # Redaction finds personal data, makes up names and keeps originals by the libraries of the extra redact.
+    assert {"stream", "embedded", "redact", "registry"} <= set(re.findall(r"--extra (\S+)", text))
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)

@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from tests.support.paths import ROOT
-from workers.roles import STAGED_ROLES
+from workers.roles import ENTITIES, PIPELINE, REDACT, STAGED_ROLES
 from workers.telemetry.metric_catalogue import CATALOGUE, as_table
 
 DOCKER = ROOT / "docker"
@@ -176,8 +176,9 @@ def test_prometheus_scrapes_every_worker_of_the_compose_file_where_it_listens() 
     assert [(DOCKER / "prometheus" / name).is_file() for name in config["rule_files"]] == [True]
     (job,) = config["scrape_configs"]
     (names,) = job["dns_sd_configs"]
-    assert names["names"] == list(STAGED_ROLES)
-    assert set(names["names"]) <= set(load("compose.yaml")["services"])
+    assert names["names"] == [*STAGED_ROLES, PIPELINE, REDACT, ENTITIES]
+    laid_over = ("compose.yaml", *(f"compose.{name}.yaml" for name in ("one-hop", "redact", "entities")))
+    assert set(names["names"]) <= {service for file in laid_over for service in load(file)["services"]}
     assert f"EL4NER_WORKER__WEB_PORT={names['port']}" in (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     # The alert rules ask for this name.
     assert job["job_name"] == "el4ner"
