@@ -17,7 +17,8 @@ class EntitySettings(Section):
     """``[entities]``: for ``el4ner worker entities``."""
 
     enabled: bool = False
-    """``el4ner topics create`` makes the topics that it needs."""
+    """``el4ner topics create`` makes the topics that it needs, and each entity of ``tagged-documents`` has its
+    ``entity_id``."""
     window_hours: Annotated[int, Field(gt=0, le=24 * 366)] = 24
     """The length of the windows that mentions are counted by; they begin at multiples of it since 1970, in UTC."""
     windows: Annotated[int, Field(gt=0, le=1_000)] = 30

@@ -47,12 +47,15 @@ def wait_committed(stream: Stream) -> None:
     wait_until(lambda: behind(stream) == 0, timeout=60, what="all committed")
 
 
+@pytest.mark.parametrize("stream", [{"entities": {"enabled": True}}], indirect=True)
 def test_documents_come_out_once_in_one_hop_as_the_stages_apart_would_say_it(stream: Stream) -> None:
     stream.create_topics()
     worker = stream.start("pipeline").wait_ready()
     sent = documents(600)
+    # Known to every memory, and asked about once.
+    sent += [{"id": f"again-{number}", "text": "Zoë Schröder flew to Zürich. Schröder is back."} for number in range(8)]
     stream.produce_documents(sent)
-    stream.wait_tagged(600)
+    stream.wait_tagged(608)
     wait_committed(stream)
     assert worker.stop() == 0
     records = stream.read(Topic.TAGGED_DOCUMENTS)
@@ -64,13 +67,20 @@ def test_documents_come_out_once_in_one_hop_as_the_stages_apart_would_say_it(str
         for message in messages:
             json_schemas.validate(topic.value, message)
     assert [stream.ends(topic) for topic in STAGE_TOPICS] == [0, 0, 0]
+    # Each entity has the id that its mention has.
+    places = {(each["document_id"], each["start"], each["end"], each["type"]): each["entity_id"] for each in mentions}
+    assert places == {
+        (name, each["start"], each["end"], each["type"]): each["entity_id"]
+        for name, document in tagged.items()
+        for each in document["entities"]
+    }
     # The same documents in another pipeline's topics, through the stages.
     staged = Stream(stream.bootstrap, stream.redis_url, f"{stream.prefix}staged.", stream.folder, stream.sections)
     staged.create_topics()
     staged.workers = stream.workers
     staged.start("all").wait_ready()
     staged.produce_documents(sent)
-    staged.wait_tagged(600)
+    staged.wait_tagged(608)
     for record in staged.read(Topic.TAGGED_DOCUMENTS):
         assert orjson.loads(record.value) == tagged[record.key.decode()]
     ids = {record.key: find(record.headers, "ce_id") for record in records}

@@ -22,6 +22,7 @@ from workers.join.partition_join import Group
 from workers.join.rules import LocalAnswer, Outcome, ReceivedAnswer, event_id_of
 from workers.kafka.delivery import RefusedError, may_be_of_a_message
 from workers.kafka.stage_app import StageApp
+from workers.messages.entity_ids import entity_ids, with_entity_ids
 from workers.messages.envelope import REVISION, STATUS, Outgoing, Record, dead_letter
 from workers.messages.headers import Trace, next_trace
 from workers.roles import AGGREGATE
@@ -229,10 +230,11 @@ class OutcomeWriter:
             if outcome.tagged is None:
                 yield outputs.deletion(outcome.id, outcome.origin, partition=partition, trace=trace, now_ms=wall)
                 continue
-            tagged, event_id = outcome.tagged, event_id_of(outcome.tagged)
-            yield from outputs.mentions(tagged, event_id, trace=trace, now_ms=wall, random=self._world.random)
+            tagged, event_id, ids = outcome.tagged, event_id_of(outcome.tagged), entity_ids(outcome.tagged)
+            yield from outputs.mentions(tagged, ids, event_id, trace=trace, now_ms=wall, random=self._world.random)
+            shown = with_entity_ids(tagged, ids) if self._settings.entities.enabled else tagged
             yield outputs.tagged_document(
-                tagged, event_id, outcome.origin, partition=partition, trace=trace, now_ms=wall
+                shown, event_id, outcome.origin, partition=partition, trace=trace, now_ms=wall
             )
         records = [open_record(document, state, since=wall - (now - state.since)) for document, state in group.saves]
         records += [drop_record(document) for document in group.drops]

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
-from el4ner.canonical.in_document import full_names
-from el4ner.canonical.names import entity_id
 from el4ner.serialize import dumps, fingerprint
 from workers.messages.envelope import Origin, Outgoing, headers_in_common, message_id, outgoing
 from workers.messages.headers import TRACEPARENT, Headers, RandomBytes, Trace, with_id
@@ -25,9 +23,10 @@ def normalise(surface: str) -> str:
 
 
 def mentions(
-    tagged: Mapping[str, Any], event_id: str, *, trace: Trace, now_ms: int, random: RandomBytes
+    tagged: Mapping[str, Any], ids: Sequence[str], event_id: str, *, trace: Trace, now_ms: int, random: RandomBytes
 ) -> list[Outgoing]:
-    """One message per entity, keyed by ``type:normalised surface``; ``event_id`` and ``trace`` are the document's."""
+    """One message per entity, keyed by ``type:normalised surface``. ``ids``: of the entities
+    (:func:`workers.messages.entity_ids.entity_ids`); ``event_id`` and ``trace`` are the document's."""
     messages: list[Outgoing] = []
     if not tagged["entities"]:
         return messages
@@ -35,8 +34,7 @@ def mentions(
     common = headers_in_common(
         Topic.ENTITY_MENTIONS, source=AGGREGATE, subject=tagged["id"], now_ms=now_ms, state=trace.state
     )
-    names = full_names([(entity["type"], entity["text"]) for entity in tagged["entities"]])
-    for entity, name in zip(tagged["entities"], names, strict=True):
+    for entity, each_id in zip(tagged["entities"], ids, strict=True):
         normalised = normalise(entity["text"])
         value = {
             "document_id": tagged["id"],
@@ -48,7 +46,7 @@ def mentions(
             "confidence": entity["confidence"],
             "pool": tagged["pool"],
             "normalised": normalised,
-            "entity_id": entity_id(entity["type"], name),
+            "entity_id": each_id,
         }
         mention_id = fingerprint(event_id, entity["start"], entity["end"], entity["type"])
         headers = with_id(common, mention_id, trace.child_parent(random))

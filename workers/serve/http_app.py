@@ -46,7 +46,8 @@ _START_SECONDS: Final = 5
 
 @dataclass
 class ServiceState:
-    """What requests are answered by. ``queue`` and ``pools`` are there once the models are loaded."""
+    """What requests are answered by. ``queue`` and ``pools`` are there once the models are loaded. ``entity_ids``:
+    whether entities have ids."""
 
     settings: ServeSettings
     pool_names: Sequence[str]
@@ -54,6 +55,7 @@ class ServiceState:
     telemetry: Telemetry
     health: Health
     token: str | None = None
+    entity_ids: bool = False
     queue: TextQueue | None = None
     pools: Mapping[str, Pool] = field(default_factory=dict)
     stopping: bool = False
@@ -120,7 +122,7 @@ async def _tag(request: Request, state: ServiceState) -> Response:
             state.loaded_queue()  # it may have begun to stop while the body came
             texts = read_tag_request(body, pools=state.pool_names, max_texts=settings.max_texts)
             results = await _answers(request, queue, texts, settings.request_seconds)
-            return _json(tag_answer(texts, results))
+            return _json(tag_answer(texts, results, with_ids=state.entity_ids))
     except QueueFullError as full:
         raise ProblemError(429, full.code, str(full), headers={"Retry-After": str(full.retry_seconds)}) from full
 

@@ -156,6 +156,7 @@ class _Service:
                 given_up=ending.problem,
             ),
             token=token,
+            entity_ids=settings.entities.enabled,
         )
         observe_stages(telemetry.metrics, self._report)
 

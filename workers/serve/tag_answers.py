@@ -12,6 +12,7 @@ from el4ner.participation import StageName
 from el4ner.serialize import entity_to_json
 from el4ner.types import TaggedDocument
 from workers.http.problems import ProblemError
+from workers.messages.entity_ids import entity_ids, with_entity_ids
 from workers.serve.tag_requests import TextToTag
 
 __all__ = ["Tagged", "tag_answer"]
@@ -32,13 +33,14 @@ class Tagged:
     by_engine: bool = False
 
 
-def tag_answer(texts: Sequence[TextToTag], results: Sequence[Tagged]) -> dict[str, Any]:
-    """The body of the answer.
+def tag_answer(texts: Sequence[TextToTag], results: Sequence[Tagged], *, with_ids: bool = False) -> dict[str, Any]:
+    """The body of the answer. ``with_ids``: entities have their ``entity_id``.
 
     Raises:
         ProblemError: no text of the request could be tagged; it has all of them too.
     """
-    body = {"documents": [_value(*pair) for pair in zip(texts, results, strict=True)]}
+    documents = [_value(*pair) for pair in zip(texts, results, strict=True)]
+    body = {"documents": [with_entity_ids(each, entity_ids(each)) for each in documents] if with_ids else documents}
     if any(result.document is not None for result in results):
         return body
     by_engine = next((result for result in results if result.by_engine), None)

@@ -56,10 +56,11 @@ class Writer:
 
 class Partition:
     """An aggregator that owns one partition, with neither Kafka nor Faust around it. ``folder``: for its notes.
-    ``worker``: settings."""
+    ``entities``: whether canonical entities are enabled; ``worker``: settings."""
 
-    def __init__(self, folder: Path = Path("/dev/null"), **worker: Any) -> None:
-        settings = load_stream_settings(environ={}, overrides={"worker": {"data_dir": str(folder), **worker}})
+    def __init__(self, folder: Path = Path("/dev/null"), *, entities: bool = False, **worker: Any) -> None:
+        sections = {"worker": {"data_dir": str(folder), **worker}, "entities": {"enabled": entities}}
+        settings = load_stream_settings(environ={}, overrides=sections)
         self.positions = OffsetTracker(lambda: 0.0)
         self.positions.open(1)
         self.letters: list[str] = []
@@ -146,6 +147,25 @@ async def test_an_unreadable_verdict_that_comes_while_the_outcome_is_written_is_
     assert partition.positions.in_flight == 1
     assert topics(await partition.write()) == ["dead-letters"]
     assert partition.positions.in_flight == 0
+
+
+@pytest.mark.parametrize("fails", [None, "validate"], ids=["complete", "partial"])
+async def test_entities_have_their_mentions_ids_if_they_are_enabled_and_nothing_else_differs(fails: str | None) -> None:
+    written = []
+    for enabled in (True, False):
+        partition = Partition(entities=enabled)
+        for answer in journey(fails=fails).values():
+            partition.handle(answer)
+        mention, tagged = [
+            message
+            for message in await partition.write()
+            if message.topic in (Topic.ENTITY_MENTIONS, Topic.TAGGED_DOCUMENTS)
+        ]
+        json_schemas.validate("tagged-documents", body := orjson.loads(tagged.value or b""))
+        (entity,) = body["entities"]
+        assert entity.pop("entity_id", None) == (orjson.loads(mention.value or b"")["entity_id"] if enabled else None)
+        written.append((body, tagged.headers, mention))
+    assert written[0] == written[1]
 
 
 def emitted(partition: Partition) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from tests.support.answers import TIME, TRACE, random
 from workers.join import outputs
 from workers.join.outputs import mentions, normalise, tagged_document
 from workers.messages import json_schemas
+from workers.messages.entity_ids import entity_ids, with_entity_ids
 from workers.messages.envelope import Origin
 from workers.messages.headers import Trace, find, parse_traceparent
 from workers.topics import Topic
@@ -31,23 +32,26 @@ def test_every_mention_is_valid_and_named_by_what_it_is(tagged: TaggedDocument) 
         "missing": [],
         "error": None,
     }
-    messages = mentions(value, "e", trace=SPAN, now_ms=0, random=random)
+    ids = entity_ids(value)
+    messages = mentions(value, ids, "e", trace=SPAN, now_ms=0, random=random)
     assert len(messages) == len(tagged.entities)
     for message, entity in zip(messages, tagged.entities, strict=True):
         mention = orjson.loads(message.value or b"")
         json_schemas.validate("entity-mentions", mention)
         assert message.key == f"{entity.type}:{normalise(entity.text)}".encode()
         assert message.partition is None
+        assert mention["entity_id"] == ids[messages.index(message)]
         trace = parse_traceparent(message.headers)
         assert trace is not None
         assert trace.trace_id == SPAN.trace_id
         assert trace.span_id != SPAN.span_id
-    again = mentions(value, "e", trace=Trace("1" * 32, "2" * 16), now_ms=5, random=random)
+    again = mentions(value, ids, "e", trace=Trace("1" * 32, "2" * 16), now_ms=5, random=random)
     assert [find(message.headers, "ce_id") for message in messages] == [
         find(message.headers, "ce_id") for message in again
     ]
-    whole = tagged_document(value, "e", Origin(41, TIME), partition=3, trace=SPAN, now_ms=0)
-    json_schemas.validate("tagged-documents", orjson.loads(whole.value or b""))
+    for shown in (value, with_entity_ids(value, ids)):
+        whole = tagged_document(shown, "e", Origin(41, TIME), partition=3, trace=SPAN, now_ms=0)
+        json_schemas.validate("tagged-documents", orjson.loads(whole.value or b""))
     assert (whole.key, whole.partition) == (tagged.id.encode(), 3)
     assert find(whole.headers, "traceparent") == SPAN.parent.encode()
     assert find(whole.headers, "el4ner-position") == b"41"

@@ -13,6 +13,7 @@ from el4ner.redaction.redaction_settings import RedactionSettings
 from el4ner.redaction.redactor import RedactionError, Redactor
 from el4ner.redaction.sealed_originals import RevealError, revealed
 from workers.messages import json_schemas
+from workers.messages.entity_ids import entity_ids, with_entity_ids
 from workers.messages.envelope import Outgoing, Record
 from workers.messages.headers import find
 from workers.redaction.redacted_messages import RedactedMessages, RedactionTeller
@@ -100,6 +101,20 @@ def test_a_complete_document_is_published_without_its_names() -> None:
     assert find(message.headers, "ce_type") == b"el4ner.redacted-documents.v1"
     assert find(message.headers, "el4ner-position") == b"41"
     assert b"1" * 32 in (find(message.headers, "traceparent") or b"")
+
+
+def test_no_id_of_a_name_is_published() -> None:
+    entities = [entity(0, 12, "person"), entity(26, 34, "person", 0.1), entity(20, 24, "organization")]
+    document = tagged(entities=entities)
+    removed, *kept = ids = entity_ids(document)
+    assert removed == kept[0], "what stays may have the id of the long name that is removed"
+    rules = {"organization": "keep", "person": {"action": "pseudonym", "floor": 0.5}}
+    (message,) = teller(types=rules).tell(record(with_entity_ids(document, ids))).messages
+    value = orjson.loads(message.value or b"")
+    assert [each["text"] for each in value["entities"]] == ["Acme", "SCHRÖDER"]
+    everything = b"".join([message.value or b"", *(part for _, part in message.headers)])
+    assert b"entity_id" not in everything
+    assert not [each for each in ids if each.encode() in everything]
 
 
 def test_metadata_is_passed_on_where_it_is_listed() -> None:

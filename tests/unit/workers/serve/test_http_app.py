@@ -18,6 +18,7 @@ from el4ner.tagger import Tagger
 from el4ner.types import Document
 from tests.support.http_service import RunningService, service_settings
 from workers.messages import json_schemas
+from workers.messages.entity_ids import entity_ids
 
 TEXTS = [
     "Ada Lovelace met Charles Babbage in London.",
@@ -91,6 +92,18 @@ def test_answers_are_what_the_topic_has(client: httpx.Client) -> None:
     assert {key: documents[0][key] for key in item} == item
     assert documents[0]["status"] == "complete"
     assert set(documents[0]["manifests"]) == {"extract", "classify", "validate"}
+
+
+def test_where_entities_are_enabled_answers_have_their_ids_as_the_topic(client: httpx.Client) -> None:
+    body = {"texts": [*TEXTS, LOG_LINE]}
+    plain = tag(client, body)["documents"]
+    with RunningService(service_settings({"entities": {"enabled": True}})) as running, running.client() as other:
+        documents = tag(other, body)["documents"]
+    for document, before in zip(documents, plain, strict=True):
+        json_schemas.validate("tagged-documents", document)
+        ids = entity_ids(before)
+        assert [entity.pop("entity_id") for entity in document["entities"]] == ids
+        assert document["entities"] == before["entities"]
 
 
 @pytest.mark.parametrize(
