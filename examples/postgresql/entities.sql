@@ -1,4 +1,5 @@
--- The topic `entities` as a table, beside those of tables.sql: for who runs `el4ner worker entities`. It can be run again:
+-- The topic `entities` as a table, beside those of tables.sql: for who runs `el4ner worker entities`. mentions.entity_id of
+-- those names a row here, and the row says which entity that is now: itself, or merged_into. It can be run again:
 --
 --     psql -v ON_ERROR_STOP=1 -f entities.sql
 
@@ -21,6 +22,7 @@ CREATE TABLE IF NOT EXISTS el4ner.canonical_entities (
     mentions        bigint            -- in all windows that are kept
 );
 CREATE INDEX IF NOT EXISTS canonical_entities_name ON el4ner.canonical_entities (type, left(name, 500));
+CREATE INDEX IF NOT EXISTS canonical_entities_merged_into ON el4ner.canonical_entities (merged_into);
 
 CREATE OR REPLACE FUNCTION el4ner.is_before(one el4ner.canonical_entities, other el4ner.canonical_entities)
 RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$

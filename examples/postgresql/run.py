@@ -1,11 +1,13 @@
 """From nothing to rows in PostgreSQL: ``python -m examples.postgresql.run``, in the project's folder.
 
-Starts Kafka and Valkey for this folder as ``el4ner local up`` does, a PostgreSQL of its own, a worker, and Kafka
-Connect with the sink; sends the sample; shows what is in the tables; then stays until Ctrl-C, so that you can ask more.
+Starts Kafka and Valkey for this folder as ``el4ner local up`` does, a PostgreSQL of its own, the workers that tag and
+that gather entities, and Kafka Connect with the sinks; sends the sample; shows what is in the tables; then stays until
+Ctrl-C, so that you can ask more.
 KAFKA_BOOTSTRAP_SERVERS and REDIS_URL, or PGHOST, PGPORT, PGDATABASE, PGUSER and PGPASSWORD, are used instead where set.
 
 With ``--no-tagging`` the stream is one that runs already, as ``el4ner.toml`` of the folder says: nothing is started but
-PostgreSQL and Kafka Connect, and what was tagged becomes rows. ``-- psql -c "SELECT …"`` asks them and ends.
+PostgreSQL and Kafka Connect, and what was tagged becomes rows, with entities over all documents where ``[entities]`` is
+enabled. ``-- psql -c "SELECT …"`` asks them and ends.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from typing import Final
 
 from el4ner.errors import El4nerError
 from examples.postgresql.database import Database, ExampleError
-from examples.postgresql.kafka_connect import DOCUMENTS_SINK, FOLDER, Connect, connector, sink_environ
+from examples.postgresql.kafka_connect import DOCUMENTS_SINK, ENTITIES_SINK, FOLDER, Connect, connector, sink_environ
 from workers.config import StreamSettings, load_stream_settings
 from workers.inputs.documents import format_of, read_documents
 from workers.local import services
@@ -39,9 +41,19 @@ _WORKER_SECONDS: Final = 900.0
 """The first time a worker prepares its models."""
 _PATIENCE_SECONDS: Final = 900.0
 """And reads its pools, which takes minutes on a slow machine."""
-_QUERIES: Final = (
-    "SELECT status, count(*) AS documents FROM el4ner.documents GROUP BY status",
-    "SELECT name, type, mentions, documents FROM el4ner.entities ORDER BY documents DESC, entity LIMIT 10",
+_ENTITIES_SECONDS: Final = 60.0
+"""Entities come after the documents that have them, within seconds."""
+_DOCUMENTS: Final = "SELECT status, count(*) AS documents FROM el4ner.documents GROUP BY status"
+_SPELLINGS: Final = (
+    "SELECT name, type, mentions, documents FROM el4ner.entities ORDER BY documents DESC, entity LIMIT 10"
+)
+_ENTITIES: Final = (
+    "SELECT name, type, mentions, array_to_string(aliases, ', ') AS aliases FROM el4ner.canonical_entities "
+    "WHERE merged_into IS NULL ORDER BY mentions DESC, type, name LIMIT 10"
+)
+_WITHOUT_ENTITY: Final = (
+    "SELECT count(DISTINCT m.entity_id) AS names FROM el4ner.mentions AS m "
+    "LEFT JOIN el4ner.canonical_entities AS n USING (entity_id) WHERE m.entity_id IS NOT NULL AND n.entity_id IS NULL"
 )
 
 
@@ -73,6 +85,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
     environ = dict(os.environ)
     if not arguments.no_tagging:
         environ |= services.up(ROOT / ".el4ner", environ=os.environ, progress=tell).environ()
+        environ["EL4NER_ENTITIES__ENABLED"] = "true"
     settings = load_stream_settings(environ=environ)
     ids = tagged_ids(settings) if arguments.no_tagging else []
     with contextlib.ExitStack() as stack:
@@ -80,24 +93,33 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
         if new := database is None:
             tell("starting PostgreSQL")
             database = stack.enter_context(Database.temporary())
-        database.psql("-f", str(FOLDER / "tables.sql"))
+        sinks = {DOCUMENTS_SINK: "tables.sql"}
+        if settings.entities.enabled:
+            sinks[ENTITIES_SINK] = "entities.sql"
+        for script in sinks.values():
+            database.psql("-f", str(FOLDER / script))
         tell("starting Kafka Connect")
-        sink = sink_environ(settings.kafka.bootstrap_servers, database, topic_prefix=settings.kafka.topic_prefix)
-        kafka_connect = stack.enter_context(Connect.running(folder, sink, {}, tell))
+        addresses = sink_environ(settings.kafka.bootstrap_servers, database, topic_prefix=settings.kafka.topic_prefix)
+        kafka_connect = stack.enter_context(Connect.running(folder, addresses, {}, tell))
         if not arguments.no_tagging:
             el4ner(["topics", "create"], environ)
-            tell("starting a worker")
-            stack.enter_context(worker(arguments.ensemble, folder, environ))
+            tell("starting the workers")
+            options = [] if arguments.ensemble is None else ["--ensemble", arguments.ensemble]
+            stack.enter_context(worker("entities", [], folder, environ))
+            stack.enter_context(worker("pipeline", options, folder, environ))
         kafka_connect.wait_ready()
-        kafka_connect.configure(DOCUMENTS_SINK, connector())
-        if new:
-            kafka_connect.go_on_from(DOCUMENTS_SINK)  # rows of an earlier run went with its database
+        for sink in sinks:
+            kafka_connect.configure(sink, connector(sink))
+            if new:
+                kafka_connect.go_on_from(sink)  # rows of an earlier run went with its database
         if not arguments.no_tagging:
             ids = send(arguments, folder, environ)
-        wait_for_rows(database, kafka_connect, ids, folder / "worker.log")
+        wait_for_rows(database, kafka_connect, ids, folder / "pipeline.log")
+        if settings.entities.enabled:
+            wait_for_entities(database, kafka_connect)
         if arguments.command:
             return ask(database, arguments.command)
-        for query in _QUERIES:
+        for query in (_DOCUMENTS, _ENTITIES if settings.entities.enabled else _SPELLINGS):
             print(database.psql(script=query))
         if not arguments.once:
             stay(database, new=new)
@@ -141,6 +163,18 @@ def wait_for_rows(database: Database, kafka_connect: Connect, ids: Sequence[str]
         time.sleep(0.5)
 
 
+def wait_for_entities(database: Database, kafka_connect: Connect) -> None:
+    """Until the names of all mentions have rows. Those of documents that are older than the kept windows get none."""
+    count, since = -1, time.monotonic()
+    while count != 0 and time.monotonic() - since < _ENTITIES_SECONDS:
+        kafka_connect.check(ENTITIES_SINK)
+        if (now := int(database.rows(_WITHOUT_ENTITY)[0]["names"])) != count:
+            count, since = now, time.monotonic()
+        time.sleep(0.5)
+    if count:
+        tell(f"{count} names have no row in el4ner.canonical_entities: does el4ner worker entities run?")
+
+
 def ask(database: Database, command: Sequence[str]) -> int:
     """Run a program of the user's on the rows; its exit status."""
     try:
@@ -163,18 +197,17 @@ def how_to_ask(database: Database, *, new: bool) -> str:
 
 
 @contextlib.contextmanager
-def worker(ensemble: str | None, folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
-    """``el4ner worker pipeline``, ready; stopped in order at the end."""
-    ready, log = folder / "ready", folder / "worker.log"
-    options = [] if ensemble is None else ["--ensemble", ensemble]
-    command = [sys.executable, "-m", "workers.cli", "worker", "pipeline", "--ready-file", str(ready), *options]
+def worker(role: str, options: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
+    """``el4ner worker ROLE``, ready; stopped in order at the end."""
+    ready, log = folder / f"{role}.ready", folder / f"{role}.log"
+    command = [sys.executable, "-m", "workers.cli", "worker", role, "--ready-file", str(ready), *options]
     with log.open("wb") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT)
     try:
         end = time.monotonic() + _WORKER_SECONDS
         while not ready.exists():
             if process.poll() is not None or time.monotonic() > end:
-                raise ExampleError(f"the worker is not ready: {log.read_text(errors='replace').strip()[-600:]}")
+                raise ExampleError(f"the worker {role} is not ready: {log.read_text(errors='replace').strip()[-600:]}")
             time.sleep(0.2)
         yield
     finally:

@@ -38,9 +38,12 @@ CREATE TABLE IF NOT EXISTS el4ner.mentions (
     entity       text NOT NULL,       -- the same for all mentions of one entity: type:normalised text, cut at 500
     confidence   double precision NOT NULL,
     tagged_at    timestamptz NOT NULL,
+    entity_id    text,                -- the name's, in the topic entities; null: it was tagged without [entities] enabled
     PRIMARY KEY (document_id, number)
 );
+ALTER TABLE el4ner.mentions ADD COLUMN IF NOT EXISTS entity_id text;  -- where the table is older
 CREATE INDEX IF NOT EXISTS mentions_entity ON el4ner.mentions (entity, tagged_at);
+CREATE INDEX IF NOT EXISTS mentions_entity_id ON el4ner.mentions (entity_id);
 CREATE INDEX IF NOT EXISTS mentions_tagged_at ON el4ner.mentions (tagged_at);
 
 -- A message as jsonb. JSON may have the character U+0000, and PostgreSQL's text may not: it becomes U+FFFD.
@@ -84,7 +87,8 @@ LANGUAGE sql STABLE AS $$
         -- An entry of an index has a third of a page at most, and an entity may be as long as a line of a log.
         left((entity ->> 'type') || ':' || el4ner.normalised(entity ->> 'text'), 500),
         (entity ->> 'confidence')::double precision,
-        document.tagged_at
+        document.tagged_at,
+        entity ->> 'entity_id'
     FROM jsonb_array_elements(el4ner.as_json(document.message) -> 'entities') WITH ORDINALITY AS list(entity, number)
 $$;
 

@@ -16,14 +16,17 @@ import orjson
 import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
+from typer.testing import CliRunner
 
 from examples.postgresql.database import Database, ExampleError, postgresql_programs
 from examples.postgresql.kafka_connect import DOCUMENTS_SINK, ENTITIES_SINK, FOLDER, Connect, connector, sink_environ
 from tests.integration.conftest import Endpoints
-from tests.integration.stream_harness import wait_until
+from tests.integration.stream_harness import Stream, wait_until
 from tests.support.paths import ROOT
+from workers.cli.app import app
 from workers.join.outputs import deletion, normalise, tagged_document
 from workers.join.rules import event_id_of
+from workers.messages.entity_ids import entity_ids, with_entity_ids
 from workers.messages.envelope import UNKNOWN, Outgoing
 from workers.messages.headers import Trace
 from workers.topics import Topic
@@ -40,16 +43,22 @@ pytestmark = [
 ]
 
 PAGE = (ROOT / "docs" / "databases.md").read_text()
+ENTITIES_PAGE = (ROOT / "docs" / "entities.md").read_text()
 TRACE = Trace("0" * 31 + "1", "0" * 15 + "1")
 DAY_MS = 24 * 3600 * 1000
 PARTITIONS = 2
 
 
-def sql_below(heading: str) -> str:
-    """The first block of SQL below a heading, or a bold word, of docs/databases.md."""
-    block = re.search(rf"^(?:#+ {heading}$|\*\*{heading}\*\*).*?```sql\n(.*?)^ *```", PAGE, re.MULTILINE | re.DOTALL)
+def sql_below(heading: str, page: str = PAGE) -> str:
+    """The first block of SQL below a heading, or a bold word, of a page: of docs/databases.md."""
+    block = re.search(rf"^(?:#+ {heading}$|\*\*{heading}\*\*).*?```sql\n(.*?)^ *```", page, re.MULTILINE | re.DOTALL)
     assert block is not None, heading
     return block.group(1)
+
+
+def query_below(heading: str, page: str = PAGE) -> str:
+    """The same as a part of a query."""
+    return sql_below(heading, page).rstrip().rstrip(";")
 
 
 def tagged(name: str, text: str, *entities: tuple[str, str], revision: int = 0, **fields: Any) -> dict[str, Any]:
@@ -86,13 +95,15 @@ def random(count: int) -> bytes:
 
 @dataclass
 class Feed:
-    """What writes ``tagged-documents`` as the aggregator does, and waits for the rows."""
+    """What writes ``tagged-documents`` as the aggregator does, with entities enabled, and waits for the rows that the
+    connector ``sink`` writes."""
 
     bootstrap: str
     prefix: str
     database: Database
     kafka_connect: Connect
     now_ms: int
+    sink: str = DOCUMENTS_SINK
 
     def send(self, *messages: Mapping[str, Any] | str, age_ms: int = 0, commit: bool = True) -> None:
         """Tagged documents, or ids to delete, in one transaction."""
@@ -123,7 +134,7 @@ class Feed:
         self.database.psql(script="DELETE FROM el4ner.documents WHERE document_id LIKE 'last-%'")
 
     def have_rows(self, names: Sequence[str]) -> bool:
-        self.kafka_connect.check(DOCUMENTS_SINK)
+        self.kafka_connect.check(self.sink)
         wanted = ", ".join(f"'{name}'" for name in names)
         return len(self.database.rows(f"SELECT FROM el4ner.documents WHERE document_id IN ({wanted})")) == len(names)
 
@@ -141,7 +152,8 @@ class Feed:
         common: Any = {"partition": partition, "trace": TRACE, "now_ms": self.now_ms}
         if isinstance(message, str):
             return deletion(name, UNKNOWN, **common)
-        return tagged_document(message, event_id_of(message), UNKNOWN, **common)
+        with_ids = with_entity_ids(message, entity_ids(message))
+        return tagged_document(with_ids, event_id_of(message), UNKNOWN, **common)
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +203,8 @@ def test_documents_and_mentions_become_rows(empty: Feed) -> None:
     assert {row["kafka_timestamp"] for row in rows.values()} == {empty.now_ms - 1_500}
     assert empty.mentions("whole") == entities
     assert empty.mentions("failed-1") == []
+    ids = empty.database.rows("SELECT entity_id FROM el4ner.mentions WHERE document_id = 'whole' ORDER BY number")
+    assert [row["entity_id"] for row in ids] == entity_ids(tagged("whole", text, *entities))
     cut = empty.database.rows(
         "SELECT m.text, substr(d.text, start_offset + 1, end_offset - start_offset) AS cut, "
         "extract(epoch FROM m.tagged_at) * 1000 AS tagged_ms "
@@ -285,7 +299,7 @@ def test_the_questions_of_the_docs_are_answered(empty: Feed) -> None:
     ask = empty.database.rows
 
     def answers(heading: str) -> list[tuple[Any, ...]]:
-        return [tuple(row.values()) for row in ask(sql_below(heading).rstrip().rstrip(";"))]
+        return [tuple(row.values()) for row in ask(query_below(heading))]
 
     days = answers("Entities by day")
     assert [row[1:] for row in days[:2]] == [("person:ada", 2), ("location:rome", 1)]
@@ -307,7 +321,10 @@ def test_mentions_are_read_anew_as_the_docs_say(empty: Feed) -> None:
     empty.send(tagged("a", "Ada in Rome", ("Ada", "person"), ("Rome", "location")))
     empty.settle()
     before = empty.database.rows("SELECT * FROM el4ner.mentions")
+    # As an older tables.sql has left them.
     empty.database.psql(script="UPDATE el4ner.mentions SET type = 'old'")
+    empty.database.psql(script="ALTER TABLE el4ner.mentions DROP COLUMN entity_id")
+    empty.database.psql("-f", str(FOLDER / "tables.sql"))
     script = re.search(r"^  BEGIN;\n.*?COMMIT;$", PAGE, re.MULTILINE | re.DOTALL)
     assert script is not None
     empty.database.psql(script=script.group())
@@ -356,8 +373,64 @@ def test_entities_over_all_documents_become_rows_too(empty: Feed) -> None:
     assert (first["aliases"], second["aliases"]) == (entity["aliases"], [])
     windows = empty.database.rows("SELECT mentions, documents FROM el4ner.entity_windows ORDER BY start")
     assert windows == [{key: each[key] for key in ("mentions", "documents")} for each in entity["windows"]]
-    found = empty.database.rows(sql_below("Documents with an entity by any of its names").rstrip().rstrip(";"))
+    found = empty.database.rows(query_below("Documents with an entity by any of its names"))
     assert found == [{"document_id": "a", "text": "MERKEL"}]
+
+
+@pytest.mark.parametrize(
+    "stream", [{"entities": {"enabled": True}, "kafka": {"partitions": PARTITIONS}}], indirect=True
+)
+def test_mentions_follow_what_people_merge_and_split_and_what_is_deleted(empty: Feed, stream: Stream) -> None:
+    stream.create_topics()
+    worker = stream.start("entities").wait_ready(120)
+    empty.database.psql("-f", str(FOLDER / "entities.sql"))
+    empty.database.psql(script=sql_below("Entities over all documents"))
+    empty.database.psql(script="DELETE FROM el4ner.canonical_entities")
+    sinks = {"documents-of-worker": DOCUMENTS_SINK, "entities-of-worker": ENTITIES_SINK}
+    for name, sink in sinks.items():
+        topic = stream.name(Topic(sink.removeprefix("el4ner-").replace("documents", "tagged-documents")))
+        empty.kafka_connect.configure(name, {**connector(sink), "topics": topic})
+    feed = dataclasses.replace(empty, prefix=stream.prefix, sink="documents-of-worker")
+    short, ada, king = ("Lovelace", "person"), ("Ada Lovelace", "person"), ("Augusta King", "person")
+    feed.send(
+        # Two of three say whom the third one means.
+        tagged("long-1", "Lovelace is Ada Lovelace", short, ada),
+        tagged("long-3", "Lovelace was Ada Lovelace", short, ada),
+        tagged("short-2", "Lovelace", short),
+        tagged("king-1", "Augusta King in London", king, ("London", "location")),
+        tagged("king-2", "AUGUSTA KING: Augusta King", ("AUGUSTA KING", "person"), king),
+    )
+
+    def answers() -> dict[tuple[str, str], int]:
+        feed.kafka_connect.check("entities-of-worker")
+        rows = feed.database.rows(query_below("What you get", ENTITIES_PAGE))
+        return {(row["type"], row["name"]): row["mentions"] for row in rows}
+
+    def become(expected: dict[tuple[str, str], int], what: str) -> None:
+        wait_until(lambda: answers() == expected, timeout=60, every=0.3, what=f"{what}: {expected}")
+
+    def decide(*arguments: str) -> None:
+        decided = CliRunner().invoke(app, ["entities", *arguments, "--config", str(stream.config)])
+        assert decided.exit_code == 0, decided.stderr
+
+    london = {("location", "London"): 1}
+    apart = {("person", "Ada Lovelace"): 5, ("person", "Augusta King"): 3, **london}
+    become(apart, "tagged")
+    ids = {row["name"]: row["entity_id"] for row in feed.database.rows("SELECT * FROM el4ner.canonical_entities")}
+    decide("merge", ids["Ada Lovelace"], ids["Augusta King"])
+    become({("person", "Ada Lovelace"): 8, **london}, "merged")
+    by_name = feed.database.rows(query_below("Mentions of each entity"))
+    assert [(row["name"], row["mentions"], row["documents"]) for row in by_name] == [
+        ("Ada Lovelace", 8, 5),
+        ("London", 1, 1),
+    ]
+    decide("split", ids["Ada Lovelace"], "Augusta King")
+    become(apart, "split")
+    feed.send("king-1", "king-2", tagged("short-2", "London", ("London", "location"), revision=1))
+    become({("person", "Ada Lovelace"): 4, **london}, "deleted, and a new revision")
+    gone = f"SELECT FROM el4ner.canonical_entities WHERE entity_id = '{ids['Augusta King']}'"
+    wait_until(lambda: feed.database.rows(gone) == [], timeout=30, what="the null on entities deletes the row")
+    assert worker.stop() == 0
 
 
 def test_an_id_that_the_database_refuses_stops_the_connector_until_it_is_stepped_over(empty: Feed) -> None:
