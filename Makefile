@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-long test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-postgresql kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-long test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-opensearch example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -116,8 +116,9 @@ chart: env $(CHART_TOOLS)/helm $(CHART_TOOLS)/kubectl-validate $(CHART_TOOLS)/cr
 	done
 	$(TEST) tests/unit/chart
 
-schemas: env  ## make schemas/asyncapi.json and the chart's schema anew from the code, and say what the schemas break of what was released
+schemas: env  ## make schemas/asyncapi.json, the chart's schema and those in Avro and Protobuf anew from the code, and say what the schemas break of what was released
 	$(RUN)/python -m tools asyncapi
+	$(RUN)/python -m tools records
 	$(RUN)/python -m tools chart
 	$(RUN)/python -m tools schemas
 
@@ -159,6 +160,10 @@ gpu-pack: env  ## bring together what `make bench-gpu` needs on a borrowed machi
 # Not `env`: a borrowed machine has its own Python with torch, and no network. As in `make bench-gpu ARGS="--minutes 5"`
 bench-gpu:  ## everything that needs a GPU, in under ten minutes: tests, ceilings, speed (ARGS=--cpu: without one)
 	$(or $(wildcard $(RUN)/python),$(PYTHON)) bench/gpu/run.py $(ARGS)
+
+# As in `make example-opensearch ARGS="--limit 10 --once"`
+example-opensearch: env  ## tag the sample into an index of OpenSearch, and stay to be asked (docs/search.md)
+	$(RUN)/python -m examples.opensearch.run $(ARGS)
 
 # As in `make example-postgresql ARGS="--limit 10 --once"`
 example-postgresql: env  ## tag the sample into tables of PostgreSQL by Kafka Connect, and stay to be asked (docs/databases.md)

@@ -31,6 +31,7 @@ LONG_FILES = (
     "test_stream_models",
     "test_hostile_models",
     "test_example_postgresql",
+    "test_example_opensearch",
     "test_notebooks",
     "test_entities",
     "test_registry",
