@@ -27,6 +27,7 @@ from workers.kafka import topic_admin
 from workers.local.ports import choose_port
 from workers.local.services import temporary_services
 from workers.produce import produce_documents
+from workers.tail import tagged_until_now
 from workers.topics import Topic, topic_name
 
 __all__ = ["capture"]
@@ -59,8 +60,9 @@ def capture(folder: Path, say: Callable[[str], None]) -> list[Path]:
             settings = load_stream_settings(config, environ={})
             topic_admin.create(settings)
             say("starting the workers and the page")
-            for command in (["worker", "pipeline"], ["ui"]):
-                stack.enter_context(_process(config, command, root / f"{command[0]}.ready"))
+            # Of the two workers the first one is asked for its metrics, and the other one listens elsewhere.
+            for command in (["worker", "pipeline"], ["worker", "entities", "--health-port", "0"], ["ui"]):
+                stack.enter_context(_process(config, command, root / f"{'-'.join(command[:2])}.ready"))
             _stream(settings, say)
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
@@ -82,6 +84,8 @@ url = "{redis}"
 web_port = {metrics}
 data_dir = "{root}/data"
 batch_documents = 8
+[entities]
+enabled = true
 [ui]
 port = {page}
 metrics_urls = ["http://127.0.0.1:{metrics}/metrics"]
@@ -120,6 +124,7 @@ def _stream(settings: StreamSettings, say: Callable[[str], None]) -> None:
     for value in _BROKEN:
         producer.send(topic_name(settings.kafka, Topic.DOCUMENTS), key=b"feed-7", value=value)
     producer.close()
+    sent = 0
     for number in range(_ROUNDS):
         say(f"streaming, round {number + 1} of {_ROUNDS}")
         began = time.monotonic()
@@ -133,7 +138,12 @@ def _stream(settings: StreamSettings, say: Callable[[str], None]) -> None:
             ],
             source="demo",
         )
+        sent += len(chosen)
         time.sleep(max(0.0, _ROUND_SECONDS - (time.monotonic() - began)))
+    # Elsewhere the machine may be busy: pictures of half a stream show little.
+    end = time.monotonic() + _START_SECONDS
+    while time.monotonic() < end and sum(1 for _ in tagged_until_now(settings)) < sent:
+        time.sleep(1.0)
 
 
 def _pictures(browser: Browser, url: str, folder: Path) -> Iterator[Path]:
@@ -152,6 +162,8 @@ def _pictures(browser: Browser, url: str, folder: Path) -> Iterator[Path]:
     yield look("lesson", "live", _WIDE, "light", _corrected)
     yield look("review", "review", _WIDE, "light", _queued)
     yield look("trends", "trends", _WIDE, "light", _listed)
+    yield look("entities", "entities", _WIDE, "light", _gathered)
+    yield look("entity", "entities", _WIDE, "dark", _known)
     yield look("health", "health", _WIDE, "dark", _measured)
     yield look("phone", "live", _PHONE, "dark", lambda page: page.locator("article .entity").first.wait_for())
 
@@ -179,6 +191,19 @@ def _queued(page: Page) -> None:
 
 def _listed(page: Page) -> None:
     page.locator(".trends button").first.wait_for()
+
+
+def _gathered(page: Page) -> None:
+    page.locator(".entity-link").first.wait_for()
+
+
+def _known(page: Page) -> None:
+    """All that is known of the first person."""
+    page.get_by_label("Type").select_option("person")
+    page.wait_for_function("document.querySelectorAll('.entities .vote:not(.hue-0)').length === 0")
+    page.locator(".entity-link").first.click()
+    page.locator(".chart canvas").wait_for()
+    page.locator("article .entity").first.wait_for()
 
 
 def _measured(page: Page) -> None:

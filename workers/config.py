@@ -544,7 +544,7 @@ class UiSettings(ListenSection):
     """Who shows it sees everything, and changes nothing."""
     reader_token_file: File | None = None
     teacher_token: Token | None = None
-    """Who shows it may also teach, and send dead letters again."""
+    """Who shows it may also teach, merge and split entities, and send dead letters again."""
     teacher_token_file: File | None = None
     proxy_user_header: Annotated[str, Field(pattern=r"^[A-Za-z0-9-]+$")] | None = None
     """The header in which an OpenID proxy says who asks, such as ``X-Forwarded-Email``."""
@@ -568,6 +568,8 @@ class UiSettings(ListenSection):
     """The same, by their size."""
     trend_names: Annotated[int, Field(gt=0, le=100_000)] = 1_000
     """How many names are counted in each span of time (docs/ui.md says what that costs)."""
+    keep_entities: PositiveInt = 100_000
+    """How many names of the topic entities are held (docs/ui.md says what that costs)."""
 
     @field_validator("serve_url", "metrics_urls")
     @classmethod

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any
 
+    from el4ner.canonical.decisions import EntityDecision
     from workers.config import KafkaSettings
 
 __all__ = ["app"]
@@ -54,15 +54,14 @@ def list_entities(
 ) -> None:
     """Show entities, the most frequent first. Reads all of the topic entities."""
     configure_cli_logging(ctx)
-    from workers.entities.entity_topic import entities_until_now
+    from workers.entities.entity_topic import entities_until_now, searched_spellings
 
     known = entities_until_now(stream_settings(ctx, config).kafka).all()
     wanted = None if like is None else like.casefold()
     chosen = [
         value
         for value in known
-        if (type_ is None or value["type"] == type_)
-        and (wanted is None or any(wanted in each.casefold() for each in [value["name"], *value["aliases"]]))
+        if (type_ is None or value["type"] == type_) and (wanted is None or wanted in searched_spellings(value))
     ]
     if output is OutputFormat.JSON:
         _json_lines(chosen[:limit])
@@ -111,11 +110,11 @@ def merge(
 ) -> None:
     """Say that two entities are one. Both have to be of one type. `split` takes it back."""
     configure_cli_logging(ctx)
-    from workers.entities.entity_topic import entities_until_now
+    from workers.entities.entity_topic import decisions_until_now, entities_until_now
 
     kafka = stream_settings(ctx, config).kafka
     kind, name, into = entities_until_now(kafka).merge(kept, other)
-    _decide(kafka, "merge", kind, name, into, by)
+    _decide(kafka, (kind, name), into, by, decisions_until_now(kafka))
     tell(f"{kind} {name!r} is {into!r} from now on")
 
 
@@ -133,8 +132,9 @@ def split(
     from workers.entities.entity_topic import decisions_until_now, entities_until_now
 
     kafka = stream_settings(ctx, config).kafka
-    kind, name = entities_until_now(kafka).split(entity, alias, decisions_until_now(kafka))
-    _decide(kafka, "split", kind, name, None, by)
+    decisions = decisions_until_now(kafka)
+    kind, name = entities_until_now(kafka).split(entity, alias, decisions)
+    _decide(kafka, (kind, name), None, by, decisions)
     tell(f"{kind} {name!r} is an entity of its own from now on")
 
 
@@ -157,16 +157,12 @@ def log(ctx: typer.Context, *, output: FormatOption = OutputFormat.TEXT, config:
 
 
 def _decide(
-    kafka: KafkaSettings, action: Literal["merge", "split"], kind: str, name: str, into: str | None, by: str | None
+    kafka: KafkaSettings, subject: tuple[str, str], into: str | None, by: str | None, before: Iterable[EntityDecision]
 ) -> None:
-    from el4ner.canonical.decisions import EntityDecision
-    from workers.entities.entity_topic import decide, decided_at, decisions_until_now
+    from workers.entities.entity_topic import decide
 
-    now_ms = time.time_ns() // 1_000_000
     who = teacher_here() if by is None else by
-    at_ms = decided_at(decisions_until_now(kafka), kind, name, now_ms=now_ms)
-    decision = EntityDecision(uuid.uuid4().hex, at_ms, action, kind, name, into, who)
-    decide(kafka, decision, now_ms=now_ms, random=os.urandom)
+    decide(kafka, subject, into, by=who, before=before, now_ms=time.time_ns() // 1_000_000, random=os.urandom)
 
 
 def _json_lines(values: Iterable[Mapping[str, Any]]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from kafka.errors import KafkaError
 
@@ -18,7 +18,16 @@ from workers.messages.envelope import parse
 from workers.messages.headers import RandomBytes, next_trace
 from workers.topics import Topic, topic_name
 
-__all__ = ["EntitiesError", "KnownEntities", "decide", "decided_at", "decisions_until_now", "entities_until_now"]
+__all__ = [
+    "EntitiesError",
+    "KnownEntities",
+    "decide",
+    "decided_at",
+    "decisions_until_now",
+    "entities_until_now",
+    "joined_names",
+    "searched_spellings",
+]
 
 _CLIENT: Final = "el4ner-entities-command"
 _LARGEST: Final = 1024 * 1024
@@ -87,9 +96,7 @@ class KnownEntities:
         """
         whole = self.entity(entity)
         name = canonical_name(alias)
-        here = {each["id"]: each["name"] for each in whole["names"]} | {whole["id"]: _own_name(whole)}
-        joined = {**here, **_merged_by_decision(decisions, whole["type"], here)}
-        del joined[whole["id"]]
+        joined = joined_names(whole, decisions)
         by_id = [each for each in joined if len(alias) >= _LEAST_PREFIX and each.startswith(alias)]
         chosen = [each for each in joined if joined[each] == name] or by_id
         if len(chosen) == 1:
@@ -103,6 +110,20 @@ class KnownEntities:
             )
         names = ", ".join(map(repr, joined.values())) or "none"
         raise EntitiesError(f"{alias!r} is no name that was joined in {whole['name']!r}; joined are: {names}")
+
+
+def joined_names(whole: Mapping[str, Any], decisions: Iterable[EntityDecision]) -> dict[str, str]:
+    """The names that are joined in an entity, by their ids, but for its own: those of documents, and those that
+    ``decisions`` lead there and that no document of the kept windows has."""
+    here = {each["id"]: each["name"] for each in whole["names"]} | {whole["id"]: _own_name(whole)}
+    joined = {**here, **_merged_by_decision(decisions, whole["type"], here)}
+    del joined[whole["id"]]
+    return joined
+
+
+def searched_spellings(value: Mapping[str, Any]) -> str:
+    """In what a part of a name is looked for, case-folded: the name and the spellings of an entity, one a line."""
+    return "\n".join(dict.fromkeys(each.casefold() for each in (value["name"], *value["aliases"])))
 
 
 def entities_until_now(settings: KafkaSettings) -> KnownEntities:
@@ -144,12 +165,31 @@ def decided_at(decisions: Iterable[EntityDecision], kind: str, name: str, *, now
     return max([now_ms, *(at_ms + 1 for at_ms in before)])
 
 
-def decide(settings: KafkaSettings, decision: EntityDecision, *, now_ms: int, random: RandomBytes) -> None:
-    """Write a decision; returns when the broker has it. The worker carries it out a moment later.
+def decide(
+    settings: KafkaSettings,
+    subject: tuple[str, str],
+    into: str | None,
+    *,
+    by: str,
+    before: Iterable[EntityDecision],
+    now_ms: int,
+    random: RandomBytes,
+) -> EntityDecision:
+    """Decide about ``subject``, a type and a name: that it is merged ``into`` another name, or (None) split off.
+    ``before``: what was decided until now. Returns when the broker has it; the worker carries it out a moment later.
 
     Raises:
         EntitiesError: no broker, or it did not take it.
     """
+    kind, name = subject
+    at_ms = decided_at(before, kind, name, now_ms=now_ms)
+    action: Literal["merge", "split"] = "split" if into is None else "merge"
+    decision = EntityDecision(random(16).hex(), at_ms, action, kind, name, into, by)
+    _send(settings, decision, now_ms=now_ms, random=random)
+    return decision
+
+
+def _send(settings: KafkaSettings, decision: EntityDecision, *, now_ms: int, random: RandomBytes) -> None:
     message = decision_message(decision, now_ms=now_ms, trace=next_trace((), random))
     name = topic_name(settings, Topic.ENTITY_DECISIONS)
     with sending(settings, EntitiesError, client_id=_CLIENT, max_request_size=_LARGEST) as producer:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from kafka import KafkaConsumer, TopicPartition
-
 from workers.config import KafkaSettings
-from workers.kafka import broker
-from workers.kafka.topic_reader import partitions_of
+from workers.kafka.followed_topics import FollowedRecords, followed_records
 from workers.teaching.taught_examples import ExampleRecord
-from workers.topics import MOST_EXAMPLE_BYTES, Topic, TopicError, topic_name
+from workers.topics import MOST_EXAMPLE_BYTES, Topic
 
 __all__ = ["FollowedExamples", "followed_examples"]
 
@@ -22,48 +19,25 @@ _CLIENT: Final = "el4ner-teaching"
 class FollowedExamples:
     """The topic from its beginning, and on: in no group, since every process reads all of it."""
 
-    def __init__(self, consumer: Any, partitions: Sequence[Any]) -> None:
-        self._consumer = consumer
-        consumer.assign(partitions)
-        consumer.seek_to_beginning(*partitions)
-        self._ends = consumer.end_offsets(partitions)
+    def __init__(self, records: FollowedRecords) -> None:
+        self._records = records
 
     @property
     def is_read(self) -> bool:
         """Whether everything is read that was there when this was made."""
-        return all(self._consumer.position(partition) >= end for partition, end in self._ends.items())
+        return self._records.is_read
 
     def poll(self, milliseconds: int) -> list[ExampleRecord]:
         """What has come; waits so long for something."""
-        polled = self._consumer.poll(timeout_ms=milliseconds)
-        return [_record(record) for records in polled.values() for record in records]
+        return [_record(record) for record in self._records.poll(milliseconds)]
 
 
 @contextmanager
 def followed_examples(settings: KafkaSettings) -> Iterator[FollowedExamples]:
-    """
-    Raises:
-        TopicError: no broker, or no topic.
-        kafka.errors.KafkaError: what the block met. Of a topic that was made anew, or of which records were deleted, it
-            is an error of offsets: everything has to be read again.
-    """
-    consumer = broker.connect(
-        settings,
-        KafkaConsumer,
-        TopicError,
-        client_id=_CLIENT,
-        group_id=None,
-        enable_auto_commit=False,
-        auto_offset_reset="none",
-        isolation_level="read_committed",
-        max_partition_fetch_bytes=8 * MOST_EXAMPLE_BYTES,
-    )
-    try:
-        name = topic_name(settings, Topic.POOL_EXAMPLES)
-        count = partitions_of(consumer, name, TopicError)
-        yield FollowedExamples(consumer, [TopicPartition(name, number) for number in range(count)])
-    finally:
-        consumer.close()
+    """Raises as :func:`workers.kafka.followed_topics.followed_records` does."""
+    topics = [Topic.POOL_EXAMPLES]
+    with followed_records(settings, topics, client_id=_CLIENT, fetch_bytes=8 * MOST_EXAMPLE_BYTES) as records:
+        yield FollowedExamples(records)
 
 
 def _record(record: Any) -> ExampleRecord:

@@ -14,6 +14,9 @@ live_filter       which documents a viewer wants
 trend_counts      names by how often they are mentioned, in bounded memory
 shown_documents, text_pieces     a document for people: its text as text, whatever is in it
 letter_views      dead letters as the page shows them
+followed_entities the topics of entities, and deciding what is one
+held_entities     what is held of them
+entity_lookups, entity_views     looking them up, merging and splitting; as they are shown
 worker_metrics, group_lag        health: from workers' /metrics, and from the broker
 lessons           teaching a pool from a document
 taught_pools      what the pools were taught until now

@@ -9,6 +9,7 @@ GET  /api/mentions           the latest documents that mention a name
 GET  /api/letters, /api/letters/ID              dead letters
 POST /api/letters/plan, /api/letters/replay     what would be sent again; send it
 GET  /api/health             the workers and their lag
+GET  /api/entities, …        entities over all documents; merging and splitting them: entity_lookups has the paths
 GET, POST /api/lesson        a document's sentences; teach the pool one of them
 GET  /api/queue              what to look at first; POST /api/queue/dismiss: nobody needs to look at that
 GET  /api/pools, POST /api/try                  by `el4ner serve`
@@ -36,6 +37,7 @@ from typing_extensions import override
 
 from el4ner.errors import El4nerError
 from workers.http.problems import ProblemError, problem_response
+from workers.ui.entity_lookups import entity_routes
 from workers.ui.event_stream import EventStream
 from workers.ui.live_filter import read_filter
 from workers.ui.page_front import LOGIN_PATH, STATIC_PREFIX, PageFront, visitor_of
@@ -68,6 +70,7 @@ def page_app(state: PageState) -> ASGIApp:
             api("/api/logout", _logout, "POST"),
             api("/api/events", _events),
             *lookup_routes(state),
+            *entity_routes(state),
         ],
         exception_handlers={HTTPException: _http_problem, El4nerError: _own_problem, Exception: _bug},
     )
@@ -110,6 +113,7 @@ async def _session(request: Request, state: PageState) -> Response:
             "page_token": visitor.forgery_token,
             "may_leave": state.visitors.takes_tokens,
             "can_try": state.tried.is_possible,
+            "has_entities": state.entities.is_enabled,
             "live_documents": state.settings.ui.live_documents,
         }
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from http import HTTPStatus
@@ -22,7 +22,7 @@ from workers.ui.shown_documents import shown_document, shown_sentence, shown_str
 from workers.ui.trend_counts import WINDOWS
 from workers.ui.visitors import VisitorRole
 
-__all__ = ["lookup_routes"]
+__all__ = ["documents_at", "lookup_routes"]
 
 _MOST_REPLAYED: Final = 500
 _UNPROCESSABLE: Final = HTTPStatus.UNPROCESSABLE_ENTITY
@@ -66,7 +66,11 @@ async def _trends(request: Request, state: PageState) -> Response:
 async def _mentions(request: Request, state: PageState) -> Response:
     visitor_of(request.state)
     mention = (request.query_params.get("type", ""), request.query_params.get("name", ""))
-    places = state.feed.trends.places(mention)
+    return json_response({"documents": await documents_at(state, state.feed.trends.places(mention))})
+
+
+async def documents_at(state: PageState, places: Sequence[Coordinates]) -> list[dict[str, Any]]:
+    """The documents that lie there, as the page shows them, latest first, without those that are not there any more."""
     kept = {place: state.feed.find(place) for place in places}
     missing = [place for place, record in kept.items() if record is None]
     found = await on_a_thread(state, lambda: list(tagged_at(state.settings, missing))) if missing else []
@@ -76,7 +80,7 @@ async def _mentions(request: Request, state: PageState) -> Response:
         if not state.feed.is_deleted(each.value["id"], (each.partition, each.offset))
     ]
     documents += [shown for record in kept.values() if record is not None and (shown := record.shown()) is not None]
-    return json_response({"documents": sorted(documents, key=lambda each: -(each["timestamp"] or 0))})
+    return sorted(documents, key=lambda each: -(each["timestamp"] or 0))
 
 
 # --- dead letters -----------------------------------------------------------------------------------------------------

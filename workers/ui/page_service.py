@@ -20,6 +20,7 @@ from workers.http.connections import HttpServer, listening_socket
 from workers.shutdown.ending import Ending
 from workers.shutdown.signalled import run_until_signalled
 from workers.shutdown.watchdog import Watchdog
+from workers.ui.followed_entities import FollowedEntities
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
 from workers.ui.lessons import Lessons
@@ -89,6 +90,7 @@ async def serve_page(
         LagKeeper(settings.kafka, clock),
         Lessons(settings, pools, clock),
         reviews,
+        FollowedEntities(settings, clock),
         clock=clock,
     )
     reader = MetricsReader(settings.ui.metrics_urls)
@@ -101,6 +103,7 @@ async def serve_page(
         ready(port)
     stopped = asyncio.create_task(stop.wait())
     pools.start()
+    state.entities.start()
     background = [asyncio.create_task(each) for each in (followed.run(), reviews.run(), _scrape(state, reader))]
     try:
         ended, _ = await asyncio.wait([serving, stopped, *background], return_when=asyncio.FIRST_COMPLETED)
@@ -118,7 +121,7 @@ async def serve_page(
             await serving
         await asyncio.wait([stopped, *background])
         listening.close()
-        await asyncio.to_thread(pools.close, ending.close_seconds)
+        await asyncio.gather(*(asyncio.to_thread(each.close, ending.close_seconds) for each in (pools, state.entities)))
         await state.tried.close()
         await reader.close()
         ending.finished()

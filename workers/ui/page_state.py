@@ -16,9 +16,11 @@ from starlette.responses import Response
 from el4ner.serialize import dumps
 from workers.config import StreamSettings
 from workers.dead_letters.letters import DlqError
+from workers.entities.entity_topic import EntitiesError
 from workers.http.problems import CLIENT_GONE, ProblemError
 from workers.tail import TailError
 from workers.teaching.topic_examples import TeachingError
+from workers.ui.followed_entities import FollowedEntities
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
 from workers.ui.lessons import Lessons
@@ -51,6 +53,7 @@ class PageState:
     lags: LagKeeper
     lessons: Lessons
     reviews: ReviewQueues
+    entities: FollowedEntities
     clock: Callable[[], float] = time.time
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     blocking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BLOCKING_CALLS))
@@ -66,7 +69,7 @@ async def on_a_thread(state: PageState, call: Callable[[], T]) -> T:
     async with state.blocking:
         try:
             return await asyncio.to_thread(call)
-        except (DlqError, TailError, TeachingError) as error:
+        except (DlqError, EntitiesError, TailError, TeachingError) as error:
             raise ProblemError(HTTPStatus.BAD_GATEWAY, error.code, str(error)) from error
 
 

@@ -83,6 +83,7 @@ def _shown_entity(entity: Mapping[str, Any]) -> dict[str, Any]:
         "end": entity["end"],
         "text": shown_string(entity["text"]),
         "type": shown_string(entity["type"]),
+        "entity_id": entity.get("entity_id"),
         "confidence": entity["confidence"],
         "boundary": entity.get("boundary"),
         "proposed_by": [shown_string(name) for name in entity["proposed_by"]],

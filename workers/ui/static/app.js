@@ -5,6 +5,8 @@ import { hideDetails } from "./details.js";
 import { logInView } from "./log_in.js";
 import { ask, listen, usePageToken } from "./server.js";
 import { deadLettersView } from "./dead_letters.js";
+import { entitiesView } from "./entities.js";
+import { useEntityLinks } from "./entity_links.js";
 import { healthView } from "./health.js";
 import { liveView } from "./live.js";
 import { reviewView } from "./review.js";
@@ -14,6 +16,7 @@ import { tryView } from "./try_it.js";
 const VIEWS = [
   { name: "live", title: "Live", make: liveView },
   { name: "trends", title: "Trends", make: trendsView },
+  { name: "entities", title: "Entities", make: entitiesView },
   { name: "review", title: "Review", make: reviewView },
   { name: "try", title: "Try it", make: tryView },
   { name: "letters", title: "Dead letters", make: deadLettersView },
@@ -119,6 +122,7 @@ async function begin() {
     return;
   }
   usePageToken(session.page_token);
+  useEntityLinks(session.has_entities);
   document.getElementById("views").replaceChildren(
     ...VIEWS.map(({ name, title }) => h("a", { href: `#${name}` }, title)),
   );

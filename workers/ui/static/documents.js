@@ -2,6 +2,7 @@
 
 import { explainEntities } from "./details.js";
 import { h } from "./dom.js";
+import { openEntity } from "./entity_links.js";
 import { openLesson } from "./lesson.js";
 import { documentHead, markedText } from "./marked_text.js";
 
@@ -12,7 +13,15 @@ export function documentArticle(shown, options = {}) {
   const head = documentHead(shown);
   const text = markedText(shown, options);
   article.append(head, text);
-  if (!options.teacher || !shown.place || !shown.readable || shown.pool === null) return article;
+  article.addEventListener("keydown", (event) => {
+    if (event.key.toLowerCase() === "e" && !event.ctrlKey && !event.metaKey && !event.altKey) openEntity(event.target);
+  });
+  if (!options.teacher || !shown.place || !shown.readable || shown.pool === null) {
+    // Where nothing is to be corrected a click leads to the entity, unless it ends a selection.
+    text.addEventListener("click", (event) => getSelection()?.isCollapsed !== false && openEntity(event.target));
+    article.addEventListener("keydown", (event) => event.key === "Enter" && openEntity(event.target));
+    return article;
+  }
   const correct = (entity) => openLesson(shown, { chosen: entity ? entity.entity.start : null });
   head.append(h("button", { type: "button", class: "plain correct", tabindex: "-1", click: () => correct(null) }, "Correct"));
   article.setAttribute("aria-keyshortcuts", "Enter");

@@ -1,6 +1,7 @@
 // How the stream is: rates, latencies, lag, failures; what cannot be asked is said.
 
 import uPlot from "/static/vendor/uplot/uPlot.esm.js";
+import { chartInk } from "./chart_ink.js";
 import { asCount, asNumber, asPercent, asSeconds, h } from "./dom.js";
 import { ask } from "./server.js";
 
@@ -106,11 +107,7 @@ function chart({ title, key, names = [], unit }) {
   let data = null;
 
   function make() {
-    const probe = h("span", { class: "chart-ink" });
-    element.append(probe);
-    const [ink, line, first, second] = ["color", "border-top-color", "outline-color", "text-decoration-color"].map((each) => getComputedStyle(probe).getPropertyValue(each));
-    probe.remove();
-    const axis = { stroke: ink, grid: { stroke: line, width: 1 }, ticks: { show: false }, font: "11px system-ui, sans-serif" };
+    const { axis, first, second } = chartInk(element);
     plot?.destroy();
     plot = new uPlot({
       width: Math.max(200, place.clientWidth), height: 150, legend: { show: false }, cursor: { show: false },

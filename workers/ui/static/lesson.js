@@ -1,6 +1,7 @@
 // Teaching the pool from a document: change the type of an entity, drop it, add one, or say that all is right.
 
 import { h } from "./dom.js";
+import { entityHref } from "./entity_links.js";
 import { ask } from "./server.js";
 import { colourOf } from "./types.js";
 
@@ -126,7 +127,14 @@ function editor(sentence, lesson, shown, { problem, note, end }) {
       names.map((name) => h("option", { value: name, selected: known?.type === name }, name)),
       h("option", { value: "+" }, "a new type …"));
     tools.replaceChildren(h("b", { dir: "auto" }, surface(chosen.start, chosen.end)), types,
-      known ? dropButton() : "");
+      known ? dropButton() : "", entityLink() ?? "");
+  }
+
+  /** To what is known of the chosen entity over all documents. */
+  function entityLink() {
+    const entity = shown.entities.find((each) => each.start === sentence.start + chosen.start && each.end === sentence.start + chosen.end);
+    const href = entityHref(entity);
+    return href && h("a", { href, click: (event) => event.target.closest("dialog").close() }, "All documents’ entity");
   }
 
   function askForType() {

@@ -200,7 +200,7 @@ export function liveView({ session, listenAnew }) {
       ),
     ),
     note,
-    h("p", { class: "quiet keys" }, "Keys: ↑ ↓ between documents, → ← between entities, Esc closes what is known of one", teacher ? ", Enter corrects." : "."),
+    h("p", { class: "quiet keys" }, "Keys: ↑ ↓ between documents, → ← between entities, Esc closes what is known of one", teacher ? ", Enter corrects" : "", session.has_entities ? ", E leads to the entity over all documents." : "."),
     more,
     empty,
     list,

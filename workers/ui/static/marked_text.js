@@ -1,6 +1,7 @@
 // A document's text with its entities marked, and what is known of each: on hover, and by keyboard.
 
 import { asPercent, asTime, h, plural } from "./dom.js";
+import { entityHref } from "./entity_links.js";
 import { colourOf } from "./types.js";
 
 /** The text of a shown document (see shown_documents.py). Entities inside entities are nested. */
@@ -32,12 +33,14 @@ export function markedText(shown, { highlight = () => false } = {}) {
 
 function entityElement(shown, number, highlight) {
   const entity = shown.entities[number];
+  const leads = entityHref(entity) !== null;
   const element = h("mark", {
-    class: `entity ${colourOf(entity.type)}${highlight(entity) ? " wanted" : ""}`,
+    class: `entity ${colourOf(entity.type)}${highlight(entity, number) ? " wanted" : ""}${leads ? " leads" : ""}`,
     tabindex: "-1",
     role: "group",
     "aria-roledescription": "entity",
     "aria-label": `${entity.text}: ${entity.type}, ${asPercent(entity.confidence)}`,
+    "aria-keyshortcuts": leads ? "E" : null,
     "data-entity": number,
   });
   element.entity = entity;

@@ -2,6 +2,7 @@
 
 import { asCount, asNumber, asSeconds, asTime, h, plural, svg } from "./dom.js";
 import { documentArticle, documentList, keepReachable } from "./documents.js";
+import { entityHref } from "./entity_links.js";
 import { ask } from "./server.js";
 import { colourOf } from "./types.js";
 
@@ -77,7 +78,7 @@ export function trendsView({ session }) {
       list.append(...answer.documents.map((each) => documentArticle(each, { highlight: wanted, teacher })));
       keepReachable(list);
       const heading = h("h2", { tabindex: "-1" }, `Latest documents that mention `, h("bdi", {}, trend.name));
-      documents.replaceChildren(heading, answer.documents.length ? list : h("p", { class: "empty" }, "They are not there any more."));
+      documents.replaceChildren(heading, entityLinks(answer.documents, wanted), answer.documents.length ? list : h("p", { class: "empty" }, "They are not there any more."));
       heading.focus();
       heading.scrollIntoView({ block: "nearest" });
     } catch (error) {
@@ -92,6 +93,13 @@ export function trendsView({ session }) {
         h("label", { for: "trend-type", class: "visually-hidden" }, "Type"), typeChoice)),
     note, problem, h("div", { class: "columns" }, most.element, rising.element), documents);
   return { element, leave: () => { left = true; clearTimeout(timer); } };
+}
+
+/** To the entities over all documents that these mean by the name: one, or several that are spelt alike. */
+function entityLinks(documents, wanted) {
+  const links = new Set(documents.flatMap((each) => each.entities.filter(wanted).map(entityHref)).filter(Boolean));
+  const words = (number) => (links.size === 1 ? "The entity over all documents" : `Entity ${number + 1} of ${links.size} that are called so`);
+  return h("p", { class: "row entity-links" }, [...links].map((href, number) => h("a", { href }, words(number))));
 }
 
 function panel(title) {

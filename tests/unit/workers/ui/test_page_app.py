@@ -19,6 +19,7 @@ from workers.tail import TailedDocument
 from workers.ui import page_app as page_app_module
 from workers.ui import page_lookups
 from workers.ui.feed_records import FeedRecord
+from workers.ui.followed_entities import FollowedEntities
 from workers.ui.followed_topic import FollowedTopic
 from workers.ui.group_lag import LagKeeper
 from workers.ui.lessons import Lessons
@@ -73,7 +74,8 @@ def state_of(settings: StreamSettings, clock: Clock) -> PageState:
     followed = FollowedTopic(settings.kafka, feed, clock)
     metrics, lags = WorkerMetrics(settings.ui.metrics_urls, clock()), LagKeeper(settings.kafka, clock)
     lessons, visitors = Lessons(settings, pools, clock), Visitors(settings.ui, clock=clock)
-    return PageState(settings, visitors, feed, followed, tried, metrics, lags, lessons, reviews, clock=clock)
+    entities = FollowedEntities(settings, clock)
+    return PageState(settings, visitors, feed, followed, tried, metrics, lags, lessons, reviews, entities, clock=clock)
 
 
 @asynccontextmanager

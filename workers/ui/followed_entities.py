@@ -1,0 +1,183 @@
+"""The topics ``entities`` and ``entity-decisions`` for the page, which a thread follows; and deciding more.
+
+Where entities are not switched on, nothing is read.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterable
+from http import HTTPStatus
+from typing import Any, Final, TypeVar
+
+from kafka.errors import KafkaError
+
+from el4ner.canonical.decisions import EntityDecision, EntityDecisions
+from el4ner.errors import El4nerError, MessageError
+from workers.config import StreamSettings
+from workers.entities.entity_messages import read_decision
+from workers.entities.entity_topic import EntitiesError, KnownEntities, decide, decisions_until_now
+from workers.http.problems import ProblemError
+from workers.kafka.followed_topics import followed_records
+from workers.topics import Topic, topic_name
+from workers.ui.held_entities import HeldEntities
+
+__all__ = ["FollowedEntities"]
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_CLIENT: Final = "el4ner-ui-entities"
+_POLL_MS: Final = 200
+_RETRY_SECONDS: Final = 5.0
+_PATIENCE_SECONDS: Final = 10.0
+"""How long a decision waits to come back from the topic."""
+
+
+class FollowedEntities:
+    """Safe to call from any thread. Nothing is read before :meth:`start`.
+
+    Args:
+        clock: seconds since the epoch.
+    """
+
+    def __init__(self, settings: StreamSettings, clock: Callable[[], float]) -> None:
+        self._settings = settings
+        self._clock = clock
+        self.is_enabled = settings.entities.enabled
+        self._deciding = threading.Lock()
+        """One decision at a time: each is dated after those before it."""
+        self._changed = threading.Condition()
+        """Holds what follows."""
+        self._held = HeldEntities(settings.ui.keep_entities)
+        self._decisions = EntityDecisions()
+        self._is_read = False
+        self._problem: str | None = None
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="followed-entities", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow the topics."""
+        if self.is_enabled:
+            self._thread.start()
+
+    def close(self, seconds: float) -> None:
+        """Stop following, within so many seconds."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    @property
+    def problem(self) -> str | None:
+        """Why the topics cannot be read; None: they can, as far as is known."""
+        return self._problem
+
+    @property
+    def is_read(self) -> bool:
+        """Whether all is known that was there when following began."""
+        return self._is_read
+
+    def look(self, call: Callable[[HeldEntities, EntityDecisions], T]) -> T:
+        """What ``call`` makes of what is held and what was decided, which it may not change, nor keep."""
+        with self._changed:
+            return call(self._held, self._decisions)
+
+    def merge(self, kept: str, other: str, by: str) -> EntityDecision:
+        """Decide that the entity of the id ``other`` is part of that of ``kept``.
+
+        Raises:
+            ProblemError: 422: they cannot be one. 503: the topics were not read yet.
+            EntitiesError: the broker did not take it.
+        """
+        with self._deciding:
+            kind, name, into = self._asked(lambda held: KnownEntities(held).merge(kept, other))
+            # Read anew: what somebody decided by the command line a moment ago may not have come here yet.
+            return self._decide((kind, name), into, by, decisions_until_now(self._settings.kafka))
+
+    def split(self, entity: str, name: str, by: str) -> EntityDecision:
+        """Decide that a name, by its id, is no part of an entity.
+
+        Raises:
+            ProblemError: 422: it is no name that was joined in it. 503: the topics were not read yet.
+            EntitiesError: the broker did not take it.
+        """
+        with self._deciding:
+            before = decisions_until_now(self._settings.kafka)
+            subject = self._asked(lambda held: KnownEntities(held).split(entity, name, before))
+            return self._decide(subject, None, by, before)
+
+    def _asked(self, call: Callable[[HeldEntities], T]) -> T:
+        if not self._is_read:
+            detail = self._problem or "the entities are still being read: try again in a moment"
+            raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "entities", detail)
+        try:
+            return self.look(lambda held, _: call(held))
+        except EntitiesError as error:
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, error.code, str(error)) from error
+
+    def _decide(
+        self, subject: tuple[str, str], into: str | None, by: str, before: Iterable[EntityDecision]
+    ) -> EntityDecision:
+        now_ms = int(self._clock() * 1000)
+        decision = decide(self._settings.kafka, subject, into, by=by, before=before, now_ms=now_ms, random=os.urandom)
+
+        def has_come() -> bool:
+            latest = self._decisions.about(decision.entity)
+            return latest is not None and latest.rank >= decision.rank
+
+        with self._changed:
+            # So that whoever looks next finds it, if that takes no longer than usual.
+            self._changed.wait_for(has_come, _PATIENCE_SECONDS)
+        return decision
+
+    # --- on the thread ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._follow()
+            except (KafkaError, El4nerError) as error:
+                self._fail(str(error))
+            except Exception:
+                log.exception("following the entities failed, and is tried again")
+                self._fail("the entities cannot be read: a bug; the log has it")
+            self._stopping.wait(_RETRY_SECONDS)
+
+    def _follow(self) -> None:
+        kafka = self._settings.kafka
+        topics = [Topic.ENTITIES, Topic.ENTITY_DECISIONS]
+        fetch_bytes = 2 * kafka.max_message_bytes
+        decisions = topic_name(kafka, Topic.ENTITY_DECISIONS)
+        with followed_records(kafka, topics, client_id=_CLIENT, fetch_bytes=fetch_bytes) as followed:
+            with self._changed:
+                # What was held may be of a topic that was made anew; both at once would take twice the memory.
+                self._held, self._decisions = HeldEntities(self._settings.ui.keep_entities), EntityDecisions()
+                self._is_read = False
+            while not self._stopping.is_set():
+                records = followed.poll(_POLL_MS)
+                is_read = self._is_read or followed.is_read
+                with self._changed:
+                    for record in records:
+                        self._take(record, is_decision=record.topic == decisions)
+                    self._is_read = is_read
+                    self._problem = None
+                    self._changed.notify_all()
+
+    def _take(self, record: Any, *, is_decision: bool) -> None:
+        if not is_decision:
+            self._held.take(record.key, record.value)
+        elif record.value is not None:
+            try:
+                self._decisions.add(read_decision(record.key, record.value))
+            except MessageError as error:
+                log.warning("a message is no decision, and is passed over: %s", error, extra={"code": error.code})
+
+    def _fail(self, problem: str) -> None:
+        with self._changed:
+            if problem != self._problem:
+                log.warning("the entities cannot be read, and are tried again: %s", problem)
+            self._problem = problem
+            self._changed.notify_all()
