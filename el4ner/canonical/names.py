@@ -60,8 +60,11 @@ _LEGAL_FORMS: Final = _words(
 def canonical_name(surface: str) -> str:
     """The name that a surface writes. The name of a name is itself. Where nothing else is left, as of ``!!!``, it is
     the surface, case-folded."""
-    visible = "".join(each for each in surface if each != _TATWEEL and unicodedata.category(each) != "Cf")
-    plain = " ".join(unicodedata.normalize("NFKC", visible).casefold().split())
+    visible = surface
+    if not surface.isascii():  # ASCII has nothing that is invisible, and is in NFKC
+        visible = "".join(each for each in surface if each != _TATWEEL and unicodedata.category(each) != "Cf")
+        visible = unicodedata.normalize("NFKC", visible)
+    plain = " ".join(visible.casefold().split())
     name = plain
     for _ in range(_MOST_PASSES):
         before, name = name, _reduced(name)
@@ -71,7 +74,9 @@ def canonical_name(surface: str) -> str:
 
 
 def _reduced(name: str) -> str:
-    name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).translate(_APOSTROPHES)
+    """``name``: case-folded."""
+    if not name.isascii():
+        name = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", name).casefold()).translate(_APOSTROPHES)
     name = _POSSESSIVE.sub("", _bare(name))
     if not _IDENTIFIER.search(name):
         name = _SEPARATORS.sub(" ", _DOT.sub("", name)).replace("'", "")

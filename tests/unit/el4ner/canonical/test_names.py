@@ -66,6 +66,12 @@ def test_the_name_of_a_name_is_itself(surface: str) -> None:
     assert canonical_name(name) == name
 
 
+@given(st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), min_size=1, max_size=20))
+def test_plain_text_and_the_same_in_full_width_are_one_name(surface: str) -> None:
+    wide = "".join(chr(ord(each) + 0xFEE0) if each != " " else "\N{IDEOGRAPHIC SPACE}" for each in surface)
+    assert canonical_name(wide) == canonical_name(surface)
+
+
 def test_an_id_never_changes_and_is_of_one_type() -> None:
     assert entity_id("person", "angela merkel") == "161b2deaf943801561d05c198b7728ea"
     assert entity_id("person", "paris") != entity_id("location", "paris")
