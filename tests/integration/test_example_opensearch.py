@@ -30,6 +30,7 @@ from tests.support.tagged_topic import PARTITIONS, TaggedTopic, tagged
 pytestmark = [
     pytest.mark.integration,
     pytest.mark.slow,
+    pytest.mark.long,
     pytest.mark.timeout(300),
     pytest.mark.filterwarnings("ignore:(read|open)_text is deprecated:DeprecationWarning"),
     pytest.mark.skipif(shutil.which("mvn") is None, reason="Maven is not on this machine: apt-get install maven"),
