@@ -48,6 +48,14 @@ def write_asyncapi() -> None:
     (schemas_dir() / "asyncapi.json").write_bytes(written(document()))
 
 
+@app.command("records")
+def write_records() -> None:
+    """Make schemas/avro and schemas/protobuf anew, from the JSON Schemas."""
+    from tools.record_schemas import write_record_files
+
+    write_record_files()
+
+
 @app.command("chart")
 def write_chart_schema() -> None:
     """Make the chart's schema of its ``config`` anew, from the settings."""

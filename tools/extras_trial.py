@@ -110,10 +110,12 @@ TRIALS: Final = (
     ExtraTrial(
         "registry",
         "registry",
-        ("fastavro", "workers.registry.registry_client"),
+        ("fastavro", "google.protobuf", "workers.registry.registry_client"),
         'python -c "from workers.config import RegistrySettings as S; from workers.registry.registry_client import '
-        "RegistryClient as C; print(C.of(S(url='http://127.0.0.1:9')))\"",
-        "RegistryClient object",
+        "RegistryClient as C; print(C.of(S(url='http://127.0.0.1:9')))\"\n"
+        'python -c "from workers.messages.result_encoding import result_encoder as e\n'
+        "from workers.topics import Topic; print(*(e(Topic.ENTITIES, f) for f in ('avro', 'protobuf')))\"",
+        "_protobuf.<locals>.encode",
     ),
     ExtraTrial("gpu", "gpu", ("torch",), "el4ner models gpu || true", "exllamav2   0"),
     ExtraTrial("exl3", "exl3", ("torch",), "el4ner models gpu || true", "exllamav3   1"),

@@ -156,6 +156,9 @@ def _change_tree(release: Release) -> str:
     kept.mkdir(parents=True)
     for schema in sorted((root / "schemas").glob("*.v*.json")):
         shutil.copy(schema, kept)
+    for folder in ("avro", "protobuf"):
+        if (root / "schemas" / folder).is_dir():
+            shutil.copytree(root / "schemas" / folder, kept / folder)
     asyncapi = root / "schemas" / "asyncapi.json"
     contract = json.loads(asyncapi.read_text(encoding="utf-8"))
     old = f'"version": "{contract["info"]["version"]}"'

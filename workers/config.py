@@ -122,7 +122,7 @@ class TlsSection(Section):
 
 class RegistrySettings(TlsSection):
     """``[kafka.registry]``: the schema registry that says how framed values (Confluent's wire format) are written: Avro
-    is read by it. It is asked by the interface that Confluent's, Karapace and Apicurio share."""
+    and Protobuf are read by it. It is asked by the interface that Confluent's, Karapace and Apicurio share."""
 
     url: str | None = None
     """Such as ``https://registry:8081``; Apicurio's ends in ``/apis/ccompat/v7``."""
@@ -198,9 +198,9 @@ class KafkaSettings(TlsSection):
     revision_path: str | None = None
     """Where they have a number that grows with each new text of a document."""
     registry: RegistrySettings = RegistrySettings()
-    value_format: Literal["json", "json-schema"] = "json"
-    """How results are written (tagged documents, mentions, redacted documents, entities, trends): ``json-schema`` puts
-    Confluent's frame before the JSON, with the id of its schema in ``registry``."""
+    value_format: Literal["json", "json-schema", "avro", "protobuf"] = "json"
+    """How results are written (tagged documents, mentions, redacted documents, entities, trends): all but ``json`` have
+    Confluent's frame, with the id of their schema in ``registry``; behind it ``json-schema`` has the JSON."""
     session_timeout_seconds: Annotated[float, Field(ge=6)] = 10.0
     """A worker that was killed is replaced after this long."""
     max_poll_interval_seconds: Seconds = 3600.0

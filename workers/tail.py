@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,6 +15,7 @@ from workers.config import StreamSettings
 from workers.kafka.topic_reader import reading, records_between
 from workers.messages.envelope import decode
 from workers.messages.headers import parse_traceparent
+from workers.messages.result_reading import ResultReading
 from workers.topics import Topic, topic_name
 
 __all__ = ["TailError", "TailedDocument", "end_offsets", "tagged_at", "tagged_until_now", "tail_documents"]
@@ -77,10 +78,11 @@ def tail_documents(
 
     Raises:
         TailError: no broker, or no topic.
+        RegistryAwayError: a value is framed by a schema registry, which does not say what its schema is.
     """
     end = None if seconds is None else time.monotonic() + seconds
     left = count
-    with _consumer(settings) as (consumer, partitions):
+    with _consumer(settings) as (consumer, partitions), _reading(settings) as results:
         consumer.assign(partitions)
         if start == "latest":
             consumer.seek_to_end(*partitions)
@@ -95,7 +97,7 @@ def tail_documents(
         while not stop() and (left is None or left > 0) and (end is None or time.monotonic() < end):
             for records in consumer.poll(timeout_ms=_POLL_MS).values():
                 for record in records:
-                    tailed = _tailed(record, unreadable)
+                    tailed = _tailed(record, results, unreadable)
                     if tailed is None:
                         continue
                     yield tailed
@@ -116,13 +118,14 @@ def tagged_until_now(
 
     Raises:
         TailError: no broker, or no topic.
+        RegistryAwayError: as of :func:`tail_documents`.
     """
-    with _consumer(settings) as (consumer, partitions):
+    with _consumer(settings) as (consumer, partitions), _reading(settings) as results:
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         for record in records_between(settings.kafka, consumer, begins, ends, TailError):
             if record.value is None and record.key is not None and deleted is not None:
                 deleted(record.key.decode("utf-8", "replace"))
-            elif (tailed := _tailed(record, unreadable)) is not None:
+            elif (tailed := _tailed(record, results, unreadable)) is not None:
                 yield tailed
 
 
@@ -131,8 +134,9 @@ def tagged_at(settings: StreamSettings, places: Iterable[tuple[int, int]]) -> It
 
     Raises:
         TailError: no broker, or no topic.
+        RegistryAwayError: as of :func:`tail_documents`.
     """
-    with _consumer(settings) as (consumer, partitions):
+    with _consumer(settings) as (consumer, partitions), _reading(settings) as results:
         begins, ends = consumer.beginning_offsets(partitions), consumer.end_offsets(partitions)
         known = {tp.partition: tp for tp in partitions}
         for number, offset in places:
@@ -141,15 +145,17 @@ def tagged_at(settings: StreamSettings, places: Iterable[tuple[int, int]]) -> It
                 continue
             # One that was deleted by its key is gone, and the next one is another document.
             for record in records_between(settings.kafka, consumer, {tp: offset}, {tp: offset + 1}, TailError):
-                if record.offset == offset and (tailed := _tailed(record, None)) is not None:
+                if record.offset == offset and (tailed := _tailed(record, results, None)) is not None:
                     yield tailed
 
 
-def _tailed(record: Any, unreadable: Callable[[MessageError], None] | None) -> TailedDocument | None:
+def _tailed(
+    record: Any, results: ResultReading, unreadable: Callable[[MessageError], None] | None
+) -> TailedDocument | None:
     if record.value is None:
         return None
     try:
-        value = decode(Topic.TAGGED_DOCUMENTS, record.value)
+        value = decode(Topic.TAGGED_DOCUMENTS, results.json(record.value))
     except MessageError as error:
         if unreadable is not None:
             unreadable(error)
@@ -158,6 +164,10 @@ def _tailed(record: Any, unreadable: Callable[[MessageError], None] | None) -> T
     return TailedDocument(
         value, record.partition, record.offset, record.timestamp, None if trace is None else trace.trace_id
     )
+
+
+def _reading(settings: StreamSettings) -> AbstractContextManager[ResultReading]:
+    return closing(ResultReading(settings.kafka, Topic.TAGGED_DOCUMENTS))
 
 
 def _consumer(settings: StreamSettings) -> AbstractContextManager[tuple[Any, list[Any]]]:

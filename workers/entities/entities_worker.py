@@ -25,6 +25,7 @@ from workers.join.owned_partition import ConsumedPartition
 from workers.kafka.stage_app import StageApp
 from workers.messages.envelope import Record
 from workers.roles import ENTITIES
+from workers.stages.document_schemas import DocumentSchemas
 from workers.stages.failure_limit import FailureLimit
 from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
@@ -80,6 +81,7 @@ class EntitiesWorker:
         self._limit = FailureLimit(run=worker.max_failure_run, share=worker.max_failure_share)
         self._parts: dict[Place, OwnedPart] = {}
         self._book: BookPartition | None = None
+        self._schemas = DocumentSchemas.of(app.settings.kafka, app.backoff, Topic.TAGGED_DOCUMENTS)
         self._working = asyncio.Lock()
         """One batch at a time; partitions come and go between two."""
         topics = app.raw_topic(Topic.TAGGED_DOCUMENTS, *_BOOK_TOPICS)
@@ -100,6 +102,8 @@ class EntitiesWorker:
             async for event in stream.noack().events():
                 generation = event.message.generation_id
                 records = list(self.app.records(event.message.value))
+                if self._schemas is not None and records and records[0].topic is Topic.TAGGED_DOCUMENTS:
+                    records = await self._schemas.named_by(records)
                 async with self._working:
                     await self._work(records, generation)
         except Exception as error:
@@ -210,6 +214,8 @@ class EntitiesWorker:
     async def release(self) -> None:
         """Stop for good."""
         await self._let_go(but_the_book=False)
+        if self._schemas is not None:
+            self._schemas.close()
 
     def _observe(self) -> None:
         def of_book(read: str) -> float:

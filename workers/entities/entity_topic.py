@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import closing
 from typing import Any, Final, Literal
 
 from kafka.errors import KafkaError
@@ -16,6 +17,7 @@ from workers.kafka.topic_reader import reading, records_between
 from workers.kafka.topic_sender import sending
 from workers.messages.envelope import parse
 from workers.messages.headers import RandomBytes, next_trace
+from workers.messages.result_reading import ResultReading
 from workers.topics import Topic, topic_name
 
 __all__ = [
@@ -131,13 +133,19 @@ def entities_until_now(settings: KafkaSettings) -> KnownEntities:
 
     Raises:
         EntitiesError: no broker, or no topic.
+        RegistryAwayError: a value is framed by a schema registry, which does not say what its schema is.
     """
+    with closing(ResultReading(settings, Topic.ENTITIES)) as results:
+        return _entities(_records(settings, Topic.ENTITIES), results)
+
+
+def _entities(records: Iterable[Any], results: ResultReading) -> KnownEntities:
     values: dict[str, Mapping[str, Any]] = {}
-    for record in _records(settings, Topic.ENTITIES):
+    for record in records:
         key = (record.key or b"").decode("utf-8", "replace")
         values.pop(key, None)
         if record.value is not None:
-            values[key] = parse(record.value)
+            values[key] = parse(results.json(record.value))
     return KnownEntities(values)
 
 

@@ -11,7 +11,7 @@ from el4ner.canonical.in_document import full_names
 from el4ner.canonical.name_book import NamedDocument
 from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import fingerprint
-from workers.messages.envelope import Outgoing, Record, dead_letter, decode, message_id, origin_of, outgoing
+from workers.messages.envelope import Outgoing, Record, dead_letter, decode_record, message_id, origin_of, outgoing
 from workers.messages.headers import RandomBytes, Trace, next_trace
 from workers.roles import ENTITIES
 from workers.topics import Topic
@@ -43,7 +43,7 @@ class OccurrenceTeller:
         trace = next_trace(record.headers, self._random)
         document = _document(record)
         try:
-            tagged = None if record.value is None else decode(Topic.TAGGED_DOCUMENTS, record.value)
+            tagged = None if record.value is None else decode_record(record)
             if document is None or (tagged is not None and tagged["id"] != document):
                 raise MessageError("a tagged document has its id as its key", code="schema")
         except DocumentError as error:

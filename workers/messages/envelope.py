@@ -17,7 +17,7 @@ from workers.messages.headers import Headers, Trace, common_headers, find, with_
 from workers.messages.nesting import MOST_METADATA_LEVELS, is_nested_too_deep, may_be_nested_too_deep
 from workers.messages.payloads import describe, describe_json
 from workers.messages.replay_headers import REPLAY, read_replay
-from workers.registry.value_schemas import ValueSchema
+from workers.registry.value_schema import ValueSchema
 from workers.registry.wire_format import split_frame
 from workers.topics import Topic
 
@@ -31,6 +31,7 @@ __all__ = [
     "coordinates",
     "dead_letter",
     "decode",
+    "decode_record",
     "document_id",
     "document_of",
     "error_json",
@@ -178,6 +179,15 @@ def decode(topic: Topic, value: bytes) -> Mapping[str, Any]:
         MessageError: ``encoding`` (not UTF-8), ``json`` (not JSON) or ``schema``; names the place.
     """
     return checked(topic, parse(value), value)
+
+
+def decode_record(record: Record) -> Mapping[str, Any]:
+    """The value of a message, which is not null, as its topic's schema allows it.
+
+    Raises:
+        MessageError: it cannot be read, or is something else; says why.
+    """
+    return checked(record.topic, value_of(record), record.value or b"")
 
 
 def value_of(record: Record) -> Any:

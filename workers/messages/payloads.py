@@ -28,8 +28,7 @@ _REGISTRY: Final = (
     "JsonConverter with schemas.enable=false), or convert the topic on the way"
 )
 _WITH_REGISTRY: Final = (
-    "name the registry in kafka.registry.url, by which el4ner reads Avro (Protobuf it does not), or have the producer "
-    "write JSON"
+    "name the registry in kafka.registry.url, by which el4ner reads Avro and Protobuf, or have the producer write JSON"
 )
 _COMPRESSED: Final = f"{_PLAIN}: leave compression to Kafka (the producer's compression.type), which undoes it itself"
 _RECODE: Final = f"{_PLAIN}: have the producer encode it as UTF-8, without a byte order mark"

@@ -24,6 +24,7 @@ from workers.redaction.named_types import unknown_names
 from workers.redaction.redacted_messages import RedactedMessages, RedactionTeller
 from workers.roles import REDACT
 from workers.stages.crash_journal import CrashJournal
+from workers.stages.document_schemas import DocumentSchemas
 from workers.stages.failure_limit import FailureLimit
 from workers.stages.stage_telemetry import StageTelemetry
 from workers.telemetry.recorder import Telemetry
@@ -76,6 +77,7 @@ class RedactWorker:
         self._journal = CrashJournal(settings.worker.data_dir, REDACT)
         self._limit = FailureLimit(run=settings.worker.max_failure_run, share=settings.worker.max_failure_share)
         self._owned: dict[int, AnsweredPartition[RedactedMessages]] = {}
+        self._schemas = DocumentSchemas.of(settings.kafka, app.backoff, Topic.TAGGED_DOCUMENTS)
         self._working = asyncio.Lock()
         """One batch at a time; partitions come and go between two."""
         app.agent(app.raw_topic(Topic.TAGGED_DOCUMENTS), name=f"el4ner-{app.stage}", concurrency=1)(self.run)
@@ -94,6 +96,8 @@ class RedactWorker:
             async for event in stream.noack().events():
                 generation = event.message.generation_id
                 records = list(self.app.records(event.message.value))
+                if self._schemas is not None:
+                    records = await self._schemas.named_by(records)
                 for first in range(0, len(records), _AT_ONCE):
                     async with self._working:
                         await self._work(records[first : first + _AT_ONCE], generation)
@@ -205,6 +209,8 @@ class RedactWorker:
         """Stop for good. The journal stays if this process ends because of a message."""
         await self._let_go()
         self._journal.close()
+        if self._schemas is not None:
+            self._schemas.close()
 
 
 def _gave_up(deaths: int) -> DocumentError:

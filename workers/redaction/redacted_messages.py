@@ -17,11 +17,12 @@ from el4ner.redaction.redaction_settings import RedactionSettings
 from el4ner.redaction.redactor import Detection
 from el4ner.redaction.sealed_originals import NONCE_BYTES, sealed
 from el4ner.redaction.text_redaction import TextRedaction, redacted_document
+from el4ner.serialize import dumps
 from workers.messages.envelope import (
     Outgoing,
     Record,
     dead_letter,
-    decode,
+    decode_record,
     message_id,
     origin_of,
     outgoing,
@@ -93,7 +94,7 @@ class RedactionTeller:
         if record.value is None:
             return RedactedMessages(record, document, self._nulls(record, document, trace), trace)
         try:
-            tagged = decode(Topic.TAGGED_DOCUMENTS, record.value)
+            tagged = decode_record(record)
             if document is None:
                 raise MessageError("the message has no document id as its key", code="schema")
             if (withheld := _withheld(tagged)) is not None:
@@ -128,7 +129,9 @@ class RedactionTeller:
         values: dict[Topic, Mapping[str, Any]] = {Topic.REDACTED_DOCUMENTS: value}
         if self._key is not None and record.value is not None:
             nonce = self._random(NONCE_BYTES)
-            values[Topic.REDACTED_ORIGINALS] = sealed(record.value, document, revision, self._key, nonce)
+            # Who reveals an original need not ask a registry for its schema.
+            original = record.value if record.schema is None else dumps(tagged)
+            values[Topic.REDACTED_ORIGINALS] = sealed(original, document, revision, self._key, nonce)
         # An original that an earlier revision left is not kept beside a text that is not its own.
         return [self._message(topic, record, document, values.get(topic), trace) for topic in self._topics]
 

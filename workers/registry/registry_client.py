@@ -12,7 +12,12 @@ import orjson
 from el4ner.errors import ConfigError
 from workers import security
 from workers.config import RegistrySettings
-from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
+from workers.registry.registered_schema import (
+    RegisteredSchema,
+    RegistryAwayError,
+    SchemaReference,
+    UnknownSchemaError,
+)
 
 __all__ = ["RegistryClient"]
 
@@ -26,6 +31,7 @@ _REFUSALS: Final[Mapping[int, str]] = {
     httpx.codes.FORBIDDEN: "allow el4ner to register schemas, or register it for el4ner",
 }
 _DEEPEST_REFERENCES: Final = 16
+_MOST_REFERENCES: Final = 1_000
 _SHOWN: Final = 300
 
 
@@ -60,15 +66,37 @@ class RegistryClient:
             str(answer.get("schemaType") or "AVRO"), _text_of(answer), tuple(self._references(answer, depth=0))
         )
 
-    def register(self, subject: str, schema: str) -> int:
-        """The id of a JSON Schema under a subject, which gets it as a new version if it has it not.
+    def register(self, subject: str, schema: RegisteredSchema) -> int:
+        """The id of a schema without references under a subject, which gets it as a new version if it has it not.
+
+        Where the subject has schemas of another kind it is ``SUBJECT-avro``, ``-json`` or ``-protobuf``: registries
+        compare no schemas of two kinds, and Apicurio takes all of a subject for what its first one was.
 
         Raises:
             ConfigError: the registry refuses it: it does not go with what the subject has, or may not be written.
             RegistryAwayError: the registry does not say.
         """
+        if self._kind(f"subjects/{quote(subject, safe='')}/versions/latest") not in (None, schema.kind):
+            subject = f"{subject}-{schema.kind.lower()}"
+        schema_id = self._registered(subject, schema)
+        kept = self._kind(f"schemas/ids/{schema_id}")
+        if kept not in (None, schema.kind):
+            raise ConfigError(
+                f"kafka.value_format: the registry takes the schema of subject {subject} (id {schema_id}) for {kept}, "
+                f"and it is {schema.kind}: delete the subject for good, or register the schema under it yourself"
+            )
+        return schema_id
+
+    def _kind(self, path: str) -> str | None:
+        """The kind of the schema that is there; None: it is not, or nobody says."""
+        response, data = self._ask("GET", path)
+        if response.status_code != httpx.codes.OK or not isinstance(data.get("schema"), str):
+            return None
+        return str(data.get("schemaType") or "AVRO")
+
+    def _registered(self, subject: str, schema: RegisteredSchema) -> int:
         path = f"subjects/{quote(subject, safe='')}"
-        body = {"schema": schema, "schemaType": "JSON"}
+        body = {"schema": schema.text, "schemaType": schema.kind}
         # Who only reads the registry may go on with what somebody else has registered.
         for asked in (path, f"{path}/versions"):
             response, data = self._ask("POST", asked, body)
@@ -84,16 +112,18 @@ class RegistryClient:
                 break
         raise RegistryAwayError(f"{self._http.base_url}{asked}: {_refusal(response, data)}")
 
-    def _references(self, answer: Mapping[str, Any], *, depth: int) -> dict[str, None]:
-        texts: dict[str, None] = {}
+    def _references(self, answer: Mapping[str, Any], *, depth: int) -> dict[SchemaReference, None]:
+        found: dict[SchemaReference, None] = {}
         if depth > _DEEPEST_REFERENCES:
             raise RegistryAwayError(f"the registry's schemas refer to each other more than {_DEEPEST_REFERENCES} deep")
         for reference in answer.get("references") or ():
             subject, version = quote(str(reference["subject"]), safe=""), int(reference["version"])
             referred = self._get(f"subjects/{subject}/versions/{version}")
-            texts |= self._references(referred, depth=depth + 1)
-            texts[_text_of(referred)] = None
-        return texts
+            found |= self._references(referred, depth=depth + 1)
+            found[SchemaReference(str(reference.get("name") or ""), _text_of(referred))] = None
+            if len(found) > _MOST_REFERENCES:
+                raise RegistryAwayError(f"a schema of the registry refers to more than {_MOST_REFERENCES} others")
+        return found
 
     def _ask(self, method: str, path: str, body: Any = None) -> tuple[httpx.Response, Mapping[str, Any]]:
         try:

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import orjson
 from typing_extensions import override
 
 from el4ner.errors import MessageError
 from workers.registry.avro_shape import AvroShapeError, needed_shape
+from workers.registry.protobuf_compiler import ProtobufSchemaError, compiled
+from workers.registry.protobuf_values import ProtobufValues
 from workers.registry.registered_schema import RegisteredSchema
+from workers.registry.value_schema import ValueSchema
 
-__all__ = ["AvroValues", "JsonValues", "UnreadableValues", "ValueSchema", "value_schema"]
-
+__all__ = ["AvroValues", "JsonValues", "UnreadableValues", "value_schema"]
 
 _LONGEST_REASON: Final = 500
-
-
-class ValueSchema(Protocol):
-    """How the values of one schema are read."""
-
-    def read(self, body: bytes) -> Any:
-        """The value, as JSON has it. Of Avro's types that JSON has not, ``bytes`` and ``fixed`` stay :class:`bytes`.
-
-        Raises:
-            MessageError: it cannot be read.
-        """
-        ...
 
 
 class JsonValues(ValueSchema):
@@ -69,8 +59,8 @@ class AvroValues(ValueSchema):
 
         self._reader = fastavro.schemaless_reader
         named: dict[str, Any] = {}
-        for text in schema.references:
-            fastavro.parse_schema(_without_logical_types(orjson.loads(text)), named_schemas=named)
+        for reference in schema.references:
+            fastavro.parse_schema(_without_logical_types(orjson.loads(reference.text)), named_schemas=named)
         parsed = fastavro.parse_schema(_without_logical_types(orjson.loads(schema.text)), named_schemas=named)
         needed_shape(parsed, named)
         self._schema: Any = parsed
@@ -94,28 +84,33 @@ class AvroValues(ValueSchema):
 
 
 def value_schema(schema_id: int, schema: RegisteredSchema) -> ValueSchema:
-    """How values of a registered schema are read.
+    """How values of a registered schema are read. Of Protobuf it blocks while the schema is compiled.
 
     Raises:
-        NotInstalledError: it is Avro, and ``el4ner[registry]`` is not installed.
+        ModuleNotFoundError: it is Avro or Protobuf, and ``el4ner[registry]`` is not installed.
     """
     if schema.kind == "JSON":
         return JsonValues()
-    if schema.kind != "AVRO":
-        return UnreadableValues(
-            f"the value is {schema.kind.capitalize()} (schema id {schema_id}), of which el4ner reads Avro and JSON: "
-            "have the producer write one of these, or convert the topic on the way",
-            "schema-type",
-        )
+    name = schema.kind.capitalize()
     try:
-        return AvroValues(schema)
-    except ModuleNotFoundError:
+        if schema.kind == "PROTOBUF":
+            return ProtobufValues(compiled(schema))
+        if schema.kind == "AVRO":
+            return AvroValues(schema)
+    except (ModuleNotFoundError, OSError):  # OSError: there is no room for the compiler's files
         raise
-    except AvroShapeError as error:
-        return UnreadableValues(f"the Avro schema of the value (id {schema_id}) {error}", "schema-type")
-    except Exception as error:  # of fastavro's and orjson's
-        reason = f"the Avro schema of the value (id {schema_id}) cannot be understood: {type(error).__name__}: {error}"
+    except (AvroShapeError, ProtobufSchemaError) as error:
+        reason = f"the {name} schema of the value (id {schema_id}) {error}"
         return UnreadableValues(reason[:_LONGEST_REASON], "schema-type")
+    except Exception as error:  # of fastavro's and orjson's
+        said = f"{type(error).__name__}: {error}"
+        reason = f"the {name} schema of the value (id {schema_id}) cannot be understood: {said}"
+        return UnreadableValues(reason[:_LONGEST_REASON], "schema-type")
+    return UnreadableValues(
+        f"the value is {name} (schema id {schema_id}), and el4ner reads Avro, JSON and Protobuf: have the producer "
+        "write one of these, or convert the topic on the way",
+        "schema-type",
+    )
 
 
 def _without_logical_types(schema: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The schemas of documents that come in a registry's frame, asked for before the documents are read.
+"""The schemas of messages that come in a registry's frame, asked for before the messages are read.
 
-A document waits here, unread and unfinished, while the registry is away: it is lost by no outage, and no dead letter
+A message waits here, unread and unfinished, while the registry is away: it is lost by no outage, and no dead letter
 either. Each schema is asked for once.
 """
 
@@ -8,43 +8,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
-from typing import Final, Protocol, Self
+from dataclasses import replace
+from typing import Self
 
 from el4ner.extras import extras_explained
 from workers.backoff import Backoff
 from workers.config import KafkaSettings
 from workers.messages.envelope import Record
+from workers.messages.result_reading import has_json, result_values
+from workers.registry.known_schemas import REGISTRY_EXTRAS, KnownSchemas, SchemaSource
 from workers.registry.outages import answer_of
-from workers.registry.registered_schema import RegisteredSchema, UnknownSchemaError
-from workers.registry.value_schemas import UnreadableValues, ValueSchema, value_schema
+from workers.registry.value_schema import ValueSchema
+from workers.registry.value_schemas import value_schema
 from workers.registry.wire_format import split_frame
+from workers.topics import Topic
 
 __all__ = ["DocumentSchemas", "SchemaSource"]
-
-_EXTRAS: Final = {"fastavro": "registry", "httpx": "registry"}
-_UNKNOWN_SECONDS: Final = 30.0
-"""For how long an id that the registry did not know is not asked for again."""
-_MOST_SCHEMAS: Final = 10_000
-"""More are kept of no topic: whoever frames with ids at random must not fill the memory."""
-
-
-class SchemaSource(Protocol):
-    """What knows schemas by their ids: :class:`workers.registry.registry_client.RegistryClient`."""
-
-    def schema(self, schema_id: int) -> RegisteredSchema:
-        """The schema. Raises ``UnknownSchemaError`` or ``RegistryAwayError``."""
-        ...
-
-    def close(self) -> None:
-        """Nothing more is asked."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class _KeptSchema:
-    values: ValueSchema
-    until: float | None
 
 
 class DocumentSchemas:
@@ -52,6 +31,8 @@ class DocumentSchemas:
 
     Args:
         source: asked on threads, about one schema at a time.
+        topic: ``documents``, whose values others write; or one of the results, whose values are read as JSON has them,
+            and of which those that are JSON name no schema.
         wait: seconds before the n-th retry.
         clock: seconds, of any beginning.
     """
@@ -60,16 +41,17 @@ class DocumentSchemas:
         self,
         source: SchemaSource,
         *,
+        topic: Topic = Topic.DOCUMENTS,
         wait: Callable[[int], float],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._source = source
+        self._own = topic is not Topic.DOCUMENTS
+        read_by = result_values(topic) if self._own else value_schema
+        self._schemas = KnownSchemas(source, read_by=read_by, clock=clock)
         self._wait = wait
-        self._clock = clock
-        self._kept: dict[int, _KeptSchema] = {}
 
     @classmethod
-    def of(cls, settings: KafkaSettings, backoff: Backoff) -> Self | None:
+    def of(cls, settings: KafkaSettings, backoff: Backoff, topic: Topic = Topic.DOCUMENTS) -> Self | None:
         """As the settings say; None: they name no registry.
 
         Raises:
@@ -77,40 +59,32 @@ class DocumentSchemas:
         """
         if settings.registry.url is None:
             return None
-        with extras_explained("kafka.registry.url", _EXTRAS):
-            # Imported here: who has no registry need not have these. Avro is missed at the start, not at a message.
+        with extras_explained("kafka.registry.url", REGISTRY_EXTRAS):
+            # Imported here: who has no registry need not have these. They are missed at the start, not at a message.
             import fastavro  # noqa: F401
+            import google.protobuf  # noqa: F401
+            import grpc_tools  # noqa: F401
 
             from workers.registry.registry_client import RegistryClient
-        return cls(RegistryClient.of(settings.registry), wait=backoff.seconds)
+        return cls(RegistryClient.of(settings.registry), topic=topic, wait=backoff.seconds)
 
     def close(self) -> None:
         """Nothing more is asked."""
-        self._source.close()
+        self._schemas.close()
 
     async def named_by(self, records: Iterable[Record]) -> list[Record]:
         """The messages, each with the schema that its frame names. Returns when the registry has said it of all."""
         named = []
         for record in records:
             frame = None if record.value is None else split_frame(record.value)
-            named.append(record if frame is None else replace(record, schema=await self._schema(frame.schema_id)))
+            if frame is None or (self._own and has_json(frame.body)):
+                named.append(record)
+            else:
+                named.append(replace(record, schema=await self._schema(frame.schema_id)))
         return named
 
     async def _schema(self, schema_id: int) -> ValueSchema:
-        kept = self._kept.get(schema_id)
-        if kept is None or (kept.until is not None and self._clock() >= kept.until):
-            kept = await self._ask(schema_id)
-            if len(self._kept) >= _MOST_SCHEMAS:
-                del self._kept[next(iter(self._kept))]
-            self._kept[schema_id] = kept
-        return kept.values
-
-    async def _ask(self, schema_id: int) -> _KeptSchema:
-        try:
-            schema = await answer_of(
-                lambda: self._source.schema(schema_id), self._wait, "documents", schema_id=schema_id
-            )
-        except UnknownSchemaError as error:
-            unknown = f"the value is framed with schema id {schema_id}: {error}; see kafka.registry.url"
-            return _KeptSchema(UnreadableValues(unknown, "schema-id"), self._clock() + _UNKNOWN_SECONDS)
-        return _KeptSchema(value_schema(schema_id, schema), None)
+        known = self._schemas.known(schema_id)
+        if known is not None:
+            return known
+        return await answer_of(lambda: self._schemas.ask(schema_id), self._wait, "documents", schema_id=schema_id)

@@ -19,7 +19,7 @@ from el4ner.errors import DocumentError, MessageError
 from el4ner.serialize import fingerprint
 from el4ner.types import Document
 from workers.messages import replay_headers
-from workers.messages.avro_documents import without_avro_types
+from workers.messages.decoded_documents import as_json_document
 from workers.messages.document_paths import DocumentPaths
 from workers.messages.envelope import (
     REVISION,
@@ -181,7 +181,7 @@ class Stage(Generic[T, R]):
         if paths is not None:
             return paths.document(data)
         if record.schema is not None:
-            data = without_avro_types(data)
+            data = as_json_document(data)
         return checked(self.input, data, record.value or b"")
 
     def _paths_of(self, record: Record) -> DocumentPaths | None:

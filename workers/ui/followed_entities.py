@@ -9,8 +9,9 @@ import logging
 import os
 import threading
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from http import HTTPStatus
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from kafka.errors import KafkaError
 
@@ -21,6 +22,7 @@ from workers.entities.entity_messages import read_decision
 from workers.entities.entity_topic import EntitiesError, KnownEntities, decide, decisions_until_now
 from workers.http.problems import ProblemError
 from workers.kafka.followed_topics import followed_records
+from workers.messages.result_reading import ResultReading
 from workers.topics import Topic, topic_name
 from workers.ui.held_entities import HeldEntities
 
@@ -151,7 +153,10 @@ class FollowedEntities:
         topics = [Topic.ENTITIES, Topic.ENTITY_DECISIONS]
         fetch_bytes = 2 * kafka.max_message_bytes
         decisions = topic_name(kafka, Topic.ENTITY_DECISIONS)
-        with followed_records(kafka, topics, client_id=_CLIENT, fetch_bytes=fetch_bytes) as followed:
+        with (
+            followed_records(kafka, topics, client_id=_CLIENT, fetch_bytes=fetch_bytes) as followed,
+            closing(ResultReading(kafka, Topic.ENTITIES)) as results,
+        ):
             with self._changed:
                 # What was held may be of a topic that was made anew; both at once would take twice the memory.
                 self._held, self._decisions = HeldEntities(self._settings.ui.keep_entities), EntityDecisions()
@@ -159,19 +164,21 @@ class FollowedEntities:
             while not self._stopping.is_set():
                 records = followed.poll(_POLL_MS)
                 is_read = self._is_read or followed.is_read
+                # Not while anybody waits: a schema registry may be asked.
+                values = [_plain(results, record.value) for record in records]
                 with self._changed:
-                    for record in records:
-                        self._take(record, is_decision=record.topic == decisions)
+                    for record, value in zip(records, values, strict=True):
+                        self._take(record.key, value, is_decision=record.topic == decisions)
                     self._is_read = is_read
                     self._problem = None
                     self._changed.notify_all()
 
-    def _take(self, record: Any, *, is_decision: bool) -> None:
+    def _take(self, key: bytes | None, value: bytes | None, *, is_decision: bool) -> None:
         if not is_decision:
-            self._held.take(record.key, record.value)
-        elif record.value is not None:
+            self._held.take(key, value)
+        elif value is not None:
             try:
-                self._decisions.add(read_decision(record.key, record.value))
+                self._decisions.add(read_decision(key, value))
             except MessageError as error:
                 log.warning("a message is no decision, and is passed over: %s", error, extra={"code": error.code})
 
@@ -181,3 +188,11 @@ class FollowedEntities:
                 log.warning("the entities cannot be read, and are tried again: %s", problem)
             self._problem = problem
             self._changed.notify_all()
+
+
+def _plain(results: ResultReading, value: bytes | None) -> bytes | None:
+    """A value as JSON; one that cannot be read, which is for who takes it, as it is."""
+    try:
+        return None if value is None else results.json(value)
+    except MessageError:
+        return value

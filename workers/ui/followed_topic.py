@@ -7,15 +7,18 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
+from el4ner.errors import ConfigError, MessageError
 from workers import security
 from workers.config import KafkaSettings
+from workers.messages.result_reading import ResultReading
+from workers.registry.registered_schema import RegistryAwayError
 from workers.topics import Topic, topic_name
 from workers.ui.feed_records import FeedRecord
 from workers.ui.live_feed import LiveFeed
@@ -57,6 +60,7 @@ class FollowedTopic:
         self._feed = feed
         self._clock = clock
         self._name = topic_name(settings, Topic.TAGGED_DOCUMENTS)
+        self._results = ResultReading(settings, Topic.TAGGED_DOCUMENTS)
         self._positions: dict[int, int] = {}
         self.broker = BrokerState("connecting", clock())
         self.behind = 0
@@ -64,11 +68,15 @@ class FollowedTopic:
 
     async def run(self) -> None:
         """Until cancelled."""
+        with contextlib.closing(self._results):
+            await self._run()
+
+    async def _run(self) -> None:
         while True:
             try:
                 async with self._consumer() as (consumer, partitions):
                     await self._follow(consumer, partitions)
-            except (KafkaError, OSError, TimeoutError, _NoTopicError) as error:
+            except (KafkaError, OSError, TimeoutError, RegistryAwayError, ConfigError, _NoTopicError) as error:
                 self._become("lost", _reason(error, self._settings, self._name))
             except asyncio.CancelledError:
                 if (task := asyncio.current_task()) is None or task.cancelling():
@@ -129,10 +137,15 @@ class FollowedTopic:
             while not probe.done():
                 polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST_AT_ONCE)
                 now = self._clock()
+                if any(self._results.needs_schema(record.value) for records in polled.values() for record in records):
+                    values = await asyncio.to_thread(self._plain, polled)
+                else:
+                    values = {}
                 for tp, records in polled.items():
                     for record in records:
+                        value = values.get((tp.partition, record.offset), record.value)
                         self._feed.take(
-                            FeedRecord(tp.partition, record.offset, record.timestamp, record.key, record.value), now
+                            FeedRecord(tp.partition, record.offset, record.timestamp, record.key, value), now
                         )
                     self._positions[tp.partition] = records[-1].offset + 1
                 await asyncio.sleep(_PAUSE_SECONDS)
@@ -141,6 +154,17 @@ class FollowedTopic:
             probe.cancel()
             with contextlib.suppress(asyncio.CancelledError, KafkaError, OSError, TimeoutError):
                 await probe
+
+    def _plain(self, polled: Mapping[TopicPartition, Sequence[Any]]) -> dict[tuple[int, int], bytes]:
+        """The values that need a registry's schema, as plain JSON, by their places; without those that are not as it
+        says."""
+        values = {}
+        for tp, records in polled.items():
+            for record in records:
+                if self._results.needs_schema(record.value):
+                    with contextlib.suppress(MessageError):
+                        values[tp.partition, record.offset] = self._results.json(record.value)
+        return values
 
     async def _probe(self, consumer: Any, partitions: list[TopicPartition]) -> None:
         """Ask for the end again and again: a consumer alone does not say that its broker is gone, or it is behind.
@@ -179,5 +203,7 @@ class _NoTopicError(Exception):
 def _reason(error: BaseException, settings: KafkaSettings, name: str) -> str:
     if isinstance(error, _NoTopicError):
         return f"topic {name!r} does not exist: create the topics with `el4ner topics create`"
+    if isinstance(error, RegistryAwayError | ConfigError):
+        return f"the schema registry cannot be asked about a message of {name!r}: {error}; trying again"
     why = "" if isinstance(error, TimeoutError) else f" ({type(error).__name__})"
     return f"no answer from Kafka at {settings.bootstrap_servers}{why}; trying again"

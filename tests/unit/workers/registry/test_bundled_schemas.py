@@ -11,8 +11,8 @@ import pytest
 
 from el4ner.errors import MessageError
 from tests.support.paths import ROOT
-from workers.kafka.value_frames import registered_schema_of
 from workers.messages import json_schemas
+from workers.messages.result_schemas import result_schema
 from workers.topics import Topic
 
 RESULTS = (
@@ -42,7 +42,7 @@ def test_a_registered_schema_allows_what_the_topics_schema_does(topic: Topic, pa
         valid = True
     except MessageError:
         valid = False
-    registered = jsonschema_rs.Draft7Validator(json.loads(registered_schema_of(topic)))
+    registered = jsonschema_rs.Draft7Validator(json.loads(result_schema(topic, "json-schema").text))
     assert registered.is_valid(value) == valid
     assert valid or "invalid" in path.name
 
@@ -50,5 +50,5 @@ def test_a_registered_schema_allows_what_the_topics_schema_does(topic: Topic, pa
 @pytest.mark.parametrize("topic", RESULTS)
 def test_a_registered_schema_needs_no_other(topic: Topic) -> None:
     assert any(of is topic for of, _ in EXAMPLES)
-    schema = json.loads(registered_schema_of(topic))
+    schema = json.loads(result_schema(topic, "json-schema").text)
     assert set(references(schema)) == {f"#/definitions/{name}" for name in schema["definitions"]}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx
@@ -11,7 +11,12 @@ import pytest
 from el4ner.errors import ConfigError
 from workers import security
 from workers.config import RegistrySettings
-from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
+from workers.registry.registered_schema import (
+    RegisteredSchema,
+    RegistryAwayError,
+    SchemaReference,
+    UnknownSchemaError,
+)
 from workers.registry.registry_client import RegistryClient
 
 SETTINGS = RegistrySettings(url="http://registry:8081/apis/ccompat/v7", username="ada", password="secret")
@@ -48,7 +53,9 @@ def test_references_come_each_behind_what_it_needs() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(200, json=stored[request.url.raw_path.decode().removeprefix("/apis/ccompat/v7")])
 
-    assert client(answer).schema(1) == RegisteredSchema("AVRO", "whole", ("city", "place"))
+    assert client(answer).schema(1) == RegisteredSchema(
+        "AVRO", "whole", (SchemaReference("city", "city"), SchemaReference("geo/place", "place"))
+    )
 
 
 def test_only_a_registry_says_that_a_schema_is_unknown() -> None:
@@ -83,16 +90,20 @@ def test_what_is_no_answer_may_be_one_later(response: httpx.Response | Exception
     assert "secret" not in str(away.value)
 
 
-def registering(*answers: httpx.Response) -> tuple[Callable[[], int], list[str]]:
-    """A call that registers, and what it will have asked."""
+def registering(*answers: httpx.Response, kinds: Mapping[str, str] = {}) -> tuple[Callable[[], int], list[str]]:
+    """A call that registers, and what it will have asked; ``kinds``: of the schemas that can be read."""
     asked: list[str] = []
     left = iter(answers)
 
     def answer(request: httpx.Request) -> httpx.Response:
-        asked.append(request.url.path.removeprefix("/apis/ccompat/v7"))
+        path = request.url.path.removeprefix("/apis/ccompat/v7")
+        if request.method == "GET":
+            kind = kinds.get(path)
+            return NO_SUBJECT if kind is None else httpx.Response(200, json={"schema": "{}", "schemaType": kind})
+        asked.append(path)
         return next(left)
 
-    return lambda: client(answer).register("a-value", "{}"), asked
+    return lambda: client(answer).register("a-value", RegisteredSchema("JSON", "{}")), asked
 
 
 NO_SUBJECT = httpx.Response(404, json={"error_code": 40401, "message": "Subject not found"})
@@ -107,6 +118,19 @@ def test_a_schema_that_is_there_is_not_written() -> None:
 def test_a_new_schema_is_registered() -> None:
     register, asked = registering(NO_SUBJECT, httpx.Response(200, json={"id": 6}))
     assert (register(), asked) == (6, ["/subjects/a-value", "/subjects/a-value/versions"])
+
+
+def test_a_subject_with_schemas_of_another_kind_stays_as_it_is() -> None:
+    kinds = {"/subjects/a-value/versions/latest": "AVRO"}
+    register, asked = registering(NO_SUBJECT, httpx.Response(200, json={"id": 6}), kinds=kinds)
+    assert (register(), asked) == (6, ["/subjects/a-value-json", "/subjects/a-value-json/versions"])
+
+
+def test_a_registry_that_takes_the_schema_for_another_kind_is_told_of() -> None:
+    """Its clients could not read what is written by it."""
+    register, _ = registering(httpx.Response(200, json={"id": 6}), kinds={"/schemas/ids/6": "AVRO"})
+    with pytest.raises(ConfigError, match=r"subject a-value \(id 6\) for AVRO, and it is JSON: delete the subject"):
+        register()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from el4ner.errors import MessageError
-from workers.registry.registered_schema import RegisteredSchema
+from workers.registry.registered_schema import RegisteredSchema, SchemaReference
 from workers.registry.value_schemas import value_schema
 
 CHANGE = {
@@ -54,7 +54,8 @@ ROWS = st.none() | st.fixed_dictionaries(
 
 
 def avro(schema: Any, *references: Any) -> Any:
-    return value_schema(7, RegisteredSchema("AVRO", json.dumps(schema), tuple(map(json.dumps, references))))
+    named = tuple(SchemaReference(each["name"], json.dumps(each)) for each in references)
+    return value_schema(7, RegisteredSchema("AVRO", json.dumps(schema), named))
 
 
 def written(schema: Any, value: Any) -> bytes:
@@ -118,9 +119,9 @@ def test_a_schema_of_exponentially_many_parts_is_refused_at_once() -> None:
     assert "more than 10,000 parts" in refused(avro(schema), b"")
 
 
-def test_protobuf_and_broken_json_say_what_they_are() -> None:
-    protobuf = value_schema(9, RegisteredSchema("PROTOBUF", 'syntax = "proto3";'))
-    assert refused(protobuf, b"\0\x0a").startswith("schema-type: the value is Protobuf (schema id 9)")
+def test_other_kinds_and_broken_json_say_what_they_are() -> None:
+    other = value_schema(9, RegisteredSchema("THRIFT", "struct A {}"))
+    assert refused(other, b"\0\x0a").startswith("schema-type: the value is Thrift (schema id 9)")
     values = value_schema(9, RegisteredSchema("JSON", "{}"))
     assert values.read(b'{"a": 1}') == {"a": 1}
     assert refused(values, b"{").startswith("json: what follows the frame")

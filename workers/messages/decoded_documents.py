@@ -1,4 +1,4 @@
-"""Documents that were written as Avro: what of it JSON has another way to say."""
+"""Documents that were written as Avro or Protobuf: what of it JSON has another way to say."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any
 
 from el4ner.errors import MessageError
 
-__all__ = ["without_avro_types"]
+__all__ = ["as_json_document"]
 
 
-def without_avro_types(data: Any) -> Any:
+def as_json_document(data: Any) -> Any:
     """A decoded document as it would stand in JSON. A field that is null is one that is not there, and bytes are text
     with a character for each, as in Avro's own JSON encoding.
 
@@ -19,7 +19,7 @@ def without_avro_types(data: Any) -> Any:
     if not isinstance(data, dict):
         return _json(data)
     if isinstance(data.get("text"), bytes):
-        raise MessageError("not a documents message: /text: is bytes: have its Avro type be string", code="schema")
+        raise MessageError("not a documents message: /text: is bytes: have its type be string", code="schema")
     return {name: _json(value) for name, value in data.items() if value is not None}
 
 
