@@ -10,7 +10,8 @@ __all__ = ["as_json_document"]
 
 
 def as_json_document(data: Any) -> Any:
-    """A decoded document as it would stand in JSON. A field that is null is one that is not there, and bytes are text
+    """A decoded document as it would stand in JSON. A field that is null is one that is not there, and so is
+    an ``id`` or ``pool`` that is empty; bytes are text
     with a character for each, as in Avro's own JSON encoding.
 
     Raises:
@@ -20,7 +21,12 @@ def as_json_document(data: Any) -> Any:
         return _json(data)
     if isinstance(data.get("text"), bytes):
         raise MessageError("not a documents message: /text: is bytes: have its type be string", code="schema")
-    return {name: _json(value) for name, value in data.items() if value is not None}
+    # Of proto3's plain fields one that nobody has set is empty.
+    return {
+        name: _json(value)
+        for name, value in data.items()
+        if value is not None and not (value == "" and name in ("id", "pool"))
+    }
 
 
 def _json(value: Any) -> Any:

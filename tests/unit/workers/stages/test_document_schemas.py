@@ -13,6 +13,7 @@ from fastavro.schema import parse_schema
 from workers.config import KafkaSettings
 from workers.messages.envelope import Record
 from workers.messages.headers import find
+from workers.registry.protobuf_compiler import compiled
 from workers.registry.registered_schema import RegisteredSchema, RegistryAwayError, UnknownSchemaError
 from workers.registry.wire_format import framed
 from workers.stages.document_schemas import DocumentSchemas
@@ -103,6 +104,39 @@ async def test_a_place_in_the_decoded_value_is_found() -> None:
     work, gone = await read(Source({3: registered(schema)}), *values, text_path="after.text", revision_path="ts_ms")
     assert (work.document.text, work.document.revision) == ("Ada", 5)
     assert isinstance(gone, Deleted)
+
+
+PROTOBUF = RegisteredSchema(
+    "PROTOBUF",
+    """
+    syntax = "proto3";
+    message Unused {}
+    message Note { string id = 1; string text = 2; uint64 revision = 3; map<string, bytes> metadata = 4; }
+    message Change { Note after = 1; int64 ts_ms = 2; }
+    """,
+)
+
+
+async def test_documents_in_protobuf_are_read_whole_or_by_a_path() -> None:
+    file = compiled(PROTOBUF)
+    note = file.message_class([1])(text="Ada", revision=7, metadata={"raw": b"\xff"})
+    changes = [file.message_class([2])(after=note, ts_ms=5), file.message_class([2])(ts_ms=6)]
+    whole = framed(4, b"\x02\x02" + note.SerializeToString())
+    (work,) = await read(Source({4: PROTOBUF}), whole)
+    assert (work.document.id, work.document.text, work.document.revision) == ("key", "Ada", 7)
+    assert work.carried["metadata"] == {"raw": "ÿ"}
+    values = [framed(4, b"\x02\x04" + change.SerializeToString()) for change in changes]
+    work, gone = await read(Source({4: PROTOBUF}), *values, text_path="after.text", revision_path="ts_ms")
+    assert (work.document.text, work.document.revision) == ("Ada", 5)
+    assert isinstance(gone, Deleted)
+
+
+async def test_a_broken_protobuf_document_is_a_dead_letter_that_says_so() -> None:
+    (failure,) = await read(Source({4: PROTOBUF}), framed(4, b"\x02\x02\x12\x7fAda"))
+    assert (failure.error.code, str(failure.error)) == (
+        "protobuf",
+        "the value is not what its Protobuf schema says (Note)",
+    )
 
 
 async def test_documents_wait_for_a_registry_that_is_away() -> None:
