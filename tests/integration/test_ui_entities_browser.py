@@ -122,7 +122,7 @@ def test_hostile_names_do_nothing_and_live_leads_to_the_entity(stream: Stream, b
         assert stream.read(Topic.ENTITY_DECISIONS) == []
 
 
-def test_a_reader_sees_entities_and_is_offered_no_decision(stream: Stream, browsing: Browsing) -> None:
+def test_a_reader_sees_entities_from_everywhere_and_is_offered_no_decision(stream: Stream, browsing: Browsing) -> None:
     stream.create_topics()
     ada = value_of("person", "Ada Lovelace", 3, "lovelace")
     stream.produce([(ada["id"].encode(), dumps(ada))], topic=Topic.ENTITIES)
@@ -137,4 +137,15 @@ def test_a_reader_sees_entities_and_is_offered_no_decision(stream: Stream, brows
         assert "lovelace" in tab.get_by_role("table").first.inner_text()
         assert tab.get_by_role("button", name="Merge with").count() == 0
         assert tab.get_by_role("button", name="Split off").count() == 0
+        # From a document, and from a name that is mentioned much.
+        browsing.followed()
+        write(stream, ADA)
+        tab.get_by_role("link", name="Live", exact=True).click()
+        document(tab, "ada").locator(".entity", has_text="Ada Lovelace").click()
+        tab.get_by_role("heading", name="Ada Lovelace").wait_for()
+        tab.get_by_role("link", name="Trends").click()
+        tab.get_by_role("button", name="Ada Lovelace").click()
+        tab.get_by_role("link", name="The entity over all documents").click()
+        tab.get_by_role("heading", name="Ada Lovelace").wait_for()
+        document(tab, "ada").wait_for()
         tab.context.close()

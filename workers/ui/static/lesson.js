@@ -134,7 +134,7 @@ function editor(sentence, lesson, shown, { problem, note, end }) {
   function entityLink() {
     const entity = shown.entities.find((each) => each.start === sentence.start + chosen.start && each.end === sentence.start + chosen.end);
     const href = entityHref(entity);
-    return href && h("a", { href, click: (event) => event.target.closest("dialog").close() }, "All documents’ entity");
+    return href && h("a", { href, click: (event) => event.target.closest("dialog").close() }, "Its entity over all documents");
   }
 
   function askForType() {
