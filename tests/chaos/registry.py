@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from tests.chaos.run import ONE_HOP, Check, Run, Scenario
-from tests.chaos.scenarios import brokers, cache, documents, messages, processes, teaching, transactions
+from tests.chaos.scenarios import brokers, cache, documents, messages, processes, readers, teaching, transactions
 
 __all__ = ["SCENARIOS"]
 
@@ -55,6 +55,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         _one_hop("disk-full", processes.disk_full, 180),
         Scenario("teaching", teaching.teaching, 240, _SESSION),
         _one_hop("teaching", teaching.teaching, 240),
+        Scenario("redaction", readers.redaction, 240, {**_SESSION, **readers.REDACTION_SECTIONS}, ONE_HOP),
         Scenario("both-topologies", processes.both_topologies, 240, _SESSION),
     )
 }

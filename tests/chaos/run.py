@@ -30,6 +30,8 @@ __all__ = ["ONE_HOP", "STAGES", "LateError", "Outcome", "Run", "Scenario", "Worl
 
 STAGES: Final = ("extract", "classify", "validate", "aggregate")
 ONE_HOP: Final = ("pipeline",)
+READERS: Final = ("redact", "entities")
+"""Roles that read tagged documents."""
 COUNTING_SECONDS: Final = 30.0
 """What is kept back for stopping, reading and counting, of a scenario's time."""
 
@@ -267,6 +269,7 @@ class Run:
         if self.roles == ONE_HOP:
             # It reads in the group of extract, and nobody reads what else there is.
             first = {"extract": Topic.DOCUMENTS}
+        first |= {reader: Topic.TAGGED_DOCUMENTS for reader in READERS if self.fleet.of(reader)}
         try:
             with contextlib.closing(connect(KafkaAdminClient, bootstrap_servers=self.bootstrap)) as admin:
                 for stage, topic in first.items():
