@@ -56,6 +56,7 @@ SCENARIOS: Final[Mapping[str, Scenario]] = {
         Scenario("teaching", teaching.teaching, 240, _SESSION),
         _one_hop("teaching", teaching.teaching, 240),
         Scenario("redaction", readers.redaction, 240, {**_SESSION, **readers.REDACTION_SECTIONS}, ONE_HOP),
+        Scenario("entities", readers.entities, 240, {**_SESSION, **readers.ENTITIES_SECTIONS}, ONE_HOP),
         Scenario("both-topologies", processes.both_topologies, 240, _SESSION),
     )
 }

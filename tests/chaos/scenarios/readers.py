@@ -1,11 +1,11 @@
-"""What may happen to those who read tagged documents and write on."""
+"""What may happen to those who read tagged documents and write on: redaction and entities."""
 
 from __future__ import annotations
 
 import random
 import re
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from itertools import takewhile
 from typing import Any, Final
@@ -17,11 +17,11 @@ from el4ner.redaction.redactor import Detection
 from el4ner.redaction.sealed_originals import revealed
 from el4ner.redaction.text_redaction import TextRedaction, redacted_document
 from tests.chaos.clients import read_all
-from tests.chaos.run import Check, Run, documents
+from tests.chaos.run import Check, Outcome, Run, documents
 from workers.messages import json_schemas
 from workers.topics import Topic
 
-__all__ = ["REDACTION_SECTIONS", "redaction"]
+__all__ = ["ENTITIES_SECTIONS", "REDACTION_SECTIONS", "entities", "redaction"]
 
 PER_SECOND: Final = 40
 FEWEST: Final = 2_000
@@ -33,6 +33,7 @@ REDACTION_SECTIONS: Final = {
     "redaction": {"keys": f"chaos:{'5e' * 32}", "reversible": True},
     "redaction.types": {"person": "surrogate"},
 }
+ENTITIES_SECTIONS: Final = {"entities": {"enabled": True, "trend_seconds": 0.5}}
 
 
 def redaction(run: Run) -> Check | None:
@@ -40,6 +41,12 @@ def redaction(run: Run) -> Check | None:
     library does it, with an original that can be revealed."""
     _break(run, "redact")
     return lambda _: _check_redaction(run)
+
+
+def entities(run: Run) -> Check | None:
+    """Workers of entities, the tagging one and brokers are killed: each mention counts once."""
+    _break(run, "entities")
+    return lambda outcome: _check_entities(run, outcome)
 
 
 def _break(run: Run, reader: str) -> None:
@@ -115,3 +122,17 @@ def _check_redaction(run: Run) -> None:
     assert removed > len(tagged), f"only {removed} names were taken out of {len(tagged)} documents"
     logs = b"".join(path.read_bytes() for path in run.folder.glob("redact-*.log"))
     assert b"5e" * 32 not in logs, "a log shows the key"
+
+
+def _check_entities(run: Run, outcome: Outcome) -> None:
+    occurrences = _by_document(run, Topic.ENTITY_OCCURRENCES)
+    _once(occurrences, {document for document, _ in outcome.tagged}.__contains__, Topic.ENTITY_OCCURRENCES.value)
+    latest = {key: values[-1] for key, values in _by_document(run, Topic.ENTITIES).items()}
+    counted, expected = Counter[str](), Counter[str]()
+    for value in (orjson.loads(each) for each in latest.values() if each is not None):
+        json_schemas.validate(Topic.ENTITIES.value, value)
+        if value["merged_into"] is None:
+            counted[value["type"]] += value["mentions"]
+    for tagged in outcome.tagged.values():
+        expected.update(each["type"] for each in (tagged or {}).get("entities", ()))
+    assert counted == expected, f"mentions by type are {dict(counted)}, and documents have {dict(expected)}"
