@@ -27,7 +27,7 @@ export function windowChart() {
     plot?.destroy();
     plot = new uPlot({
       width: Math.max(200, place.clientWidth), height: HEIGHT, legend: { show: false }, cursor: { show: false },
-      padding: [8, 18, 0, 0],
+      padding: [8, 30, 0, 0],
       scales: { x: { time: false, range: (_, from, to) => [from, to] }, y: { range: (_, __, most) => [0, most > 0 ? most * 1.15 : 1] } },
       axes: [
         { ...axis, space: 90, size: 28, incrs: STEPS.map((each) => each * length), values: (_, ticks) => ticks.map((each) => asBegin(each, length)) },
