@@ -21,7 +21,7 @@ from starlette.routing import Route
 from el4ner.canonical.decisions import EntityDecision, EntityDecisions
 from workers.entities.entity_topic import EntitiesError, KnownEntities
 from workers.http.problems import ProblemError
-from workers.ui.entity_views import entity_ids_of, shown_entity, shown_row
+from workers.ui.shown_entities import entity_ids_of, shown_entity, shown_row
 from workers.ui.held_entities import EntityOrder, EntityWish, HeldEntities
 from workers.ui.live_feed import mention_of
 from workers.ui.page_front import visitor_of

@@ -54,7 +54,7 @@ class ListedEntities:
 
 
 @dataclass(frozen=True, slots=True)
-class _Held:
+class _HeldEntity:
     """``is_own``: it is no other entity. ``spellings`` as they are searched. ``packed``: its message."""
 
     type: str
@@ -71,7 +71,7 @@ class HeldEntities(Mapping[str, Mapping[str, Any]]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: OrderedDict[bytes, _Held] = OrderedDict()
+        self._held: OrderedDict[bytes, _HeldEntity] = OrderedDict()
         self._types: Counter[str] = Counter()
         self.forgotten = 0
         self.unreadable = 0
@@ -130,14 +130,14 @@ class HeldEntities(Mapping[str, Mapping[str, Any]]):
     def __len__(self) -> int:
         return len(self._held)
 
-    def _drop(self, held: _Held | None) -> None:
+    def _drop(self, held: _HeldEntity | None) -> None:
         if held is not None and held.is_own:
             self._types[held.type] -= 1
             if self._types[held.type] == 0:
                 del self._types[held.type]
 
 
-def _first(own: Sequence[_Held], most: int, rank: Callable[[_Held], Any]) -> list[_Held]:
+def _first(own: Sequence[_HeldEntity], most: int, rank: Callable[[_HeldEntity], Any]) -> list[_HeldEntity]:
     """Those of the highest rank, the highest first, and equal ones by their spellings."""
     least = heapq.nlargest(most, map(rank, own))[-1:]
     chosen = [held for held in own if rank(held) >= least[0]] if least else []
@@ -159,7 +159,7 @@ def _key(entity: str) -> bytes:
     return key
 
 
-def _held(value: Mapping[str, Any], entity: bytes) -> _Held:
+def _held(value: Mapping[str, Any], entity: bytes) -> _HeldEntity:
     """
     Raises:
         ValueError: the key is no id, or another one.
@@ -167,7 +167,7 @@ def _held(value: Mapping[str, Any], entity: bytes) -> _Held:
     if len(entity) != _ID_BYTES or value["id"] != entity.hex():
         raise ValueError
     is_own = value["merged_into"] is None
-    return _Held(
+    return _HeldEntity(
         sys.intern(shown_string(value["type"])),
         is_own,
         searched_spellings(value) if is_own else "",
@@ -177,6 +177,6 @@ def _held(value: Mapping[str, Any], entity: bytes) -> _Held:
     )
 
 
-def _unpacked(held: _Held) -> Mapping[str, Any]:
+def _unpacked(held: _HeldEntity) -> Mapping[str, Any]:
     value: Mapping[str, Any] = parse(zlib.decompress(held.packed))
     return value
