@@ -21,13 +21,13 @@ from starlette.routing import Route
 from el4ner.canonical.decisions import EntityDecision, EntityDecisions
 from workers.entities.entity_topic import EntitiesError, KnownEntities
 from workers.http.problems import ProblemError
-from workers.ui.shown_entities import entity_ids_of, shown_entity, shown_row
 from workers.ui.held_entities import EntityOrder, EntityWish, HeldEntities
 from workers.ui.live_feed import mention_of
 from workers.ui.page_front import visitor_of
 from workers.ui.page_lookups import documents_at
 from workers.ui.page_state import PageState, json_body, json_response, on_a_thread
 from workers.ui.shown_documents import shown_string
+from workers.ui.shown_entities import entity_ids_of, shown_entity, shown_row
 from workers.ui.visitors import VisitorRole
 
 __all__ = ["entity_routes"]
