@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import signal
+import ssl
 import sys
 import threading
 import time
@@ -48,6 +49,7 @@ INDEX: Final = "el4ner-documents"
 _MAPPING: Final = Path(__file__).parent / "index.json"
 _BATCH: Final = 500
 _BULK_BYTES: Final = 10_000_000
+_REQUEST_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 200.0
 """Below Kafka's max.poll.interval.ms, 300 s, after which others would get the partitions."""
 _LONGEST_PAUSE_SECONDS: Final = 10.0
@@ -93,7 +95,10 @@ class DocumentsSink:
     def run(self, stop: threading.Event) -> None:
         """Read, write, commit, until ``stop`` is set. Raises ``SinkError``."""
         while not stop.is_set():
-            polled = self._consumer.poll(timeout_ms=500, max_records=_BATCH)
+            try:
+                polled = self._consumer.poll(timeout_ms=500, max_records=_BATCH)
+            except KafkaError as error:
+                raise SinkError(f"Kafka cannot be read: {error}") from error
             records = [record for partition in polled.values() for record in partition]
             if not records:
                 continue
@@ -111,11 +116,12 @@ class DocumentsSink:
         end, pause = time.monotonic() + self._patience_seconds, 0.1
         while not stop.is_set():
             try:
-                if self._write_once(messages):
+                reason = self._write_once(messages)
+                if reason is None:
                     return
-                reason = "it has too much to do, or somebody else changes the same documents"
-            except TransportError as error:
-                if isinstance(error.status_code, int) and error.status_code not in _TEMPORARY:
+            except OpenSearchException as error:
+                status = error.status_code if isinstance(error, TransportError) else None
+                if isinstance(status, int) and status not in _TEMPORARY:
                     raise SinkError(f"OpenSearch refuses a request: {error}") from error
                 reason = str(error)
             if time.monotonic() > end:
@@ -135,17 +141,20 @@ class DocumentsSink:
             except MessageError as error:
                 place = _place(record.partition, record.offset)
                 skip = _skip(record.partition, record.offset)
-                raise SinkError(f"{place} is no tagged document as JSON: {error}\n{skip}") from error
+                raise SinkError(
+                    f"{place} is no tagged document as JSON: {error}\n"
+                    f"with kafka.value_format avro or protobuf the sink can read none; of a single message, {skip}"
+                ) from error
         return messages
 
-    def _write_once(self, messages: Sequence[TaggedMessage]) -> bool:
-        """False: some were not taken, and may be the next time."""
+    def _write_once(self, messages: Sequence[TaggedMessage]) -> str | None:
+        """None: all are written. Else why some were not taken, which may be the next time."""
         by_document: dict[str, list[TaggedMessage]] = defaultdict(list)
         for message in messages:
             by_document[message.document_id].append(message)
         states = self._states(by_document)
-        if states is None:
-            return False
+        if isinstance(states, str):
+            return states
         operations, last = [], {}
         for name, own in by_document.items():
             state = states.get(index_id(name))
@@ -156,10 +165,10 @@ class DocumentsSink:
         answers = streaming_bulk(
             self._client, operations, index=self._index, max_chunk_bytes=_BULK_BYTES, raise_on_error=False
         )
-        taken = True
+        reason = None
         for accepted, answer in answers:
-            (item,) = answer.values()
-            if accepted or item["status"] == _ABSENT:
+            ((action, item),) = answer.items()
+            if accepted or (action == "delete" and item["status"] == _ABSENT):
                 continue
             if item["status"] != _CONFLICT and item["status"] not in _TEMPORARY:
                 message = last[item["_id"]]
@@ -168,13 +177,13 @@ class DocumentsSink:
                     f"{message.document_id!r}: {_reason(item['error'])}\n"
                     f"mend the index, or {_skip(message.partition, message.offset)}"
                 )
-            taken = False
-        return taken
+            reason = _reason(item["error"])
+        return reason
 
-    def _states(self, names: Iterable[str]) -> dict[str, IndexedState] | None:
+    def _states(self, names: Iterable[str]) -> dict[str, IndexedState] | str:
         """Of the documents that the index has, as they were written last: no refresh is waited for.
 
-        None: a part of the index does not answer, and may later.
+        Or why a part of the index does not answer, which may later.
         """
         ids = [index_id(name) for name in names]
         if not ids:
@@ -183,18 +192,27 @@ class DocumentsSink:
         for item in answer["docs"]:
             if "error" in item:
                 if item["error"].get("type") == "index_not_found_exception":
-                    raise SinkError(f"the index {self._index} was deleted: a sink makes it anew when it starts")
-                return None
+                    raise SinkError(
+                        f"the index {self._index} was deleted\n"
+                        "start the sink with a --group of a new name: it makes the index, and reads what the topic has"
+                    )
+                return _reason(item["error"])
         return {item["_id"]: _state(item) for item in answer["docs"] if item["found"]}
 
 
 def client_of(environ: Mapping[str, str]) -> OpenSearch:
-    """As the variables OPENSEARCH_URL and OPENSEARCH_CA_FILE say."""
-    return OpenSearch(
-        environ.get("OPENSEARCH_URL") or "http://localhost:9200",
-        ca_certs=environ.get("OPENSEARCH_CA_FILE") or None,
-        timeout=60,
-    )
+    """As the variables OPENSEARCH_URL and OPENSEARCH_CA_FILE say. Raises ``SinkError`` if they say nonsense."""
+    authorities = environ.get("OPENSEARCH_CA_FILE") or None
+    try:
+        ssl.create_default_context(cafile=authorities)
+    except OSError as error:
+        raise SinkError(f"OPENSEARCH_CA_FILE={authorities} cannot be used: {error}") from error
+    try:
+        # The sink asks again itself, and looks at its patience in between.
+        url = environ.get("OPENSEARCH_URL") or "http://localhost:9200"
+        return OpenSearch(url, ca_certs=authorities, timeout=_REQUEST_SECONDS, max_retries=0)
+    except (TypeError, ValueError) as error:
+        raise SinkError(f"OPENSEARCH_URL is no address such as https://user:password@host:9200: {error}") from error
 
 
 def make_index(client: OpenSearch, index: str) -> None:
@@ -258,7 +276,9 @@ def main() -> int:
 
 
 def _place_named(text: str) -> tuple[int, int]:
-    partition, offset = text.split(":")
+    partition, _, offset = text.partition(":")
+    if not (partition.isdecimal() and offset.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is no partition and offset, such as 0:1234")
     return int(partition), int(offset)
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from el4ner.errors import MessageError
 from workers.join.outputs import normalise
 from workers.messages.envelope import decode
 from workers.topics import Topic
@@ -44,9 +45,15 @@ class IndexedState:
 
 
 def read_message(record: Any) -> TaggedMessage:
-    """A record of kafka-python. Raises ``MessageError`` if its value is no tagged document."""
+    """A record of kafka-python. Raises ``MessageError`` if its value is no tagged document, or its key no id."""
+    try:
+        document_id = (record.key or b"").decode()
+    except UnicodeDecodeError as error:
+        raise MessageError("the key is not UTF-8", code="encoding") from error
+    if not document_id:
+        raise MessageError("it has no key", code="schema")
     return TaggedMessage(
-        document_id=record.key.decode(),
+        document_id=document_id,
         value=None if record.value is None else decode(Topic.TAGGED_DOCUMENTS, record.value),
         partition=record.partition,
         offset=record.offset,
@@ -116,12 +123,11 @@ def _entity(entity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_after(message: TaggedMessage, current: TaggedMessage | IndexedState) -> bool:
-    """Were the topic made anew, its offsets would begin again, but time would not."""
-    return (
-        message.partition != current.partition
-        or message.offset > current.offset
-        or message.timestamp_ms > current.timestamp_ms
-    )
+    """Were the topic made anew, its offsets would begin again, but time would not. Between partitions time alone tells:
+    a document has another one since the topic got more."""
+    if message.partition != current.partition:
+        return message.timestamp_ms >= current.timestamp_ms
+    return message.offset > current.offset or message.timestamp_ms > current.timestamp_ms
 
 
 def _revision(current: TaggedMessage | IndexedState) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pwd
 import shutil
 import subprocess
 import sys
@@ -55,20 +56,23 @@ class LocalOpenSearch:
         if java is None:
             raise ExampleError("OpenSearch needs Java 17 or 21: for example apt-get install openjdk-17-jre-headless")
         release = fetch_jars(os.environ, progress, OPENSEARCH) / f"opensearch-{OPENSEARCH.version}"
-        user = "nobody" if os.geteuid() == _SUPERUSER_OF_THE_MACHINE else None
+        user = group = None
+        if os.geteuid() == _SUPERUSER_OF_THE_MACHINE:
+            user, group = "nobody", pwd.getpwnam("nobody").pw_gid
         # Not below a folder of the caller's, which that user may have no right to enter.
         with tempfile.TemporaryDirectory(prefix="el4ner-opensearch-", ignore_cleanup_errors=True) as name:
             # A copy: it writes beside its configuration, and the fetched one stays as it was.
             home = shutil.copytree(release, Path(name) / "home")
             if user is not None:
                 for path in (Path(name), home, *home.rglob("*")):
-                    shutil.chown(path, user)
+                    shutil.chown(path, user, group)
             port = choose_port(9200)
             with (home / "opensearch.out").open("wb") as output:
                 process = subprocess.Popen(
                     _command(java, port, choose_port(9300, taken=frozenset({port}))),
                     cwd=home,
                     user=user,
+                    group=group,
                     extra_groups=None if user is None else [],
                     stdin=subprocess.DEVNULL,
                     stdout=output,

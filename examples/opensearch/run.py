@@ -23,7 +23,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from opensearchpy import OpenSearch
+from opensearchpy import OpenSearch, OpenSearchException, TransportError
 
 from el4ner.errors import El4nerError
 from examples.opensearch.documents_sink import GROUP, INDEX, client_of
@@ -56,7 +56,7 @@ def main() -> int:
     try:
         with tempfile.TemporaryDirectory(prefix="el4ner-example-") as folder:
             return run(arguments, Path(folder))
-    except (ExampleError, LocalServiceError, El4nerError) as error:
+    except (ExampleError, LocalServiceError, El4nerError, OpenSearchException) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -102,12 +102,12 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
 
 
 def wait_for_documents(client: OpenSearch, sink: SinkProcess, ids: Sequence[str], log: Path) -> None:
-    """Until every document is found."""
+    """Until there is the index, and every document is found."""
     query = {"query": {"ids": {"values": [index_id(name) for name in ids]}}}
-    count, since = 0, time.monotonic()
+    count, since = -1, time.monotonic()
     while count < len(ids):
         sink.check()
-        if client.indices.exists(index=INDEX):
+        with contextlib.suppress(TransportError):  # while the index is being made; the sink says what else may be
             client.indices.refresh(index=INDEX)
             if (now := int(client.count(index=INDEX, body=query)["count"])) != count:
                 count, since = now, time.monotonic()

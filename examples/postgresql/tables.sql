@@ -66,12 +66,15 @@ LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE AS $$
 $$;
 
 -- Messages come again after a crash, from an earlier place: whether a row's message is before another's. Were the topic
--- made anew, its offsets would begin again, but time would not.
+-- made anew, its offsets would begin again, but time would not. Between partitions time alone tells: a document has
+-- another one since the topic got more.
 CREATE OR REPLACE FUNCTION el4ner.is_before(one el4ner.documents, other el4ner.documents) RETURNS boolean
 LANGUAGE sql IMMUTABLE PARALLEL SAFE AS $$
-    SELECT one.kafka_partition = other.kafka_partition
-        AND one.kafka_offset < other.kafka_offset
-        AND one.kafka_timestamp <= other.kafka_timestamp
+    SELECT CASE
+        WHEN one.kafka_partition = other.kafka_partition
+        THEN one.kafka_offset < other.kafka_offset AND one.kafka_timestamp <= other.kafka_timestamp
+        ELSE one.kafka_timestamp < other.kafka_timestamp
+    END
 $$;
 
 -- The mentions that a document's message has.

@@ -26,6 +26,7 @@ from tests.integration.conftest import Endpoints
 from tests.integration.stream_harness import wait_until
 from tests.support.paths import ROOT
 from tests.support.tagged_topic import PARTITIONS, TaggedTopic, tagged
+from workers.messages.entity_ids import entity_ids
 
 pytestmark = [
     pytest.mark.integration,
@@ -124,7 +125,6 @@ def test_documents_are_found_with_their_entities(search: Search) -> None:
     text = "Zoë Schröder 🦊 joined ACME\0 in Zürich."
     entities = [("Zoë Schröder", "person"), ("ACME", "organization"), ("Zürich", "location")]
     whole = tagged("whole", text, *entities, metadata={"": {"source.name": None}, "long": "x" * 40_000})
-    whole["entities"][0]["entity_id"] = "0123456789abcdef" * 2
     failure = {"stage": "extract", "code": "json", "message": "the value is not JSON"}
     endless, long_id = "x" * 40_000, "é" * 1_000
     search.topic.send(
@@ -151,7 +151,7 @@ def test_documents_are_found_with_their_entities(search: Search) -> None:
         "type": "person",
         "surface": "Zoë Schröder",
         "entity": "person:zoë schröder",
-        "entity_id": "0123456789abcdef" * 2,
+        "entity_id": entity_ids(whole)[0],
         "confidence": 0.75,
     }
     assert documents[index_id(long_id)]["document_id"] == long_id
@@ -197,6 +197,20 @@ def test_a_refused_document_stops_the_sink_until_it_is_passed_over(search: Searc
     onwards = search.start("--skip", "0:0")
     wait_until(lambda: search.has("behind"), timeout=60, what="the next message")
     onwards.check()
+
+
+def test_an_index_that_is_deleted_ends_the_sink_and_is_not_made_by_a_write(search: Search) -> None:
+    sink = search.start()
+    search.topic.send(tagged("first", "Ada"))
+    search.settle(sink)
+    search.client.indices.delete(index=search.index)
+    search.topic.send(tagged("second", "Bob"))
+    with pytest.raises(ExampleError, match=rf"(?s)the index {search.index} was deleted.*--group"):
+        wait_until(lambda: sink.check(), timeout=60, what="the sink ends")
+    assert not search.client.indices.exists(index=search.index)
+    anew = search.start("--group", f"{search.topic.prefix}anew")
+    search.settle(anew)
+    assert search.documents().keys() == {"first", "second"}
 
 
 def test_who_comes_between_reading_and_writing_is_not_overwritten(search: Search) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +24,10 @@ from examples.postgresql.kafka_connect import DOCUMENTS_SINK, ENTITIES_SINK, FOL
 from tests.integration.conftest import Endpoints
 from tests.integration.stream_harness import Stream, wait_until
 from tests.support.paths import ROOT
+from tests.support.tagged_topic import PARTITIONS, TaggedTopic, tagged
 from workers.cli.app import app
-from workers.join.outputs import deletion, normalise, tagged_document
-from workers.join.rules import event_id_of
-from workers.messages.entity_ids import entity_ids, with_entity_ids
-from workers.messages.envelope import UNKNOWN, Outgoing
-from workers.messages.headers import Trace
+from workers.join.outputs import normalise
+from workers.messages.entity_ids import entity_ids
 from workers.topics import Topic
 
 pytestmark = [
@@ -44,9 +43,7 @@ pytestmark = [
 
 PAGE = (ROOT / "docs" / "databases.md").read_text()
 ENTITIES_PAGE = (ROOT / "docs" / "entities.md").read_text()
-TRACE = Trace("0" * 31 + "1", "0" * 15 + "1")
 DAY_MS = 24 * 3600 * 1000
-PARTITIONS = 2
 
 
 def sql_below(heading: str, page: str = PAGE) -> str:
@@ -61,70 +58,13 @@ def query_below(heading: str, page: str = PAGE) -> str:
     return sql_below(heading, page).rstrip().rstrip(";")
 
 
-def tagged(name: str, text: str, *entities: tuple[str, str], revision: int = 0, **fields: Any) -> dict[str, Any]:
-    """A tagged document in which each (surface, type) stands where the text first has it."""
-    return {
-        "id": name,
-        "revision": revision,
-        "text": text,
-        "pool": "news",
-        "status": "complete",
-        "entities": [
-            {
-                "start": text.index(surface),
-                "end": text.index(surface) + len(surface),
-                "text": surface,
-                "proposed_by": ["chunks"],
-                "type": entity_type,
-                "confidence": 0.75,
-                "votes": {"one": entity_type},
-                "verdict": None,
-            }
-            for surface, entity_type in entities
-        ],
-        "manifests": {},
-        "missing": [],
-        "error": None,
-        **fields,
-    }
-
-
-def random(count: int) -> bytes:
-    return b"\x07" * count
-
-
 @dataclass
-class Feed:
-    """What writes ``tagged-documents`` as the aggregator does, with entities enabled, and waits for the rows that the
-    connector ``sink`` writes."""
+class Feed(TaggedTopic):
+    """The topic, and the rows that the connector ``sink`` makes of it."""
 
-    bootstrap: str
-    prefix: str
     database: Database
     kafka_connect: Connect
-    now_ms: int
     sink: str = DOCUMENTS_SINK
-
-    def send(self, *messages: Mapping[str, Any] | str, age_ms: int = 0, commit: bool = True) -> None:
-        """Tagged documents, or ids to delete, in one transaction."""
-        producer = KafkaProducer(bootstrap_servers=self.bootstrap, transactional_id=f"{self.prefix}feed")
-        with contextlib.closing(producer):
-            producer.init_transactions()
-            producer.begin_transaction()
-            for message in map(self._outgoing, messages):
-                producer.send(
-                    f"{self.prefix}{Topic.TAGGED_DOCUMENTS.value}",
-                    key=message.key,
-                    value=message.value,
-                    headers=list(message.headers),
-                    partition=message.partition,
-                    timestamp_ms=self.now_ms - age_ms,
-                )
-            producer.flush()
-            if commit:
-                producer.commit_transaction()
-            else:
-                producer.abort_transaction()
 
     def settle(self) -> None:
         """Until there are rows of everything that was sent: a last document on each partition says so."""
@@ -145,23 +85,13 @@ class Feed:
         query = f"SELECT text, type FROM el4ner.mentions WHERE document_id = '{name}' ORDER BY number"
         return [(row["text"], row["type"]) for row in self.database.rows(query)]
 
-    def _outgoing(self, message: Mapping[str, Any] | str) -> Outgoing:
-        """Also the partition is the id's: its last character's, where that is a digit."""
-        name = message if isinstance(message, str) else message["id"]
-        partition = int(name[-1]) % PARTITIONS if name[-1].isdigit() else 0
-        common: Any = {"partition": partition, "trace": TRACE, "now_ms": self.now_ms}
-        if isinstance(message, str):
-            return deletion(name, UNKNOWN, **common)
-        with_ids = with_entity_ids(message, entity_ids(message))
-        return tagged_document(with_ids, event_id_of(message), UNKNOWN, **common)
-
 
 @pytest.fixture(scope="module")
 def feed(services: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Feed]:
     """The tables, and the connector as the user that the docs make for it; a topic of the tests' own."""
     prefix = f"t{uuid.uuid4().hex[:8]}."
-    with contextlib.closing(KafkaAdminClient(bootstrap_servers=services.kafka_bootstrap)) as admin:
-        admin.create_topics([NewTopic(f"{prefix}{Topic.TAGGED_DOCUMENTS.value}", PARTITIONS, 1)])
+    topic = TaggedTopic(services.kafka_bootstrap, prefix, int(time.time() * 1000))
+    topic.create()
     own = {f"{name}.storage.topic": f"{prefix}{name}" for name in ("config", "offset", "status")}
     settings = {"group.id": f"{prefix}connect", "offset.flush.interval.ms": "1000", **own}
     with Database.temporary() as database:
@@ -174,7 +104,7 @@ def feed(services: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Itera
         with Connect.running(folder, environ, settings) as kafka_connect:
             kafka_connect.wait_ready()
             kafka_connect.configure(DOCUMENTS_SINK, {**connector(), "flush.retry.delay.ms": "200"})
-            yield Feed(services.kafka_bootstrap, prefix, database, kafka_connect, int(time.time() * 1000))
+            yield Feed(topic.bootstrap, prefix, topic.now_ms, database, kafka_connect)
 
 
 @pytest.fixture
@@ -231,6 +161,25 @@ def test_the_newest_revision_stays(empty: Feed) -> None:
     empty.settle()
     assert empty.documents()["a"]["revision"] == 4
     assert empty.mentions("a") == [("Bob", "person")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "before"),
+    [
+        ((0, 4, 10), (0, 5, 10), True),
+        ((0, 5, 10), (0, 5, 10), False),
+        ((0, 4, 11), (0, 5, 10), False),  # the topic was made anew
+        ((0, 501, 10), (7, 3, 11), True),  # the topic got more partitions
+        ((7, 3, 11), (0, 501, 10), False),
+    ],
+)
+def test_which_of_two_messages_is_older(
+    feed: Feed, one: tuple[int, int, int], other: tuple[int, int, int], before: bool
+) -> None:
+    names = ("kafka_partition", "kafka_offset", "kafka_timestamp")
+    rows = [f"jsonb_populate_record(NULL::el4ner.documents, '{json.dumps(dict(zip(names, place, strict=True)))}')"
+            for place in (one, other)]  # fmt: skip
+    assert feed.database.rows(f"SELECT el4ner.is_before({', '.join(rows)}) AS before") == [{"before": before}]
 
 
 def test_a_deletion_takes_the_rows_away(empty: Feed) -> None:

@@ -1,4 +1,4 @@
-"""What writes ``tagged-documents`` as the aggregator does, for tests of who reads that."""
+"""What writes ``tagged-documents`` as the aggregator does with entities enabled, for tests of who reads that."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 
 from workers.join.outputs import deletion, tagged_document
 from workers.join.rules import event_id_of
+from workers.messages.entity_ids import entity_ids, with_entity_ids
 from workers.messages.envelope import UNKNOWN, Outgoing
 from workers.messages.headers import Trace
 from workers.topics import Topic
@@ -50,7 +51,7 @@ def tagged(name: str, text: str, *entities: tuple[str, str], revision: int = 0, 
     }
 
 
-@dataclass(frozen=True)
+@dataclass
 class TaggedTopic:
     """The topic behind ``prefix``. ``now_ms``: when its messages are written."""
 
@@ -94,4 +95,5 @@ class TaggedTopic:
         common: Any = {"partition": partition, "trace": _TRACE, "now_ms": self.now_ms}
         if isinstance(message, str):
             return deletion(name, UNKNOWN, **common)
-        return tagged_document(message, event_id_of(message), UNKNOWN, **common)
+        with_ids = with_entity_ids(message, entity_ids(message))
+        return tagged_document(with_ids, event_id_of(message), UNKNOWN, **common)

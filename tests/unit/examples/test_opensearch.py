@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from kafka.errors import GroupAuthorizationFailedError
 from opensearchpy import ConnectionError as NoConnection
-from opensearchpy import RequestError
+from opensearchpy import JSONSerializer, RequestError
 
 from el4ner.errors import MessageError
-from examples.opensearch.documents_sink import DocumentsSink, SinkError
+from examples.opensearch.documents_sink import DocumentsSink, SinkError, client_of
 from examples.opensearch.indexed_documents import (
     IndexedState,
     TaggedMessage,
@@ -87,9 +88,11 @@ def test_what_is_there_already_is_not_written_again() -> None:
 def test_a_topic_that_was_made_anew_or_has_more_partitions_is_not_taken_for_an_old_one() -> None:
     state = indexed(message(500, 1))
     anew = message(3, 1, timestamp_ms=900)
-    moved = message(3, 1, partition=7)
+    moved = message(3, 1, partition=7, timestamp_ms=900)
     assert settled([anew], state) is anew
     assert settled([moved], state) is moved
+    # Whoever reads everything again may meet a document's newer partition first.
+    assert settled([message(500, 1), message(501, None)], indexed(moved)) == indexed(moved)
 
 
 def test_an_operation_names_the_state_that_it_was_decided_for() -> None:
@@ -126,6 +129,66 @@ def test_what_is_no_tagged_document_is_said_so() -> None:
     sink = DocumentsSink(None, Away(), "documents")
     with pytest.raises(SinkError, match=r"(?s)offset 3 of partition 0 is no tagged document.*--skip 0:3"):
         sink._read([record])
+
+
+@pytest.mark.parametrize(("key", "reason"), [(None, "no key"), (b"", "no key"), (b"\xff", "not UTF-8")])
+def test_a_message_that_names_no_document_is_said_so(key: bytes | None, reason: str) -> None:
+    record = SimpleNamespace(key=key, value=None, partition=1, offset=3, timestamp=0)
+    with pytest.raises(SinkError, match=rf"(?s)offset 3 of partition 1 .*{reason}.*--skip 1:3"):
+        DocumentsSink(None, Away(), "documents")._read([record])  # type: ignore[arg-type]
+
+
+def test_kafka_s_errors_are_said_so() -> None:
+    class Refusing:
+        def poll(self, **_: Any) -> Any:
+            raise GroupAuthorizationFailedError("el4ner-opensearch")
+
+    with pytest.raises(SinkError, match=r"Kafka cannot be read: .*el4ner-opensearch"):
+        DocumentsSink(Refusing(), Away(), "documents").run(threading.Event())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("url", ["https://search:port", "https://", "https://[::1"])
+def test_an_address_that_is_none_is_said_so(url: str) -> None:
+    with pytest.raises(SinkError, match="OPENSEARCH_URL is no address"):
+        client_of({"OPENSEARCH_URL": url})
+
+
+def test_a_file_of_authorities_that_is_none_is_said_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.pem").touch()
+    for name in ("absent.pem", "empty.pem"):
+        with pytest.raises(SinkError, match=f"OPENSEARCH_CA_FILE=.*{name} cannot be used"):
+            client_of({"OPENSEARCH_URL": "https://search:9200", "OPENSEARCH_CA_FILE": str(tmp_path / name)})
+
+
+class Answering:
+    """An OpenSearch without documents, which answers each operation of a bulk request with ``status``."""
+
+    transport = SimpleNamespace(serializer=JSONSerializer())
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def mget(self, *, body: Any, **_: Any) -> Any:
+        return {"docs": [{"_id": name, "found": False} for name in body["ids"]]}
+
+    def bulk(self, *, body: str, **_: Any) -> Any:
+        error = {"type": "some_exception", "reason": "of its own"}
+        actions = [next(iter(line.items())) for line in map(json.loads, body.splitlines()) if len(line) == 1]
+        return {"items": [{name: {**action, "status": self.status, "error": error}} for name, action in actions]}
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500])
+def test_a_document_that_is_not_taken_is_never_passed_over(status: int) -> None:
+    sink = DocumentsSink(None, Answering(status), "documents")  # type: ignore[arg-type]
+    with pytest.raises(SinkError, match=r"offset 7 of partition 0, document 'a': some_exception: of its own"):
+        sink.write([message(7, 0)], threading.Event())
+
+
+@pytest.mark.parametrize("status", [409, 429, 503])
+def test_why_a_document_is_not_taken_is_told_in_the_end(status: int) -> None:
+    sink = DocumentsSink(None, Answering(status), "documents", patience_seconds=0.0)  # type: ignore[arg-type]
+    with pytest.raises(SinkError, match="has not taken a batch for 0 s: some_exception: of its own"):
+        sink.write([message(7, 0)], threading.Event())
 
 
 class Away:
