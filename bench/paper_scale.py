@@ -2,21 +2,21 @@
 
     python bench/paper_scale.py --data FOLDER [--data FOLDER …] [--split test] [--limit 60] [--chunk 15] [--seed 0]
                                 [--members NAME,NAME,NAME] [--rows parts|pool-spans] [--pool N] [--answers FILE]
-                                [--json OUT] [--markdown OUT]
+                                [--tallies FILE] [--json OUT] [--markdown OUT]
 
 Everything is in paper mode. The members are Gemma 3 270M and Qwen2.5-Coder 0.5B and 1.5B (`bench/third_member.py`
 makes the last two); the last one named is the verifier, and the *best* member of the rows with a part switched off.
 `--rows pool-spans` compares `retrieval.pool_spans` instead: labelled, and by the models.
 
-It takes hours on two cores: about a minute a sentence. So every answer is kept in a file (`--answers`), and a question
-that comes up in several rows is asked once. A killed run goes on where it was, and a run without anything left to ask
-only counts. Sentences go through **all** rows in chunks, of each data set by turns, and the table is written anew after
-each chunk, so that what is there is comparable at any time. Sentences are drawn by the seed; fewer of them are the
-first of more.
+It takes hours on two cores: about two minutes a sentence. So every answer is kept in a file (`--answers`), and a
+question that comes up in several rows is asked once. A killed run goes on where it was, and a run without anything left
+to ask only counts. `--tallies` is a small file without texts: sentences that it has are not asked about again, also on
+another machine, where the answers are not. Sentences go through **all** rows in chunks, of each data set by turns, and
+the table is written anew after each chunk, so that what is there is comparable at any time. Sentences are drawn by the
+seed; fewer of them are the first of more.
 
 p compares with the member alone that did best on the same sentences, chosen after the fact, which favours that member
-(with `--rows pool-spans`: with the first row). `seconds` (in `--json`) is what a row's answers took when they were
-written, in batches of a chunk: the machine may have been shared.
+(with `--rows pool-spans`: with the first row).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import random
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,22 +35,23 @@ from workers.cli.settings import prepare_process
 
 prepare_process()  # as the command line does
 
-from ablation.paper_rows import PaperRow, PaperRows, paper_rows, pool_span_rows  # noqa: E402
+from ablation.paper_rows import PaperRows, paper_rows, pool_span_rows  # noqa: E402
 from ablation.remembering import Answers, RememberingEngine  # noqa: E402
+from ablation.row_tallies import RowTallies, load_tallies, save_tallies  # noqa: E402
 from third_member import MEMBERS, third_member  # noqa: E402
 
 from el4ner.config import PoolsSettings, Settings, load_settings  # noqa: E402
 from el4ner.engines.base import Engine  # noqa: E402
 from el4ner.engines.registry import load_engine  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
-from el4ner.evaluation import Dataset, EvaluationResult, SentenceRecord, compare_with, load_dataset  # noqa: E402
-from el4ner.evaluation.summary import summarise  # noqa: E402
+from el4ner.evaluation import Dataset, load_dataset  # noqa: E402
 from el4ner.evidence.span_memory import chosen_sentences  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
 from el4ner.pipeline import Pipeline  # noqa: E402
 from el4ner.retrieval import SentenceTransformerEmbedder  # noqa: E402
+from el4ner.serialize import fingerprint  # noqa: E402
 from workers.cli.output import tell  # noqa: E402
 from workers.cli.progress import TerminalProgress  # noqa: E402
 
@@ -58,20 +59,6 @@ PACKAGED: Final = {"smollm2-135m": "packaged:smollm2-135m-instruct", "gemma3-270
 PREFIX_CACHE_MB: Final = 768
 """For each member: few-shot prompts of a chunk stay, so that a row's validation finds what another row's has read."""
 DEFAULT_MEMBERS: Final = "gemma3-270m,qwen2.5-coder-0.5b,qwen2.5-coder-1.5b"
-
-
-@dataclass
-class Measured:
-    """What is done of one data set: each row's records, over the same sentences."""
-
-    dataset: Dataset
-    rows: PaperRows
-    records: dict[str, list[SentenceRecord]] = field(default_factory=dict)
-
-    @property
-    def count(self) -> int:
-        """Sentences that have been through all rows."""
-        return min((len(records) for records in self.records.values()), default=0)
 
 
 def settings_for(members: Sequence[str], cache: Path, progress: Progress) -> Settings:
@@ -105,36 +92,14 @@ def drawn(dataset: Dataset, seed: int, pool: int | None) -> Dataset:
     return replace(dataset, sentences=tuple(sentences), pool=replace(dataset.pool, sentences=kept))
 
 
-def figures(measured: Measured, rows: Sequence[PaperRow]) -> dict[str, Any]:
-    """The table of one data set, over the sentences that all rows have."""
-    count = measured.count
-    results = {row.key: _summary(measured.records[row.key][:count], measured.dataset) for row in rows}
-    alone = [row.key for row in rows if not row.is_ensemble] or [rows[0].key]
-    best = max(alone, key=lambda key: results[key].scores.strict.f1)
-    return {
-        "sentences": count,
-        "pool_sentences": len(measured.dataset.pool.sentences),
-        "reference": best,
-        "rows": {row.key: _figures(row, results[row.key], results[best], best) for row in rows},
-    }
-
-
-def _summary(records: Sequence[SentenceRecord], dataset: Dataset) -> EvaluationResult:
-    return summarise(records, pool=dataset.pool, settings={}, fingerprints={})
-
-
-def _figures(row: PaperRow, result: EvaluationResult, best: EvaluationResult, name: str) -> dict[str, Any]:
-    compared = compare_with(result, best.records, name=name).comparison
-    assert compared is not None
-    known = result.as_json()
-    keys = ("f1", "f1_ci", "precision", "recall", "span_f1", "candidate_recall", "seconds_per_sentence")
-    return {
-        "label": row.label,
-        **{key: known[key] for key in keys},
-        "difference": compared.difference,
-        "difference_ci": compared.difference_ci,
-        "p_value": compared.p_value,
-    }
+def fingerprint_of(dataset: Dataset, members: Sequence[str], options: argparse.Namespace) -> str:
+    """Of all that decides a data set's answers, but the code."""
+    return fingerprint(
+        [[each.text, [[span.start, span.end, kind] for span, kind in each.spans]] for each in dataset.sentences],
+        dataset.pool.fingerprint,
+        *members,
+        options.rows,
+    )
 
 
 def markdown(tables: Mapping[str, Mapping[str, Any]]) -> str:
@@ -173,6 +138,7 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--rows", choices=("parts", "pool-spans"), default="parts", help="what is compared")
     parser.add_argument("--pool", type=int, help="pool sentences of each data set (default: all)")
     parser.add_argument("--answers", type=Path, help="where answers are kept (default: in the cache folder)")
+    parser.add_argument("--tallies", type=Path, help="counts of what is measured, to go on from")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--markdown", type=Path)
     return parser
@@ -184,11 +150,12 @@ def run(options: argparse.Namespace, engines: Mapping[str, RememberingEngine], s
     rows = (paper_rows if options.rows == "parts" else pool_span_rows)(settings.ensemble.members)
     with TerminalProgress() as progress:
         embedder = SentenceTransformerEmbedder(prepare(settings.retrieval.embedder, cache, progress))
-        measured = {}
+        prepared: dict[str, tuple[Dataset, PaperRows, RowTallies]] = {}
         for folder in options.data:
             # The whole split in an order of chance, so that a larger --limit goes on where a smaller one ended.
             dataset = drawn(load_dataset(folder, split=options.split), options.seed, options.pool)
-            pools = PoolsSettings(default=dataset.pool.name, paths={dataset.pool.name: str(folder)})
+            name = dataset.pool.name
+            pools = PoolsSettings(default=name, paths={name: str(folder)})
 
             def make(
                 changed: Settings, members: Mapping[str, Engine], dataset: Dataset = dataset, pools: Any = pools
@@ -196,18 +163,25 @@ def run(options: argparse.Namespace, engines: Mapping[str, RememberingEngine], s
                 hosting = changed.model_copy(update={"pools": pools})
                 return pipeline_from(hosting, members, {dataset.pool.name: dataset.pool}, embedder, cache_dir=cache)
 
-            measured[dataset.pool.name] = Measured(dataset, PaperRows(settings, engines, dataset, make))
-    for start in range(0, options.limit, options.chunk):
-        for name, one in measured.items():
-            sentences = one.dataset.sentences[start : min(start + options.chunk, options.limit)]
-            if not sentences:
-                continue
+            known = fingerprint_of(dataset, settings.ensemble.members, options)
+            tallies = load_tallies(options.tallies, name, known, len(dataset.pool.sentences))
+            prepared[name] = dataset, PaperRows(settings, engines, dataset, make), tallies
+    tables: dict[str, Any] = {}
+    for end in range(options.chunk, options.limit + options.chunk, options.chunk):
+        for name, (dataset, measuring, tallies) in prepared.items():
+            sentences = dataset.sentences[tallies.count : min(end, options.limit)]
             began, asked = time.perf_counter(), sum(engine.asked for engine in engines.values())
-            for row in rows:
-                one.records.setdefault(row.key, []).extend(one.rows.measured(row, sentences))
+            measured = {}
+            for row in rows if sentences else ():
+                measured[row.key] = measuring.measured(row, sentences)
                 new = sum(engine.asked for engine in engines.values()) - asked
-                tell(f"{name} {start}: {row.key}: {time.perf_counter() - began:.0f} s so far, {new} new answers")
-            tables = {name: figures(done, rows) for name, done in measured.items() if done.count}
+                tell(
+                    f"{name} {tallies.count}: {row.key}: {time.perf_counter() - began:.0f} s so far, {new} new answers"
+                )
+            tallies.add(measured)
+            tables = {each: done.figures(rows) for each, (_, _, done) in prepared.items() if done.count}
+            if options.tallies is not None:
+                save_tallies(options.tallies, [done for _, _, done in prepared.values()])
             if options.json is not None:
                 options.json.write_text(json.dumps(tables, indent=2) + "\n", encoding="utf-8")
             if options.markdown is not None:
