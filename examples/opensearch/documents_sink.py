@@ -261,6 +261,7 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     logging.basicConfig(format="%(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("opensearch").setLevel(logging.ERROR)  # it logs each failure with a traceback; the sink tells it
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
