@@ -21,7 +21,7 @@ import regex
 
 from el4ner.redaction.escapes import Unit, may_have_escapes, readings
 
-__all__ = ["Folded", "Gap", "fold", "folded_forms", "goes_with_the_one_before", "is_unspaced"]
+__all__ = ["GENITIVE", "Folded", "Gap", "fold", "folded_forms", "goes_with_the_one_before", "is_unspaced"]
 
 
 class Gap(IntEnum):
@@ -31,9 +31,11 @@ class Gap(IntEnum):
     """Nothing, or what cannot be seen."""
     MARKS = 1
     """Punctuation without space: ``angela.merkel``."""
-    BROKEN = 2
-    """A line's end, or a hyphen with spaces: a word may go on behind it."""
-    SPACE = 3
+    HYPHENATED = 2
+    """A hyphen right behind the letter, and then a line's end or spaces: a word most likely goes on behind it."""
+    BROKEN = 3
+    """A line's end without that, or a dash between spaces: a word may go on behind it."""
+    SPACE = 4
     """Spaces, with punctuation or without."""
 
 
@@ -63,6 +65,10 @@ _UMLAUT: Final = re.compile(
     r"|(?<![aeiou])aa(?![aeiou])(?:(?=\w{4})|(?<=\waa)(?=\w{3})|(?<=\w{2}aa)(?=\w{2})|(?<=\w{3}aa)(?=\w)|(?<=\w{4}aa))"
 )
 _VARIED_UMLAUTS: Final = 5
+GENITIVE: Final = re.compile(
+    r"(?<=\w)(?P<mark>['’‘ʼ＇`´′]|&(?:\#0*(?:39|8217)|\#[xX]0*(?:27|2019)|apos|rsquo);|%27|%E2%80%99)[sS]$"
+)
+"""How a genitive ends that has an apostrophe, escaped or not."""
 _TAG: Final = re.compile(r"</[A-Za-z]|<(?:br|wbr|hr|img)\b", re.IGNORECASE)
 
 
@@ -178,16 +184,18 @@ def _folded(units: list[Unit]) -> Folded:
     ends: list[int] = []
     gaps: list[Gap] = []
     capitals: list[bool] = []
-    none, marks, interrupted, spaced = Gap.NONE, Gap.MARKS, Gap.BROKEN, Gap.SPACE
+    none, marks, hyphenated, interrupted, spaced = Gap.NONE, Gap.MARKS, Gap.HYPHENATED, Gap.BROKEN, Gap.SPACE
     gap = none
-    space = hyphen = broken = False
+    space = hyphen = glued = broken = False
     for character, start, end in units:
         kind = _KINDS[character]
         if kind.letters is None:
             continue
         if not kind.letters:
+            glued = glued or (kind.hyphen and not space)
             space, broken, hyphen = space or kind.space, broken or kind.ends_line, hyphen or kind.hyphen
-            gap = interrupted if broken or (hyphen and space) else spaced if space else marks
+            interruption = hyphenated if glued else interrupted
+            gap = interruption if broken or (hyphen and space) else spaced if space else marks
             continue
         for letter in kind.letters:
             letters.append(letter)
@@ -196,7 +204,7 @@ def _folded(units: list[Unit]) -> Folded:
             gaps.append(gap)
             capitals.append(kind.capital)
             gap = none
-        space = hyphen = broken = False
+        space = hyphen = glued = broken = False
     return Folded("".join(letters), starts, ends, gaps, capitals)
 
 

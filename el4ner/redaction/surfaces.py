@@ -13,6 +13,10 @@ none (punctuation alone)    where it was detected, and nowhere else
 Scripts that put no spaces between words have no words in this sense: there every place will do. Between two letters of
 the surface the text may have hyphens, other punctuation or a line's end; where the surface has a gap between its words,
 anything, and nothing. Spaces inside a word count as well when there is one at every place (``M e r k e l``).
+
+Where such a gap makes words of the surface, its first and its last one cut no other word either, if they are short:
+``Apple Inc`` is not in ``Apple increased``, nor ``La Repubblica`` in ``alla Repubblica``. A last word that begins a
+longer one with a capital takes that with it (``Ford Motor Co`` of ``Ford Motor Company``).
 """
 
 from __future__ import annotations
@@ -23,12 +27,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, pairwise
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Final
 
 import regex
 
 from el4ner.redaction.escapes import may_have_escapes
 from el4ner.redaction.folding import (
+    GENITIVE,
     Folded,
     Gap,
     fold,
@@ -46,6 +52,10 @@ _NUMBER_DIGITS: Final = 6
 """A number with so many digits may be grouped anyhow, as those of cards and telephones are."""
 _CHUNK: Final = regex.compile(r"[^\s<>()\"'„“”‘’«»,;]+")
 _IS_ADDRESS: Final = regex.compile(r"[@/\\_=%#&]|\p{L}\.\p{L}|\p{N}\p{L}|\p{L}\p{N}")
+_LONGEST_CUT: Final = MappingProxyType({Gap.MARKS: 2, Gap.HYPHENATED: 1, Gap.BROKEN: 4, Gap.SPACE: 4})
+"""Behind or before each gap, of how many letters a piece is so short that it has to be a word of its own."""
+_LONGEST_REST: Final = 32
+"""Of how many letters what is left of a word may be to go with its beginning."""
 _GENITIVES: Final = frozenset({"s", "es"})
 _LONGEST_GENITIVE: Final = 2
 
@@ -73,9 +83,13 @@ class SurfaceMatch:
 
 def surfaces_of(text: str, owner: int, *, parts: bool = False) -> list[Surface]:
     """The forms of a detected text. ``parts``: each of its words, where it has several, counts as one, too."""
-    forms = [Surface(letters, gaps, owner) for letters, gaps in folded_forms(text)]
+    name = GENITIVE.sub("", text)
+    forms = [Surface(letters, gaps, owner) for letters, gaps in folded_forms(name)]
+    if name != text:
+        # Its s is no word, or "Merkel's" would be in "Merkel said".
+        forms += [Surface(letters, gaps, owner) for letters, gaps in folded_forms(f"{name}s")]
     if parts:
-        for letters, gaps in folded_forms(text):
+        for letters, gaps in folded_forms(name):
             cuts = [0, *sorted(gaps), len(letters)]
             words = {letters[start:end] for start, end in pairwise(cuts)} - {letters}
             forms += [Surface(word, frozenset(), owner, whole_words=True) for word in words if len(word) > 1]
@@ -119,12 +133,14 @@ class SearchedText:
             surface, end = surfaces[number], place - size
             if place < searched_to.get(number, 0):
                 continue  # what overlaps a match is looked for in what is left
-            first, last = folded.starts[place], folded.ends[end - 1]
-            if _stands_free(folded, surface, place, end, freed) or (
-                len(surface.letters) >= _IN_ADDRESSES and self.is_in_an_address(first, last)
-            ):
-                freed.add(end)
-                searched_to[number] = end
+            in_address = self.is_in_an_address(folded.starts[place], folded.ends[end - 1])
+            if (
+                _stands_free(folded, surface, place, end, freed)
+                or (len(surface.letters) >= _IN_ADDRESSES and in_address)
+            ) and (whole := letters.whole_words_end(surface, place, freed, in_address=in_address)) is not None:
+                freed.add(whole)
+                searched_to[number] = whole
+                first, last = folded.starts[place], folded.ends[whole - 1]
                 while last < len(self.text) and goes_with_the_one_before(self.text[last]):
                     last += 1
                 yield SurfaceMatch(first, last, surface.owner)
@@ -145,18 +161,45 @@ class _SearchedLetters:
             for place, gap in enumerate(folded.gaps)
             if gap >= Gap.SPACE and not is_unspaced(folded.letters[place])
         ]
+        self._apart = [place for place, gap in enumerate(folded.gaps) if gap is not Gap.NONE]
 
     def places(self, surface: Surface) -> Iterator[int]:
-        """Where they begin. Those of one that counts everywhere do not overlap."""
-        size, everywhere = len(surface.letters), _counts_everywhere(surface)
-        may_have_spaces = sum(map(str.isdecimal, surface.letters)) >= _NUMBER_DIGITS
+        """Where they begin. They may overlap."""
+        size, may_have_spaces = len(surface.letters), _is_number(surface)
         place = self._folded.letters.find(surface.letters)
         while place >= 0:
-            following = place + 1
             if may_have_spaces or self._is_whole(surface, place, place + size):
                 yield place
-                following = place + size if everywhere else following
-            place = self._folded.letters.find(surface.letters, following)
+            place = self._folded.letters.find(surface.letters, place + 1)
+
+    def whole_words_end(self, surface: Surface, start: int, freed: Collection[int], *, in_address: bool) -> int | None:
+        """Where the surface that begins at ``start`` ends, with what goes with its last word; None: its first or its
+        last word is a piece of another word alone."""
+        folded, end = self._folded, start + len(surface.letters)
+        first, last = bisect_right(self._apart, start), bisect_left(self._apart, end) - 1
+        if first > last or _is_number(surface):
+            return end
+        head, tail = self._apart[first], self._apart[last]
+        if (
+            head - start <= _LONGEST_CUT[folded.gaps[head]]
+            and not in_address
+            and start not in freed
+            and not folded.is_boundary(start)
+            and not _has_no_case(folded.letters[start])
+        ):
+            return None
+        if (
+            (size := end - tail) > _LONGEST_CUT[folded.gaps[tail]]
+            or (size >= _IN_ADDRESSES and in_address)
+            or folded.is_boundary(end)
+            or _has_no_case(folded.letters[end - 1])
+            or folded.letters[end : folded.word_end(end, _LONGEST_GENITIVE)] in _GENITIVES
+        ):
+            return end
+        if not folded.capitals[tail] or tail - start not in surface.gaps:
+            return None
+        word_end = folded.word_end(end, _LONGEST_REST)
+        return word_end if word_end <= end + _LONGEST_REST else end
 
     def _is_whole(self, surface: Surface, start: int, end: int) -> bool:
         """Whether what stands between the letters lets them be one surface."""
@@ -183,6 +226,15 @@ class _SearchedLetters:
 
 def _counts_everywhere(surface: Surface) -> bool:
     return (len(surface.letters) >= _ANYWHERE and not surface.whole_words) or all(map(is_unspaced, surface.letters))
+
+
+def _is_number(surface: Surface) -> bool:
+    return sum(map(str.isdecimal, surface.letters)) >= _NUMBER_DIGITS
+
+
+def _has_no_case(letter: str) -> bool:
+    """Of such scripts many join short words to the next one: there a piece of a word may be the name."""
+    return letter.isalpha() and not letter.islower()
 
 
 def _stands_free(folded: Folded, surface: Surface, start: int, end: int, freed: Collection[int]) -> bool:

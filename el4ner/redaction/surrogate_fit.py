@@ -9,7 +9,7 @@ from functools import lru_cache
 from itertools import chain
 from typing import Final, Literal
 
-from el4ner.redaction.folding import fold, folded_forms, is_unspaced
+from el4ner.redaction.folding import GENITIVE, fold, folded_forms, is_unspaced
 from el4ner.redaction.surrogates import Surrogate, SurrogateName
 
 __all__ = ["fitted", "name_part"]
@@ -20,13 +20,13 @@ _MOST_WORDS: Final = 12
 _CAPITALS: Final = 5
 """So many capitals are a name that is written large; fewer may be initials: IBM."""
 _SEPARATOR: Final = re.compile(r"(?<=\w)(%20|[-._+])(?=\w)")
-_GENITIVE: Final = re.compile(r"['’]s$")
 
 
 def name_part(piece: str, names: Iterable[str]) -> NamePart:
     """Which part of a person's name a piece of text is, in whatever form. ``names``: the whole name, as it was
     detected. What cannot be told is all of it."""
-    letters = {folded.letters for folded in fold(_GENITIVE.sub("", piece))}
+    letters = {folded.letters for folded in fold(GENITIVE.sub("", piece))}
+    letters |= {each.removesuffix("s") for each in letters}
     parts: set[NamePart] = set()
     for name in names:
         forms = _parts(name)
@@ -75,7 +75,7 @@ def fitted(surrogate: Surrogate, part: NamePart, piece: str, *, in_address: bool
         text = _chosen(surrogate.plain, part)
         between = _SEPARATOR.search(piece)
         return _in_case(text, piece).replace(" ", between[1] if between else "")
-    genitive = _GENITIVE.search(piece)
+    genitive = GENITIVE.search(piece)
     return _in_case(_chosen(surrogate.name, part), piece) + (genitive[0] if genitive else "")
 
 

@@ -1,12 +1,12 @@
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from el4ner.errors import ConfigError
@@ -213,6 +213,67 @@ def test_longer_pseudonyms_begin_with_the_shorter_ones() -> None:
 def test_short_and_common_surfaces(surface: str, text: str, left: str) -> None:
     """They cut no other words, and stay nowhere as words of their own."""
     assert of(MASKS, text, surface) == left
+
+
+@pytest.mark.parametrize(
+    ("surface", "text", "left"),
+    [
+        ("Merkel's", "Merkel's … MERKEL said, MERKEL SAID, Merkel—said", "[p] … [p] said, [p] SAID, [p]—said"),
+        ("Merkel’s", "Merkel’s aide. Merkel\nsaid Merkel. Merkels", "[p] aide. [p]\nsaid [p]. [p]"),
+        ("Merkel&#39;s", "Merkel&#39;s. MERKEL'S; merkel so", "[p]. [p]; [p] so"),
+        ("Merkels", "Merkels MERKEL\nsaid Merkel – so", "[p] MERKEL\nsaid Merkel – so"),
+        ("Apple Inc", "Apple Inc. Apple increased; APPLE INC", "[p]. Apple increased; [p]"),
+        ("Ford Motor Co", "Ford Motor Co. Ford Motor Company; ford motor company", "[p]. [p]; ford motor company"),
+        ("Anna K.", "Anna K. Anna Kowalska, Anna knows", "[p] [p], Anna knows"),
+        ("Li N.", "Li N. Li nahm", "[p] Li nahm"),
+        ("La Repubblica", "La Repubblica, alla Repubblica", "[p], alla Repubblica"),
+        ("Boeing 7", "Boeing 7, Boeing 737", "[p], Boeing 737"),
+        ("Angela Kohl", "Angela Kohl's Angela Kohls xAngela Kohl, Angela Kohles", "[p]'s [p]s x[p], [p]es"),
+        ("Merkel", "Merkel Merk-\nelin Mer-\nkels", "[p] [p]in [p]s"),
+        ("Sandin", "Sandin thousand\ninto", "[p] thousand\ninto"),
+        ("علي حسن", "علي حسن وعلي حسن", "[p] و[p]"),
+        ("J. Merkel", "J. Merkel mj.merkel@x.org", "[p] m[p]@x.org"),
+        ("aab aab", "aab aab aab aabb aab aab", "[p] aab aabb [p]"),
+    ],
+)  # fmt: skip
+def test_a_short_word_of_a_name_cuts_no_other_word(surface: str, text: str, left: str) -> None:
+    assert of(MASKS, text, surface).replace("[person]", "[p]") == left
+
+
+small = "abdeklmnors"
+
+
+@settings(max_examples=100)
+@given(
+    whole=st.text(small, min_size=5, max_size=7),
+    short=st.text(small, min_size=1, max_size=4),
+    kind=st.sampled_from(["{whole} {short}", "{short} {whole}", "{whole}'s", "{whole} {short}'s"]),
+    gap=st.sampled_from([" ", "\n", " – ", "—", ", ", "'"]),
+    before=st.text(small, max_size=3),
+    behind=st.text(small, max_size=3) | st.sampled_from(["", "s", "es"]),
+    case=st.sampled_from([str.lower, str.upper, str.title]),
+)
+def test_no_removal_begins_or_ends_inside_a_word_that_is_not_the_names(
+    whole: str, short: str, kind: str, gap: str, before: str, behind: str, case: Callable[[str], str]
+) -> None:
+    name = kind.format(whole=whole, short=short).title()
+    written = re.sub(r"[ ']", gap, kind.format(whole=whole, short=short))
+    text = f"{name}. {case(before + written + behind)}"
+    redacted = MASKS.redact(text, [Detection(0, len(name), "person")])
+    for each in redacted.replacements[1:]:
+        piece = text[each.old_start : each.old_end]
+        words_of = re.findall("[a-z]+", piece.lower())
+        enough = 5 if re.search(r"\s", piece) else 3
+        glued = re.search("[a-z]$", text[: each.old_start].lower())
+        if glued and len(words_of) > 1 and not text[each.old_start - 1 : each.old_start + 1].istitle():
+            assert len(words_of[0]) >= enough, redacted.text
+        rest = re.match("[a-z]*", text[each.old_end :].lower())
+        if rest is not None and rest[0] not in ("", "s", "es") and len(words_of) > 1:
+            assert len(words_of[-1]) >= enough, redacted.text
+    if not before and behind in ("", "s", "es"):
+        base = re.sub("'s$", "", name)
+        rest_of_it = " ".join(left_of(redacted)).lower()
+        assert not re.search(r"\W*".join(map(re.escape, base.lower().split())), rest_of_it), redacted.text
 
 
 def test_a_piece_that_becomes_a_word_by_a_removal_is_removed() -> None:
