@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from examples.postgresql.database import ExampleError
+from examples.local_stream import ExampleError
 from workers.local.jars import JarSet, fetch_jars
 from workers.local.java import find_java
 from workers.local.ports import LOOPBACK, choose_port

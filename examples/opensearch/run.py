@@ -26,11 +26,10 @@ from typing import Any, Final
 from opensearchpy import OpenSearch, OpenSearchException, TransportError
 
 from el4ner.errors import El4nerError
+from examples.local_stream import ROOT, SAMPLE, ExampleError, el4ner, send, tagged_ids, tell, worker
 from examples.opensearch.documents_sink import GROUP, INDEX, client_of
 from examples.opensearch.indexed_documents import index_id
 from examples.opensearch.processes import LocalOpenSearch, SinkProcess
-from examples.postgresql.database import ExampleError
-from examples.postgresql.run import ROOT, SAMPLE, el4ner, send, tagged_ids, tell, worker
 from workers.config import load_stream_settings
 from workers.local import services
 from workers.local.processes import log_excerpt

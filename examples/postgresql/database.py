@@ -15,17 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from examples.local_stream import ExampleError
 from workers.local.ports import LOOPBACK, choose_port
 from workers.local.processes import log_excerpt
 
-__all__ = ["Database", "ExampleError", "postgresql_programs"]
+__all__ = ["Database", "postgresql_programs"]
 
 _OWNER: Final = "el4ner"
 _SUPERUSER_OF_THE_MACHINE: Final = 0
-
-
-class ExampleError(Exception):
-    """Something that the example needs is not there, or ended; the message says what to do."""
 
 
 def postgresql_programs() -> Path | None:

@@ -15,7 +15,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from examples.postgresql.database import Database, ExampleError
+from examples.local_stream import ExampleError
+from examples.postgresql.database import Database
 from workers.local.jars import JarSet, fetch_jars
 from workers.local.java import find_java
 from workers.local.ports import LOOPBACK, choose_port

@@ -21,26 +21,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from el4ner.errors import El4nerError
-from examples.postgresql.database import Database, ExampleError
+from examples.local_stream import ROOT, SAMPLE, ExampleError, el4ner, send, tagged_ids, tell, worker
+from examples.postgresql.database import Database
 from examples.postgresql.kafka_connect import DOCUMENTS_SINK, ENTITIES_SINK, FOLDER, Connect, connector, sink_environ
-from workers.config import StreamSettings, load_stream_settings
-from workers.inputs.documents import format_of, read_documents
+from workers.config import load_stream_settings
 from workers.local import services
 from workers.local.processes import log_excerpt
 from workers.local.service_error import LocalServiceError
-from workers.tail import tagged_until_now
 
-ROOT: Final = FOLDER.parents[1]
-SAMPLE: Final = ROOT / "el4ner" / "samples" / "demo.jsonl"
-_WORKER_SECONDS: Final = 900.0
-"""The first time a worker prepares its models."""
 _PATIENCE_SECONDS: Final = 900.0
-"""And reads its pools, which takes minutes on a slow machine."""
+"""A worker reads its pools, which takes minutes on a slow machine."""
 _ENTITIES_SECONDS: Final = 60.0
 """Entities come after the documents that have them, within seconds."""
 _DOCUMENTS: Final = "SELECT status, count(*) AS documents FROM el4ner.documents GROUP BY status"
@@ -126,25 +121,6 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
     return 0
 
 
-def send(arguments: argparse.Namespace, folder: Path, environ: Mapping[str, str]) -> list[str]:
-    """Send the first documents of the file; their ids."""
-    lines = arguments.documents.read_text().splitlines(keepends=True)[: arguments.limit]
-    sample = folder / f"sample{arguments.documents.suffix}"
-    sample.write_text("".join(lines))
-    el4ner(["produce", str(sample)], environ)
-    return sorted({document.id for document in read_documents(sample, format=format_of(sample))})
-
-
-def tagged_ids(settings: StreamSettings) -> list[str]:
-    """The ids of what was tagged and not deleted, until now."""
-    ids: dict[str, None] = {}
-    for tailed in tagged_until_now(settings, deleted=lambda name: ids.pop(name, None)):
-        ids[tailed.value["id"]] = None
-    if not ids:
-        tell("nothing is tagged yet: rows come when it is")
-    return sorted(ids)
-
-
 def wait_for_rows(database: Database, kafka_connect: Connect, ids: Sequence[str], log: Path) -> None:
     """Until every document has a row."""
     wanted = ", ".join("'" + name.replace("'", "''") + "'" for name in ids)
@@ -194,39 +170,6 @@ def how_to_ask(database: Database, *, new: bool) -> str:
     """What to type. A ``new`` database goes at the end, and its password with it; another's is not shown."""
     variables = [f"{name}={shlex.quote(value)}" for name, value in database.environ.items()] if new else []
     return " ".join([*variables, "psql"])
-
-
-@contextlib.contextmanager
-def worker(role: str, options: Sequence[str], folder: Path, environ: Mapping[str, str]) -> Iterator[None]:
-    """``el4ner worker ROLE``, ready; stopped in order at the end."""
-    ready, log = folder / f"{role}.ready", folder / f"{role}.log"
-    command = [sys.executable, "-m", "workers.cli", "worker", role, "--ready-file", str(ready), *options]
-    with log.open("wb") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT)
-    try:
-        end = time.monotonic() + _WORKER_SECONDS
-        while not ready.exists():
-            if process.poll() is not None or time.monotonic() > end:
-                raise ExampleError(f"the worker {role} is not ready: {log.read_text(errors='replace').strip()[-600:]}")
-            time.sleep(0.2)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def el4ner(arguments: Sequence[str], environ: Mapping[str, str]) -> None:
-    """A command of el4ner's, as a person types it. What it answers is shown only if it fails."""
-    tell(f"$ el4ner {shlex.join(arguments)}")
-    command = [sys.executable, "-m", "workers.cli", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=dict(environ), stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode != 0:
-        raise ExampleError(f"el4ner {shlex.join(arguments)} failed: {done.stdout}")
-
-
-def tell(line: str) -> None:
-    """For the person who waits."""
-    print(line, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

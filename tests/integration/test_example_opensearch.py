@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 from opensearchpy import OpenSearch, TransportError
 
+from examples.local_stream import ExampleError
 from examples.opensearch.documents_sink import DocumentsSink, client_of, make_index
 from examples.opensearch.indexed_documents import IndexedState, TaggedMessage, index_id
 from examples.opensearch.processes import LocalOpenSearch, SinkProcess
-from examples.postgresql.database import ExampleError
 from tests.integration.conftest import Endpoints
 from tests.integration.stream_harness import wait_until
 from tests.support.paths import ROOT

@@ -19,7 +19,8 @@ from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
 from typer.testing import CliRunner
 
-from examples.postgresql.database import Database, ExampleError, postgresql_programs
+from examples.local_stream import ExampleError
+from examples.postgresql.database import Database, postgresql_programs
 from examples.postgresql.kafka_connect import DOCUMENTS_SINK, ENTITIES_SINK, FOLDER, Connect, connector, sink_environ
 from tests.integration.conftest import Endpoints
 from tests.integration.stream_harness import Stream, wait_until

@@ -4,7 +4,8 @@ import re
 
 import pytest
 
-from examples.postgresql.database import Database, ExampleError
+from examples.local_stream import ExampleError
+from examples.postgresql.database import Database
 from examples.postgresql.kafka_connect import CONNECT, ENTITIES_SINK, FOLDER, SINK, connector, sink_environ
 from examples.postgresql.run import ask, how_to_ask
 from workers.local.jars import kafka_version
