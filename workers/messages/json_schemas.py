@@ -67,7 +67,11 @@ def validate(name: str, data: Any) -> None:
     Raises:
         MessageError: names the JSON path of what is wrong (a JSON Pointer; ``/`` is the whole) and what is expected.
     """
-    if (problems := mistakes_in(_validator(name), data)) is not None:
+    try:
+        problems = mistakes_in(_validator(name), data)
+    except ValueError as error:  # bytes, which Avro and Protobuf have, or nested too deep to be looked at
+        raise MessageError(f"not a {name} message: it cannot be looked at ({error})", code="schema") from error
+    if problems is not None:
         raise MessageError(f"not a {name} message: {problems}", code="schema")
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from el4ner.extras import extras_explained
-from workers.registry.registered_schema import RegisteredSchema, UnknownSchemaError
+from workers.registry.registered_schema import RefusedSchemaError, RegisteredSchema, UnknownSchemaError
 from workers.registry.value_schema import ValueSchema
 from workers.registry.value_schemas import UnreadableValues, value_schema
 
@@ -28,7 +28,7 @@ class SchemaSource(Protocol):
     """What knows schemas by their ids: :class:`workers.registry.registry_client.RegistryClient`."""
 
     def schema(self, schema_id: int) -> RegisteredSchema:
-        """The schema. Raises ``UnknownSchemaError`` or ``RegistryAwayError``."""
+        """The schema. Raises ``UnknownSchemaError``, ``RefusedSchemaError`` or ``RegistryAwayError``."""
         ...
 
     def close(self) -> None:
@@ -89,5 +89,8 @@ class KnownSchemas:
         except UnknownSchemaError as error:
             unknown = f"the value is framed with schema id {schema_id}: {error}; see kafka.registry.url"
             return _KeptSchema(UnreadableValues(unknown, "schema-id"), self._clock() + _UNKNOWN_SECONDS)
+        except RefusedSchemaError as error:
+            refused = f"the schema of the value (id {schema_id}) {error}"
+            return _KeptSchema(UnreadableValues(refused, "schema-type"), None)
         with extras_explained("kafka.registry.url", REGISTRY_EXTRAS):
             return _KeptSchema(self._read_by(schema_id, schema), None)

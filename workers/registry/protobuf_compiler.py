@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-from workers.registry.registered_schema import RegisteredSchema
+from workers.registry.registered_schema import LONGEST_NAME, RegisteredSchema
 
 __all__ = ["ProtobufFile", "ProtobufSchemaError", "compiled"]
 
@@ -23,15 +23,23 @@ _MEMORY: Final = 1 << 30
 _LONGEST: Final = 1_000_000
 """Characters of a schema with all that it refers to."""
 _MOST_FIELDS: Final = 10_000
+_LONG_NAME: Final = f"has a name of more than {LONGEST_NAME} characters"
 _LARGEST_OUTPUT: Final = 16 << 20
 _NAME: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]*(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)*\.proto")
 _MAIN: Final = "registered-schema.proto"
 _OWN: Final = "google/protobuf/"
 """Files that protoc has itself."""
+_LONGEST_COMPLAINT: Final = 64 << 10
+"""Bytes that are read of what protoc says: with a hostile schema it says gigabytes."""
 _CHILD: Final = f"""
 import resource, sys
-resource.setrlimit(resource.RLIMIT_AS, ({_MEMORY}, {_MEMORY}))
-resource.setrlimit(resource.RLIMIT_CPU, ({_SECONDS}, {_SECONDS}))
+def bound(what, most):
+    allowed = resource.getrlimit(what)[1]
+    if allowed == resource.RLIM_INFINITY or allowed > most:
+        resource.setrlimit(what, (most, most))
+bound(resource.RLIMIT_AS, {_MEMORY})
+bound(resource.RLIMIT_CPU, {_SECONDS})
+bound(resource.RLIMIT_FSIZE, {_LARGEST_OUTPUT})
 from grpc_tools import protoc
 sys.exit(protoc.main(sys.argv))
 """
@@ -102,12 +110,13 @@ def compiled(schema: RegisteredSchema) -> ProtobufFile:
         output.parent.mkdir(exist_ok=True)
         includes = ("-I.", f"-I{Path(str(grpc_tools.__path__[0])) / '_proto'}")
         _run([*includes, "--include_imports", f"--descriptor_set_out={output}", _MAIN], folder)
-        if output.stat().st_size > _LARGEST_OUTPUT:
-            raise ProtobufSchemaError(f"comes to more than {_LARGEST_OUTPUT >> 20} MiB when it is compiled")
         content = output.read_bytes()
     pool = descriptor_pool.DescriptorPool()
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(content).file
+        for holder in (*files, *_messages(files)):
+            # What is read has no extensions, but the parser would make them of a value, however large they are.
+            holder.ClearField("extension")
         largest = _largest(files)
         for file in files:
             pool.Add(file)
@@ -137,20 +146,24 @@ def _texts(schema: RegisteredSchema) -> dict[str, str]:
 
 
 def _run(arguments: Sequence[str], folder: Path) -> None:
+    complaints = folder / "output" / "complaints"
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-c", _CHILD, *arguments],
-            cwd=folder,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            timeout=_SECONDS,
-            check=False,
-        )
+        with complaints.open("wb") as stderr:
+            done = subprocess.run(
+                [sys.executable, "-I", "-c", _CHILD, *arguments],
+                cwd=folder,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=stderr,
+                timeout=_SECONDS,
+                check=False,
+            )
     except subprocess.TimeoutExpired as error:
         raise ProtobufSchemaError(f"was not compiled within {_SECONDS} s") from error
     if done.returncode:
-        lines = done.stderr.decode("utf-8", "replace").replace(f"{_MAIN}:", "line ").splitlines()
+        with complaints.open("rb") as said_by_protoc:
+            beginning = said_by_protoc.read(_LONGEST_COMPLAINT)
+        lines = beginning.decode("utf-8", "replace").replace(f"{_MAIN}:", "line ").splitlines()
         said = [line for line in lines if line.startswith("line ") or ".proto:" in line]
         why = "; ".join(said[:3]) or f"which ended with {done.returncode}"
         raise ProtobufSchemaError(f"is refused by protoc: {why}")
@@ -162,8 +175,13 @@ def _largest(files: Any) -> int:
     for message in _messages(files):
         total += len(message.field)
         most = max(most, len(message.field))
+        if any(len(field.name) > LONGEST_NAME for field in message.field):
+            raise ProtobufSchemaError(_LONG_NAME)
     if total > _MOST_FIELDS:
         raise ProtobufSchemaError(f"has more than {_MOST_FIELDS:,} fields")
+    enums = [enum for holder in (*files, *_messages(files)) for enum in holder.enum_type]
+    if any(len(value.name) > LONGEST_NAME for enum in enums for value in enum.value):
+        raise ProtobufSchemaError(_LONG_NAME)
     return most
 
 

@@ -21,6 +21,8 @@ __all__ = ["MOST_VALUES", "ProtobufValues", "message_indexes"]
 MOST_VALUES: Final = 1_000_000
 """Fields of all messages in a value, and items of lists."""
 _MOST_INDEXES: Final = 32
+_FIRST_SECOND: Final = -62_135_596_800
+_LAST_SECOND: Final = 253_402_300_799
 _WRAPPERS: Final = frozenset(
     f"google.protobuf.{kind}Value"
     for kind in ("Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes")
@@ -128,6 +130,12 @@ def _key(key: Any) -> str:
     return str(key)
 
 
+def _milliseconds(message: Any) -> int:
+    if not _FIRST_SECOND <= message.seconds <= _LAST_SECOND:
+        raise ValueError("a Timestamp is in the years 1 to 9999")  # others would be numbers that JSON does not write
+    return int(message.seconds * 1000 + message.nanos // 1_000_000)
+
+
 def _struct_value(message: Any) -> Any:
     kind = message.WhichOneof("kind")
     if kind in (None, "null_value"):
@@ -137,7 +145,7 @@ def _struct_value(message: Any) -> Any:
 
 
 _KNOWN: Final[Mapping[str, Callable[[Any], Any]]] = {
-    "google.protobuf.Timestamp": lambda message: message.seconds * 1000 + message.nanos // 1_000_000,
+    "google.protobuf.Timestamp": _milliseconds,
     "google.protobuf.Struct": lambda message: {key: _struct_value(message.fields[key]) for key in message.fields},
     "google.protobuf.ListValue": lambda message: [_struct_value(each) for each in message.values],
     "google.protobuf.Value": _struct_value,

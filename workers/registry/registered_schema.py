@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from el4ner.errors import El4nerError
 
-__all__ = ["RegisteredSchema", "RegistryAwayError", "SchemaReference", "UnknownSchemaError"]
+__all__ = [
+    "LONGEST_NAME",
+    "RefusedSchemaError",
+    "RegisteredSchema",
+    "RegistryAwayError",
+    "SchemaReference",
+    "UnknownSchemaError",
+]
+
+LONGEST_NAME: Final = 255
+"""Characters of a field's or an enumeration value's name. Of a value with longer ones nothing is read: it might be a
+thousand times as large as its bytes."""
 
 
 class RegistryAwayError(El4nerError):
@@ -20,6 +31,12 @@ class UnknownSchemaError(El4nerError):
     """The registry has no schema of that id."""
 
     code = "schema-id"
+
+
+class RefusedSchemaError(El4nerError):
+    """The registry has the schema, and it refers to too many others; the message goes on after "the schema"."""
+
+    code = "schema-type"
 
 
 class SchemaReference(NamedTuple):

@@ -13,6 +13,7 @@ from el4ner.errors import ConfigError
 from workers import security
 from workers.config import RegistrySettings
 from workers.registry.registered_schema import (
+    RefusedSchemaError,
     RegisteredSchema,
     RegistryAwayError,
     SchemaReference,
@@ -59,12 +60,13 @@ class RegistryClient:
 
         Raises:
             UnknownSchemaError: there is none.
+            RefusedSchemaError: it refers to too many others.
             RegistryAwayError: the registry does not say.
         """
         answer = self._get(f"schemas/ids/{schema_id}")
-        return RegisteredSchema(
-            str(answer.get("schemaType") or "AVRO"), _text_of(answer), tuple(self._references(answer, depth=0))
-        )
+        found: dict[SchemaReference, None] = {}
+        self._add_references(answer, found, set(), depth=0)
+        return RegisteredSchema(str(answer.get("schemaType") or "AVRO"), _text_of(answer), tuple(found))
 
     def register(self, subject: str, schema: RegisteredSchema) -> int:
         """The id of a schema without references under a subject, which gets it as a new version if it has it not.
@@ -112,18 +114,32 @@ class RegistryClient:
                 break
         raise RegistryAwayError(f"{self._http.base_url}{asked}: {_refusal(response, data)}")
 
-    def _references(self, answer: Mapping[str, Any], *, depth: int) -> dict[SchemaReference, None]:
-        found: dict[SchemaReference, None] = {}
+    def _add_references(
+        self,
+        answer: Mapping[str, Any],
+        found: dict[SchemaReference, None],
+        asked: set[tuple[str, str, int]],
+        *,
+        depth: int,
+    ) -> None:
+        """Add what a schema refers to, directly or through others. ``asked``: by name, subject and version, each once:
+        where many refer to the same, ways to it may be countless."""
         if depth > _DEEPEST_REFERENCES:
-            raise RegistryAwayError(f"the registry's schemas refer to each other more than {_DEEPEST_REFERENCES} deep")
+            raise RefusedSchemaError(f"refers to others more than {_DEEPEST_REFERENCES} deep, and is not read")
         for reference in answer.get("references") or ():
-            subject, version = quote(str(reference["subject"]), safe=""), int(reference["version"])
-            referred = self._get(f"subjects/{subject}/versions/{version}")
-            found |= self._references(referred, depth=depth + 1)
-            found[SchemaReference(str(reference.get("name") or ""), _text_of(referred))] = None
-            if len(found) > _MOST_REFERENCES:
-                raise RegistryAwayError(f"a schema of the registry refers to more than {_MOST_REFERENCES} others")
-        return found
+            try:
+                name = str(reference.get("name") or "")
+                subject, version = str(reference["subject"]), int(reference["version"])
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                raise RegistryAwayError(f"{self._http.base_url}: a reference without subject and version") from error
+            if (name, subject, version) in asked:
+                continue
+            asked.add((name, subject, version))
+            if len(asked) > _MOST_REFERENCES:
+                raise RefusedSchemaError(f"refers to more than {_MOST_REFERENCES} others, and is not read")
+            referred = self._get(f"subjects/{quote(subject, safe='')}/versions/{version}")
+            self._add_references(referred, found, asked, depth=depth + 1)
+            found[SchemaReference(name, _text_of(referred))] = None
 
     def _ask(self, method: str, path: str, body: Any = None) -> tuple[httpx.Response, Mapping[str, Any]]:
         try:

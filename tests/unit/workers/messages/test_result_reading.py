@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import orjson
 import pytest
@@ -94,6 +95,37 @@ def test_what_cannot_be_read_says_why(value: bytes, code: str) -> None:
     with pytest.raises(MessageError) as error:
         decode(TOPIC, reading.json(value))
     assert error.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("schema", "body"),
+    [
+        ({"type": "record", "name": "R", "fields": [{"name": "id", "type": "bytes"}]}, b"\x02x"),
+        (
+            {"type": "record", "name": "R", "fields": [{"name": "metadata", "type": "string"}]},
+            b"\x88\x0e" + b"[" * 450 + b"]" * 450,
+        ),
+        (
+            {"type": "record", "name": "R", "fields": [{"name": "entities", "type": {"type": "map", "values": "int"}}]},
+            b"\x00",
+        ),
+        ("string", b"\x02x"),
+    ],
+    ids=["bytes", "nested deep", "a map for a list", "no record"],
+)
+async def test_what_somebody_else_wrote_is_refused_and_no_reader_ends_by_it(schema: Any, body: bytes) -> None:
+    @dataclass
+    class Foreign(Registry):
+        def schema(self, schema_id: int) -> RegisteredSchema:
+            return RegisteredSchema("AVRO", orjson.dumps(schema).decode())
+
+    schemas = DocumentSchemas(Foreign(), topic=TOPIC, wait=lambda _: 0.0)
+    (named,) = await schemas.named_by([record(framed(9, body))])
+    with pytest.raises(MessageError) as error:
+        decode_record(named)
+    assert error.value.code == "schema"
+    with pytest.raises(MessageError):
+        decode(TOPIC, ResultReading(KafkaSettings(), TOPIC, Foreign()).json(framed(9, body)))
 
 
 def test_without_a_registry_the_message_says_what_it_is() -> None:

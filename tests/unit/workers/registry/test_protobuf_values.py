@@ -175,6 +175,33 @@ def test_a_value_of_very_many_values_is_refused_before_it_fills_the_memory() -> 
     assert values.read(b"\0" + b"\x0a\x00" * 3)["wide"][2]["f7"] == ""
 
 
+def test_extensions_take_no_memory() -> None:
+    """What is read has none, so that a value of two bytes each must not make them."""
+    wide = "message Wide { " + " ".join(f"optional int64 f{number} = {number};" for number in range(1, 5_000)) + " }"
+    extended = "message M { optional string a = 1; extensions 5 to 9; } extend M { repeated Wide wide = 5; }"
+    file = compiled(
+        registered(f'syntax = "proto2"; {wide} {extended} message N {{ extend M {{ optional M m = 6; }} }}')
+    )
+    message_class = file.message_class([1])
+    assert not file.message_class([0]).DESCRIPTOR.file.extensions_by_name
+    assert ProtobufValues(file).read(b"\x02\x02" + b"\x0a\x01x" + b"\x2a\x00" * 1_000) == {"a": "x"}
+    assert message_class.FromString(b"\x2a\x00").ListFields() == []
+
+
+def test_a_moment_is_a_number_that_json_can_write() -> None:
+    for seconds in (-(2**63), 2**63 - 1, 253_402_300_800):
+        message = articles().message_class([0])()
+        message.written.seconds = seconds
+        assert "protobuf: " in refused(ProtobufValues(articles()), b"\0" + message.SerializeToString())
+
+
+def test_protoc_may_say_as_much_as_it_likes() -> None:
+    """Each of the lines has a long name in it: some 40 MB in all, of which the worker reads the beginning."""
+    name = "N" * 20_000
+    schema = registered(PROTO + f"message {name} {{" + "int32 a=1;" * 2_000 + "}")
+    assert "is refused by protoc: line 1:" in refused(value_schema(7, schema), b"\0")
+
+
 def test_a_value_that_is_nested_too_deep_is_refused() -> None:
     body = b""
     for _ in range(2_000):
@@ -207,6 +234,8 @@ PROTO = 'syntax = "proto3"; '
             "has more than 10,000 fields",
         ),
         (registered(PROTO + "message A {" * 5_000 + "}" * 5_000), "is refused by protoc"),
+        (registered(PROTO + f"message A {{ message B {{ int32 {'f' * 256} = 1; }} }}"), "a name of more than 255"),
+        (registered(PROTO + f"message A {{ enum E {{ {'E' * 256} = 0; }} }}"), "a name of more than 255"),
     ],
 )
 def test_schemas_that_are_none_or_mean_no_good_are_refused(schema: RegisteredSchema, said: str) -> None:

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from el4ner.errors import ConfigError
+from el4ner.errors import ConfigError, MessageError
 from workers import security
 from workers.config import RegistrySettings
+from workers.registry.known_schemas import KnownSchemas
 from workers.registry.registered_schema import (
     RegisteredSchema,
     RegistryAwayError,
@@ -56,6 +57,39 @@ def test_references_come_each_behind_what_it_needs() -> None:
     assert client(answer).schema(1) == RegisteredSchema(
         "AVRO", "whole", (SchemaReference("city", "city"), SchemaReference("geo/place", "place"))
     )
+
+
+@pytest.mark.parametrize(
+    ("levels", "width", "most"), [(10, 5, 51), (30, 1, 20), (2, 2_000, 1_100)], ids=["countless ways", "deep", "wide"]
+)
+def test_each_reference_is_asked_for_once_and_too_many_are_refused(levels: int, width: int, most: int) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.path)
+        level = 0 if "/ids/" in request.url.path else int(request.url.path.split("/")[-3].split("-")[0]) + 1
+        names = [f"{level}-{number}" for number in range(width)] if level < levels else []
+        references = [{"name": name, "subject": name, "version": 1} for name in names]
+        return httpx.Response(200, json={"schema": f"s{level}", "references": references})
+
+    known = KnownSchemas(client(answer))
+    if levels == 10:
+        assert len(client(answer).schema(1).references) == levels * width
+    else:
+        for _ in range(2):  # and not asked for again
+            with pytest.raises(
+                MessageError, match=r"the schema of the value \(id 1\) refers to .*, and is not read"
+            ) as error:
+                (known.known(1) or known.ask(1)).read(b"x")
+            assert error.value.code == "schema-type"
+    assert len(asked) <= most
+
+
+def test_a_reference_that_names_nothing_is_no_answer() -> None:
+    for reference in ({}, {"subject": "a", "version": "x"}, "a"):
+        answer = httpx.Response(200, json={"schema": "s", "references": [reference]})
+        with pytest.raises(RegistryAwayError, match="a reference without subject and version"):
+            client(lambda _, answer=answer: answer).schema(1)
 
 
 def test_only_a_registry_says_that_a_schema_is_unknown() -> None:

@@ -98,17 +98,40 @@ def test_references_are_followed() -> None:
 NODE = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
 
 
+def records(**fields: Any) -> dict[str, Any]:
+    return {"type": "record", "name": "R", "fields": [{"name": name, "type": kind} for name, kind in fields.items()]}
+
+
+def empties(kind: str, count: int) -> dict[str, Any]:
+    """Records that take few bytes, and have many fields."""
+    return records(first=kind, **{f"n{number}": "null" for number in range(count)})
+
+
 @pytest.mark.parametrize(
     ("schema", "said"),
     [
         (NODE, "has Node inside of Node"),  # a long enough value of it ends the process
         ({"type": "array", "items": "null"}, "an array of what takes no bytes"),
         ({"type": "array", "items": {"type": "record", "name": "E", "fields": []}}, "an array of what takes no bytes"),
+        ({"type": "array", "items": {"type": "fixed", "name": "F", "size": -1}}, "an array of what takes no bytes"),
+        ({"type": "array", "items": empties("int", 101)}, "more than 100 values that take no bytes"),
+        ({"type": "array", "items": ["null", empties("null", 300)]}, "more than 100 values that take no bytes"),
+        ({"type": "map", "values": empties("int", 201)}, "more than 100 values that take no bytes"),
+        (records(**{"f" * 256: "int"}), "a name of more than 255 characters"),
+        ({"type": "enum", "name": "E", "symbols": ["a", "E" * 256]}, "a name of more than 255 characters"),
         ({"type": "record", "name": "R", "fields": [{"name": "a", "type": "Nowhere"}]}, "cannot be understood"),
     ],
 )
 def test_schemas_that_are_not_safe_to_read_are_refused(schema: Any, said: str) -> None:
     assert said in refused(avro(schema), b"\x02" * 100_000)
+
+
+def test_some_values_that_take_no_bytes_are_read() -> None:
+    schema = {"type": "array", "items": empties("int", 3)}
+    value = [{"first": number, "n0": None, "n1": None, "n2": None} for number in range(500)]
+    assert avro(schema).read(written(schema, value)) == value
+    wide = {"type": "array", "items": records(**{f"f{number}": ["null", "string"] for number in range(300)})}
+    assert avro(wide).read(b"\x00") == []
 
 
 def test_a_schema_of_exponentially_many_parts_is_refused_at_once() -> None:
