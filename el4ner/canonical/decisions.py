@@ -79,6 +79,10 @@ class EntityDecisions:
                 self._names[entity_id(decision.type, name)] = (decision.type, name)
         return True
 
+    def of_id(self, decision: str) -> EntityDecision | None:
+        """The one of an id of its own; None: it is not known."""
+        return self._all.get(decision)
+
     def about(self, entity: str) -> EntityDecision | None:
         """The one in force about a name, by its id."""
         decisions = self._of.get(entity)

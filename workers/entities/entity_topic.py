@@ -9,6 +9,7 @@ from typing import Any, Final, Literal
 from kafka.errors import KafkaError
 
 from el4ner.canonical.decisions import EntityDecision, EntityDecisions
+from el4ner.canonical.joins import NameJoins
 from el4ner.canonical.names import canonical_name
 from el4ner.errors import El4nerError, MessageError
 from workers.config import KafkaSettings
@@ -25,6 +26,7 @@ __all__ = [
     "KnownEntities",
     "decide",
     "decided_at",
+    "decided_joins",
     "decisions_until_now",
     "entities_until_now",
     "joined_names",
@@ -121,6 +123,11 @@ def joined_names(whole: Mapping[str, Any], decisions: Iterable[EntityDecision]) 
     joined = {**here, **_merged_by_decision(decisions, whole["type"], here)}
     del joined[whole["id"]]
     return joined
+
+
+def decided_joins(decisions: EntityDecisions) -> NameJoins:
+    """Which names are one by what people decided alone."""
+    return NameJoins(decisions, lambda _: None, unique=False)
 
 
 def searched_spellings(value: Mapping[str, Any]) -> str:

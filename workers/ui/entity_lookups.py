@@ -1,7 +1,8 @@
 """What people look up of entities on the page, and what they decide.
 
 GET  /api/entities                    a page of the list: like, type, order (mentions, last-seen), but, start
-GET  /api/entities/ID                 one of them; of a name that is another entity, that one
+GET  /api/entities/ID                 one of them; of a name that is another entity, that one; decision: the
+                                      id of a decision, of which the answer says what became of it
 GET  /api/entities/ID/documents       the latest documents that mention it, of those that came since the page started
 POST /api/entities/merge              {kept, other}: ids of two entities, which are one from now on
 POST /api/entities/split              {entity, name}: ids of an entity, and of a name that is no part of it
@@ -9,6 +10,7 @@ POST /api/entities/split              {entity, name}: ids of an entity, and of a
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from functools import partial
 from http import HTTPStatus
@@ -70,11 +72,11 @@ async def _entities(request: Request, state: PageState) -> Response:
             "last_start": _LAST_START,
             "types": held.types[:_MOST_TYPES],
             "all": held.entities,
-            "forgotten": held.forgotten,
+            "has_forgotten": held.has_forgotten,
             "unreadable": held.unreadable,
         }
 
-    answer = await on_a_thread(state, partial(state.entities.look, listed))
+    answer = await asyncio.to_thread(state.entities.look, listed)
     return json_response({**answer, "is_read": state.entities.is_read, "problem": state.entities.problem})
 
 
@@ -82,11 +84,12 @@ async def _entity(request: Request, state: PageState) -> Response:
     visitor_of(request.state)
     _check_enabled(state)
     asked: str = request.path_params["entity"]
+    decision = request.query_params.get("decision", "")
 
     def shown(held: HeldEntities, decisions: EntityDecisions) -> dict[str, Any]:
-        return shown_entity(asked, _found(held, asked), held, decisions)
+        return shown_entity(asked, _found(held, asked), held, decisions, decision=decision)
 
-    answer = await on_a_thread(state, partial(state.entities.look, shown))
+    answer = await asyncio.to_thread(state.entities.look, shown)
     return json_response({**answer, "is_read": state.entities.is_read, "problem": state.entities.problem})
 
 
@@ -94,7 +97,7 @@ async def _documents(request: Request, state: PageState) -> Response:
     visitor_of(request.state)
     _check_enabled(state)
     asked: str = request.path_params["entity"]
-    whole = await on_a_thread(state, partial(state.entities.look, lambda held, _: _found(held, asked)))
+    whole = await asyncio.to_thread(state.entities.look, lambda held, _: _found(held, asked))
     mentions = {mention_of({"type": whole["type"], "text": alias}) for alias in whole["aliases"]}
     places = sorted(
         {place for mention in mentions for place in state.feed.trends.places(mention)}, key=lambda at: -at[1]
@@ -132,8 +135,9 @@ async def _split(request: Request, state: PageState) -> Response:
 
 
 async def _decided(state: PageState, decide: partial[EntityDecision]) -> Response:
-    decision = await on_a_thread(state, decide)
-    return json_response({"id": decision.entity, "into_id": decision.target})
+    async with state.deciding:  # one waits for the one before: no more than one thread that others' look-ups need
+        decision = await on_a_thread(state, decide)
+    return json_response({"decision": decision.id, "id": decision.entity, "into_id": decision.target})
 
 
 def _check_enabled(state: PageState) -> None:

@@ -16,10 +16,11 @@ from typing import Final, TypeVar
 from kafka.errors import KafkaError
 
 from el4ner.canonical.decisions import EntityDecision, EntityDecisions
+from el4ner.canonical.names import entity_id
 from el4ner.errors import El4nerError, MessageError
 from workers.config import StreamSettings
 from workers.entities.entity_messages import read_decision
-from workers.entities.entity_topic import EntitiesError, KnownEntities, decide, decisions_until_now
+from workers.entities.entity_topic import EntitiesError, KnownEntities, decide, decided_joins, decisions_until_now
 from workers.http.problems import ProblemError
 from workers.kafka.followed_topics import followed_records
 from workers.messages.result_reading import ResultReading
@@ -91,13 +92,15 @@ class FollowedEntities:
         """Decide that the entity of the id ``other`` is part of that of ``kept``.
 
         Raises:
-            ProblemError: 422: they cannot be one. 503: the topics were not read yet.
+            ProblemError: 422: they cannot be one, or one of them is no entity of its own any more, so that another one
+                would be merged than was seen. 503: the topics were not read yet.
             EntitiesError: the broker did not take it.
         """
         with self._deciding:
-            kind, name, into = self._asked(lambda held: KnownEntities(held).merge(kept, other))
             # Read anew: what somebody decided by the command line a moment ago may not have come here yet.
-            return self._decide((kind, name), into, by, decisions_until_now(self._settings.kafka))
+            before = decisions_until_now(self._settings.kafka)
+            kind, name, into = self._asked(lambda held: _merge_of(KnownEntities(held), kept, other, before))
+            return self._decide((kind, name), into, by, before)
 
     def split(self, entity: str, name: str, by: str) -> EntityDecision:
         """Decide that a name, by its id, is no part of an entity.
@@ -188,6 +191,27 @@ class FollowedEntities:
                 log.warning("the entities cannot be read, and are tried again: %s", problem)
             self._problem = problem
             self._changed.notify_all()
+
+
+def _merge_of(known: KnownEntities, kept: str, other: str, before: Iterable[EntityDecision]) -> tuple[str, str, str]:
+    """As :meth:`KnownEntities.merge`, of entities as they were seen."""
+    for value in map(known.find, (kept, other)):
+        if value["merged_into"] is not None:
+            whole = known.entity(value["id"])["name"]
+            raise EntitiesError(
+                f"{value['name']!r} was merged meanwhile, and is part of {whole!r} now: look at it again"
+            )
+    kind, name, into = known.merge(kept, other)
+    decisions = EntityDecisions()
+    for decision in before:
+        decisions.add(decision)
+    joins = decided_joins(decisions)
+    if joins.entity(entity_id(kind, name)) == joins.entity(entity_id(kind, into)):
+        raise EntitiesError(
+            f"somebody has decided already that {name!r} and {into!r} are one: el4ner worker entities has yet to carry "
+            "it out"
+        )
+    return kind, name, into
 
 
 def _plain(results: ResultReading, value: bytes | None) -> bytes | None:

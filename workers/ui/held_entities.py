@@ -73,7 +73,7 @@ class HeldEntities(Mapping[str, Mapping[str, Any]]):
         self._most = most
         self._held: OrderedDict[bytes, _HeldEntity] = OrderedDict()
         self._types: Counter[str] = Counter()
-        self.forgotten = 0
+        self.has_forgotten = False
         self.unreadable = 0
 
     def take(self, key: bytes | None, value: bytes | None) -> None:
@@ -91,7 +91,7 @@ class HeldEntities(Mapping[str, Mapping[str, Any]]):
         self._types[held.type] += held.is_own
         if len(self._held) > self._most:
             self._drop(self._held.popitem(last=False)[1])
-            self.forgotten += 1
+            self.has_forgotten = True
 
     @property
     def types(self) -> list[str]:

@@ -58,6 +58,7 @@ class PageState:
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     blocking: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_BLOCKING_CALLS))
     replaying: asyncio.Lock = field(default_factory=asyncio.Lock)
+    deciding: asyncio.Lock = field(default_factory=asyncio.Lock)
 
 
 async def on_a_thread(state: PageState, call: Callable[[], T]) -> T:

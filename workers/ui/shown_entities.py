@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from el4ner.canonical.decisions import EntityDecision, EntityDecisions
 from el4ner.canonical.joins import NameJoins
-from workers.entities.entity_topic import joined_names
+from workers.entities.entity_topic import decided_joins, joined_names
 from workers.ui.shown_documents import shown_string
 
 __all__ = ["entity_ids_of", "shown_entity", "shown_row"]
@@ -35,10 +35,13 @@ def shown_row(value: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def shown_entity(asked: str, whole: Mapping[str, Any], held: Values, decisions: EntityDecisions) -> dict[str, Any]:
+def shown_entity(
+    asked: str, whole: Mapping[str, Any], held: Values, decisions: EntityDecisions, *, decision: str = ""
+) -> dict[str, Any]:
     """All that is known of an entity, ``whole``, for which the id ``asked`` stands: its own, or that of a name in it.
 
-    ``is_waiting``: the worker has yet to carry out a decision that is about it.
+    ``is_waiting``: the worker has yet to carry out a decision that is about it. ``decision_state``: what became of the
+    decision of the id ``decision``; None: it was not read yet.
     """
     names = joined_names(whole, decisions)
     history = _history(entity_ids_of(whole) | names.keys(), held, decisions)
@@ -58,6 +61,7 @@ def shown_entity(asked: str, whole: Mapping[str, Any], held: Values, decisions: 
         "decisions": history[:_MOST_DECISIONS],
         "more_decisions": max(0, len(history) - _MOST_DECISIONS),
         "is_waiting": any(each["state"] == "waiting" for each in history),
+        "decision_state": _state_of_id(decision, held, decisions),
     }
 
 
@@ -77,9 +81,13 @@ def _history(names: set[str], held: Values, decisions: EntityDecisions) -> list[
     everything = list(decisions)
     once_joined = {each.entity for each in everything if each.target in names}
     about = [each for each in everything if each.entity in names | once_joined]
-    # Where a name goes by what people decided alone.
-    joins = NameJoins(decisions, lambda _: None, unique=False)
+    joins = decided_joins(decisions)
     return [_shown_decision(each, _state(each, held, decisions, joins)) for each in reversed(about)]
+
+
+def _state_of_id(decision: str, held: Values, decisions: EntityDecisions) -> str | None:
+    known = decisions.of_id(decision)
+    return None if known is None else _state(known, held, decisions, decided_joins(decisions))
 
 
 def _state(decision: EntityDecision, held: Values, decisions: EntityDecisions, joins: NameJoins) -> str:
@@ -88,6 +96,8 @@ def _state(decision: EntityDecision, held: Values, decisions: EntityDecisions, j
     if decisions.about(decision.entity) != decision:
         return "over"
     value, goal = held.get(decision.entity), joins.entity(decision.entity)
+    if decision.target is not None and goal == decision.entity:
+        return "over"  # later merges lead back to it: in a ring the oldest one does not hold
     if value is None:
         return "done"
     if goal == decision.entity:
@@ -96,12 +106,10 @@ def _state(decision: EntityDecision, held: Values, decisions: EntityDecisions, j
     return "done" if _end(decision.entity, held) == _end(goal, held) else "waiting"
 
 
-def _end(entity: str, held: Values) -> str | None:
-    """The id of the entity that a name is; None: it is not held."""
+def _end(entity: str, held: Values) -> str:
+    """The id of the entity that a name is; of one that is not held, its own."""
     value = held.get(entity)
-    if value is None:
-        return None
-    return entity if value["merged_into"] is None else str(value["merged_into"])
+    return entity if value is None or value["merged_into"] is None else str(value["merged_into"])
 
 
 def _shown_decision(decision: EntityDecision, state: str) -> dict[str, Any]:

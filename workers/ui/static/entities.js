@@ -12,7 +12,16 @@ const filter = { like: "", type: "", order: "mentions", start: 0 }; // kept whil
 export function entitiesView(context) {
   if (!context.session.has_entities) return { element: howToSwitchOn() };
   const id = location.hash.slice(1).split("/")[1];
-  return id ? entityView(context, decodeURIComponent(id)) : listView();
+  return id ? entityView(context, decoded(id)) : listView();
+}
+
+/** What somebody wrote into the address bar may be anything. */
+function decoded(id) {
+  try {
+    return decodeURIComponent(id);
+  } catch {
+    return id;
+  }
 }
 
 function howToSwitchOn() {
@@ -67,7 +76,7 @@ function listView() {
     showTypes(answer.types);
     const words = [`${plural(answer.all, "entity", "entities")}.`];
     if (!answer.is_read && !answer.problem) words.push("They are still being read.");
-    if (answer.forgotten) words.push(`More than the page may hold: ${plural(answer.forgotten, "name")} that changed least lately ${answer.forgotten === 1 ? "is" : "are"} not among them.`);
+    if (answer.has_forgotten) words.push("There are more than the page may hold (ui.keep_entities): those that changed least lately are not among them.");
     if (answer.unreadable) words.push(`${plural(answer.unreadable, "message")} could not be read.`);
     if (note.textContent !== words.join(" ")) note.textContent = words.join(" ");
     const focused = document.activeElement?.closest?.("tr")?.dataset.id;

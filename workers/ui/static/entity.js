@@ -9,8 +9,9 @@ import { windowChart } from "./window_chart.js";
 
 const REFRESH = 5000;
 const WAITING = 700;
-const STATES = { done: "carried out", waiting: "waiting for the worker", over: "a later one counts" };
-let decided = null; // { at, words, link? }: what was just decided, to be told where the entity of that id is shown
+const LONG = 20_000; // a worker that runs takes a second
+const STATES = { done: "carried out", waiting: "waiting for el4ner worker entities to carry it out", over: "a later one counts" };
+let decided = null; // { id, at, words, link? }: what was just decided, to be told where the entity of the id `at` is shown
 
 export function entityView({ session }, asked) {
   const teacher = session.role === "teacher";
@@ -18,6 +19,8 @@ export function entityView({ session }, asked) {
   let left = false;
   let latest = "";
   let told = "";
+  let waitingSince = 0; // 0: nothing is waited for
+  let isSettled = false; // what was decided here waits no more
   const problem = h("p", { class: "problem", role: "alert" });
   const status = h("p", { class: "entity-status", role: "status" });
   const heading = h("h1", { id: "entity-title" }, "Entity");
@@ -31,34 +34,45 @@ export function entityView({ session }, asked) {
 
   async function refresh() {
     clearTimeout(timer);
-    let waiting = decided !== null;
+    let isWaiting = decided !== null;
     try {
-      const entity = await ask(`/api/entities/${encodeURIComponent(asked)}`);
+      const path = `/api/entities/${encodeURIComponent(asked)}`;
+      const entity = await ask(decided === null ? path : `${path}?${new URLSearchParams({ decision: decided.id })}`);
       if (left) return;
       problem.textContent = entity.problem ? `The entities cannot be read: ${entity.problem}` : "";
-      waiting = entity.is_waiting;
-      tell(entity);
+      isWaiting = tell(entity);
       const text = JSON.stringify(entity);
       if (text !== latest) show(entity);
       latest = text;
     } catch (error) {
       if (left) return;
       problem.textContent = error.message;
+      if (error.code === "no-entity") {
+        // It is gone, or is not known yet: what was shown of it holds no more.
+        content.hidden = true;
+        merge.hidden = true;
+        latest = "";
+      }
     }
-    if (!left) timer = setTimeout(refresh, waiting ? WAITING : REFRESH);
+    waitingSince = isWaiting ? waitingSince || Date.now() : 0;
+    timer = setTimeout(refresh, isWaiting && !isLong() ? WAITING : REFRESH);
   }
 
-  /** Whether what was decided is so: only what changes is written, since a screen reader says it each time. */
+  const isLong = () => waitingSince > 0 && Date.now() - waitingSince > LONG;
+
+  /** Say whether what was decided is so; whether it is waited for. Only what changes is written, since a screen reader
+   * says it each time. */
   function tell(entity) {
-    const own = decided?.at === entity.id ? decided : null;
-    const words = entity.is_waiting
-      ? `${own?.words ?? "Something was decided"}: waiting for el4ner worker entities to carry it out.`
-      : own && `${own.words}: carried out.`;
-    if (!words || words === told) return;
-    told = words;
-    status.className = `entity-status ${entity.is_waiting ? "is-waiting" : "is-done"}`;
-    status.replaceChildren(words, ...(own?.link && !entity.is_waiting ? [" ", h("a", { href: own.link }, "Look at it")] : []));
-    if (!entity.is_waiting) decided = null;
+    const own = decided !== null && [asked, entity.id].includes(decided.at) ? decided : null;
+    const state = own ? entity.decision_state ?? "waiting" : entity.is_waiting ? "waiting" : null;
+    isSettled = own !== null && state !== "waiting";
+    const words = state === null ? "" : `${own?.words ?? "Something was decided"}: ${STATES[state]}.${state === "waiting" && isLong() ? " It has waited for long: does el4ner worker entities run?" : ""}`;
+    if (words !== told) {
+      told = words;
+      status.className = `entity-status ${state === "done" ? "is-done" : "is-waiting"}`;
+      status.replaceChildren(words, ...(own?.link && state === "done" ? [" ", h("a", { href: own.link }, "Look at it")] : []));
+    }
+    return state === "waiting";
   }
 
   function show(entity) {
@@ -86,7 +100,7 @@ export function entityView({ session }, asked) {
     const rows = entity.names.map((name) => h("tr", {},
       h("td", {}, h("bdi", { class: "entity-name" }, name.name)),
       h("td", { class: "quiet" }, name.why === "decision" ? "somebody said so" : "its short form"),
-      teacher ? h("td", { class: "end" }, h("button", { type: "button", "data-key": name.id, "aria-label": `split off ${name.name}`, click: () => openSplit(entity, name, () => split(entity, name)) }, "Split off …")) : null));
+      teacher ? h("td", { class: "end" }, h("button", { type: "button", "data-key": name.id, "aria-label": `split off ${name.name}`, click: () => openSplit(entity, name, (answer) => split(entity, name, answer)) }, "Split off …")) : null));
     const head = ["name", "why", ...(teacher ? ["decide"] : [])].map((each) => h("th", { scope: "col" }, each));
     return h("div", {}, h("table", {}, h("thead", { class: "visually-hidden" }, h("tr", {}, head)), h("tbody", {}, rows)),
       entity.more_names ? h("p", { class: "quiet" }, `${plural(entity.more_names, "name")} more.`) : null);
@@ -100,14 +114,16 @@ export function entityView({ session }, asked) {
     return h("div", {}, h("ul", { class: "plain-list" }, rows), entity.more_decisions ? h("p", { class: "quiet" }, `${asCount(entity.more_decisions)} before them.`) : null);
   }
 
-  function merged(kept, other) {
-    decided = { at: kept.id, words: `${other.name} is part of ${kept.name}` };
+  function merged(kept, other, answer) {
+    decided = { id: answer.decision, at: kept.id, words: `${other.name} is part of ${kept.name}` };
+    isSettled = false;
     if (kept.id === asked) refresh();
     else location.hash = `#entities/${kept.id}`;
   }
 
-  function split(entity, name) {
-    decided = { at: entity.id, words: `${name.name} is an entity of its own`, link: `#entities/${name.id}` };
+  function split(entity, name, answer) {
+    isSettled = false;
+    decided = { id: answer.decision, at: entity.id, words: `${name.name} is an entity of its own`, link: `#entities/${name.id}` };
     if (name.id === asked) location.hash = `#entities/${entity.id}`; // it is another one now
     else refresh();
   }
@@ -121,7 +137,7 @@ export function entityView({ session }, asked) {
       list.append(...answer.documents.map((each) => documentArticle(each, { teacher, highlight: (_, number) => each.wanted.includes(number) })));
       keepReachable(list);
       documents.replaceChildren(h("div", { class: "row" }, h("h2", {}, "Latest documents that mention it"), h("button", { type: "button", class: "plain", click: findDocuments }, "Look again")),
-        answer.documents.length ? list : h("p", { class: "quiet" }, "None that came since the page started."));
+        answer.documents.length ? list : h("p", { class: "quiet" }, "None of the latest that came since the page started."));
     } catch (error) {
       if (!left) documents.replaceChildren(error.code === "no-entity" ? "" : h("p", { class: "problem", role: "alert" }, error.message));
     }
@@ -134,5 +150,5 @@ export function entityView({ session }, asked) {
   const element = h("section", { class: "entity-page", "aria-labelledby": "entity-title" },
     h("p", {}, h("a", { href: "#entities" }, "All entities")),
     h("div", { class: "title" }, heading, merge), status, problem, content, documents);
-  return { element, leave: () => { left = true; clearTimeout(timer); removeEventListener("theme", redraw); chart.end(); } };
+  return { element, leave: () => { left = true; clearTimeout(timer); if (isSettled) decided = null; removeEventListener("theme", redraw); chart.end(); } };
 }

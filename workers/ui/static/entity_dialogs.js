@@ -39,7 +39,7 @@ function openDialog(title) {
   };
 }
 
-/** Choose an entity of the same type, and which of the two stays. `done` is told which did, and which went into it. */
+/** Choose an entity of the same type, and which of the two stays. `done` is told which did, which went into it, and the answer. */
 export function openMerge(entity, done) {
   const dialog = openDialog(["Merge with ", named(entity.name)]);
   let chosen = null;
@@ -91,7 +91,7 @@ export function openMerge(entity, done) {
   function confirm(kept, other) {
     dialog.tell("");
     const swap = h("button", { type: "button", click: () => confirm(other, kept) }, "The other way round");
-    const merge = dialog.decide("Merge them", "/api/entities/merge", { kept: kept.id, other: other.id }, () => done(kept, other));
+    const merge = dialog.decide("Merge them", "/api/entities/merge", { kept: kept.id, other: other.id }, (answer) => done(kept, other, answer));
     dialog.show(
       h("p", {}, withMentions(other), " becomes part of ", withMentions(kept), ". What was counted for it counts there, and what comes too."),
       h("p", { class: "quiet" }, "Splitting the name off takes it back."),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,7 +23,7 @@ from workers.config import StreamSettings, load_stream_settings
 from workers.entities.entity_messages import decision_to_json
 from workers.entities.entity_topic import EntitiesError, decided_at
 from workers.ui import followed_entities
-from workers.ui.page_state import PageState
+from workers.ui.page_state import PageState, on_a_thread
 
 COUNTESS = entity_id("person", "the countess")
 HOSTILE = value_of("person\u202e", "<img src=x onerror=alert(1)>\u202egnp.", 1, aliases=("\x1b[31mred", "<b>bold</b>"))
@@ -150,8 +152,8 @@ async def test_readers_see_and_teachers_decide_and_their_names_stay(monkeypatch:
                 assert (refused.status_code, refused.json()["code"]) == (403, "needs-teacher")
             assert topics.decisions == []
             taken = await client.post("/api/entities/merge", json=merge, headers=teacher)
-            assert taken.json() == {"id": KING["id"], "into_id": ADA["id"]}
-    (decision,) = topics.decisions
+            (decision,) = topics.decisions
+            assert taken.json() == {"decision": decision.id, "id": KING["id"], "into_id": ADA["id"]}
     assert (decision.action, decision.name, decision.into, decision.by) == (
         "merge",
         "ada king",
@@ -250,7 +252,7 @@ async def test_a_name_that_no_document_has_any_more_can_still_be_split_off(monke
             assert [(each["by"], each["state"]) for each in view["decisions"]] == [("ann", "done")]
             body = {"entity": ADA["id"], "name": COUNTESS}
             answer = await client.post("/api/entities/split", json=body, headers=await page_token(client))
-            assert answer.json() == {"id": COUNTESS, "into_id": None}
+            assert (answer.json()["id"], answer.json()["into_id"]) == (COUNTESS, None)
 
 
 async def test_of_merges_in_a_ring_the_one_that_does_not_hold_is_not_waited_for(
@@ -264,7 +266,109 @@ async def test_of_merges_in_a_ring_the_one_that_does_not_hold_is_not_waited_for(
     messages = [entity(whole), entity(merged_value("person", "ada lovelace", KING["id"])), *map(decided, ring)]
     with following(Topics(*messages), monkeypatch) as state:
         async with client_of(state) as client:
-            assert not (await shown(client, KING))["is_waiting"]
+            view = await shown(client, KING)
+    assert not view["is_waiting"]
+    assert [(each["into"], each["state"]) for each in view["decisions"]] == [
+        ("ada king", "done"),
+        ("ada lovelace", "over"),
+    ]
+
+
+async def test_who_decided_is_told_what_became_of_that_though_somebody_else_decided_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bob = value_of("person", "Bob", 1)
+    topics = Topics(*map(entity, (ADA, KING, bob)))
+    with following(topics, monkeypatch) as state:
+        async with client_of(state) as client:
+            headers = await page_token(client)
+
+            async def became(answer: Any, of: Any) -> str | None:
+                asked = await client.get(f"/api/entities/{of['id']}", params={"decision": answer.json()["decision"]})
+                became: str | None = asked.json()["decision_state"]
+                return became
+
+            first, second = [
+                await client.post(
+                    "/api/entities/merge", json={"kept": kept["id"], "other": KING["id"]}, headers=headers
+                )
+                for kept in (ADA, bob)
+            ]
+            assert (await became(first, ADA), await became(second, bob)) == ("over", "waiting")
+            topics.come(entity(merged_value("person", "ada king", bob["id"])))
+            until(lambda: not held(state, KING))
+            assert (await became(first, ADA), await became(second, bob)) == ("over", "done")
+            # What the page has not read is not said to be done.
+            unknown = (await client.get(f"/api/entities/{ADA['id']}?decision=abc")).json()
+            assert unknown["decision_state"] is None
+
+
+async def test_nothing_else_is_merged_than_what_was_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    bob = value_of("person", "Bob", 1)
+    whole = value_of("person", "Ada Lovelace", 12, "ada king")
+    topics = Topics(entity(whole), entity(merged_value("person", "ada king", ADA["id"])), entity(bob))
+    with following(topics, monkeypatch) as state:
+        async with client_of(state) as client:
+            headers = await page_token(client)
+            # Somebody who still sees Ada King by herself would make Ada Lovelace a part of Bob.
+            for body in ({"kept": bob["id"], "other": KING["id"]}, {"kept": KING["id"], "other": bob["id"]}):
+                answer = await client.post("/api/entities/merge", json=body, headers=headers)
+                assert (answer.status_code, "is part of 'Ada Lovelace' now" in answer.json()["detail"]) == (422, True)
+    assert topics.decisions == []
+
+
+async def test_two_people_who_merge_the_same_two_at_once_make_no_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    topics = Topics(*map(entity, (ADA, KING)))
+    with following(topics, monkeypatch) as state:
+        async with client_of(state) as client:
+            headers = await page_token(client)
+            for kept, other, status in ((ADA, KING, 200), (KING, ADA, 422), (ADA, KING, 422)):
+                body = {"kept": kept["id"], "other": other["id"]}
+                answer = await client.post("/api/entities/merge", json=body, headers=headers)
+                assert answer.status_code == status, answer.text
+            assert "decided already" in answer.json()["detail"]
+    assert len(topics.decisions) == 1
+
+
+async def test_an_entity_that_the_page_may_not_hold_is_waited_for_by_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    merges = [
+        EntityDecision("1", 1, "merge", "person", "ada king", "ada lovelace"),
+        EntityDecision("2", 2, "merge", "person", "ada lovelace", "bob"),
+        EntityDecision("3", 3, "split", "person", "ada lovelace"),
+    ]
+    # Ada Lovelace was forgotten.
+    topics = Topics(
+        entity(ADA), entity(merged_value("person", "ada king", ADA["id"])), entity(value_of("person", "Bob", 1)),
+        *map(decided, merges),
+    )  # fmt: skip
+    with following(topics, monkeypatch, keep_entities=2) as state:
+        async with client_of(state) as client:
+            assert (await client.get("/api/entities")).json()["has_forgotten"]
+            answer = await client.get(f"/api/entities/{entity_id('person', 'bob')}?decision=1")
+            assert (answer.json()["decision_state"], answer.json()["is_waiting"]) == ("done", False)
+
+
+async def test_who_looks_something_up_waits_for_nobody_who_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    topics, goes_on = Topics(*map(entity, (ADA, KING))), threading.Event()
+    with following(topics, monkeypatch) as state:
+
+        def slowly(*_: Any, **__: Any) -> EntityDecision:
+            assert goes_on.wait(60)
+            raise EntitiesError("the broker is away")
+
+        monkeypatch.setattr(followed_entities, "decide", slowly)
+        async with client_of(state) as client:
+            headers, body = await page_token(client), {"kept": ADA["id"], "other": KING["id"]}
+            merging = [
+                asyncio.create_task(client.post("/api/entities/merge", json=body, headers=headers)) for _ in range(8)
+            ]
+            try:
+                await asyncio.sleep(0)
+                assert (await client.get("/api/entities")).json()["matched"] == 2
+                await asyncio.wait_for(on_a_thread(state, lambda: None), 30)
+            finally:
+                goes_on.set()
+                assert {answer.status_code for answer in await asyncio.gather(*merging)} == {502}
 
 
 async def test_hostile_names_are_shown_and_not_obeyed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,7 +77,8 @@ def test_of_each_entity_the_latest_message_counts() -> None:
 def test_no_more_are_held_than_may_be() -> None:
     held = held_of(ADA, KING, LONDON, ADA, value_of("person", "Bob", 1), most=3)
     assert set(names(held)) == {"Ada Lovelace", "London", "Bob"}  # Ada King has changed least lately
-    assert (held.forgotten, len(held), held.entities) == (1, 3, 3)
+    assert (held.has_forgotten, len(held), held.entities) == (True, 3, 3)
+    assert not held_of(ADA, KING, LONDON, most=3).has_forgotten
 
 
 @pytest.mark.parametrize(
