@@ -31,8 +31,8 @@ _FIRST_MESSAGE: Final = b"\0"
 def result_encoder(topic: Topic, value_format: FramedFormat) -> ResultEncoder:
     """How values of a topic are written. Of Protobuf it blocks for a second, since its schema is compiled.
 
-    The encoder leaves out properties that the topic's schema does not know, and raises ``ValueError`` for what is not as
-    it says: it would be lost.
+    The encoder leaves out properties that the topic's schema does not know, and raises ``ValueError`` for what is not
+    as it says: it would be lost.
 
     Raises:
         ModuleNotFoundError: ``el4ner[registry]`` is not installed.

@@ -137,10 +137,7 @@ class FollowedTopic:
             while not probe.done():
                 polled = await consumer.getmany(timeout_ms=_POLL_MS, max_records=_MOST_AT_ONCE)
                 now = self._clock()
-                if any(self._results.needs_schema(record.value) for records in polled.values() for record in records):
-                    values = await asyncio.to_thread(self._plain, polled)
-                else:
-                    values = {}
+                values = await self._values(polled)
                 for tp, records in polled.items():
                     for record in records:
                         value = values.get((tp.partition, record.offset), record.value)
@@ -154,6 +151,17 @@ class FollowedTopic:
             probe.cancel()
             with contextlib.suppress(asyncio.CancelledError, KafkaError, OSError, TimeoutError):
                 await probe
+
+    async def _values(self, polled: Mapping[TopicPartition, Sequence[Any]]) -> dict[tuple[int, int], bytes]:
+        """As :meth:`_plain`, which may wait for a registry. If it is away, all that was polled is read again."""
+        if not any(self._results.needs_schema(record.value) for records in polled.values() for record in records):
+            return {}
+        try:
+            return await asyncio.to_thread(self._plain, polled)
+        except (RegistryAwayError, ConfigError):
+            # The probe has noted meanwhile where the consumer is, which is behind these.
+            self._positions |= {tp.partition: records[0].offset for tp, records in polled.items() if records}
+            raise
 
     def _plain(self, polled: Mapping[TopicPartition, Sequence[Any]]) -> dict[tuple[int, int], bytes]:
         """The values that need a registry's schema, as plain JSON, by their places; without those that are not as it

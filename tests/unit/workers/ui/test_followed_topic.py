@@ -119,6 +119,9 @@ async def test_documents_of_every_format_are_shown_and_a_registry_that_is_away_i
     with pytest.raises(RegistryAwayError):
         await followed._follow(Polled({PARTITION: records}), [PARTITION])
     assert feed.documents == 0
+    consumer = Consumer(100)
+    await followed._seek(consumer, [PARTITION])
+    assert consumer.at == 0  # they come again, though the probe has seen the consumer behind them
     shown: list[Any] = []
     feed.take = lambda record, now: shown.append(record.decoded())  # type: ignore[method-assign]
     following = asyncio.create_task(followed._follow(Polled({PARTITION: records}), [PARTITION]))
