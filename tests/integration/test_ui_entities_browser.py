@@ -14,8 +14,8 @@ from tests.integration.browser_harness import BROWSER_MARKS, Browsing, document,
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_entities import ENTITIES
 from tests.support.running_page import RunningPage, tagged_value
-from tests.unit.workers.ui.test_held_entities import value_of
-from workers.entities.entity_topic import decisions_until_now, entities_until_now
+from tests.unit.workers.ui.test_held_entities import merged_value, value_of
+from workers.entities.entity_topic import decide, decisions_until_now, entities_until_now
 from workers.messages.entity_ids import entity_ids, with_entity_ids
 from workers.topics import Topic
 
@@ -137,6 +137,22 @@ def test_a_reader_sees_entities_from_everywhere_and_is_offered_no_decision(strea
         assert "lovelace" in tab.get_by_role("table").first.inner_text()
         assert tab.get_by_role("button", name="Merge with").count() == 0
         assert tab.get_by_role("button", name="Split off").count() == 0
+        # Somebody else decides: it waits for the worker, and no longer than until that has done it.
+        king = value_of("person", "Ada King", 1)
+        stream.produce([(king["id"].encode(), dumps(king))], topic=Topic.ENTITIES)
+        decide(
+            stream.settings.kafka, ("person", "ada king"), "ada lovelace",
+            by="ann", before=[], now_ms=1_795_766_400_000, random=lambda count: bytes(count),
+        )  # fmt: skip
+        tab.get_by_text("Something was decided: waiting for el4ner worker entities").wait_for()
+        merged = merged_value("person", "ada king", ada["id"])
+        stream.produce([(king["id"].encode(), dumps(merged))], topic=Topic.ENTITIES)
+        tab.get_by_text("Something was decided").wait_for(state="detached")
+        assert "ann: carried out" in tab.locator(".decisions").inner_text()
+        # What is no address of an entity says so.
+        for wrong in ("%E0%A4%A", "nobody"):
+            tab.evaluate("hash => (location.hash = hash)", f"#entities/{wrong}")
+            tab.get_by_text("no document has this entity any more").wait_for()
         # From a document, and from a name that is mentioned much.
         browsing.followed()
         write(stream, ADA)
