@@ -71,7 +71,7 @@ def tagged_ids(settings: StreamSettings) -> list[str]:
     for tailed in tagged_until_now(settings, deleted=lambda name: ids.pop(name, None)):
         ids[tailed.value["id"]] = None
     if not ids:
-        tell("nothing is tagged yet: rows come when it is")
+        tell("nothing is tagged yet: what is tagged from now on will come")
     return sorted(ids)
 
 

@@ -52,6 +52,8 @@ _BULK_BYTES: Final = 10_000_000
 _REQUEST_SECONDS: Final = 60.0
 _PATIENCE_SECONDS: Final = 200.0
 """Below Kafka's max.poll.interval.ms, 300 s, after which others would get the partitions."""
+_KAFKA_MS: Final = 5_000
+"""Longer is no broker waited for that is away: what is not committed comes again, and changes nothing."""
 _LONGEST_PAUSE_SECONDS: Final = 10.0
 _CONFLICT: Final = 409
 _ABSENT: Final = 404
@@ -106,7 +108,7 @@ class DocumentsSink:
             if stop.is_set():
                 return  # perhaps before all was written; what was comes again, and changes nothing
             try:
-                self._consumer.commit()
+                self._consumer.commit(timeout_ms=_KAFKA_MS)
             except KafkaError as error:
                 # Whoever has the partitions now reads the batch again, and finds it written.
                 log.warning("offsets are not committed: %s", error)
@@ -268,7 +270,9 @@ def main() -> int:
     try:
         client = client_of(os.environ)
         make_index(client, arguments.index)
-        with contextlib.closing(consumer_of(load_stream_settings(), arguments.group)) as consumer:
+        with contextlib.ExitStack() as stack:
+            consumer = consumer_of(load_stream_settings(), arguments.group)
+            stack.callback(consumer.close, timeout_ms=_KAFKA_MS)
             DocumentsSink(consumer, client, arguments.index, skipped=arguments.skip).run(stop)
     except El4nerError as error:
         print(f"error: {error}", file=sys.stderr)
