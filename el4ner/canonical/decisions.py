@@ -7,7 +7,7 @@ greater id. So any order of learning them leads to the same, and learning one tw
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -59,7 +59,16 @@ class EntityDecisions:
     def __init__(self) -> None:
         self._all: dict[str, EntityDecision] = {}
         self._of: dict[str, dict[str, EntityDecision]] = defaultdict(dict)
+        self._into: dict[str, dict[str, EntityDecision]] = defaultdict(dict)
         self._names: dict[str, tuple[str, str]] = {}
+
+    @classmethod
+    def of(cls, decisions: Iterable[EntityDecision]) -> EntityDecisions:
+        """With these taken in."""
+        made = cls()
+        for decision in decisions:
+            made.add(decision)
+        return made
 
     def __len__(self) -> int:
         return len(self._all)
@@ -74,6 +83,8 @@ class EntityDecisions:
             return False
         self._all[decision.id] = decision
         self._of[decision.entity][decision.id] = decision
+        if decision.target is not None:
+            self._into[decision.target][decision.id] = decision
         for name in (decision.name, decision.into):
             if name is not None:
                 self._names[entity_id(decision.type, name)] = (decision.type, name)
@@ -82,6 +93,14 @@ class EntityDecisions:
     def of_id(self, decision: str) -> EntityDecision | None:
         """The one of an id of its own; None: it is not known."""
         return self._all.get(decision)
+
+    def all_about(self, entity: str) -> Collection[EntityDecision]:
+        """Those about a name, by its id, in any order."""
+        return self._of.get(entity, {}).values()
+
+    def all_into(self, entity: str) -> Collection[EntityDecision]:
+        """Those that ever merged another name into this one, by its id, in any order."""
+        return self._into.get(entity, {}).values()
 
     def about(self, entity: str) -> EntityDecision | None:
         """The one in force about a name, by its id."""

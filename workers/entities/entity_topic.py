@@ -120,7 +120,7 @@ def joined_names(whole: Mapping[str, Any], decisions: Iterable[EntityDecision]) 
     """The names that are joined in an entity, by their ids, but for its own: those of documents, and those that
     ``decisions`` lead there and that no document of the kept windows has."""
     here = {each["id"]: each["name"] for each in whole["names"]} | {whole["id"]: _own_name(whole)}
-    joined = {**here, **_merged_by_decision(decisions, whole["type"], here)}
+    joined = {**here, **_merged_by_decision(decisions, here)}
     del joined[whole["id"]]
     return joined
 
@@ -224,22 +224,19 @@ def _records(settings: KafkaSettings, topic: Topic) -> Iterator[Any]:
         yield from records_between(settings, consumer, begins, ends, EntitiesError)
 
 
-def _merged_by_decision(decisions: Iterable[EntityDecision], kind: str, into: Iterable[str]) -> dict[str, str]:
-    """Names of a type, by their ids, that decisions in force lead to one of ``into``."""
-    in_force = EntityDecisions()
-    names: dict[str, str] = {}
-    for decision in decisions:
-        in_force.add(decision)
-        if decision.type == kind:
-            names[decision.entity] = decision.name
-    merged, ends = {}, set(into)
-    for entity, name in names.items():
-        way, here = set[str](), entity
-        while here not in way and here not in ends and (about := in_force.about(here)) is not None:
-            way.add(here)
-            here = here if about.target is None else about.target
-        if here in ends and way:
-            merged[entity] = name
+def _merged_by_decision(decisions: Iterable[EntityDecision], into: Iterable[str]) -> dict[str, str]:
+    """Names, by their ids, that decisions in force lead to one of ``into``."""
+    known = decisions if isinstance(decisions, EntityDecisions) else EntityDecisions.of(decisions)
+    ends = set(into)
+    merged: dict[str, str] = {}
+    # Backwards from the ends: there may be many decisions about other names.
+    ahead = list(ends)
+    while ahead:
+        for decision in known.all_into(ahead.pop()):
+            entity = decision.entity
+            if entity not in ends and entity not in merged and known.about(entity) == decision:
+                merged[entity] = decision.name
+                ahead.append(entity)
     return merged
 
 

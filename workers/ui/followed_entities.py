@@ -202,10 +202,7 @@ def _merge_of(known: KnownEntities, kept: str, other: str, before: Iterable[Enti
                 f"{value['name']!r} was merged meanwhile, and is part of {whole!r} now: look at it again"
             )
     kind, name, into = known.merge(kept, other)
-    decisions = EntityDecisions()
-    for decision in before:
-        decisions.add(decision)
-    joins = decided_joins(decisions)
+    joins = decided_joins(EntityDecisions.of(before))
     if joins.entity(entity_id(kind, name)) == joins.entity(entity_id(kind, into)):
         raise EntitiesError(
             f"somebody has decided already that {name!r} and {into!r} are one: el4ner worker entities has yet to carry "

@@ -78,11 +78,11 @@ def _why(entity: str, decisions: EntityDecisions) -> str:
 
 def _history(names: set[str], held: Values, decisions: EntityDecisions) -> list[dict[str, Any]]:
     """What was decided about these names, and about those that were ever merged into them, the latest first."""
-    everything = list(decisions)
-    once_joined = {each.entity for each in everything if each.target in names}
-    about = [each for each in everything if each.entity in names | once_joined]
+    once_joined = {each.entity for name in names for each in decisions.all_into(name)}
+    about = [each for name in names | once_joined for each in decisions.all_about(name)]
+    about.sort(key=lambda each: each.rank, reverse=True)
     joins = decided_joins(decisions)
-    return [_shown_decision(each, _state(each, held, decisions, joins)) for each in reversed(about)]
+    return [_shown_decision(each, _state(each, held, decisions, joins)) for each in about]
 
 
 def _state_of_id(decision: str, held: Values, decisions: EntityDecisions) -> str | None:

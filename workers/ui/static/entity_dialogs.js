@@ -113,7 +113,8 @@ export function openSplit(entity, name, done) {
   split.focus();
 }
 
-/** Of a name, what finds names like it: of persons, mostly the family's. */
+/** Of a name, what finds names like it: of persons, mostly the family's. Of a very long word its beginning. */
 function longestWord(name) {
-  return name.split(/\s+/u).reduce((best, word) => (word.length >= best.length ? word : best), "");
+  const longest = name.split(/\s+/u).reduce((best, word) => (word.length >= best.length ? word : best), "");
+  return [...longest].slice(0, 50).join("");
 }
