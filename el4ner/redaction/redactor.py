@@ -20,7 +20,7 @@ from el4ner.redaction.folding import fold
 from el4ner.redaction.key_ring import KeyRing
 from el4ner.redaction.redaction_settings import Action, RedactionRule, RedactionSettings
 from el4ner.redaction.substitutes import RemovedName, Substitutes
-from el4ner.redaction.surfaces import SearchedText, Surface, surfaces_of
+from el4ner.redaction.surfaces import SearchedText, SoughtSurfaces, Surface, surfaces_of
 from el4ner.redaction.surrogates import SurrogateMaker
 
 __all__ = ["Detection", "Redacted", "RedactionError", "Redactor", "Replacement"]
@@ -139,8 +139,8 @@ class Redactor:
             removals.append(_Removal(each.start, each.end, number, detected=True))
             surfaces.update(surfaces_of(text[each.start : each.end], number, parts=bool(rules[each.type].parts)))
         searched = SearchedText(text)
-        ordered = sorted(surfaces, key=lambda form: (form.letters, form.owner))
-        merged = _all_removals(searched, removals, ordered)
+        sought = SoughtSurfaces(surfaces)
+        merged = _all_removals(searched, removals, sought)
         substitutes = Substitutes(
             searched,
             owners,
@@ -151,7 +151,7 @@ class Redactor:
         kept = [each for each in found if each not in names]
         redacted = self._replaced(text, merged, owners, substitutes, kept)
         for _ in range(_MOST_PASSES):
-            if not (clashing := _clashing(redacted, merged, substitutes, ordered)):
+            if not (clashing := _clashing(redacted, merged, substitutes, sought)):
                 return redacted
             substitutes.pass_over(clashing)
             redacted = self._replaced(text, merged, owners, substitutes, kept)
@@ -200,7 +200,7 @@ def _identity(surface: str) -> str:
     return letters or " ".join(unicodedata.normalize("NFKC", surface).casefold().split())
 
 
-def _all_removals(searched: SearchedText, detected: Sequence[_Removal], surfaces: Sequence[Surface]) -> list[_Removal]:
+def _all_removals(searched: SearchedText, detected: Sequence[_Removal], surfaces: SoughtSurfaces) -> list[_Removal]:
     """What is taken out, until nothing is left: what was beside a removed piece may be a word of its own now."""
     removals = _merged([*detected, *(_Removal(m.start, m.end, m.owner) for m in searched.find(surfaces))])
     pieces = list(_left_of(0, len(searched.text), removals))
@@ -246,7 +246,7 @@ def _merged(removals: Iterable[_Removal]) -> list[_Removal]:
 
 
 def _clashing(
-    redacted: Redacted, removals: Sequence[_Removal], substitutes: Substitutes, surfaces: Sequence[Surface]
+    redacted: Redacted, removals: Sequence[_Removal], substitutes: Substitutes, surfaces: SoughtSurfaces
 ) -> set[int]:
     """The names whose surrogates bring a removed name into the new text, by themselves or with what is beside them."""
     if not substitutes.has_surrogates:

@@ -22,9 +22,9 @@ longer one with a capital takes that with it (``Ford Motor Co`` of ``Ford Motor 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 from operator import itemgetter
 from types import MappingProxyType
@@ -42,8 +42,9 @@ from el4ner.redaction.folding import (
     goes_with_the_one_before,
     is_unspaced,
 )
+from el4ner.redaction.surface_index import SurfaceIndex
 
-__all__ = ["SearchedText", "Surface", "SurfaceMatch", "surfaces_of"]
+__all__ = ["SearchedText", "SoughtSurfaces", "Surface", "SurfaceMatch", "surfaces_of"]
 
 _ANYWHERE: Final = 5
 """So many letters are found inside words too: with fewer, too many other words would be cut."""
@@ -96,6 +97,16 @@ def surfaces_of(text: str, owner: int, *, parts: bool = False) -> list[Surface]:
     return sorted(set(forms), key=lambda form: (-len(form.letters), form.letters, sorted(form.gaps)))
 
 
+class SoughtSurfaces:
+    """Forms that are looked for together."""
+
+    def __init__(self, forms: Iterable[Surface]) -> None:
+        self.forms = sorted(
+            set(forms), key=lambda form: (form.letters, form.owner, sorted(form.gaps), form.whole_words)
+        )
+        self.index = SurfaceIndex([form.letters for form in self.forms])
+
+
 class SearchedText:
     """A text in which surfaces are looked for, again and again while pieces are taken out of it."""
 
@@ -106,31 +117,30 @@ class SearchedText:
             chunk.span() for chunk in _CHUNK.finditer(text) if _IS_ADDRESS.search(chunk.group()) is not None
         ]
 
-    def find(self, surfaces: Sequence[Surface]) -> Iterator[SurfaceMatch]:
+    def find(self, surfaces: SoughtSurfaces) -> Iterator[SurfaceMatch]:
         """Every place where a form of one of the surfaces stands. They may overlap."""
         for folded in self._readings:
             yield from self._find(folded, surfaces)
 
-    def find_between(self, start: int, end: int, surfaces: Sequence[Surface]) -> Iterator[SurfaceMatch]:
+    def find_between(self, start: int, end: int, surfaces: SoughtSurfaces) -> Iterator[SurfaceMatch]:
         """The same in a piece of the text, as if it stood alone."""
         piece = self.text[start:end]
         readings = fold(piece, start) if may_have_escapes(piece) else [self._readings[0].between(start, end)]
         for folded in readings:
             yield from self._find(folded, surfaces)
 
-    def _find(self, folded: Folded, surfaces: Sequence[Surface]) -> Iterator[SurfaceMatch]:
+    def _find(self, folded: Folded, surfaces: SoughtSurfaces) -> Iterator[SurfaceMatch]:
         """From left to right: what follows a match may begin a word."""
         letters = _SearchedLetters(folded)
         candidates = sorted(
-            (place, -len(surface.letters), number)
-            for number, surface in enumerate(surfaces)
-            if surface.letters in folded.letters
-            for place in letters.places(surface)
+            (place, -len(surfaces.forms[number].letters), number)
+            for place, number in surfaces.index.places(folded.letters)
+            if letters.is_whole(surfaces.forms[number], place)
         )
         freed = set[int]()
         searched_to: dict[int, int] = {}
         for place, size, number in candidates:
-            surface, end = surfaces[number], place - size
+            surface, end = surfaces.forms[number], place - size
             if place < searched_to.get(number, 0):
                 continue  # what overlaps a match is looked for in what is left
             in_address = self.is_in_an_address(folded.starts[place], folded.ends[end - 1])
@@ -152,7 +162,7 @@ class SearchedText:
 
 
 class _SearchedLetters:
-    """Where letters of surfaces stand in a text's letters, with what may be between them."""
+    """What stands between a text's letters, and whether it lets some of them be a surface."""
 
     def __init__(self, folded: Folded) -> None:
         self._folded = folded
@@ -163,21 +173,12 @@ class _SearchedLetters:
         ]
         self._apart = [place for place, gap in enumerate(folded.gaps) if gap is not Gap.NONE]
 
-    def places(self, surface: Surface) -> Iterator[int]:
-        """Where they begin. They may overlap."""
-        size, may_have_spaces = len(surface.letters), _is_number(surface)
-        place = self._folded.letters.find(surface.letters)
-        while place >= 0:
-            if may_have_spaces or self._is_whole(surface, place, place + size):
-                yield place
-            place = self._folded.letters.find(surface.letters, place + 1)
-
     def whole_words_end(self, surface: Surface, start: int, freed: Collection[int], *, in_address: bool) -> int | None:
         """Where the surface that begins at ``start`` ends, with what goes with its last word; None: its first or its
         last word is a piece of another word alone."""
         folded, end = self._folded, start + len(surface.letters)
         first, last = bisect_right(self._apart, start), bisect_left(self._apart, end) - 1
-        if first > last or _is_number(surface):
+        if first > last or _is_number(surface.letters):
             return end
         head, tail = self._apart[first], self._apart[last]
         if (
@@ -201,8 +202,11 @@ class _SearchedLetters:
         word_end = folded.word_end(end, _LONGEST_REST)
         return word_end if word_end <= end + _LONGEST_REST else end
 
-    def _is_whole(self, surface: Surface, start: int, end: int) -> bool:
-        """Whether what stands between the letters lets them be one surface."""
+    def is_whole(self, surface: Surface, start: int) -> bool:
+        """Whether what stands between the letters from ``start`` on lets them be one surface."""
+        end = start + len(surface.letters)
+        if _is_number(surface.letters):
+            return True
         first, last = bisect_right(self._spaces, start), bisect_left(self._spaces, end)
         if last - first <= len(surface.gaps) and all(
             self._spaces[index] - start in surface.gaps for index in range(first, last)
@@ -228,8 +232,9 @@ def _counts_everywhere(surface: Surface) -> bool:
     return (len(surface.letters) >= _ANYWHERE and not surface.whole_words) or all(map(is_unspaced, surface.letters))
 
 
-def _is_number(surface: Surface) -> bool:
-    return sum(map(str.isdecimal, surface.letters)) >= _NUMBER_DIGITS
+@lru_cache(maxsize=8_192)
+def _is_number(letters: str) -> bool:
+    return sum(map(str.isdecimal, letters)) >= _NUMBER_DIGITS
 
 
 def _has_no_case(letter: str) -> bool:

@@ -1,6 +1,6 @@
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 from urllib.parse import unquote
@@ -13,7 +13,7 @@ from el4ner.errors import ConfigError
 from el4ner.redaction.key_ring import KeyRing
 from el4ner.redaction.redaction_settings import RedactionSettings
 from el4ner.redaction.redactor import Detection, Redacted, RedactionError, Redactor
-from el4ner.redaction.surfaces import SearchedText, Surface, SurfaceMatch
+from el4ner.redaction.surfaces import SearchedText, SoughtSurfaces, SurfaceMatch
 from tests.support.written_forms import FORMS, document
 
 KEYS = KeyRing.parse("first:" + "0f" * 32, "test")
@@ -368,7 +368,7 @@ def test_only_what_a_removal_left_is_searched_again(monkeypatch: pytest.MonkeyPa
     searched: list[str] = []
     find_between = SearchedText.find_between
 
-    def counted(self: SearchedText, start: int, end: int, surfaces: Sequence[Surface]) -> Iterator[SurfaceMatch]:
+    def counted(self: SearchedText, start: int, end: int, surfaces: SoughtSurfaces) -> Iterator[SurfaceMatch]:
         searched.append(self.text[start:end])
         return find_between(self, start, end, surfaces)
 
