@@ -5,6 +5,7 @@ It runs in a process of its own with bounded time and memory: whatever a schema 
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -32,7 +33,7 @@ _OWN: Final = "google/protobuf/"
 _LONGEST_COMPLAINT: Final = 64 << 10
 """Bytes that are read of what protoc says: with a hostile schema it says gigabytes."""
 _CHILD: Final = f"""
-import resource, sys
+import os, resource, sys
 def bound(what, most):
     allowed = resource.getrlimit(what)[1]
     if allowed == resource.RLIM_INFINITY or allowed > most:
@@ -40,6 +41,8 @@ def bound(what, most):
 bound(resource.RLIMIT_AS, {_MEMORY})
 bound(resource.RLIMIT_CPU, {_SECONDS})
 bound(resource.RLIMIT_FSIZE, {_LARGEST_OUTPUT})
+# Isolated, it does not look where PYTHONPATH says, nor where `pip install --user` puts things.
+sys.path += sys.argv.pop(1).split(os.pathsep)
 from grpc_tools import protoc
 sys.exit(protoc.main(sys.argv))
 """
@@ -147,10 +150,11 @@ def _texts(schema: RegisteredSchema) -> dict[str, str]:
 
 def _run(arguments: Sequence[str], folder: Path) -> None:
     complaints = folder / "output" / "complaints"
+    packages = os.pathsep.join(path for path in sys.path if Path(path).is_absolute())
     try:
         with complaints.open("wb") as stderr:
             done = subprocess.run(
-                [sys.executable, "-I", "-c", _CHILD, *arguments],
+                [sys.executable, "-I", "-c", _CHILD, packages, *arguments],
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import time
+import venv
 from contextlib import suppress
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from el4ner.errors import MessageError
+from tests.support.paths import ROOT
 from workers.registry.protobuf_compiler import ProtobufFile, compiled
 from workers.registry.protobuf_values import MOST_VALUES, ProtobufValues
 from workers.registry.registered_schema import RegisteredSchema, SchemaReference
@@ -242,6 +248,23 @@ def test_schemas_that_are_none_or_mean_no_good_are_refused(schema: RegisteredSch
     reason = refused(value_schema(7, schema), b"\0")
     assert reason.startswith("schema-type: the Protobuf schema of the value (id 7) ")
     assert said in reason
+
+
+def test_protoc_is_found_where_this_process_has_found_it(tmp_path: Path) -> None:
+    """As of an installation that PYTHONPATH names, or one of a user's own."""
+    bare = tmp_path / "bare"
+    venv.create(bare, with_pip=False)
+    code = (
+        "from workers.registry.protobuf_compiler import compiled\n"
+        "from workers.registry.registered_schema import RegisteredSchema\n"
+        f"print(*compiled(RegisteredSchema('PROTOBUF', {CITY!r})).message_classes())"
+    )
+    path = os.pathsep.join([str(ROOT), *(each for each in sys.path if "site-packages" in each)])
+    environ = {**os.environ, "PYTHONPATH": path}
+    said = subprocess.run(
+        [bare / "bin" / "python", "-c", code], env=environ, capture_output=True, text=True, check=False
+    )
+    assert (said.stdout, said.stderr) == ("City\n", "")
 
 
 def test_a_schema_without_messages_has_no_values() -> None:
