@@ -147,6 +147,7 @@ class Redactor:
             key=self._key,
             digits=self._settings.pseudonym_digits,
             surrogates=self._surrogates,
+            taken=sought.letters,
         )
         kept = [each for each in found if each not in names]
         redacted = self._replaced(text, merged, owners, substitutes, kept)

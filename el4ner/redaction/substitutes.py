@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
 from el4ner.redaction.key_ring import RedactionKey
 from el4ner.redaction.redaction_settings import Action, RedactionRule
 from el4ner.redaction.surfaces import SearchedText
-from el4ner.redaction.surrogate_fit import fitted, name_part
+from el4ner.redaction.surrogate_fit import NamePart, fitted, name_part
 from el4ner.redaction.surrogates import Surrogate, SurrogateMaker, surrogate_kind
 
 __all__ = ["RemovedName", "Substitutes"]
@@ -35,6 +35,7 @@ class Substitutes:
         original: its text.
         key: None: there are masks alone.
         surrogates: None: there are none.
+        taken: letters of what is removed. No surrogate has them as a word of its own.
     """
 
     def __init__(
@@ -45,12 +46,15 @@ class Substitutes:
         key: RedactionKey | None,
         digits: int,
         surrogates: SurrogateMaker | None,
+        taken: Set[str],
     ) -> None:
         self._original = original
         self._names = names
         self._key = key
         self._digits = digits
         self._maker = surrogates
+        self._taken = taken
+        self._parts: dict[tuple[int, str], NamePart] = {}
         self._passed_over = [0] * len(names)
         self._surrogates = [self._surrogate(number) for number in range(len(names))]
 
@@ -78,7 +82,9 @@ class Substitutes:
         name = self._names[number]
         if (surrogate := self._surrogates[number]) is not None:
             piece = self._original.text[start:end]
-            part = name_part(piece, name.names) if surrogate_kind(name.type) == "person" else "full"
+            if (part := self._parts.get((number, piece))) is None:
+                part = name_part(piece, name.names) if surrogate_kind(name.type) == "person" else "full"
+                self._parts[number, piece] = part
             in_address = self._original.is_in_an_address(start, end)
             return fitted(surrogate, part, piece, in_address=in_address), "surrogate"
         kind = "".join("_" if letter in "[]:" or not letter.isprintable() else letter for letter in name.type)
@@ -88,6 +94,11 @@ class Substitutes:
 
     def _surrogate(self, number: int) -> Surrogate | None:
         name = self._names[number]
-        if name.rule.action != "surrogate" or self._maker is None or self._passed_over[number] >= _MOST_PASSED_OVER:
+        if name.rule.action != "surrogate" or self._maker is None:
             return None
-        return self._maker.draw(name.type, name.identity, self._passed_over[number])
+        while self._passed_over[number] < _MOST_PASSED_OVER:
+            surrogate = self._maker.draw(name.type, name.identity, self._passed_over[number])
+            if surrogate is None or not surrogate.words & self._taken:
+                return surrogate
+            self._passed_over[number] += 1
+        return None

@@ -104,6 +104,7 @@ class SoughtSurfaces:
         self.forms = sorted(
             set(forms), key=lambda form: (form.letters, form.owner, sorted(form.gaps), form.whole_words)
         )
+        self.letters = frozenset(form.letters for form in self.forms)
         self.index = SurfaceIndex([form.letters for form in self.forms])
 
 

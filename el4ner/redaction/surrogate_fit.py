@@ -12,7 +12,7 @@ from typing import Final, Literal
 from el4ner.redaction.folding import GENITIVE, fold, folded_forms, is_unspaced
 from el4ner.redaction.surrogates import Surrogate, SurrogateName
 
-__all__ = ["fitted", "name_part"]
+__all__ = ["NamePart", "fitted", "name_part"]
 
 NamePart = Literal["full", "first", "last", "initials"]
 

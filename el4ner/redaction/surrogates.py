@@ -98,11 +98,12 @@ class SurrogateName:
 @dataclass(frozen=True, slots=True)
 class Surrogate:
     """A made-up value. ``plain``: in ASCII letters, for addresses and names of files. ``is_code``: it has a form of its
-    own, and is written as it is."""
+    own, and is written as it is. ``words``: what of it may stand by itself, folded; of a code, nothing."""
 
     name: SurrogateName
     plain: SurrogateName
     is_code: bool = False
+    words: frozenset[str] = frozenset()
 
 
 def surrogate_kind(type_name: str) -> str | None:
@@ -137,7 +138,7 @@ class SurrogateMaker:
         self._formats = {id(faker): _person_formats(faker) for faker in (self._local, self._english)}
         self._one_at_a_time = Lock()
         """A seed is the generator's own."""
-        self._remembered = lru_cache(_REMEMBERED)(self._draw)
+        self._remembered = lru_cache(_REMEMBERED)(self._made)
 
     def draw(self, type_name: str, identity: str, number: int = 0) -> Surrogate | None:
         """A value for a name of a type.
@@ -149,15 +150,12 @@ class SurrogateMaker:
         Returns:
             None: the type has no values, or there are too few that tell nothing of the name.
         """
-        return self._remembered(type_name, identity, number)
-
-    def _draw(self, type_name: str, identity: str, number: int) -> Surrogate | None:
         kind = surrogate_kind(type_name)
         if kind is None or (self._locale, kind) in _UNLIKE_EACH_OTHER:
             return None
         left = number
         for draw in range(_MOST_DRAWS + number):
-            surrogate = self._made(kind, identity, self._key.surrogate_seed(type_name, identity, draw))
+            surrogate = self._remembered(kind, identity, self._key.surrogate_seed(type_name, identity, draw))
             if surrogate is not None:
                 if left == 0:
                     return surrogate
@@ -171,13 +169,18 @@ class SurrogateMaker:
                 person = self._named("person", self._english, seed)
                 text, telling = code(identity, Random(seed), _letters(person.first), _letters(person.last))
                 name = SurrogateName.whole(text)
-                return None if _tells(telling, identity) or _letters(text) == identity else Surrogate(name, name, True)
+                return (
+                    None
+                    if _tells(map(_letters, telling), identity) or _letters(text) == identity
+                    else Surrogate(name, name, True)
+                )
             name = self._named(kind, self._local, seed)
             plain = _plain(name) or _plain(self._named(kind, self._english, seed))
         if plain is None or _SANE.fullmatch(name.full) is None:
             return None
-        words = [*name.full.split(), *plain.full.split(), name.full, name.first, name.last]
-        return None if _tells(words, identity) else Surrogate(name, plain)
+        parts = [*name.full.split(), *plain.full.split(), name.full, name.first, name.last]
+        words = frozenset(map(_letters, parts)) - {""}
+        return None if _tells(words, identity) else Surrogate(name, plain, words=words)
 
     def _named(self, kind: str, faker: Faker, seed: int) -> SurrogateName:
         faker.seed_instance(seed)
@@ -216,9 +219,9 @@ def _plain(name: SurrogateName) -> SurrogateName | None:
 
 
 def _tells(words: Iterable[str], identity: str) -> bool:
-    """Whether one of the words is in the name, or has the name in it. Single letters are in every name, but for those
-    of scripts without spaces."""
+    """Whether one of the words, folded, is in the name, or has the name in it. Single letters are in every name, but
+    for those of scripts without spaces."""
     return any(
         ((len(word) > 1 or is_unspaced(word)) and word in identity) or (len(identity) > _SHORT and identity in word)
-        for word in map(_letters, words)
+        for word in words
     )

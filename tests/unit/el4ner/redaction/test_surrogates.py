@@ -7,11 +7,13 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from random import Random
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import el4ner.redaction.redactor as redactor_module
 from el4ner.errors import ConfigError
 from el4ner.redaction.key_ring import KeyRing
 from el4ner.redaction.redaction_settings import RedactionSettings
@@ -114,6 +116,13 @@ def test_a_short_form_has_the_short_form_of_the_value() -> None:
     assert re.fullmatch(r"[A-Z][a-z]+ spoke\.", of("Merkel spoke.", "Merkel"))
 
 
+def test_a_genitive_alone_is_the_name_with_its_ending() -> None:
+    text = of("Merkel's aide. MERKEL said Merkels. MERKEL'S", "Merkel's")
+    last = text.split("'s aide")[0]
+    assert re.fullmatch("[A-Z][a-z]+", last)
+    assert text == f"{last}'s aide. {last.upper()} said {last}. {last.upper()}'S"
+
+
 def test_parts_of_a_name_are_parts_of_the_value() -> None:
     parts = Redactor(RedactionSettings(action="surrogate", parts=True), KEYS)
     assert of("Ada Lovelace. Lovelace, Ada; adamant", "Ada Lovelace", redactor=parts) == (
@@ -201,6 +210,25 @@ def test_a_value_that_another_removed_name_of_the_document_has_is_not_taken() ->
     for other in ("Tiffany Mosley", "Mosley", "MOSLEY", "tiffany"):
         text = of(f"Angela Merkel met {other}.", "Angela Merkel", other)
         assert other.lower() not in text.lower()
+
+
+def test_many_names_that_clash_do_not_make_many_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = 0
+
+    def counted(*found: Any) -> set[int]:
+        nonlocal passes
+        passes += 1
+        return clashing(*found)
+
+    clashing = redactor_module._clashing
+    monkeypatch.setattr(redactor_module, "_clashing", counted)
+    # Each of these is called as the one before would be.
+    people = ["Angela Merkel"]
+    for _ in range(9):
+        people.append(made_up(people[-1], "person"))
+    passes = 0
+    text = of(". ".join(people), *people)
+    assert (passes, [name for name in people if name in text]) == (1, [])
 
 
 def test_a_value_that_makes_a_name_with_what_stands_beside_it_is_not_taken() -> None:
