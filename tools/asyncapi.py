@@ -25,6 +25,8 @@ from workers.messages import json_schemas
 from workers.messages.envelope import Origin, Record
 from workers.messages.headers import Trace, cloud_event
 from workers.messages.replay_headers import REPLAY, REPLAY_HEADERS
+from workers.messages.result_encoding import CONTENT_TYPES
+from workers.messages.result_schemas import RESULT_TOPICS
 from workers.roles import AGGREGATE, COMBINE, ENTITIES, REDACT
 from workers.stages.stage import STAGE, answer_headers
 from workers.stages.table import STAGE_TABLE
@@ -57,6 +59,7 @@ _KEYS: Final[Mapping[Topic, str]] = {
 }
 _DOCUMENT_KEY: Final = "The document's id."
 
+_JSON: Final = "application/json"
 _TEXT: Final = {"type": "string"}
 _DIGITS: Final = {"type": "string", "pattern": "^[0-9]+$"}
 _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
@@ -67,7 +70,7 @@ _HEADERS: Final[Mapping[str, Mapping[str, Any]]] = {
     "ce_time": {**_TEXT, "format": "date-time"},
     "ce_subject": {**_TEXT, "description": "The document's id."},
     "ce_dataschema": {**_TEXT, "description": "The `$id` of the schema of the value."},
-    "content-type": {"const": "application/json"},
+    "content-type": {"const": _JSON},
     "traceparent": {**_TEXT, "description": "W3C Trace Context: one trace through all stages."},
     "tracestate": {**_TEXT, "description": "W3C Trace Context, handed on unread."},
     "el4ner-revision": {**_DIGITS, "description": "The document's revision."},
@@ -134,7 +137,7 @@ def document() -> dict[str, Any]:
             "it receives documents and sends what it found. Every value is UTF-8 JSON, but a dead letter's.",
             "license": {"name": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
         },
-        "defaultContentType": "application/json",
+        "defaultContentType": _JSON,
         "servers": servers,
         "channels": channels,
         "operations": dict(_operations(settings)),
@@ -297,7 +300,7 @@ def _message(topic: Topic) -> dict[str, Any]:
         if ".invalid-" not in path.name
     ]
     payload = {
-        "contentType": "application/json",
+        "contentType": _JSON,
         "headers": _headers(topic),
         "payload": reference,
         "examples": examples,
@@ -330,7 +333,7 @@ def _deletions() -> dict[str, Any]:
             "name": name,
             "title": title,
             "summary": summary,
-            "contentType": "application/json",
+            "contentType": _JSON,
             "payload": {"type": "null"},
             "bindings": {"kafka": _key(key)},
         }
@@ -363,6 +366,11 @@ def _headers(topic: Topic) -> dict[str, Any]:
     properties = {name: dict(_HEADERS[name]) for name in names}
     properties["ce_type"] = {"const": f"el4ner.{topic.value}.v1"}
     properties["ce_dataschema"] |= {"const": json_schemas.schema_id(topic.value)}
+    if topic in RESULT_TOPICS:
+        properties["content-type"] = {
+            "enum": list(dict.fromkeys(kind.decode() for kind in CONTENT_TYPES.values())),
+            "description": f"`{_JSON}`, unless `kafka.value_format` is `avro` or `protobuf`.",
+        }
     required = [] if topic is Topic.DOCUMENTS else [name for name in names if name not in _OPTIONAL]
     return {"type": "object", "properties": properties, **({"required": required} if required else {})}
 
