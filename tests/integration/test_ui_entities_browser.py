@@ -13,6 +13,7 @@ from el4ner.serialize import dumps
 from tests.integration.browser_harness import BROWSER_MARKS, Browsing, document, focused, page_of, tab_to, write
 from tests.integration.stream_harness import Stream, wait_until
 from tests.integration.test_entities import ENTITIES
+from tests.integration.test_ui_browser import NAMELESS
 from tests.support.running_page import RunningPage, tagged_value
 from tests.unit.workers.ui.test_held_entities import merged_value, value_of
 from workers.entities.entity_topic import decide, decisions_until_now, entities_until_now
@@ -22,6 +23,12 @@ from workers.topics import Topic
 pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytestmark = [*BROWSER_MARKS, pytest.mark.parametrize("stream", [ENTITIES], indirect=True)]
 
+WIDER = """() => {
+  const dialog = document.querySelector('dialog');
+  const right = dialog.getBoundingClientRect().right + 1;
+  const wider = [...dialog.querySelectorAll('*')].filter((el) => el.getBoundingClientRect().right > right);
+  return wider.map((el) => el.tagName);
+}"""
 HOSTILE = "<img src=x onerror='window.hacked=1'>\u202egnp.\x1b[31m King"
 
 
@@ -165,3 +172,35 @@ def test_a_reader_sees_entities_from_everywhere_and_is_offered_no_decision(strea
         tab.get_by_role("heading", name="Ada Lovelace").wait_for()
         document(tab, "ada").wait_for()
         tab.context.close()
+
+
+@pytest.mark.parametrize("browsing", [{"viewport": {"width": 360, "height": 740}}], indirect=True)
+def test_on_a_phone_an_entity_of_a_very_long_name_is_read_and_merged_by_keyboard(
+    stream: Stream, browsing: Browsing
+) -> None:
+    stream.create_topics()
+    long = value_of("person" * 20, "x" * 10_000, 3, "y" * 5_000, aliases=("z" * 300, "w" * 9_000))
+    other = value_of("person" * 20, f"{'x' * 60} the second", 1)
+    stream.produce([(each["id"].encode(), dumps(each)) for each in (long, other)], topic=Topic.ENTITIES)
+    with page_of(stream, browsing, "#entities") as tab:
+        tab.locator(".entity-link").first.wait_for()
+
+        def fits() -> None:
+            assert tab.evaluate("document.documentElement.scrollWidth") <= 360
+            assert tab.evaluate(NAMELESS) == []
+
+        fits()
+        tab.locator(".entity-link").first.click()
+        tab.get_by_role("heading", name="Names joined in it").wait_for()
+        fits()
+        tab.get_by_role("button", name="Merge with").press("Enter")
+        tab.get_by_role("radio").wait_for()  # found by a part of the name
+        assert tab.evaluate(WIDER) == []
+        tab.get_by_role("radio").press("Space")
+        tab.get_by_role("button", name="Go on").press("Enter")
+        tab.get_by_role("button", name="Merge them").press("Enter")
+        tab.get_by_text("waiting for el4ner worker entities").first.wait_for()
+        tab.locator(".decision-waiting").wait_for()
+        fits()
+    (decision,) = decisions_until_now(stream.settings.kafka)
+    assert (decision.action, decision.name) == ("merge", f"{'x' * 60} the second")
