@@ -52,6 +52,7 @@ _ACCENT_CLASS: Final = 10
 _OVERLAY_CLASS: Final = 1
 """That of marks which strike a letter through."""
 _UNSEEN: Final = regex.compile(r"[\p{Default_Ignorable_Code_Point}\p{Cf}\u0640]|(?![\s\x1c-\x1f\x85])\p{Cc}")
+_ENDS_OF_DIRECTIONS: Final = frozenset("\u202c\u2069")
 _UNSPACED: Final = regex.compile(
     r"[\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}\p{Tibetan}\p{Bopomofo}\p{Yi}]"
 )
@@ -168,7 +169,10 @@ def _spellings(surface: str) -> Iterator[str]:
 
 
 def goes_with_the_one_before(character: str) -> bool:
-    """Whether a character is an accent or cannot be seen: it has no place of its own."""
+    """Whether a character is an accent or cannot be seen: it has no place of its own. The end of a run of text in
+    another direction has: without it that would go on to the end of the line."""
+    if character in _ENDS_OF_DIRECTIONS:
+        return False
     return bool(unicodedata.combining(character)) or _UNSEEN.fullmatch(character) is not None
 
 

@@ -240,6 +240,11 @@ def test_a_short_word_of_a_name_cuts_no_other_word(surface: str, text: str, left
     assert of(MASKS, text, surface).replace("[person]", "[p]") == left
 
 
+def test_the_end_of_a_direction_around_a_name_stays() -> None:
+    text = "Hi \u2068Ada Lovelace\u2069, \u202eAda Lovelace\u202c \u2068ADA LOVELACE\u200b\u2069!"
+    assert of(MASKS, text, "Ada Lovelace") == ("Hi \u2068[person]\u2069, \u202e[person]\u202c \u2068[person]\u2069!")
+
+
 small = "abdeklmnors"
 
 
