@@ -123,8 +123,8 @@ def choose_device(name: str, wanted: str) -> torch.device:
 
 
 def fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware: then prefill is 2.5 times as fast as in float32 (measured,
-    AVX512-BF16). Elsewhere it is emulated, and slower.
+    """Whether the processor multiplies bfloat16 in hardware. Prefill was 2.5 times as fast as in float32 on one such
+    processor, and no faster on another (docs/performance.md). Elsewhere it is emulated, and slower.
 
     What torch was told to make do with counts, too (``ATEN_CPU_CAPABILITY``): so a machine that has bfloat16 shows how
     fast one without it is.
