@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from workers.registry.avro_records import json_text
 from workers.registry.json_schema_records import InexpressibleError
 from workers.registry.record_types import ListType, MapType, RecordField, RecordType, ScalarType, ValueType, records_in
+from workers.registry.written_records import Conversion, written_values
 
 __all__ = ["ITEMS", "FieldNumbers", "is_wrapped", "message_fields", "protobuf_schema_text", "protobuf_values"]
 
@@ -29,8 +29,6 @@ _SCALARS: Final[Mapping[str, str]] = {
     "json": "string",
 }
 _WIDTH: Final = 118
-
-Conversion = Callable[[Any], Any]
 
 
 def is_wrapped(field: RecordField) -> bool:
@@ -106,10 +104,7 @@ def _message(record: RecordType, numbers: Mapping[str, tuple[int, str]]) -> str:
         lines.append(f"  reserved {', '.join(str(number) for number, _ in gone)};")
         lines.append("  reserved " + ", ".join(f'"{name}"' for _, name in gone) + ";")
     for field in sorted(record.fields, key=lambda each: numbers[each.name][0]):
-        doc = field.doc
-        if isinstance(field.type, ScalarType) and field.type.kind == "json":
-            doc = f"{doc} As the text of its JSON.".strip()
-        lines += _comment(doc, "  ")
+        lines += _comment(field.doc_of_text, "  ")
         lines.append(f"  {_field_type(record, field)} {field.name} = {numbers[field.name][0]};")
     return "\n".join([*lines, "}", ""])
 
@@ -133,62 +128,19 @@ def _comment(doc: str, indent: str) -> list[str]:
 
 
 def protobuf_values(record: RecordType, classes: Mapping[str, Any]) -> Conversion:
-    """From a value as JSON has it to a message of :func:`protobuf_schema_text`. ``classes``: of messages, by name.
+    """From a value as JSON has it to a message of :func:`protobuf_schema_text`; see :func:`written_values`.
+    ``classes``: of messages, by name."""
 
-    What the record does not know is left out. The conversion raises ``ValueError`` where a property is missing, or null
-    and not to be: it would be lost.
-    """
-    conversions = {field.name: (_field(record, field, classes), field.required) for field in record.fields}
-    required = [field.name for field in record.fields if field.required]
-    make = classes[record.name]
+    def maker(each: RecordType) -> Conversion:
+        make = classes[each.name]
+        wrappers = {field.name: classes[_wrapper_name(each, field)] for field in each.fields if is_wrapped(field)}
 
-    def convert(data: Any) -> Any:
-        converted: dict[str, Any] = {}
-        for name, each in data.items():
-            if name not in conversions:
-                continue  # a worker of a newer release has put it into its answer: whoever reads it passes over it too
-            conversion, needed = conversions[name]
-            if each is not None:
-                converted[name] = conversion(each)
-            elif not needed:
-                raise ValueError(f"{record.name}: {name!r} is null, which is for leaving it out")
-        for name in required:
-            if name not in data:
-                raise ValueError(f"{record.name} needs {name!r}")
-        return make(**converted)
+        def message(fields: dict[str, Any]) -> Any:
+            there = {name: value for name, value in fields.items() if value is not None}
+            return make(
+                **{name: wrappers[name](items=value) if name in wrappers else value for name, value in there.items()}
+            )
 
-    return convert
+        return message
 
-
-def _field(record: RecordType, field: RecordField, classes: Mapping[str, Any]) -> Conversion:
-    conversion = _conversion(field.type, classes)
-    if not is_wrapped(field):
-        return conversion
-    wrapper = classes[_wrapper_name(record, field)]
-    return lambda data: wrapper(items=conversion(data))
-
-
-def _conversion(value: ValueType, classes: Mapping[str, Any]) -> Conversion:
-    if isinstance(value, RecordType):
-        return protobuf_values(value, classes)
-    if isinstance(value, ListType):
-        item = _conversion(value.items, classes)
-        return lambda data: [item(each) for each in data]
-    if isinstance(value, MapType):
-        inner = _conversion(value.values, classes)
-        return lambda data: {key: inner(each) for key, each in data.items()}
-    return _CONVERSIONS[value.kind]
-
-
-def _same(data: Any) -> Any:
-    return data
-
-
-_CONVERSIONS: Final[Mapping[str, Conversion]] = {
-    "string": _same,
-    "boolean": _same,
-    # JSON Schema takes 5.0 for a whole number, and 5 for a number.
-    "integer": int,
-    "number": float,
-    "json": json_text,
-}
+    return written_values(record, maker)

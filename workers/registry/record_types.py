@@ -42,6 +42,12 @@ class RecordField:
     nullable: bool
     doc: str
 
+    @property
+    def doc_of_text(self) -> str:
+        """What is said of it where anything is written as the text of its JSON."""
+        is_text = isinstance(self.type, ScalarType) and self.type.kind == "json"
+        return f"{self.doc} As the text of its JSON.".strip() if is_text else self.doc
+
 
 @dataclass(frozen=True, slots=True)
 class RecordType:
