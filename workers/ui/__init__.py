@@ -16,6 +16,7 @@ shown_documents, text_pieces     a document for people: its text as text, whatev
 letter_views      dead letters as the page shows them
 followed_entities the topics of entities, and deciding what is one
 held_entities     what is held of them
+following_thread  the thread that follows them, and what pools are taught
 entity_lookups, shown_entities   looking them up, merging and splitting; as they are shown
 worker_metrics, group_lag        health: from workers' /metrics, and from the broker
 lessons           teaching a pool from a document

@@ -13,11 +13,9 @@ from contextlib import closing
 from http import HTTPStatus
 from typing import Final, TypeVar
 
-from kafka.errors import KafkaError
-
 from el4ner.canonical.decisions import EntityDecision, EntityDecisions
 from el4ner.canonical.names import entity_id
-from el4ner.errors import El4nerError, MessageError
+from el4ner.errors import MessageError
 from workers.config import StreamSettings
 from workers.entities.entity_messages import read_decision
 from workers.entities.entity_topic import EntitiesError, KnownEntities, decide, decided_joins, decisions_until_now
@@ -25,6 +23,7 @@ from workers.http.problems import ProblemError
 from workers.kafka.followed_topics import followed_records
 from workers.messages.result_reading import ResultReading
 from workers.topics import Topic, topic_name
+from workers.ui.following_thread import FollowingThread
 from workers.ui.held_entities import HeldEntities
 
 __all__ = ["FollowedEntities"]
@@ -35,7 +34,6 @@ T = TypeVar("T")
 
 _CLIENT: Final = "el4ner-ui-entities"
 _POLL_MS: Final = 200
-_RETRY_SECONDS: Final = 5.0
 _PATIENCE_SECONDS: Final = 10.0
 """How long a decision waits to come back from the topic."""
 
@@ -53,30 +51,26 @@ class FollowedEntities:
         self.is_enabled = settings.entities.enabled
         self._deciding = threading.Lock()
         """One decision at a time: each is dated after those before it."""
-        self._changed = threading.Condition()
+        self._following = FollowingThread("followed-entities", "the entities", self._follow)
+        self._changed = self._following.changed
         """Holds what follows."""
         self._held = HeldEntities(settings.ui.keep_entities)
         self._decisions = EntityDecisions()
         self._is_read = False
-        self._problem: str | None = None
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="followed-entities", daemon=True)
 
     def start(self) -> None:
         """Begin to follow the topics."""
         if self.is_enabled:
-            self._thread.start()
+            self._following.start()
 
     def close(self, seconds: float) -> None:
         """Stop following, within so many seconds."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(seconds)
+        self._following.close(seconds)
 
     @property
     def problem(self) -> str | None:
         """Why the topics cannot be read; None: they can, as far as is known."""
-        return self._problem
+        return self._following.problem
 
     @property
     def is_read(self) -> bool:
@@ -116,7 +110,7 @@ class FollowedEntities:
 
     def _asked(self, call: Callable[[HeldEntities], T]) -> T:
         if not self._is_read:
-            detail = self._problem or "the entities are still being read: try again in a moment"
+            detail = self.problem or "the entities are still being read: try again in a moment"
             raise ProblemError(HTTPStatus.SERVICE_UNAVAILABLE, "entities", detail)
         try:
             return self.look(lambda held, _: call(held))
@@ -140,17 +134,6 @@ class FollowedEntities:
 
     # --- on the thread ------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._follow()
-            except (KafkaError, El4nerError) as error:
-                self._fail(str(error))
-            except Exception:
-                log.exception("following the entities failed, and is tried again")
-                self._fail("the entities cannot be read: a bug; the log has it")
-            self._stopping.wait(_RETRY_SECONDS)
-
     def _follow(self) -> None:
         kafka = self._settings.kafka
         topics = [Topic.ENTITIES, Topic.ENTITY_DECISIONS]
@@ -164,7 +147,7 @@ class FollowedEntities:
                 # What was held may be of a topic that was made anew; both at once would take twice the memory.
                 self._held, self._decisions = HeldEntities(self._settings.ui.keep_entities), EntityDecisions()
                 self._is_read = False
-            while not self._stopping.is_set():
+            while not self._following.stopping.is_set():
                 records = followed.poll(_POLL_MS)
                 is_read = self._is_read or followed.is_read
                 # Not while anybody waits: a schema registry may be asked.
@@ -173,7 +156,7 @@ class FollowedEntities:
                     for record, value in zip(records, values, strict=True):
                         self._take(record.key, value, is_decision=record.topic == decisions)
                     self._is_read = is_read
-                    self._problem = None
+                    self._following.problem = None
                     self._changed.notify_all()
 
     def _take(self, key: bytes | None, value: bytes | None, *, is_decision: bool) -> None:
@@ -184,13 +167,6 @@ class FollowedEntities:
                 self._decisions.add(read_decision(key, value))
             except MessageError as error:
                 log.warning("a message is no decision, and is passed over: %s", error, extra={"code": error.code})
-
-    def _fail(self, problem: str) -> None:
-        with self._changed:
-            if problem != self._problem:
-                log.warning("the entities cannot be read, and are tried again: %s", problem)
-            self._problem = problem
-            self._changed.notify_all()
 
 
 def _merge_of(known: KnownEntities, kept: str, other: str, before: Iterable[EntityDecision]) -> tuple[str, str, str]:

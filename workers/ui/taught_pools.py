@@ -5,15 +5,11 @@ A lesson asks here for what is in force instead of reading the topic, which may 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from kafka.errors import KafkaError
-
-from el4ner.errors import El4nerError
 from el4ner.pools import Pool, load_pools
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.taught import TaughtPool, taught_pool
@@ -22,13 +18,11 @@ from workers.messages.pool_examples import ExampleKey
 from workers.teaching.followed_examples import followed_examples
 from workers.teaching.taught_examples import TaughtExamples
 from workers.teaching.topic_examples import TeachingError
+from workers.ui.following_thread import FollowingThread
 
 __all__ = ["PoolExamples", "TaughtPools"]
 
-log = logging.getLogger(__name__)
-
 _POLL_MS: Final = 200
-_RETRY_SECONDS: Final = 5.0
 _PATIENCE_SECONDS: Final = 10.0
 """How long a lesson waits for the topic to be read, and one that was taught to come back from it."""
 
@@ -49,24 +43,20 @@ class TaughtPools:
         self._patience = patience_seconds
         self._loading = threading.Lock()
         self._files: Mapping[str, Pool] | None = None
-        self._changed = threading.Condition()
+        self._following = FollowingThread("taught-pools", "what pools are taught", self._follow)
+        self._changed = self._following.changed
         """Holds what follows."""
         self._examples: TaughtExamples | None = None
         self._version = 0
-        self._problem: str | None = None
         self._taught: dict[str, tuple[int, TaughtPool]] = {}
-        self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="taught-pools", daemon=True)
 
     def start(self) -> None:
         """Begin to follow the topic."""
-        self._thread.start()
+        self._following.start()
 
     def close(self, seconds: float) -> None:
         """Stop following, within so many seconds."""
-        self._stopping.set()
-        if self._thread.is_alive():
-            self._thread.join(seconds)
+        self._following.close(seconds)
 
     def files(self) -> Mapping[str, Pool]:
         """The pools' files, which are read once.
@@ -101,8 +91,10 @@ class TaughtPools:
             TeachingError: the topic was not read yet.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._examples is not None or self._problem is not None, self._patience)
-            problem = self._problem
+            self._changed.wait_for(
+                lambda: self._examples is not None or self._following.problem is not None, self._patience
+            )
+            problem = self._following.problem
         known = self.known_examples(name)
         if known is None:
             raise TeachingError(problem or "what pools are taught is still being read")
@@ -130,28 +122,17 @@ class TaughtPools:
 
     # --- on the thread ------------------------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        while not self._stopping.is_set():
-            try:
-                self._follow()
-            except (KafkaError, El4nerError) as error:
-                self._fail(str(error))
-            except Exception:
-                log.exception("following what pools are taught failed, and is tried again")
-                self._fail("what pools are taught cannot be read: a bug; the log has it")
-            self._stopping.wait(_RETRY_SECONDS)
-
     def _follow(self) -> None:
         with followed_examples(self._settings.kafka) as followed:
             examples = TaughtExamples()
             while not followed.is_read:
-                if self._stopping.is_set():
+                if self._following.stopping.is_set():
                     return
                 examples.take_in(followed.poll(_POLL_MS))
             with self._changed:
-                self._examples, self._problem = examples, None
+                self._examples, self._following.problem = examples, None
                 self._advance()
-            while not self._stopping.is_set():
+            while not self._following.stopping.is_set():
                 records = followed.poll(_POLL_MS)
                 if records:
                     with self._changed:
@@ -161,10 +142,3 @@ class TaughtPools:
     def _advance(self) -> None:
         self._version += 1
         self._changed.notify_all()
-
-    def _fail(self, problem: str) -> None:
-        with self._changed:
-            if problem != self._problem:
-                log.warning("what pools are taught cannot be read, and is tried again: %s", problem)
-            self._problem = problem
-            self._changed.notify_all()

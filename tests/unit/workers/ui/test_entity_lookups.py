@@ -22,7 +22,7 @@ from tests.unit.workers.ui.test_page_app import READER, TEACHER, TOKENS, Clock, 
 from workers.config import StreamSettings, load_stream_settings
 from workers.entities.entity_messages import decision_to_json
 from workers.entities.entity_topic import EntitiesError, decided_at
-from workers.ui import followed_entities
+from workers.ui import followed_entities, following_thread
 from workers.ui.page_state import PageState, on_a_thread
 
 COUNTESS = entity_id("person", "the countess")
@@ -73,7 +73,7 @@ def following(topics: Topics, monkeypatch: pytest.MonkeyPatch, **ui: Any) -> Ite
     monkeypatch.setattr(followed_entities, "followed_records", lambda kafka, *_, **__: topics.followed(kafka))
     monkeypatch.setattr(followed_entities, "decisions_until_now", lambda _: list(topics.decisions))
     monkeypatch.setattr(followed_entities, "decide", topics.decide)
-    monkeypatch.setattr(followed_entities, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(following_thread, "_RETRY_SECONDS", 0.01)
     state = state_of(settings_of(**ui), Clock())
     state.entities.start()
     try:

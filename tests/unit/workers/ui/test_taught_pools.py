@@ -15,7 +15,7 @@ from workers.messages.pool_examples import ExampleKey, example_message
 from workers.teaching.taught_examples import ExampleRecord
 from workers.teaching.topic_examples import TeachingError
 from workers.topics import TopicError
-from workers.ui import taught_pools
+from workers.ui import following_thread, taught_pools
 from workers.ui.taught_pools import TaughtPools
 
 SECONDS = 60.0
@@ -38,7 +38,7 @@ def topic_of(*begins: Sequence[ExampleRecord]) -> FollowedTopic:
 @contextmanager
 def following(topic: FollowedTopic, monkeypatch: pytest.MonkeyPatch) -> Iterator[TaughtPools]:
     monkeypatch.setattr(taught_pools, "followed_examples", topic.followed)
-    monkeypatch.setattr(taught_pools, "_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr(following_thread, "_RETRY_SECONDS", 0.01)
     pools = TaughtPools(load_stream_settings(environ={}), patience_seconds=SECONDS)
     pools.start()
     try:
