@@ -100,7 +100,7 @@ class KnownEntities:
         """
         whole = self.entity(entity)
         name = canonical_name(alias)
-        joined = joined_names(whole, decisions)
+        joined = joined_names(whole, EntityDecisions.of(decisions))
         by_id = [each for each in joined if len(alias) >= _LEAST_PREFIX and each.startswith(alias)]
         chosen = [each for each in joined if joined[each] == name] or by_id
         if len(chosen) == 1:
@@ -116,7 +116,7 @@ class KnownEntities:
         raise EntitiesError(f"{alias!r} is no name that was joined in {whole['name']!r}; joined are: {names}")
 
 
-def joined_names(whole: Mapping[str, Any], decisions: Iterable[EntityDecision]) -> dict[str, str]:
+def joined_names(whole: Mapping[str, Any], decisions: EntityDecisions) -> dict[str, str]:
     """The names that are joined in an entity, by their ids, but for its own: those of documents, and those that
     ``decisions`` lead there and that no document of the kept windows has."""
     here = {each["id"]: each["name"] for each in whole["names"]} | {whole["id"]: _own_name(whole)}
@@ -224,17 +224,16 @@ def _records(settings: KafkaSettings, topic: Topic) -> Iterator[Any]:
         yield from records_between(settings, consumer, begins, ends, EntitiesError)
 
 
-def _merged_by_decision(decisions: Iterable[EntityDecision], into: Iterable[str]) -> dict[str, str]:
+def _merged_by_decision(decisions: EntityDecisions, into: Iterable[str]) -> dict[str, str]:
     """Names, by their ids, that decisions in force lead to one of ``into``."""
-    known = decisions if isinstance(decisions, EntityDecisions) else EntityDecisions.of(decisions)
     ends = set(into)
     merged: dict[str, str] = {}
     # Backwards from the ends: there may be many decisions about other names.
     ahead = list(ends)
     while ahead:
-        for decision in known.all_into(ahead.pop()):
+        for decision in decisions.all_into(ahead.pop()):
             entity = decision.entity
-            if entity not in ends and entity not in merged and known.about(entity) == decision:
+            if entity not in ends and entity not in merged and decisions.about(entity) == decision:
                 merged[entity] = decision.name
                 ahead.append(entity)
     return merged

@@ -11,7 +11,7 @@ POST /api/entities/split              {entity, name}: ids of an entity, and of a
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
@@ -76,8 +76,7 @@ async def _entities(request: Request, state: PageState) -> Response:
             "unreadable": held.unreadable,
         }
 
-    answer = await asyncio.to_thread(state.entities.look, listed)
-    return json_response({**answer, "is_read": state.entities.is_read, "problem": state.entities.problem})
+    return await _looked(state, listed)
 
 
 async def _entity(request: Request, state: PageState) -> Response:
@@ -89,7 +88,12 @@ async def _entity(request: Request, state: PageState) -> Response:
     def shown(held: HeldEntities, decisions: EntityDecisions) -> dict[str, Any]:
         return shown_entity(asked, _found(held, asked), held, decisions, decision=decision)
 
-    answer = await asyncio.to_thread(state.entities.look, shown)
+    return await _looked(state, shown)
+
+
+async def _looked(state: PageState, call: Callable[[HeldEntities, EntityDecisions], dict[str, Any]]) -> Response:
+    """What ``call`` makes of what is held, and whether all is."""
+    answer = await asyncio.to_thread(state.entities.look, call)
     return json_response({**answer, "is_read": state.entities.is_read, "problem": state.entities.problem})
 
 
