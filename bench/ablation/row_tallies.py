@@ -16,7 +16,7 @@ from ablation.paper_rows import PaperRow
 from el4ner.errors import El4nerError
 from el4ner.evaluation import SentenceRecord
 from el4ner.evaluation.contributions import proposers
-from el4ner.evaluation.scoring import Tally
+from el4ner.evaluation.scoring import Tally, f1_of
 from el4ner.evaluation.stats import compare, intervals, tallies_of
 
 __all__ = ["RowTallies", "SentenceTally", "load_tallies", "save_tallies"]
@@ -65,9 +65,8 @@ class RowTallies:
             row.key: [Tally(each.correct, each.predicted, each.gold) for each in self.rows[row.key][:count]]
             for row in rows
         }
-        f1 = {key: compare(tallies, tallies, resamples=1, rounds=1).f1 for key, tallies in strict.items()}
         alone = [row.key for row in rows if not row.is_ensemble] or [rows[0].key]
-        best = max(alone, key=f1.__getitem__)
+        best = max(alone, key=lambda key: f1_of(*map(sum, zip(*strict[key], strict=True))))
         return {
             "sentences": count,
             "pool_sentences": self.pool_sentences,
