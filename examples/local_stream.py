@@ -5,18 +5,34 @@ from __future__ import annotations
 import argparse
 import contextlib
 import shlex
+import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from el4ner.errors import El4nerError
 from workers.config import StreamSettings
 from workers.inputs.documents import format_of, read_documents
+from workers.local.service_error import LocalServiceError
 from workers.tail import tagged_until_now
 
-__all__ = ["ROOT", "SAMPLE", "ExampleError", "el4ner", "send", "tagged_ids", "tell", "worker"]
+__all__ = [
+    "ROOT",
+    "SAMPLE",
+    "ExampleError",
+    "el4ner",
+    "example_arguments",
+    "run_command",
+    "run_example",
+    "send",
+    "tagged_ids",
+    "tell",
+    "worker",
+]
 
 ROOT: Final = Path(__file__).parents[1]
 SAMPLE: Final = ROOT / "el4ner" / "samples" / "demo.jsonl"
@@ -26,6 +42,41 @@ _WORKER_SECONDS: Final = 900.0
 
 class ExampleError(Exception):
     """Something that the example needs is not there, or ended; the message says what to do."""
+
+
+def example_arguments(description: str, *, no_tagging: str, once: str, command: str) -> argparse.Namespace:
+    """What both examples are told. The rest: what their options do."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--no-tagging", action="store_true", help=no_tagging)
+    parser.add_argument("--documents", type=Path, default=SAMPLE, metavar="FILE", help="what to tag")
+    parser.add_argument("--limit", type=int, default=40, metavar="N", help="only the first N of them (default: 40)")
+    parser.add_argument("--ensemble", metavar="PRESET", help="of the worker (default: el4ner's)")
+    parser.add_argument("--once", action="store_true", help=once)
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help=command)
+    return parser.parse_args()
+
+
+def run_example(run: Callable[[Path], int], *errors: type[Exception]) -> int:
+    """``run(folder)`` in a folder of its own; 1 and a line on standard error if something is missing, or ended, or is
+    one of ``errors``."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
+    told: tuple[type[Exception], ...] = (ExampleError, LocalServiceError, El4nerError, *errors)
+    try:
+        with tempfile.TemporaryDirectory(prefix="el4ner-example-") as folder:
+            return run(Path(folder))
+    except told as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def run_command(command: Sequence[str], environ: Mapping[str, str]) -> int:
+    """Run a program of the user's; its exit status."""
+    try:
+        return subprocess.run(command, env=dict(environ), check=False).returncode
+    except OSError as error:
+        raise ExampleError(f"cannot run {command[0]}: {error}") from error
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from examples.local_stream import ExampleError
+from examples.local_stream import ROOT, ExampleError
 from workers.local.jars import JarSet, fetch_jars
 from workers.local.java import find_java
 from workers.local.ports import LOOPBACK, choose_port
@@ -31,7 +31,6 @@ OPENSEARCH: Final = JarSet(
     megabytes=56,
     goal="unpack",
 )
-_ROOT: Final = Path(__file__).parents[2]
 _SUPERUSER_OF_THE_MACHINE: Final = 0
 _START_SECONDS: Final = 180.0
 
@@ -115,7 +114,7 @@ class SinkProcess:
         command = [sys.executable, "-m", "examples.opensearch.documents_sink", *options]
         with log.open("wb") as output:
             process = subprocess.Popen(
-                command, cwd=_ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
+                command, cwd=ROOT, env=dict(environ), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
             )
         sink = cls(process, log)
         try:

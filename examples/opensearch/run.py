@@ -14,26 +14,34 @@ import argparse
 import contextlib
 import os
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from opensearchpy import OpenSearch, OpenSearchException, TransportError
 
-from el4ner.errors import El4nerError
-from examples.local_stream import ROOT, SAMPLE, ExampleError, el4ner, send, tagged_ids, tell, worker
+from examples.local_stream import (
+    ROOT,
+    ExampleError,
+    el4ner,
+    example_arguments,
+    run_command,
+    run_example,
+    send,
+    tagged_ids,
+    tell,
+    worker,
+)
 from examples.opensearch.documents_sink import GROUP, INDEX, client_of
 from examples.opensearch.indexed_documents import index_id
 from examples.opensearch.processes import LocalOpenSearch, SinkProcess
 from workers.config import load_stream_settings
 from workers.local import services
 from workers.local.processes import log_excerpt
-from workers.local.service_error import LocalServiceError
 
 _PATIENCE_SECONDS: Final = 900.0
 """A worker reads its pools, which takes minutes on a slow machine."""
@@ -41,25 +49,13 @@ _PATIENCE_SECONDS: Final = 900.0
 
 def main() -> int:
     """Everything, in order; 1 and a line on standard error if something is missing, or COMMAND's exit status."""
-    parser = argparse.ArgumentParser(description="From nothing to a search in OpenSearch.")
-    parser.add_argument(
-        "--no-tagging", action="store_true", help="only OpenSearch and the sink, for a stream that runs"
+    arguments = example_arguments(
+        "From nothing to a search in OpenSearch.",
+        no_tagging="only OpenSearch and the sink, for a stream that runs",
+        once="end when the documents are there",
+        command="run this with OPENSEARCH_URL set, and end",
     )
-    parser.add_argument("--documents", type=Path, default=SAMPLE, metavar="FILE", help="what to tag")
-    parser.add_argument("--limit", type=int, default=40, metavar="N", help="only the first N of them (default: 40)")
-    parser.add_argument("--ensemble", metavar="PRESET", help="of the worker (default: el4ner's)")
-    parser.add_argument("--once", action="store_true", help="end when the documents are there")
-    parser.add_argument("command", nargs="*", metavar="COMMAND", help="run this with OPENSEARCH_URL set, and end")
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
-    try:
-        with tempfile.TemporaryDirectory(prefix="el4ner-example-") as folder:
-            return run(arguments, Path(folder))
-    except (ExampleError, LocalServiceError, El4nerError, OpenSearchException) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_example(partial(run, arguments), OpenSearchException)
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> int:
@@ -90,7 +86,7 @@ def run(arguments: argparse.Namespace, folder: Path) -> int:
         client = client_of(environ)
         wait_for_documents(client, sink, ids, folder / "pipeline.log")
         if arguments.command:
-            return ask(arguments.command, environ)
+            return run_command(arguments.command, environ)
         for line in overview(client):
             print(line)
         if not arguments.once:
@@ -137,14 +133,6 @@ def overview(client: OpenSearch) -> list[str]:
         f"{bucket['key']}: {bucket['doc_count']} in {bucket['documents']['doc_count']} documents"
         for bucket in answer["mentions"]["entities"]["buckets"]
     ]
-
-
-def ask(command: Sequence[str], environ: Mapping[str, str]) -> int:
-    """Run a program of the user's; its exit status."""
-    try:
-        return subprocess.run(command, env=dict(environ), check=False).returncode
-    except OSError as error:
-        raise ExampleError(f"cannot run {command[0]}: {error}") from error
 
 
 def shown(url: str) -> str:

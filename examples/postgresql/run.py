@@ -17,22 +17,30 @@ import contextlib
 import os
 import shlex
 import signal
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Final
 
-from el4ner.errors import El4nerError
-from examples.local_stream import ROOT, SAMPLE, ExampleError, el4ner, send, tagged_ids, tell, worker
+from examples.local_stream import (
+    ROOT,
+    ExampleError,
+    el4ner,
+    example_arguments,
+    run_command,
+    run_example,
+    send,
+    tagged_ids,
+    tell,
+    worker,
+)
 from examples.postgresql.database import Database
 from examples.postgresql.kafka_connect import DOCUMENTS_SINK, ENTITIES_SINK, FOLDER, Connect, connector, sink_environ
 from workers.config import load_stream_settings
 from workers.local import services
 from workers.local.processes import log_excerpt
-from workers.local.service_error import LocalServiceError
 
 _PATIENCE_SECONDS: Final = 900.0
 """A worker reads its pools, which takes minutes on a slow machine."""
@@ -54,25 +62,13 @@ _WITHOUT_ENTITY: Final = (
 
 def main() -> int:
     """Everything, in order; 1 and a line on standard error if something is missing, or COMMAND's exit status."""
-    parser = argparse.ArgumentParser(description="From nothing to rows in PostgreSQL.")
-    parser.add_argument("--no-tagging", action="store_true", help="only tables and Connect, for the stream that runs")
-    parser.add_argument("--documents", type=Path, default=SAMPLE, metavar="FILE", help="what to tag")
-    parser.add_argument("--limit", type=int, default=40, metavar="N", help="only the first N of them (default: 40)")
-    parser.add_argument("--ensemble", metavar="PRESET", help="of the worker (default: el4ner's)")
-    parser.add_argument("--once", action="store_true", help="end when the rows are there")
-    parser.add_argument(
-        "command", nargs="*", metavar="COMMAND", help="run this on the rows and end, as in: -- psql -c 'SELECT …'"
+    arguments = example_arguments(
+        "From nothing to rows in PostgreSQL.",
+        no_tagging="only tables and Connect, for the stream that runs",
+        once="end when the rows are there",
+        command="run this on the rows and end, as in: -- psql -c 'SELECT …'",
     )
-    arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
-    try:
-        with tempfile.TemporaryDirectory(prefix="el4ner-example-") as folder:
-            return run(arguments, Path(folder))
-    except (ExampleError, LocalServiceError, El4nerError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_example(partial(run, arguments))
 
 
 def run(arguments: argparse.Namespace, folder: Path) -> int:
@@ -153,10 +149,7 @@ def wait_for_entities(database: Database, kafka_connect: Connect) -> None:
 
 def ask(database: Database, command: Sequence[str]) -> int:
     """Run a program of the user's on the rows; its exit status."""
-    try:
-        return subprocess.run(command, env={**os.environ, **database.environ}, check=False).returncode
-    except OSError as error:
-        raise ExampleError(f"cannot run {command[0]}: {error}") from error
+    return run_command(command, {**os.environ, **database.environ})
 
 
 def stay(database: Database, *, new: bool) -> None:
