@@ -2,13 +2,13 @@
 
     python bench/paper_scale.py --data FOLDER [--data FOLDER …] [--split test] [--limit 60] [--chunk 15] [--seed 0]
                                 [--members NAME,NAME,NAME] [--rows parts|pool-spans] [--pool N] [--answers FILE]
-                                [--tallies FILE] [--json OUT] [--markdown OUT]
+                                [--dtype int8] [--tallies FILE] [--json OUT] [--markdown OUT]
 
 Everything is in paper mode. The members are Gemma 3 270M and Qwen2.5-Coder 0.5B and 1.5B (`bench/third_member.py`
 makes the last two); the last one named is the verifier, and the *best* member of the rows with a part switched off.
 `--rows pool-spans` compares `retrieval.pool_spans` instead: labelled, and by the models.
 
-It takes hours on two cores: about two minutes a sentence. So every answer is kept in a file (`--answers`), and a
+It takes hours on two cores: one to four minutes a sentence, by what the processor multiplies fast (`--dtype`). So every answer is kept in a file (`--answers`), and a
 question that comes up in several rows is asked once. A killed run goes on where it was, and a run without anything left
 to ask only counts. `--tallies` is a small file without texts: sentences that it has are not asked about again, also on
 another machine, where the answers are not. Sentences go through **all** rows in chunks, of each data set by turns, and
@@ -61,8 +61,8 @@ PREFIX_CACHE_MB: Final = 768
 DEFAULT_MEMBERS: Final = "gemma3-270m,qwen2.5-coder-0.5b,qwen2.5-coder-1.5b"
 
 
-def settings_for(members: Sequence[str], cache: Path, progress: Progress) -> Settings:
-    """Paper mode with these members, the last one the verifier; what is missing of them is made.
+def settings_for(members: Sequence[str], dtype: str, cache: Path, progress: Progress) -> Settings:
+    """Paper mode with these members, the last one the verifier, in that number type; what is missing of them is made.
 
     Raises:
         ModelError, ConfigError: a member cannot be had.
@@ -72,7 +72,7 @@ def settings_for(members: Sequence[str], cache: Path, progress: Progress) -> Set
         if name not in PACKAGED and name not in MEMBERS:
             raise El4nerError(f"--members {name}: there are {', '.join([*PACKAGED, *MEMBERS])}")
         source = PACKAGED.get(name) or str(third_member(MEMBERS[name], cache, progress).absolute())
-        models[name] = {"source": source, "prefix_cache_mb": PREFIX_CACHE_MB}
+        models[name] = {"source": source, "dtype": dtype, "prefix_cache_mb": PREFIX_CACHE_MB}
     overrides = {
         "ensemble": {"members": list(members), "verifier": members[-1]},
         "models": models,
@@ -99,6 +99,7 @@ def fingerprint_of(dataset: Dataset, members: Sequence[str], options: argparse.N
         dataset.pool.fingerprint,
         *members,
         options.rows,
+        options.dtype,
     )
 
 
@@ -135,6 +136,12 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--chunk", type=int, default=15, help="sentences that go through all rows together")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--members", default=DEFAULT_MEMBERS, metavar="NAME,NAME", help="the last one verifies")
+    parser.add_argument(
+        "--dtype",
+        choices=("auto", "bfloat16", "float32", "int8"),
+        default="auto",
+        help="number type of all members; name one for tallies that several machines add to",
+    )
     parser.add_argument("--rows", choices=("parts", "pool-spans"), default="parts", help="what is compared")
     parser.add_argument("--pool", type=int, help="pool sentences of each data set (default: all)")
     parser.add_argument("--answers", type=Path, help="where answers are kept (default: in the cache folder)")
@@ -196,7 +203,7 @@ def main() -> None:
     engines: dict[str, RememberingEngine] = {}
     try:
         with TerminalProgress() as progress:
-            settings = settings_for(options.members.split(","), cache, progress)
+            settings = settings_for(options.members.split(","), options.dtype, cache, progress)
             for name in settings.ensemble.members:
                 loaded = load_engine(name, settings.models[name], cache_dir=cache, progress=progress)
                 engines[name] = RememberingEngine(loaded, answers)

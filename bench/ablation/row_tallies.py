@@ -95,7 +95,7 @@ def load_tallies(path: Path | None, name: str, fingerprint: str, pool_sentences:
     """What the file has of a data set; nothing, if there is no such file or it has none.
 
     Raises:
-        El4nerError: the file is of other sentences, members, rows or another pool.
+        El4nerError: the file is of other sentences, members, rows, another pool or number type.
     """
     empty = RowTallies(name, fingerprint, pool_sentences)
     known = {} if path is None or not path.exists() else json.loads(path.read_text(encoding="utf-8"))
@@ -103,8 +103,8 @@ def load_tallies(path: Path | None, name: str, fingerprint: str, pool_sentences:
         return empty
     if known[name]["fingerprint"] != fingerprint:
         raise El4nerError(
-            f"--tallies {path}: {name} is of other sentences, members, rows or another pool: name another file, or ask "
-            "for what it was made with"
+            f"--tallies {path}: {name} is of other sentences, members, rows, another pool or number type: name another "
+            "file, or ask for what it was made with"
         )
     empty.rows = {row: [SentenceTally(*each) for each in tallies] for row, tallies in known[name]["rows"].items()}
     return empty
