@@ -119,8 +119,9 @@ class ModelSettings(Section):
     """``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is the first GPU if there is one; members of the ExLlama engines
     are spread over all GPUs, by what each has room for."""
     dtype: Literal["auto", "bfloat16", "float32", "int8"] = "auto"
-    """``int8``: linear layers multiply 8-bit integers. ``auto``: bfloat16 on a GPU and where the processor has it, else
-    int8, or float32 where that does not go. Of ``transformers``."""
+    """``int8``: linear layers multiply 8-bit integers. ``auto``: bfloat16 on a GPU and on a processor that multiplies
+    it faster than float32 (timed once on a machine), else int8, or float32 where that does not go. Of
+    ``transformers``."""
     threads: PositiveInt | None = None
     max_batch_tokens: PositiveInt | None = None
     """The most tokens that one forward pass reads; larger batches are split. None: 4,096; for

@@ -6,26 +6,25 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from transformers import AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
 from el4ner.engines.torch.heap import give_back_freed_memory
-from el4ner.engines.torch.int8_linear import LayerInput, multiplies_int8, watched_inputs
+from el4ner.engines.torch.int8_linear import LayerInput, watched_inputs
 from el4ner.engines.torch.lean_transformers import without_compiler
 from el4ner.engines.torch.meta_init import SkipMetaInit
+from el4ner.engines.torch.number_types import Precision
 from el4ner.engines.torch.packed_model import IMPLEMENTATION
 from el4ner.engines.torch.row_blocks import block_rows
 from el4ner.engines.torch.stored_tables import store_tables, widen, written_in_bfloat16
 from el4ner.errors import ModelError
 from el4ner.models.tokenizers import load_tokenizer
 
-__all__ = ["LoadedModel", "Precision", "choose_device", "choose_precision", "load_model"]
+__all__ = ["LoadedModel", "choose_device", "load_model"]
 
-Precision = Literal["bfloat16", "float32", "int8"]
-"""What a model computes in. ``int8``: its linear layers multiply 8-bit integers, everything else is float32."""
 _WATCHED: Final = """You tag named entities in texts.
 Text: On Monday, Angela Merkel met Emmanuel Macron in Paris, as Reuters reported; 3.5 % of 10.0.0.1 said: user_id=42 \
 (failed).
@@ -85,26 +84,6 @@ def load_model(path: Path, place: torch.device, precision: Precision) -> LoadedM
     return LoadedModel(model.to(place), tokenizer, precision, inputs)
 
 
-def choose_precision(
-    name: str, wanted: Literal["auto", "bfloat16", "float32", "int8"], place: torch.device
-) -> Precision:
-    """What the model ``name`` computes in at ``place``; ``auto``: bfloat16 on a GPU and where the processor multiplies
-    it in hardware, else int8, or float32 where that does not go.
-
-    Raises:
-        ModelError: int8 is wanted where it does not go.
-    """
-    if wanted == "int8" and place.type != "cpu":
-        raise ModelError(f"{name}: int8 is for processors: set models.{name}.dtype to bfloat16, or to auto")
-    if wanted == "int8" and not multiplies_int8():
-        raise ModelError(f"{name}: no int8 on this processor with this torch: set models.{name}.dtype to auto")
-    if wanted != "auto":
-        return wanted
-    if place.type == "cuda" or fast_bfloat16():
-        return "bfloat16"
-    return "int8" if multiplies_int8() else "float32"
-
-
 def choose_device(name: str, wanted: str) -> torch.device:
     """Where the model ``name`` goes. Raises ModelError if there is no such place."""
     count = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -120,19 +99,6 @@ def choose_device(name: str, wanted: str) -> torch.device:
             f"{name}: device {wanted!r} is not there: torch {there}; set models.{name}.device to another, or to auto"
         )
     return place
-
-
-def fast_bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16 in hardware. Prefill was 2.5 times as fast as in float32 on one such
-    processor, and no faster on another (docs/performance.md). Elsewhere it is emulated, and slower.
-
-    What torch was told to make do with counts, too (``ATEN_CPU_CAPABILITY``): so a machine that has bfloat16 shows how
-    fast one without it is.
-    """
-    if torch.backends.cpu.get_cpu_capability() != "AVX512":
-        return False
-    checks = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, check)() for check in checks if hasattr(torch.cpu, check))
 
 
 def _layers(model: Any) -> torch.nn.Module:

@@ -35,7 +35,8 @@ from el4ner.engines.token_engine import MarkedTail, PromptQuestions, TokenEngine
 from el4ner.engines.torch.decode_graphs import Recorder
 from el4ner.engines.torch.heap import give_back_freed_memory
 from el4ner.engines.torch.int8_linear import outliers_digest, quantize_linears
-from el4ner.engines.torch.model_loading import LoadedModel, choose_device, choose_precision, load_model
+from el4ner.engines.torch.model_loading import LoadedModel, choose_device, load_model
+from el4ner.engines.torch.number_types import choose_precision
 from el4ner.engines.torch.packed_model import Attend, PackedModel
 from el4ner.engines.torch.prefix_cache import PrefixCache
 from el4ner.engines.torch.prompt_reading import Part, PromptReader, PromptRow
@@ -174,7 +175,7 @@ class TransformersEngine(TokenEngine, StateEngine):
             name: the member's name.
             path: ``config.json``, safetensors and the tokenizer's files.
             device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto``: the first GPU if there is one.
-            dtype: as :func:`~el4ner.engines.torch.model_loading.choose_precision` takes it.
+            dtype: as :func:`~el4ner.engines.torch.number_types.choose_precision` takes it.
             threads: of torch, for the thread that calls the engine; None leaves them.
             max_batch_tokens: the most tokens that one forward pass reads; None: 4,096, on a GPU up to 16,384, by its
                 free memory.
@@ -192,7 +193,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         place = choose_device(name, device)
         try:
             check_folder(path, shared=True)
-            loaded = load_model(path, place, choose_precision(name, dtype, place))
+            loaded = load_model(path, place, choose_precision(name, dtype, place, folder))
             engine = cls(
                 name,
                 loaded,

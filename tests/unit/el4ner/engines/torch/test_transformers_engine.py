@@ -15,7 +15,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from el4ner.engines.base import LAYERS, GenerateRequest, Prompt, ScoreItem, ScoreRequest, StateRequest, States
-from el4ner.engines.torch import model_loading, transformers_engine
+from el4ner.engines.torch import model_loading, number_types, transformers_engine
 from el4ner.engines.torch.int8_linear import Int8Linear, multiplies_int8
 from el4ner.engines.torch.packed_model import agrees
 from el4ner.engines.torch.transformers_engine import TransformersEngine
@@ -341,28 +341,8 @@ def test_the_fingerprint_follows_weights_number_type_and_template(folder: Path, 
     assert TransformersEngine.load("x", other, **settings).fingerprint != plain  # type: ignore[arg-type]
 
 
-def test_number_type_auto_is_the_fastest_that_the_processor_has(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    if torch.cuda.is_available():
-        pytest.skip("a GPU always computes in bfloat16")
-    for bfloat16, int8, expected in ((True, True, "bfloat16"), (False, True, "int8"), (False, False, "float32")):
-        monkeypatch.setattr(model_loading, "fast_bfloat16", lambda there=bfloat16: there)
-        monkeypatch.setattr(model_loading, "multiplies_int8", lambda there=int8: there)
-        assert model_loading.choose_precision("tiny", "auto", torch.device("cpu")) == expected
-        if expected != "int8" or multiplies_int8():
-            assert load(dtype="auto").dtype == expected
-
-
-def test_bfloat16_is_not_fast_where_torch_makes_do_with_less(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
-    for capability, fast in (("AVX512", True), ("AVX2", False), ("DEFAULT", False)):
-        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda told=capability: told)
-        assert model_loading.fast_bfloat16() == fast
-
-
 def test_int8_where_it_does_not_go_is_an_error(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=r"^tiny: int8 is for processors: set models\.tiny\.dtype to"):
-        model_loading.choose_precision("tiny", "int8", torch.device("cuda"))
-    monkeypatch.setattr(model_loading, "multiplies_int8", lambda: False)
+    monkeypatch.setattr(number_types, "multiplies_int8", lambda: False)
     with pytest.raises(ModelError, match=r"no int8 on this processor with this torch: set models\.tiny\.dtype to auto"):
         load(dtype="int8")
 
