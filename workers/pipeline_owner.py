@@ -127,19 +127,30 @@ class OwnedPipeline:
             await asyncio.to_thread(follower.close, close_seconds)
 
     def observe(self, metrics: Metrics) -> None:
-        """Have the engine's queue, which pools are read, the streams' mixes and the caches' counters read when somebody
-        scrapes."""
+        """Have the engine's queue, which pools are read, the streams' mixes, what repeats and the caches' counters read
+        when somebody scrapes."""
         metrics.observe("el4ner_engine_waiting_calls", lambda: self.owner.waiting)
         observe_mixes(metrics, self._mixes)
         metrics.observe("el4ner_pool_ready", self._pools_ready)
         metrics.observe("el4ner_pool_read_ratio", self._pools_read)
         for reader in self._readers:
             reader.retried = lambda code: metrics.retried(_POOLS, code)
+        metrics.observe("el4ner_repeats_total", self._repeats)
         self.caches.observe(metrics)
 
     def _mixes(self) -> Mapping[str, StreamMix]:
         """Of the pools that are read so far."""
         return {name: mix for pipeline in self._loaded for name, mix in pipeline.mixes.items()}
+
+    def _repeats(self) -> dict[tuple[str, ...], float]:
+        """Of the stages that were asked about anything."""
+        return {
+            (stage, outcome): count
+            for pipeline in self._loaded
+            for stage, counts in pipeline.repeats.items()
+            if counts.hits or counts.misses
+            for outcome, count in (("hit", counts.hits), ("miss", counts.misses))
+        }
 
     def _pools_ready(self) -> dict[tuple[str, ...], float]:
         return {(name,): name not in pipeline.unread_pools for pipeline in self._loaded for name in pipeline.pools}

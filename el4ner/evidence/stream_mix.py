@@ -46,10 +46,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class MixReport:
-    """What is known of a stream's mix. ``shares`` are the types', in the pool's order; ``divergence`` from the pool's
-    mix is in bits, 0 to 1; ``entities`` is the expected number in the window that they were estimated from."""
+    """What is known of a stream's mix. ``shares`` are the types', in the pool's order, and ``pool_shares`` those that
+    they have in the pool; ``divergence`` of the two is in bits, 0 to 1; ``entities`` is the expected number in the
+    window that the stream's were estimated from."""
 
     shares: Mapping[str, float]
+    pool_shares: Mapping[str, float]
     divergence: float
     entities: float
     drifted: bool
@@ -155,8 +157,10 @@ class StreamMix:
             return
         self._mix = estimated_mix(window, self._pool_shares)
         apart = divergence(self._mix, self._pool_shares)
-        shares = dict(zip(self._types, self._mix.tolist(), strict=True))
-        self.report = MixReport(shares, apart, entities, self._follow_drift(apart))
+        shares, pool_shares = (
+            dict(zip(self._types, mix.tolist(), strict=True)) for mix in (self._mix, self._pool_shares)
+        )
+        self.report = MixReport(shares, pool_shares, apart, entities, self._follow_drift(apart))
 
     def _follow_drift(self, apart: float) -> bool:
         """Whether the stream is unlike the pool; says so when that begins, ends, or goes on to yet another mix."""

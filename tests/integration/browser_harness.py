@@ -6,7 +6,8 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import orjson
@@ -16,6 +17,7 @@ from el4ner.pools import load_pool
 from el4ner.pools.examples import PoolExample
 from el4ner.pools.taught import taught_pool
 from el4ner.serialize import dumps
+from tests.chaos.plan import machine_slowness
 from tests.integration.stream_harness import Stream, wait_until
 from tests.support.running_page import RunningPage
 from workers.topics import Topic
@@ -64,10 +66,12 @@ def document(tab: Any, name: str) -> Any:
 
 
 @contextlib.contextmanager
-def page_of(stream: Stream, browsing: Browsing, view: str = "", **ui: Any) -> Iterator[Any]:
+def page_of(
+    stream: Stream, browsing: Browsing, view: str = "", *, clock: Callable[[], float] = time.time, **ui: Any
+) -> Iterator[Any]:
     """The page, opened, while it follows; nothing that it loads is of another host, and its console is silent."""
     stream.create_topics()
-    with RunningPage(stream.settings, ui) as page:
+    with RunningPage(stream.settings, ui, clock) as page:
         tab = browsing.open(f"{page.url}/{view}")
         browsing.followed()
         yield tab
@@ -93,9 +97,9 @@ def tab_back_to(tab: Any, selector: str) -> None:
     tab_to(tab, selector, "Shift+Tab")
 
 
-def wait_until_all_workers_know(stream: Stream, example: PoolExample) -> None:
+def wait_until_all_workers_know(stream: Stream, *examples: PoolExample) -> None:
     """What pool news was taught."""
-    expected = taught_pool(load_pool("news"), [example]).pool.fingerprint
+    expected = pool_of(examples)
     rounds = itertools.count()
 
     def all_answer_by_it() -> bool:
@@ -109,3 +113,21 @@ def wait_until_all_workers_know(stream: Stream, example: PoolExample) -> None:
         return [each for each in stream.tagged() if each["id"].startswith(prefix)]
 
     wait_until(all_answer_by_it, what="all workers know the correction")
+
+
+def assert_in_effect_within(seconds: float, stream: Stream, example: PoolExample, taught_at: float) -> None:
+    """On every partition, by the time at which a document came out that was tagged by what was taught; on machines that
+    are slower than the reference machine it may take longer by as much."""
+    expected, first = pool_of([example]), {}
+    for record in stream.read(Topic.TAGGED_DOCUMENTS):
+        manifests = orjson.loads(record.value)["manifests"]
+        if manifests.get("classify", {}).get("pool_fingerprint") == expected:
+            first.setdefault(record.partition, record.timestamp / 1000)
+    took = max(first.values()) - taught_at
+    if took > seconds:
+        assert took <= seconds * machine_slowness(), f"the correction was in effect after {took:.1f} s"
+
+
+def pool_of(examples: Iterable[PoolExample]) -> str:
+    """The fingerprint of pool news that was taught these."""
+    return taught_pool(load_pool("news"), examples).pool.fingerprint

@@ -6,6 +6,7 @@ Debian's Chromium, driven by Playwright. Without a browser every test is skipped
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from tests.integration.browser_harness import (
     BROWSER_MARKS,
     Browsing,
+    assert_in_effect_within,
     document,
     focused,
     page_of,
@@ -180,13 +182,15 @@ def test_a_correction_by_mouse_is_in_effect_on_two_workers(stream: Stream, brows
         lesson.get_by_role("button", name="Teach this sentence").click()
         doubt = lesson.get_by_text("the pool calls 'London' location")
         doubt.wait_for()
+        clicked_at = time.time()
         lesson.get_by_role("button", name="Teach it all the same").click()
         lesson.get_by_text("Taught. Workers know it within seconds.").wait_for()
         ((key, example),) = taught_until_now(stream.settings.kafka).items()
         assert (key.pool, example.text) == ("news", ADA["text"])
         assert [(span.text, kind) for span, kind in example.spans] == [("Ada Lovelace", "person"), ("London", "event")]
-        lesson.get_by_role("button", name="Close").click()
         wait_until_all_workers_know(stream, example)
+        assert_in_effect_within(5, stream, example, clicked_at)
+        lesson.get_by_role("button", name="Close").click()
 
 
 def test_a_correction_takes_the_keyboard_alone(stream: Stream, browsing: Browsing) -> None:
@@ -254,6 +258,60 @@ WORD = """(word) => {
   }
   return null;
 }"""
+
+
+def test_a_document_is_confirmed_as_right_but_for_what_the_pool_calls_otherwise(
+    stream: Stream, browsing: Browsing
+) -> None:
+    text = "Zorko painted Vexmoor. It rained. Ann flew to London."
+    with page_of(stream, browsing) as tab:
+        write(stream, tagged_value("long", text, ("Zorko", "person"), ("Ann", "person"), ("London", "person")))
+        document(tab, "long").get_by_role("button", name="Correct").click()
+        lesson = tab.get_by_role("dialog")
+        lesson.get_by_role("button", name="Teach all 3 sentences as they are marked").click()
+        lesson.get_by_text("Taught 2 of 3 sentences. The pool disagrees with the rest.").wait_for()
+        lesson.get_by_text("the pool calls 'London' location").wait_for()
+        assert {example.text for example in taught_until_now(stream.settings.kafka).values()} == {
+            "Zorko painted Vexmoor.",
+            "It rained.",
+        }
+        # Who is sure says so, by the key that lies nearest.
+        tab.locator(".doubts button.main:focus").wait_for()
+        tab.keyboard.press("Enter")
+        lesson.get_by_text("Taught. Workers know it within seconds.").wait_for()
+        examples = taught_until_now(stream.settings.kafka).values()
+        assert {(span.text, kind) for example in examples for span, kind in example.spans} == {
+            ("Zorko", "person"),
+            ("Ann", "person"),
+            ("London", "person"),
+        }
+
+
+def test_a_new_type_is_made_on_the_page_and_known_to_running_workers(stream: Stream, browsing: Browsing) -> None:
+    with page_of(stream, browsing) as tab:
+        for worker in (stream.start("pipeline"), stream.start("pipeline")):
+            worker.wait_ready()
+        write(stream, ADA)
+        document(tab, "ada").locator(".entity", has_text="London").click()
+        lesson = tab.get_by_role("dialog")
+        lesson.get_by_label("type", exact=True).select_option(label="a new type …")
+        assert focused(tab, "el.getAttribute('aria-label')") == "name of the new type"
+        tab.keyboard.type("city")
+        tab.keyboard.press("Tab")
+        tab.keyboard.type("a place with streets and a mayor")
+        tab.keyboard.press("Tab")
+        tab.keyboard.press("Enter")
+        lesson.get_by_role("button", name="London: city").wait_for()
+        lesson.get_by_role("button", name="Teach this sentence").click()
+        lesson.get_by_role("button", name="Teach it all the same").click()
+        lesson.get_by_text("Taught. Workers know it within seconds.").wait_for()
+        (example,) = taught_until_now(stream.settings.kafka).values()
+        assert example.types == {"city": "a place with streets and a mayor"}
+        wait_until_all_workers_know(stream, example)  # nobody was started again
+        # Whoever opens the next lesson may choose it.
+        lesson.get_by_role("button", name="Close").click()
+        document(tab, "ada").locator(".entity", has_text="Ada").click()
+        assert "city" in lesson.get_by_label("type", exact=True).inner_text()
 
 
 def test_trends_lead_to_documents(stream: Stream, browsing: Browsing) -> None:

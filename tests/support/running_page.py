@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -34,13 +35,22 @@ def tagged_value(name: str, text: str, *spans: tuple[str, str], **more: Any) -> 
 
 
 class RunningPage:
-    """A context manager; inside, requests are answered. What the page raises is raised at its end."""
+    """A context manager; inside, requests are answered. What the page raises is raised at its end.
 
-    def __init__(self, settings: StreamSettings, ui: Mapping[str, Any] | None = None) -> None:
+    ``clock``: what the page takes for the time, seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        settings: StreamSettings,
+        ui: Mapping[str, Any] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         section = type(settings.ui).model_validate(
             {**settings.ui.model_dump(exclude_unset=True), "port": 0, **(ui or {})}
         )
         self.settings = settings.model_copy(update={"ui": section})
+        self._clock = clock
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="page", daemon=True)
@@ -77,4 +87,4 @@ class RunningPage:
             self.url = f"http://127.0.0.1:{port}"
             self._ready.set()
 
-        await serve_page(self.settings, stop=self._stop, ready=ready)
+        await serve_page(self.settings, stop=self._stop, ready=ready, clock=self._clock)

@@ -331,7 +331,16 @@ CATALOGUE: Final = (
         "el4ner_mix_ratio",
         "gauge",
         "The share of a type among the stream's entities, as estimated from the latest candidates.",
-        "Says which types make the divergence.",
+        "Beside el4ner_mix_pool_ratio it says which types make the divergence.",
+        labels=("pool", "type"),
+        unit="ratio",
+        observed=True,
+    ),
+    MetricSpec(
+        "el4ner_mix_pool_ratio",
+        "gauge",
+        "The share of a type among the pool's labelled entities, with which the stream's is compared.",
+        "Only when the pool changes.",
         labels=("pool", "type"),
         unit="ratio",
         observed=True,
@@ -402,6 +411,15 @@ CATALOGUE: Final = (
         observed=True,
     ),
     # --- the cache ---------------------------------------------------------------------------------------------------
+    MetricSpec(
+        "el4ner_repeats_total",
+        "counter",
+        "Sentences that a stage was given; outcome: hit (it, or a worker that shares its answers, was asked about the "
+        "like before: no model is asked) or miss. Nothing where method.repeats is off.",
+        "Hits fall: the stream repeats itself less, or a pool was just taught, whose repeats are forgotten.",
+        labels=("stage", "outcome"),
+        observed=True,
+    ),
     MetricSpec(
         "el4ner_shared_answers_total",
         "counter",

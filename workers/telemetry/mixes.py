@@ -29,14 +29,16 @@ def observe_mixes(metrics: Metrics, mixes: Callable[[], Mapping[str, StreamMix]]
     metrics.observe(
         "el4ner_mix_divergence_bits", lambda: {(pool,): report.divergence for pool, report in reports().items()}
     )
-    metrics.observe(
-        "el4ner_mix_ratio",
-        lambda: {
-            (pool, label): share
-            for pool, report in reports().items()
-            for label, share in _bounded(report.shares).items()
-        },
-    )
+    metrics.observe("el4ner_mix_ratio", lambda: _by_type(reports(), lambda report: report.shares))
+    metrics.observe("el4ner_mix_pool_ratio", lambda: _by_type(reports(), lambda report: report.pool_shares))
+
+
+def _by_type(
+    reports: Mapping[str, MixReport], shares: Callable[[MixReport], Mapping[str, float]]
+) -> dict[tuple[str, ...], float]:
+    return {
+        (pool, label): share for pool, report in reports.items() for label, share in _bounded(shares(report)).items()
+    }
 
 
 def _bounded(shares: Mapping[str, float]) -> dict[str, float]:

@@ -7,7 +7,9 @@ here but :class:`MetricsReader`; the clock is passed in.
 from __future__ import annotations
 
 import asyncio
+import heapq
 import math
+import statistics
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +25,8 @@ _COURSE: Final = 180
 """Points of the course that is kept: a quarter of an hour."""
 _WINDOW: Final = 12
 """Points that rates and latencies are of: a minute."""
+_MOST_DRIFTED: Final = 3
+"""Types of a pool that are named: those whose shares differ most."""
 _MOST_BYTES: Final = 8 << 20
 _MOST_SERIES: Final = 5_000
 _TIMEOUT: Final = 3.0
@@ -123,7 +127,7 @@ class WorkerMetrics:
             "gauges": {name: self._gauge(series) for name, series in _GAUGES.items()},
             "failures": self._failures(),
             "shares": {name: _share(window, *series) for name, series in _SHARES.items()},
-            "drift": self._by_label("el4ner_mix_divergence_bits", "pool"),
+            "drift": self._drift(),
             "pools": self._by_label("el4ner_pool_ready", "pool"),
             "course": self._course(),
         }
@@ -166,6 +170,35 @@ class WorkerMetrics:
                     counts[key] = counts.get(key, 0) + value
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return [{"stage": stage, "code": code, "count": round(count)} for (stage, code), count in ordered[:50]]
+
+    def _drift(self) -> list[dict[str, Any]]:
+        """Of each pool how far the stream's mix of types is from its own, and by which types most; means of workers."""
+        stream, pools = (self._means(f"el4ner_mix_{name}", "pool", "type") for name in ("ratio", "pool_ratio"))
+        return [
+            {
+                "pool": pool,
+                "bits": bits,
+                "types": [
+                    {"type": kind, "stream": stream[name, kind], "pool": pools[name, kind]}
+                    for name, kind in heapq.nlargest(
+                        _MOST_DRIFTED,
+                        (key for key in stream if key[0] == pool and key in pools),
+                        key=lambda key: abs(stream[key] - pools[key]),
+                    )
+                ],
+            }
+            for pool, bits in self._by_label("el4ner_mix_divergence_bits", "pool").items()
+        ]
+
+    def _means(self, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+        """Over the workers, by these labels."""
+        found: dict[tuple[str, ...], list[float]] = {}
+        for worker in self._workers:
+            for (series, has), value in worker.latest.items():
+                if series == name and worker.error is None:
+                    each = dict(has)
+                    found.setdefault(tuple(each.get(label, "?") for label in labels), []).append(value)
+        return {key: statistics.fmean(values) for key, values in sorted(found.items())}
 
     def _gauge(self, name: str, **labels: str) -> float | None:
         values = self._values(name, labels)
@@ -213,6 +246,7 @@ _GAUGES: Final = {
     "in_flight": "el4ner_messages_in_flight",
 }
 _SHARES: Final = {
+    "repeats": ("el4ner_repeats_total", ("outcome", "hit"), "el4ner_repeats_total"),
     "shared_answers": ("el4ner_shared_answers_total", ("outcome", "hit"), "el4ner_shared_answers_total"),
     "retrieval_cache": ("el4ner_cache_lookups_total", ("outcome", "hit"), "el4ner_cache_lookups_total"),
     "cached_tokens": ("el4ner_cached_prompt_tokens_total", None, "el4ner_prompt_tokens_total"),

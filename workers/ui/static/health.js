@@ -4,12 +4,21 @@ import uPlot from "/static/vendor/uplot/uPlot.esm.js";
 import { chartInk } from "./chart_ink.js";
 import { asCount, asNumber, asPercent, asSeconds, h } from "./dom.js";
 import { ask } from "./server.js";
+import { colourOf } from "./types.js";
 
 const REFRESH = 5000;
 const COURSES = [
   { title: "Documents/s", key: ["documents"], unit: asNumber },
   { title: "Latency, end to end", key: ["p50", "p95"], names: ["half", "95 %"], unit: asSeconds },
   { title: "Models' tokens/s", key: ["tokens"], unit: asNumber },
+];
+
+/** What did not have to be worked out again. */
+const KNOWN = [
+  { key: "repeats", title: "Sentences that repeat: no model was asked" },
+  { key: "shared_answers", title: "Of the new ones: another worker's answers" },
+  { key: "retrieval_cache", title: "Retrieval cache" },
+  { key: "cached_tokens", title: "Prompt tokens from the key-value cache" },
 ];
 
 export function healthView() {
@@ -23,6 +32,7 @@ export function healthView() {
   const lags = h("tbody");
   const lagProblem = h("p", { class: "problem" });
   const failures = h("tbody");
+  const known = h("tbody");
   const drift = h("tbody");
 
   async function refresh() {
@@ -47,7 +57,7 @@ export function healthView() {
       tile("Lag", health.lag_problem ? "–" : asCount(sum(health.lags, "lag")), "messages"),
       tile("Open documents", count(gauges.open_documents ?? gauges.in_flight), gauges.oldest_open ? `oldest ${asSeconds(gauges.oldest_open)}` : ""),
       tile("Tokens", perSecond(rates.tokens)),
-      tile("Answers known", share(shares.shared_answers ?? shares.cached_tokens), shares.shared_answers === null ? "of prompt tokens" : "of lookups"),
+      tile("Repeats", share(shares.repeats), "answered from memory"),
       tile("Dead letters", count(sum(health.failures, "count")), "in 15 min"),
     );
     for (const each of charts) each.draw(health.course);
@@ -55,7 +65,8 @@ export function healthView() {
     lagProblem.textContent = health.lag_problem ?? "";
     fill(lags, health.lags, (each) => [each.stage, asCount(each.lag), each.members ? asCount(each.members) : h("span", { class: "state partial" }, "none"), Object.entries(each.topics).map(([topic, lag]) => `${topic} ${asCount(lag)}`).join(", ")], "No stage has committed anything yet.");
     fill(failures, health.failures, (each) => [each.stage, each.code, asCount(each.count)], "None.");
-    fill(drift, Object.entries(health.drift), ([pool, bits]) => [pool, `${bits.toFixed(3)} bits`, health.pools[pool] === 0 ? "not read yet" : "read"], "No worker has measured it.");
+    fill(known, KNOWN.filter(({ key }) => shares[key] !== null), ({ key, title }) => [title, share(shares[key])], "Nothing was looked up in the last minute.");
+    fill(drift, [...health.drift, ...unmeasured(health)], ({ pool, bits, types, why = "" }) => [pool, bits === null ? "–" : `${bits.toFixed(3)} bits`, why || types.map(drifted)], "No worker says which pools it has.");
   }
 
   refresh();
@@ -68,7 +79,8 @@ export function healthView() {
       table("Lag, as the broker knows it", ["stage", "messages", "members", "topics"], lags, lagProblem),
       table("Failures of the last 15 minutes", ["stage", "code", "dead letters"], failures),
       table("Stages, over a minute", ["stage", "answers", "half in", "95 % in", "in flight", "batch", "stuck"], stages),
-      table("Mix of types, against the pool", ["pool", "divergence", "pool is"], drift)),
+      table("Known already, over a minute", ["what", "share"], known),
+      table("Drift of types, against the pool", ["pool", "divergence", "types that differ most"], drift)),
     h("div", { class: "card" }, h("h2", {}, "Workers"), workers));
   return { element, leave: () => { left = true; clearTimeout(timer); removeEventListener("theme", redraw); for (const each of charts) each.end(); } };
 }
@@ -79,6 +91,14 @@ const seconds = (value) => (value === null ? "–" : asSeconds(value));
 const count = (value) => (value === null || value === undefined ? "–" : asCount(value));
 const share = (value) => (value === null || value === undefined ? "–" : asPercent(value));
 const sum = (rows, key) => rows.reduce((total, each) => total + each[key], 0);
+
+/** Pools of which too little was seen. */
+const unmeasured = ({ drift, pools }) =>
+  Object.keys(pools).filter((pool) => drift.every((each) => each.pool !== pool))
+    .map((pool) => ({ pool, bits: null, types: [], why: pools[pool] === 0 ? "not read yet" : "too few entities seen yet" }));
+
+const drifted = ({ type, stream, pool }) =>
+  h("div", {}, h("span", { class: `vote ${colourOf(type)}` }, type), ` ${asPercent(stream)}, pool ${asPercent(pool)}`);
 
 const tile = (title, value, more = "") =>
   h("div", { class: "card tile" }, h("span", { class: "quiet" }, title), h("b", {}, value), h("span", { class: "quiet" }, more || "\u00a0"));

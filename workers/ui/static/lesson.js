@@ -1,6 +1,6 @@
 // Teaching the pool from a document: change the type of an entity, drop it, add one, or say that all is right.
 
-import { h } from "./dom.js";
+import { asCount, h, plural } from "./dom.js";
 import { entityHref } from "./entity_links.js";
 import { ask } from "./server.js";
 import { colourOf } from "./types.js";
@@ -36,6 +36,8 @@ function lessonDialog(shown, { only = null, taught = () => {} }) {
   const problem = h("p", { class: "problem", role: "alert" });
   const note = h("p", { class: "lesson-note", role: "status" });
   const content = h("div", {}, h("p", { class: "quiet" }, "Looking for its sentences …"));
+  let editors = [];
+  const all = h("button", { type: "button", hidden: true, click: teachAll });
   const end = () => {
     if (only === null) return;
     dialog.close();
@@ -45,7 +47,7 @@ function lessonDialog(shown, { only = null, taught = () => {} }) {
     h("h2", { id: "lesson-title" }, "Correct ", h("bdi", {}, shown.id)),
     h("p", { class: "quiet" }, "Choose an entity to change it, or select text to add one. A sentence that is taught counts for every worker within seconds."),
     problem, note, content,
-    h("div", { class: "buttons" }, h("button", { type: "button", click: () => dialog.close() }, "Close")),
+    h("div", { class: "buttons" }, h("button", { type: "button", click: () => dialog.close() }, "Close"), all),
   );
   dialog.addEventListener("close", () => dialog.remove());
   const show = () => {
@@ -56,8 +58,10 @@ function lessonDialog(shown, { only = null, taught = () => {} }) {
     try {
       const lesson = await ask(`/api/lesson?${new URLSearchParams({ place: shown.place })}`);
       const sentences = lesson.sentences.filter((each) => only === null || each.start === only);
-      const editors = sentences.map((sentence) => editor(sentence, lesson, shown, { problem, note, end }));
+      editors = sentences.map((sentence) => editor(sentence, lesson, shown, { problem, note, end }));
       content.replaceChildren(...editors.map((each) => each.element));
+      all.hidden = editors.length < 2;
+      all.textContent = `Teach all ${asCount(editors.length)} sentences as they are marked`;
       if (editors.length === 0) note.textContent = "There is no sentence that could be taught.";
       return editors;
     } catch (error) {
@@ -66,6 +70,28 @@ function lessonDialog(shown, { only = null, taught = () => {} }) {
       return [];
     }
   }
+
+  /** The document is right: all of its sentences, but those that the pool disagrees with, which are asked about. */
+  async function teachAll() {
+    all.disabled = true;
+    let asked = null;
+    for (const each of editors.filter((one) => !one.isTaught())) {
+      if (!dialog.open) return;
+      if (await each.send(false)) continue;
+      asked ??= each;
+      if (problem.textContent) break; // what stops one stops all
+    }
+    const known = editors.filter((each) => each.isTaught()).length;
+    note.textContent = `Taught ${asCount(known)} of ${plural(editors.length, "sentence")}.`;
+    if (asked === null) {
+      dialog.querySelector(".buttons button").focus();
+      return;
+    }
+    all.disabled = false;
+    if (!problem.textContent) note.textContent += " The pool disagrees with the rest.";
+    asked.decide();
+  }
+
   return { dialog, show, load };
 }
 
@@ -242,16 +268,17 @@ function editor(sentence, lesson, shown, { problem, note, end }) {
     } catch (error) {
       problem.textContent = error.message;
     } finally {
-      if (!element.classList.contains("taught")) teach.disabled = false;
+      if (!isTaught()) teach.disabled = false;
     }
     return false;
   }
 
+  const isTaught = () => element.classList.contains("taught");
   const decide = () => (doubts.querySelector("button") ?? teach).focus();
 
   draw();
   return {
-    element, sentence, length: units.length, send, decide, focus: () => teach.focus(),
+    element, sentence, length: units.length, send, decide, isTaught, focus: () => teach.focus(),
     choose(at) {
       const span = spans.find((each) => at >= each.start && at < each.end);
       if (span) pick(span);

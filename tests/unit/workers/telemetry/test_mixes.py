@@ -22,7 +22,8 @@ def shown(mixes: dict[str, Any]) -> dict[tuple[str, ...], float]:
 
 
 def mix(shares: dict[str, float], divergence: float = 0.25) -> Any:
-    return SimpleNamespace(report=MixReport(shares, divergence, 500.0, True))
+    of_pool = dict(zip(shares, reversed(shares.values()), strict=True))
+    return SimpleNamespace(report=MixReport(shares, of_pool, divergence, 500.0, True))
 
 
 def test_a_pools_divergence_and_shares_are_shown_once_they_are_known() -> None:
@@ -30,6 +31,8 @@ def test_a_pools_divergence_and_shares_are_shown_once_they_are_known() -> None:
         ("el4ner_mix_divergence_bits", "news"): 0.25,
         ("el4ner_mix_ratio", "news", "person"): 0.75,
         ("el4ner_mix_ratio", "news", "place"): 0.25,
+        ("el4ner_mix_pool_ratio", "news", "person"): 0.25,
+        ("el4ner_mix_pool_ratio", "news", "place"): 0.75,
     }
 
 

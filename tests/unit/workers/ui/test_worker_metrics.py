@@ -71,6 +71,44 @@ def test_workers_that_do_not_answer_are_said_and_do_not_count() -> None:
     assert report["workers"][1]["error"] == "does not answer (ConnectError)"
 
 
+def test_what_repeats_and_what_others_or_caches_had_is_told_apart() -> None:
+    health = WorkerMetrics([URL], 0)
+    lookup = 'el4ner_%s_total{%soutcome="%s"} %d\n'
+    for at, factor in ((5, 1), (10, 2)):
+        text = "".join(
+            lookup % (name, label, outcome, factor * count)
+            for name, label, hits, misses in (
+                ("repeats", 'stage="extract",', 70, 10),
+                ("repeats", 'stage="classify",', 20, 100),
+                ("shared_answers", 'stage="extract",', 4, 6),
+                ("cache_lookups", "", 1, 3),
+            )
+            for outcome, count in (("hit", hits), ("miss", misses))
+        )
+        health.take([parse_samples(text)], at)
+    shares = health.report()["shares"]
+    assert shares == {"repeats": 0.45, "shared_answers": 0.4, "retrieval_cache": 0.25, "cached_tokens": None}
+
+
+def test_drift_names_the_types_whose_shares_differ_most() -> None:
+    ratio = 'el4ner_mix_%sratio{pool="news",type="%s"} %g\n'
+    of_pool = {"person": 0.1, "place": 0.2, "date": 0.3, "event": 0.25, "product": 0.15}
+    answers = []
+    for shift in (0.1, 0.3):  # the mean of two workers counts
+        stream = of_pool | {"person": 0.1 + shift, "place": 0.2 - shift / 2, "date": 0.3 - shift / 4}
+        lines = [ratio % ("", kind, share) for kind, share in stream.items()]
+        lines += [ratio % ("pool_", kind, share) for kind, share in of_pool.items()]
+        divergence = f'el4ner_mix_divergence_bits{{pool="news"}} {shift / 2:g}\n'
+        answers.append(parse_samples("".join(lines) + divergence + 'el4ner_pool_ready{pool="logs"} 0\n'))
+    health = WorkerMetrics([URL, "http://other/metrics"], 0)
+    health.take(answers, 5)
+    (drift,) = health.report()["drift"]
+    assert (drift["pool"], drift["bits"]) == ("news", 0.15)
+    assert [(each["type"], each["pool"]) for each in drift["types"]] == [("person", 0.1), ("place", 0.2), ("date", 0.3)]
+    assert [each["stream"] for each in drift["types"]] == pytest.approx([0.3, 0.1, 0.25])
+    assert health.report()["pools"] == {"logs": 0}
+
+
 def test_the_course_is_bounded() -> None:
     health = WorkerMetrics([URL], 0)
     for second in range(1_000):
