@@ -9,6 +9,7 @@ itself take the owner's time. The topic is the truth: nothing is kept of it here
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 import time
@@ -216,7 +217,10 @@ class PoolFollower:
             self._renewed.add(name)
 
     def _take_renewed(self) -> set[str]:
-        renewed, self._renewed = self._renewed, set()
+        renewed = set()
+        with contextlib.suppress(KeyError):
+            while True:  # one by one: the other thread may add to it meanwhile
+                renewed.add(self._renewed.pop())
         return renewed
 
     # --- the owner's thread -------------------------------------------------------------------------------------

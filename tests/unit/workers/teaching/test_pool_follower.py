@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import queue
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
@@ -45,6 +47,9 @@ class Pipeline:
         self.used: queue.Queue[tuple[str, TaughtPool]] = queue.Queue()
         self.fail: list[Exception] = []
         self.refuse = 0
+        self.renew_at = 100
+        self.renewing, self.may_end = threading.Event(), threading.Event()
+        self.fail_renewing: list[Exception] = []
         self.base = {"p": BASE, "q": OTHER}
 
     def prepare(self, name: str, taught: TaughtPool, call: Callable[[Callable[[], Any]], Any]) -> Any:
@@ -60,7 +65,14 @@ class Pipeline:
         return True
 
     def is_due(self, name: str, taught: TaughtPool) -> bool:
-        return False
+        return len(taught.examples) >= self.renew_at
+
+    def renew(self, name: str, taught: TaughtPool, call: Callable[[Callable[[], Any]], Any]) -> None:
+        self.renewing.set()
+        assert self.may_end.wait(20)
+        if self.fail_renewing:
+            raise self.fail_renewing.pop()
+        self.renew_at += 10
 
     def next_of(self, name: str) -> TaughtPool:
         while True:
@@ -136,6 +148,41 @@ def test_later_a_pool_serves_as_it_was_until_it_can_be_taught(monkeypatch: pytes
         pipeline.refuse = 2  # its files were read meanwhile
         topic.coming.put([record(example("Bo"))])
         assert [each.text for each in pipeline.next_of("p").examples] == ["Bo sang."]
+
+
+def test_what_takes_long_is_estimated_anew_while_further_corrections_come_into_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    topic, pipeline = topic_of([]), Pipeline()
+    pipeline.renew_at = 2
+    with following(monkeypatch, topic, pipeline) as follower:
+        follower.start()
+        assert pipeline.next_of("p").examples == ()
+        topic.coming.put([record(example("Bo")), record(example("Zoe", 1))])
+        assert len(pipeline.next_of("p").examples) == 2
+        assert pipeline.renewing.wait(20)
+        # It goes on, and nobody waits for it.
+        topic.coming.put([record(example("Ann", 2))])
+        assert len(pipeline.next_of("p").examples) == 3
+        assert not pipeline.may_end.is_set()
+        pipeline.may_end.set()
+        assert len(pipeline.next_of("p").examples) == 3  # once more: with what was estimated
+
+
+def test_a_pool_whose_estimates_fail_serves_by_the_old_ones_and_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    topic, pipeline = topic_of([record(example("Bo"))]), Pipeline()
+    pipeline.renew_at = 1
+    pipeline.may_end.set()
+    pipeline.fail_renewing.append(EngineError("no memory"))
+    with following(monkeypatch, topic, pipeline) as follower:
+        follower.start()
+        assert len(pipeline.next_of("p").examples) == 1
+        assert pipeline.renewing.wait(20)
+        pipeline.renewing.clear()
+        while not pipeline.renewing.is_set():  # with the next correction after the failure was told
+            topic.coming.put([record(example(f"Zoe {time.monotonic_ns()}"))])
+            pipeline.renewing.wait(0.2)
+        assert pipeline.fail_renewing == []
 
 
 def test_an_example_that_brings_out_a_bug_stops_no_process(monkeypatch: pytest.MonkeyPatch) -> None:
