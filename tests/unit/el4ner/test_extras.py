@@ -2,6 +2,8 @@
 
 import re
 import tomllib
+from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -31,10 +33,16 @@ def named(requirements: list[str]) -> set[str]:
     return {re.sub(r"[-_.]+", "-", name[0]).lower() for name in names if name is not None}
 
 
+@cache
+def distributions_of_modules() -> Mapping[str, list[str]]:
+    """Looks through everything that is installed: half a second of a processor."""
+    return packages_distributions()
+
+
 def distribution(module: str) -> str:
     if module in NOT_INSTALLED_HERE | COMES_ALONG:
         return (NOT_INSTALLED_HERE | COMES_ALONG)[module]
-    return re.sub(r"[-_.]+", "-", packages_distributions()[module][0]).lower()
+    return re.sub(r"[-_.]+", "-", distributions_of_modules()[module][0]).lower()
 
 
 @pytest.mark.parametrize(("module", "extra"), sorted({**METHOD_EXTRAS, **STREAM_EXTRAS}.items()))
