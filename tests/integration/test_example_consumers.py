@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import orjson
 import pytest
 
+from tests.integration.conftest import Endpoints
 from tests.integration.stream_harness import Stream
 from tests.integration.test_stream import documents
 from workers.topics import Topic
@@ -59,9 +62,26 @@ def run(command: Sequence[str], folder: Path) -> str:
     return done.stdout
 
 
+@pytest.fixture(scope="module")
+def written(services: Endpoints, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stream]:
+    """What a worker made of documents, of one that was deleted, and of what is none: all consumers read the same."""
+    folder = tmp_path_factory.mktemp("stream")
+    stream = Stream(services.kafka_bootstrap, services.redis_url, f"t{uuid.uuid4().hex[:8]}.", folder)
+    with contextlib.closing(stream):
+        stream.create_topics()
+        worker = stream.start("pipeline").wait_ready()
+        stream.produce_documents([*documents(20), {"id": "gone", "text": "Angela flew to Berlin."}])
+        stream.produce([(b"no-json", b"this is not JSON")])
+        stream.wait_tagged(22)
+        stream.produce([(b"gone", None)])
+        stream.wait_tagged(23)
+        assert worker.stop() == 0
+        yield stream
+
+
 @pytest.mark.parametrize("language", NEEDED, ids=lambda language: language.__name__)
 def test_a_consumer_reads_what_there_is(
-    stream: Stream, tmp_path: Path, language: Callable[[Path], Sequence[str]]
+    written: Stream, tmp_path: Path, language: Callable[[Path], Sequence[str]]
 ) -> None:
     missing = [tool for tool in NEEDED[language] if shutil.which(tool) is None]
     if missing:
@@ -69,18 +89,10 @@ def test_a_consumer_reads_what_there_is(
     folder = tmp_path / "consumer"
     shutil.copytree(EXAMPLES / language.__name__, folder)
     command = language(folder)
-    stream.create_topics()
-    worker = stream.start("pipeline").wait_ready()
-    stream.produce_documents([*documents(20), {"id": "gone", "text": "Angela flew to Berlin."}])
-    stream.produce([(b"no-json", b"this is not JSON")])
-    stream.wait_tagged(22)
-    stream.produce([(b"gone", None)])
-    stream.wait_tagged(23)
-    assert worker.stop() == 0
-    topic = stream.name(Topic.TAGGED_DOCUMENTS)
-    printed = run([*command, stream.bootstrap, topic, str(ROOT / "schemas"), "23"], folder)
+    topic = written.name(Topic.TAGGED_DOCUMENTS)
+    printed = run([*command, written.bootstrap, topic, str(ROOT / "schemas"), "23"], folder)
     found = [json.loads(line) for line in printed.splitlines()]
-    records = stream.read(Topic.TAGGED_DOCUMENTS)
+    records = written.read(Topic.TAGGED_DOCUMENTS)
     expected = [said(record.key, record.value) for record in records]
     assert len(expected) == 23
     assert sum(len(one.get("entities", ())) for one in expected) > 40
