@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-long test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-opensearch example-postgresql kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-ci test-long test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-opensearch example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -51,10 +51,16 @@ test-fast: env  ## tests without broker, cache or models, tiny ones included: un
 	$(TEST_TWO) -m "not slow" $(NOT_FAST:%=--ignore=%) tests/unit
 
 test-slow: env  ## the tests that take long, and more examples of those that draw examples: minutes
-	$(TEST_TWO) -m "slow or hypothesis" --hypothesis-profile=thorough tests/unit
+	$(TEST_TWO) -m "(slow or hypothesis) and not long" --hypothesis-profile=thorough tests/unit
 	$(TEST_THREE) -m "slow and not long" tests/integration
 
-test-long: env  ## the slow tests that take minutes each, before a release: three brokers, kill -9 over real models, paper mode
+# Collected once, with one set of brokers; a test that draws examples draws the many at once, and not the few before.
+test-ci: env  ## what CI runs: the tests of `make test` and `make test-slow`, none of them twice
+	$(TEST_TWO) -m "not long" --hypothesis-profile=thorough tests/unit
+	$(TEST_THREE) -m "not long" tests/integration tests/gpu
+
+test-long: env  ## the slow tests that take minutes each, before a release: three brokers, kill -9 over real models, the tutorial
+	$(TEST_TWO) -m long tests/unit
 	$(TEST_THREE) -m long tests/integration
 
 test-search: env  ## look for examples that break what the drawing tests hold: twenty times as many, others each time

@@ -1,7 +1,8 @@
 """Where the real broker and the real cache of the integration tests come from.
 
-``make test`` runs these tests by several processes (pytest-xdist, ``--dist loadfile``), each with a broker and a cache
-of its own, and each file by one of them: models and services that tests of a file share are started once.
+``make test`` and ``make test-ci`` run these tests by several processes (pytest-xdist, ``--dist loadfile``), each with a
+broker and a cache of its own, and each file by one of them: models and services that tests of a file share are started
+once.
 """
 
 from __future__ import annotations
@@ -25,19 +26,26 @@ from tests.integration.browser_harness import CHROMIUM, Browsing
 from tests.integration.stream_harness import Stream
 
 LONG_FILES = (
-    "test_local_cluster",
-    "test_tutorial",
+    "test_engine_transformers",
+    "test_stream_members",
+    "test_registry",
     "test_example_consumers",
-    "test_stream_models",
     "test_hostile_models",
     "test_example_postgresql",
-    "test_example_opensearch",
-    "test_notebooks",
+    "test_stream",
+    "test_cli_demo",
     "test_entities",
-    "test_registry",
+    "test_serve",
+    "test_local_cluster",
+    "test_stream_models",
+    "test_example_opensearch",
+    "test_tutorial",
+    "test_notebooks",
+    "test_members_models",
 )
-"""They take longest for their few tests. By the number of tests, which is xdist's order, they would come last, and one
-process would work while the others have nothing left."""
+"""They take longest, or for their few tests; the last six have those of ``make test-long``. By the number of tests, as
+xdist orders them, many would come last, and one process would work while the others have nothing left. Those that
+compute and those that wait for workers and brokers take turns, since three run at a time."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -302,7 +302,7 @@ def test_interrupting_ends_a_call(load: Load, server: LlamaServer) -> None:
     closes_for_good(engine)
 
 
-@pytest.mark.parametrize("mode", ["scored", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["scored", pytest.param("paper", marks=[pytest.mark.slow, pytest.mark.long])])
 def test_the_whole_method_through_a_server(mode: str, server: LlamaServer) -> None:
     configured = load_settings(
         Settings,

@@ -32,7 +32,8 @@ def exact(request: pytest.FixtureRequest) -> Iterator[TransformersEngine]:
     engine.close()
 
 
-@pytest.fixture(scope="module", params=["smollm2-135m-instruct", "gemma3-270m"])
+# Gemma 3 promises in 16 bits what it promises in 32 every time, and SmolLM2 in 16.
+@pytest.fixture(scope="module", params=["smollm2-135m-instruct", pytest.param("gemma3-270m", marks=pytest.mark.long)])
 def rounded(request: pytest.FixtureRequest) -> Iterator[TransformersEngine]:
     engine = TransformersEngine.load(request.param, folder(request.param), dtype="bfloat16", threads=1)
     yield engine

@@ -26,6 +26,8 @@ def good(found: Any) -> Any:
     return found
 
 
+@pytest.mark.slow
+@pytest.mark.long  # every time: the same bit by bit with scripted members, and apart over a broker with instant ones
 def test_the_default_members_apart_decide_as_one_process() -> None:
     settings = load_settings(Settings, environ={}, overrides={"ensemble": {"preset": "default"}})
     lines = (resources.files("el4ner") / "samples" / "demo.jsonl").read_bytes().splitlines()[:12]

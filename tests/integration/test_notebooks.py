@@ -18,6 +18,7 @@ PROGRAMS = Path(sys.executable).parent
 
 @pytest.mark.models
 @pytest.mark.slow
+@pytest.mark.long
 def test_the_notebook_of_a_pool_runs_to_its_end(tmp_path: Path) -> None:
     notebook = tmp_path / "pool.ipynb"
     shutil.copy(ROOT / "docs" / "notebooks" / "pool.ipynb", notebook)

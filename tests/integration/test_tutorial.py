@@ -15,13 +15,15 @@ from examples.postgresql.database import postgresql_programs
 from tests.support.command_blocks import shown_after
 from tests.support.paths import ROOT
 
-pytestmark = [pytest.mark.integration, pytest.mark.models, pytest.mark.slow, pytest.mark.timeout(590)]
+pytestmark = [pytest.mark.integration, pytest.mark.models, pytest.mark.timeout(590)]
 
 PAGE = ROOT / "docs" / "tutorial.md"
 MINE = "run by tests/integration/test_tutorial.py"
 NEXT = "-- the next block"
 
 
+@pytest.mark.slow
+@pytest.mark.long  # every time: the demo with these models, and the commands and PostgreSQL with instant engines
 @pytest.mark.skipif(shutil.which("mvn") is None, reason="`el4ner local up` needs Maven")
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     blocks = [(block.body, shown) for block, shown in shown_after(PAGE) if block.marker == MINE]

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from el4ner.errors import ConfigError, EngineAwayError, EngineError
+from tests.support.examples import examples
 from tests.support.http_service import EngineGate, RunningService, service_settings
 from workers.config import WorkerSettings
 from workers.serve.service import ServiceCrashedError
@@ -466,7 +467,7 @@ KINDS = st.sampled_from(["good", "poison", "long", "pool"])
 
 
 @given(requests=st.lists(st.lists(KINDS, min_size=1, max_size=4), min_size=1, max_size=6))
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=examples(50), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_each_text_gets_what_it_would_get_alone(
     mixed: tuple[RunningService, EngineGate], threads: ThreadPoolExecutor, requests: list[list[str]]
 ) -> None:
