@@ -24,7 +24,7 @@ NOT_FAST := tests/unit/test_architecture.py \
 # Some machines (containers, CI) have Python compile every module anew in every process: 5 s at each start of a worker.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help env demo test test-fast test-slow test-ci test-long test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-opensearch example-postgresql kafka kafka-down clean
+.PHONY: help env demo test test-fast test-slow test-long test-search test-extras test-gpu test-chaos lint docs release schemas chart evidence screenshots format bench bench-quick bench-quality bench-scaling gpu-pack bench-gpu example-opensearch example-postgresql kafka kafka-down clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -43,9 +43,11 @@ env: .venv/.stamp  ## create the environment from the lock file
 demo: env  ## stream the sample through Kafka and the models, and show it tagged
 	$(RUN)/el4ner demo
 
-test: env  ## every test but the slow ones (starts its own Kafka and Valkey): minutes
-	$(TEST_TWO) -m "not slow" tests/unit
-	$(TEST_THREE) -m "not slow" tests/integration tests/gpu
+# SLOW=yes: the tests of `make test-slow` too. All are collected once, with one set of brokers, and a test that draws
+# examples draws the many at once, not the few before.
+test: env  ## every test but the slow ones (starts its own Kafka and Valkey): minutes; SLOW=yes: these too, as CI does
+	$(TEST_TWO) $(if $(SLOW),-m "not long" --hypothesis-profile=thorough,-m "not slow") tests/unit
+	$(TEST_THREE) -m "$(if $(SLOW),not long,not slow)" tests/integration tests/gpu
 
 test-fast: env  ## tests without broker, cache or models, tiny ones included: under a minute on two cores
 	$(TEST_TWO) -m "not slow" $(NOT_FAST:%=--ignore=%) tests/unit
@@ -54,12 +56,7 @@ test-slow: env  ## the tests that take long, and more examples of those that dra
 	$(TEST_TWO) -m "(slow or hypothesis) and not long" --hypothesis-profile=thorough tests/unit
 	$(TEST_THREE) -m "slow and not long" tests/integration
 
-# Collected once, with one set of brokers; a test that draws examples draws the many at once, and not the few before.
-test-ci: env  ## what CI runs: the tests of `make test` and `make test-slow`, none of them twice
-	$(TEST_TWO) -m "not long" --hypothesis-profile=thorough tests/unit
-	$(TEST_THREE) -m "not long" tests/integration tests/gpu
-
-test-long: env  ## the slow tests that take minutes each, before a release: three brokers, kill -9 over real models, the tutorial
+test-long: env  ## the slow tests that take minutes each, before a release: three brokers, kill -9 over real models, paper mode
 	$(TEST_TWO) -m long tests/unit
 	$(TEST_THREE) -m long tests/integration
 
@@ -136,7 +133,7 @@ release: env  ## make a release in dist/, and the changes of the tree that belon
 evidence: env  ## prepare the shipped pools' evidence anew, after a change to a pool, the prompts or the proposers: minutes
 	$(RUN)/python -m tools evidence
 
-screenshots: env  ## capture the pictures of the page anew, for README and docs: a stream, real models, Chromium; minutes
+screenshots: env  ## capture the pictures of the page anew, for README and docs: a stream, real models, Chromium; ten minutes
 	$(RUN)/python -m tools screenshots
 
 format: env  ## let ruff format the code

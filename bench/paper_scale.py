@@ -8,12 +8,12 @@ Everything is in paper mode. The members are Gemma 3 270M and Qwen2.5-Coder 0.5B
 makes the last two); the last one named is the verifier, and the *best* member of the rows with a part switched off.
 `--rows pool-spans` compares `retrieval.pool_spans` instead: labelled, and by the models.
 
-It takes hours on two cores: one to four minutes a sentence, by what the processor multiplies fast (`--dtype`). So every answer is kept in a file (`--answers`), and a
-question that comes up in several rows is asked once. A killed run goes on where it was, and a run without anything left
-to ask only counts. `--tallies` is a small file without texts: sentences that it has are not asked about again, also on
-another machine, where the answers are not. Sentences go through **all** rows in chunks, of each data set by turns, and
-the table is written anew after each chunk, so that what is there is comparable at any time. Sentences are drawn by the
-seed; fewer of them are the first of more.
+It takes hours on two cores: one to four minutes a sentence, by what the processor multiplies fast (`--dtype`). So every
+answer is kept in a file (`--answers`), and a question that comes up in several rows is asked once. A killed run goes on
+where it was, and a run without anything left to ask only counts. `--tallies` is a small file without texts: sentences
+that it has are not asked about again, also on another machine, where the answers are not. Sentences go through **all**
+rows in chunks, of each data set by turns, and the table is written anew after each chunk, so that what is there is
+comparable at any time. Sentences are drawn by the seed; fewer of them are the first of more.
 
 p compares with the member alone that did best on the same sentences, chosen after the fact, which favours that member
 (with `--rows pool-spans`: with the first row).

@@ -1,8 +1,7 @@
 """Where the real broker and the real cache of the integration tests come from.
 
-``make test`` and ``make test-ci`` run these tests by several processes (pytest-xdist, ``--dist loadfile``), each with a
-broker and a cache of its own, and each file by one of them: models and services that tests of a file share are started
-once.
+``make test`` runs these tests by several processes (pytest-xdist, ``--dist loadfile``), each with a broker and a cache
+of its own, and each file by one of them: models and services that tests of a file share are started once.
 """
 
 from __future__ import annotations
@@ -34,16 +33,16 @@ LONG_FILES = (
     "test_example_postgresql",
     "test_stream",
     "test_cli_demo",
+    "test_tutorial",
     "test_entities",
     "test_serve",
     "test_local_cluster",
     "test_stream_models",
     "test_example_opensearch",
-    "test_tutorial",
     "test_notebooks",
     "test_members_models",
 )
-"""They take longest, or for their few tests; the last six have those of ``make test-long``. By the number of tests, as
+"""They take longest, or for their few tests; the last ones have those of ``make test-long``. By the number of tests, as
 xdist orders them, many would come last, and one process would work while the others have nothing left. Those that
 compute and those that wait for workers and brokers take turns, since three run at a time."""
 

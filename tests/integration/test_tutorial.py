@@ -23,7 +23,6 @@ NEXT = "-- the next block"
 
 
 @pytest.mark.slow
-@pytest.mark.long  # every time: the demo with these models, and the commands and PostgreSQL with instant engines
 @pytest.mark.skipif(shutil.which("mvn") is None, reason="`el4ner local up` needs Maven")
 def test_the_tutorial_does_what_it_says(tmp_path: Path) -> None:
     blocks = [(block.body, shown) for block, shown in shown_after(PAGE) if block.marker == MINE]
