@@ -19,7 +19,8 @@ from el4ner.stages import StageContext
 from el4ner.stages.pool_proposals import ProposedSurfaces
 from el4ner.types import Document, DocumentCandidates
 
-pytestmark = [pytest.mark.models, pytest.mark.timeout(1200)]
+# Every time: the same with scripted members, in tests/unit/el4ner/stages/test_pool_proposals.py.
+pytestmark = [pytest.mark.models, pytest.mark.slow, pytest.mark.long, pytest.mark.timeout(1200)]
 
 
 def test_the_default_members_propose_a_pools_spans_once(tmp_path: Path) -> None:

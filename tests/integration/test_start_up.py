@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import resources
 from pathlib import Path
 
 import pytest
@@ -57,9 +58,11 @@ def test_a_sentence_is_tagged_without_what_no_model_needs(tmp_path: Path) -> Non
 
 
 @pytest.mark.models
-def test_in_context_the_embedder_is_loaded_beside_models_that_were_loaded_without_unused_parts() -> None:
-    answer, loaded = loaded_by(
-        "tag", "--ensemble", "smollm2", "Ada Lovelace met Charles Babbage.", EL4NER_METHOD__VALIDATION="soft"
-    )
+def test_in_context_the_embedder_is_loaded_beside_models_that_were_loaded_without_unused_parts(tmp_path: Path) -> None:
+    few = tmp_path / "few.jsonl"  # each of a pool's sentences is asked about in context when it is first read
+    news = (resources.files("el4ner") / "pools" / "news" / "sentences.jsonl").read_text(encoding="utf-8")
+    few.write_text("\n".join(news.splitlines()[:12]))
+    asked = ("--ensemble", "smollm2", "--pool", str(few), "Ada Lovelace met Charles Babbage.")
+    answer, loaded = loaded_by("tag", *asked, EL4NER_METHOD__VALIDATION="soft")
     assert {"sentence_transformers", "transformers", "torch"} <= loaded
     assert "Ada Lovelace" in answer
