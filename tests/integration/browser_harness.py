@@ -97,6 +97,21 @@ def tab_back_to(tab: Any, selector: str) -> None:
     tab_to(tab, selector, "Shift+Tab")
 
 
+def start_two_workers(stream: Stream) -> None:
+    """And wait until both are ready."""
+    for worker in (stream.start("pipeline"), stream.start("pipeline")):
+        worker.wait_ready()
+
+
+def teach_against_the_pool(lesson: Any) -> float:
+    """Teach the sentence of an open lesson whose London the pool calls a location; when it was clicked."""
+    lesson.get_by_role("button", name="Teach this sentence").click()
+    lesson.get_by_text("the pool calls 'London' location").wait_for()
+    clicked_at = time.time()
+    lesson.get_by_role("button", name="Teach it all the same").click()
+    return clicked_at
+
+
 def wait_until_all_workers_know(stream: Stream, *examples: PoolExample) -> None:
     """What pool news was taught."""
     expected = pool_of(examples)

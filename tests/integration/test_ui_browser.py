@@ -6,7 +6,6 @@ Debian's Chromium, driven by Playwright. Without a browser every test is skipped
 from __future__ import annotations
 
 import os
-import time
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,10 @@ from tests.integration.browser_harness import (
     document,
     focused,
     page_of,
+    start_two_workers,
     tab_back_to,
     tab_to,
+    teach_against_the_pool,
     wait_until_all_workers_know,
     write,
 )
@@ -173,17 +174,12 @@ def test_what_a_letter_holds_is_shown_byte_for_byte_or_as_text(stream: Stream, b
 
 def test_a_correction_by_mouse_is_in_effect_on_two_workers(stream: Stream, browsing: Browsing) -> None:
     with page_of(stream, browsing) as tab:
-        for worker in (stream.start("pipeline"), stream.start("pipeline")):
-            worker.wait_ready()
+        start_two_workers(stream)
         write(stream, ADA)
         document(tab, "ada").locator(".entity", has_text="London").click()
         lesson = tab.get_by_role("dialog")
         lesson.get_by_label("type", exact=True).select_option("event")
-        lesson.get_by_role("button", name="Teach this sentence").click()
-        doubt = lesson.get_by_text("the pool calls 'London' location")
-        doubt.wait_for()
-        clicked_at = time.time()
-        lesson.get_by_role("button", name="Teach it all the same").click()
+        clicked_at = teach_against_the_pool(lesson)
         lesson.get_by_text("Taught. Workers know it within seconds.").wait_for()
         ((key, example),) = taught_until_now(stream.settings.kafka).items()
         assert (key.pool, example.text) == ("news", ADA["text"])
@@ -289,8 +285,7 @@ def test_a_document_is_confirmed_as_right_but_for_what_the_pool_calls_otherwise(
 
 def test_a_new_type_is_made_on_the_page_and_known_to_running_workers(stream: Stream, browsing: Browsing) -> None:
     with page_of(stream, browsing) as tab:
-        for worker in (stream.start("pipeline"), stream.start("pipeline")):
-            worker.wait_ready()
+        start_two_workers(stream)
         write(stream, ADA)
         document(tab, "ada").locator(".entity", has_text="London").click()
         lesson = tab.get_by_role("dialog")
@@ -302,8 +297,7 @@ def test_a_new_type_is_made_on_the_page_and_known_to_running_workers(stream: Str
         tab.keyboard.press("Tab")
         tab.keyboard.press("Enter")
         lesson.get_by_role("button", name="London: city").wait_for()
-        lesson.get_by_role("button", name="Teach this sentence").click()
-        lesson.get_by_role("button", name="Teach it all the same").click()
+        teach_against_the_pool(lesson)
         lesson.get_by_text("Taught. Workers know it within seconds.").wait_for()
         (example,) = taught_until_now(stream.settings.kafka).values()
         assert example.types == {"city": "a place with streets and a mayor"}

@@ -16,7 +16,9 @@ from tests.integration.browser_harness import (
     Browsing,
     focused,
     page_of,
+    start_two_workers,
     tab_to,
+    teach_against_the_pool,
     wait_until_all_workers_know,
     write,
 )
@@ -104,16 +106,13 @@ def test_what_teaches_most_comes_first_with_why_and_leaves_when_it_is_dealt_with
 
 def test_a_correction_from_the_queue_is_in_effect_on_two_workers(stream: Stream, browsing: Browsing) -> None:
     with reviewing(stream, browsing) as tab:
-        for worker in (stream.start("pipeline"), stream.start("pipeline")):
-            worker.wait_ready()
+        start_two_workers(stream)
         write(stream, ADA)
         item(tab, "Babbage").get_by_role("button", name="Correct").click()
         lesson = tab.get_by_role("dialog")
         lesson.get_by_role("button", name="London").click()
         lesson.get_by_label("type", exact=True).select_option("event")
-        lesson.get_by_role("button", name="Teach this sentence").click()
-        lesson.get_by_text("the pool calls 'London' location").wait_for()
-        lesson.get_by_role("button", name="Teach it all the same").click()
+        teach_against_the_pool(lesson)
         lesson.wait_for(state="detached")  # it has done what it was opened for
         item(tab, "Babbage").wait_for(state="detached")
         (example,) = taught_until_now(stream.settings.kafka).values()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, Literal
 
@@ -32,7 +32,7 @@ Precision = Literal["bfloat16", "float32", "int8"]
 FASTER: Final = 1.25
 """Times float32's speed that bfloat16's products must have: less than that gains no more than int8 does anywhere."""
 TIMED: Final = "number-types.json"
-"""In the cache folder: what was timed on this machine."""
+"""In the cache folder: how fast bfloat16 was on this machine."""
 _ROWS: Final = 256
 _WIDTHS: Final = (640, 2048)
 """Of the timed layers: those of Gemma 3 270M, in and out."""
@@ -125,16 +125,16 @@ def _multiplies_bfloat16_faster(cache_dir: Path) -> bool:
     """As it was timed on this machine before, or is now. One process times while others wait for it, so that all of
     them compute in the same type; a folder that cannot be written costs each a quarter of a second."""
     key = check_key(processor(), torch.__version__)
-    seconds: Mapping[str, float] | None = _timed(cache_dir).get(key)
-    if seconds is None:
+    times = _timed(cache_dir).get(key)
+    if times is None:
         with contextlib.ExitStack() as stack:
             with contextlib.suppress(OSError):
                 stack.enter_context(exclusive(cache_dir / f"{TIMED}.lock"))
-            seconds = _timed(cache_dir).get(key) or _time_now(key, cache_dir)
-    return seconds["float32"] >= FASTER * seconds["bfloat16"]
+            times = _timed(cache_dir).get(key) or _time_now(key, cache_dir)
+    return times >= FASTER
 
 
-def _time_now(key: str, cache_dir: Path) -> Mapping[str, float]:
+def _time_now(key: str, cache_dir: Path) -> float:
     seconds = layer_seconds()
     times = seconds["float32"] / seconds["bfloat16"]
     log.info(
@@ -142,16 +142,15 @@ def _time_now(key: str, cache_dir: Path) -> Mapping[str, float]:
         times,
         "takes" if times >= FASTER else "does not take",
     )
-    results = {**_timed(cache_dir), key: seconds}
+    results = {**_timed(cache_dir), key: times}
     with contextlib.suppress(OSError):
         write_atomically(cache_dir / TIMED, orjson.dumps(dict(list(results.items())[-_MOST:])))
-    return seconds
+    return times
 
 
-def _timed(cache_dir: Path) -> dict[str, dict[str, float]]:
-    """Results by key; what cannot be read is timed again."""
+def _timed(cache_dir: Path) -> dict[str, float]:
+    """How many times float32's speed bfloat16 has, by key; what cannot be read is timed again."""
     try:
-        read = orjson.loads((cache_dir / TIMED).read_bytes())
-        return {key: {name: float(seconds[name]) for name in ("bfloat16", "float32")} for key, seconds in read.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {key: float(times) for key, times in orjson.loads((cache_dir / TIMED).read_bytes()).items()}
+    except (OSError, ValueError, TypeError, AttributeError):
         return {}
