@@ -16,6 +16,7 @@ from torch.nn import functional
 from typing_extensions import override
 
 from el4ner.engines.packing import TokenTree
+from el4ner.engines.torch.past_states import PastStates, total
 
 __all__ = ["KEYS", "AttentionPlan", "DecodingPlan", "PassSegment", "RowsPlan", "additive"]
 
@@ -33,6 +34,9 @@ class PassSegment:
     are ``past`` tokens and room for the new ones, which the pass writes behind them: first the chain, then the tree's
     nodes in their order. ``to_middle``: the tree is read as far as the middle layer; later layers' states of it stay
     unwritten.
+
+    ``behind``: where rows attend one by one, the first of the ``past`` tokens may stand elsewhere, in memory that many
+    rows share. ``group`` then has what stands behind them and room for the chain; nothing is kept of the tree.
     """
 
     group: torch.Tensor
@@ -41,6 +45,7 @@ class PassSegment:
     chain: Sequence[int]
     tree: TokenTree = field(default_factory=TokenTree)
     to_middle: bool = False
+    behind: tuple[PastStates, ...] = ()
 
     @property
     def new(self) -> int:
@@ -76,7 +81,6 @@ class _Attending:
     """What one call attends: the queries ``first`` to ``last`` of the pass, which are a row's chain or its tree, to the
     row's keys ``low`` to ``end``. The call takes queries up to ``wide``; what it says of the last ones is not used."""
 
-    row: int
     first: int
     last: int
     wide: int
@@ -86,8 +90,26 @@ class _Attending:
     causal: bool
 
 
+@dataclass(frozen=True, slots=True)
+class _PlannedRow:
+    """A segment, its first token's place in the pass, the tokens that it has room for, and those that are in its group.
+
+    ``copied``: the parts of what it stands behind that are to be copied to the desk for it, and where each begins.
+    """
+
+    segment: PassSegment
+    start: int
+    capacity: int
+    own: int
+    copied: Sequence[tuple[PastStates, int]]
+
+
 class RowsPlan(AttentionPlan):
     """Segments: rows of any length, attended one by one.
+
+    A row that stands ``behind`` shared states is attended on a *desk*, room for one layer's keys and values of one row:
+    what it has in common with the row before is there already, its own states come behind that. So a beginning that
+    fifty rows share is copied once in each layer, to memory that stays in the processor's cache.
 
     On a processor, torch makes a kernel for each number of queries and of keys in half precision, and keeps it for ever
     (a quarter of a megabyte for each thread). So there numbers are rounded up: what is too much is masked, or not used.
@@ -107,16 +129,45 @@ class RowsPlan(AttentionPlan):
         device: torch.device,
         windows: dict[int, int | None] | None = None,
     ) -> None:
-        self._segments = segments
-        self._states = [segment.states for segment in segments]
         self._windows = windows
         self._dtype = dtype
         self._device = device
         self._rounds = device.type == "cpu" and dtype.itemsize == 2
-        self._calls: dict[int | None, list[_Attending]] = {}
-        for segment, states in zip(segments, self._states, strict=True):
-            held = segment.past + segment.new
-            states[:, :, :, held : self._end(segment, held)] = 0  # masked, so they must not be NaN
+        self._calls: dict[int | None, list[list[_Attending]]] = {}
+        self._desk = self._new_desk(segments)
+        self._rows = list(self._arranged(segments))
+        for segment in segments:
+            if not segment.behind:
+                held = segment.past + segment.new
+                end = self._end(held, segment.group.shape[4])
+                segment.states[:, :, :, held:end] = 0  # masked, so they must not be NaN
+
+    def _new_desk(self, segments: Sequence[PassSegment]) -> torch.Tensor | None:
+        """``[2, heads, capacity, head_dim]``, if a row needs it."""
+        there = [segment for segment in segments if segment.behind]
+        if not there:
+            return None
+        capacity = -(-max(segment.past + segment.new for segment in there) // KEYS) * KEYS
+        _, _, _, heads, _, head_dim = there[0].group.shape
+        return there[0].group.new_zeros(2, heads, capacity, head_dim)
+
+    def _arranged(self, segments: Sequence[PassSegment]) -> Iterator[_PlannedRow]:
+        start = 0
+        on_desk: tuple[PastStates, ...] = ()
+        for segment in segments:
+            capacity, own = segment.group.shape[4], segment.past
+            copied: list[tuple[PastStates, int]] = []
+            if segment.behind:
+                assert self._desk is not None
+                capacity, own = self._desk.shape[2], segment.past - total(segment.behind)
+                at = 0
+                for place, part in enumerate((*segment.behind, PastStates(segment.states, own))):
+                    if copied or place >= len(on_desk) or not _same(on_desk[place], part):
+                        copied.append((part, at))
+                    at += part.tokens
+                on_desk = segment.behind
+            yield _PlannedRow(segment, start, capacity, own, [(part, at) for part, at in copied if part.tokens])
+            start += segment.new
 
     @override
     def attend(
@@ -130,85 +181,95 @@ class RowsPlan(AttentionPlan):
     ) -> torch.Tensor:
         if self._windows is not None:
             self._windows[layer] = window
-        _, heads, total, head_dim = query.shape
+        _, heads, tokens, head_dim = query.shape
         kv_heads = key.shape[1]
         # Query heads that share a key-value head: a batch dimension of its own, so that keys are never repeated.
-        grouped = query[0].view(kv_heads, heads // kv_heads, total, head_dim)
-        out = query.new_empty(1, total, heads, head_dim)
-        out_grouped = out[0].permute(1, 0, 2).view(kv_heads, heads // kv_heads, total, head_dim)
-        start = 0
-        for segment, states in zip(self._segments, self._states, strict=True):
-            held, end = segment.past + segment.new, start + segment.new
-            states[layer, 0, :, segment.past : held] = key[0, :, start:end]
-            states[layer, 1, :, segment.past : held] = value[0, :, start:end]
-            start = end
+        grouped = query[0].view(kv_heads, heads // kv_heads, tokens, head_dim)
+        out = query.new_empty(1, tokens, heads, head_dim)
+        out_grouped = out[0].permute(1, 0, 2).view(kv_heads, heads // kv_heads, tokens, head_dim)
         if window not in self._calls:
-            self._calls[window] = list(self._all_calls(window))
-        for call in self._calls[window]:
-            keys, values = self._states[call.row][layer, :, :, None, call.low : call.end]
-            shape = (kv_heads, heads // kv_heads, call.end - call.low, head_dim)
-            queries = grouped[:, :, call.first : call.wide]
-            if call.wide > total:
-                queries = functional.pad(queries, (0, 0, 0, call.wide - total))
-            attended = functional.scaled_dot_product_attention(
-                queries,
-                keys.expand(shape),
-                values.expand(shape),
-                attn_mask=call.mask,
-                is_causal=call.causal,
-                scale=scaling,
-            )
-            out_grouped[:, :, call.first : call.last] = attended[:, :, : call.last - call.first]
+            self._calls[window] = [list(self._calls_of(row, window)) for row in self._rows]
+        for row, calls in zip(self._rows, self._calls[window], strict=True):
+            states = self._written(row, layer, key[0], value[0])
+            for call in calls:
+                keys, values = states[:, :, None, call.low : call.end]
+                shape = (kv_heads, heads // kv_heads, call.end - call.low, head_dim)
+                queries = grouped[:, :, call.first : call.wide]
+                if call.wide > tokens:
+                    queries = functional.pad(queries, (0, 0, 0, call.wide - tokens))
+                attended = functional.scaled_dot_product_attention(
+                    queries,
+                    keys.expand(shape),
+                    values.expand(shape),
+                    attn_mask=call.mask,
+                    is_causal=call.causal,
+                    scale=scaling,
+                )
+                out_grouped[:, :, call.first : call.last] = attended[:, :, : call.last - call.first]
         return out
 
-    def _all_calls(self, window: int | None) -> Iterator[_Attending]:
-        start = 0
-        for row, segment in enumerate(self._segments):
-            split, end = start + len(segment.chain), start + segment.new
-            if segment.chain:
-                yield self._chain(row, segment, start, window)
-            if split < end:
-                yield self._tree(row, segment, split, window)
-            start = end
+    def _written(self, row: _PlannedRow, layer: int, key: torch.Tensor, value: torch.Tensor) -> torch.Tensor:
+        """The layer's states of a row, ``[2, heads, capacity, head_dim]``, with its new ones."""
+        segment, start = row.segment, row.start
+        past, end, chain = segment.past, start + segment.new, len(segment.chain)
+        states = segment.states[layer]
+        if segment.behind:
+            assert self._desk is not None
+            states[0, :, row.own : row.own + chain] = key[:, start : start + chain]
+            states[1, :, row.own : row.own + chain] = value[:, start : start + chain]
+            for part, at in row.copied:
+                self._desk[:, :, at : at + part.tokens] = part.states[layer, :, :, : part.tokens]
+            states = self._desk
+        states[0, :, past : past + segment.new] = key[:, start:end]
+        states[1, :, past : past + segment.new] = value[:, start:end]
+        return states
 
-    def _chain(self, row: int, segment: PassSegment, first: int, window: int | None) -> _Attending:
+    def _calls_of(self, row: _PlannedRow, window: int | None) -> Iterator[_Attending]:
+        if row.segment.chain:
+            yield self._chain(row, window)
+        if len(row.segment.tree):
+            yield self._tree(row, window)
+
+    def _chain(self, row: _PlannedRow, window: int | None) -> _Attending:
+        segment, first = row.segment, row.start
         length = len(segment.chain)
         seen, last = segment.past + length, first + length
         low = 0 if window is None else max(0, segment.past + 1 - window)
         if length == 1:
-            return _Attending(row, first, last, last, low, seen, None, causal=False)
-        wide, low, end = self._rounded(segment, first, last, low, seen)
+            return _Attending(first, last, last, low, seen, None, causal=False)
+        wide, low, end = self._rounded(row, first, last, low, seen)
         if segment.past == 0 and (window is None or length <= window):  # plain causal does, if both end alike
             end = wide - first if self._rounds else seen
-            if end <= segment.states.shape[3]:
-                return _Attending(row, first, last, wide, 0, end, None, causal=True)
-            return _Attending(row, first, last, last, 0, seen, None, causal=True)
+            if end <= row.capacity:
+                return _Attending(first, last, wide, 0, end, None, causal=True)
+            return _Attending(first, last, last, 0, seen, None, causal=True)
         ask, keys = torch.arange(segment.past, seen), torch.arange(low, end)
         visible = keys[None, :] <= ask[:, None]
-        return _Attending(row, first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
+        return _Attending(first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
 
-    def _tree(self, row: int, segment: PassSegment, first: int, window: int | None) -> _Attending:
+    def _tree(self, row: _PlannedRow, window: int | None) -> _Attending:
+        segment, first = row.segment, row.start + len(row.segment.chain)
         base, last = segment.past + len(segment.chain), first + len(segment.tree)
         low = 0 if window is None else max(0, base + 1 - window)
         held = base + len(segment.tree)
-        wide, low, end = self._rounded(segment, first, last, low, held)
+        wide, low, end = self._rounded(row, first, last, low, held)
         ask = torch.tensor(segment.tree.depths) + (base - 1)
         beyond = torch.full((end - held,), -1)
         keys = torch.cat([torch.arange(low, base), ask, beyond])
         visible = torch.zeros(len(ask), len(keys), dtype=torch.bool)
         visible[:, : base - low] = True
         visible[:, base - low : held - low] = torch.from_numpy(segment.tree.sees())
-        return _Attending(row, first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
+        return _Attending(first, last, wide, low, end, self._mask(visible, ask, keys, wide - first, window), False)
 
-    def _rounded(self, segment: PassSegment, first: int, last: int, low: int, seen: int) -> tuple[int, int, int]:
+    def _rounded(self, row: _PlannedRow, first: int, last: int, low: int, seen: int) -> tuple[int, int, int]:
         """(end of the queries, first and end of the keys): as they are, or so that few sizes come about."""
         if not self._rounds or last - first <= QUERIES:
             return last, low, seen
-        return first + -(-(last - first) // QUERIES) * QUERIES, low // KEYS * KEYS, self._end(segment, seen)
+        return first + -(-(last - first) // QUERIES) * QUERIES, low // KEYS * KEYS, self._end(seen, row.capacity)
 
-    def _end(self, segment: PassSegment, seen: int) -> int:
+    def _end(self, seen: int, capacity: int) -> int:
         """Where keys end, as far as there is room: what a row has is rounded up as well."""
-        return min(-(-seen // KEYS) * KEYS, segment.states.shape[3]) if self._rounds else seen
+        return min(-(-seen // KEYS) * KEYS, capacity) if self._rounds else seen
 
     def _mask(
         self, visible: torch.Tensor, ask: torch.Tensor, keys: torch.Tensor, rows: int, window: int | None
@@ -219,6 +280,10 @@ class RowsPlan(AttentionPlan):
             visible &= keys[None, :] > ask[:, None] - window
         visible = functional.pad(visible, (0, 0, 0, rows - len(visible)), value=True)
         return additive(visible, self._dtype).to(self._device)[None, None]
+
+
+def _same(left: PastStates, right: PastStates) -> bool:
+    return left.states is right.states and left.tokens == right.tokens
 
 
 class DecodingPlan(AttentionPlan):

@@ -8,13 +8,15 @@ takes 1.8 since they are given back.
 from __future__ import annotations
 
 import ctypes
+import math
 import mmap
+from collections.abc import Sequence
 from functools import cache
 from typing import Any, Final
 
 import torch
 
-__all__ = ["give_back_freed_memory", "long_lived_copy"]
+__all__ = ["give_back_freed_memory", "long_lived"]
 
 _PRIVATE: Final[dict[str, Any]] = (
     {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
@@ -29,13 +31,13 @@ def give_back_freed_memory() -> None:
         trim(ctypes.c_size_t(0))
 
 
-def long_lived_copy(tensor: torch.Tensor) -> torch.Tensor:
-    """A copy in pages of its own, which go back to the system with it. On the heap it would lie between tensors of
-    passes, which come and go: megabytes here and there that fit none of the next ones."""
-    if tensor.device.type != "cpu" or not tensor.numel():
-        return tensor.clone()
-    pages = mmap.mmap(-1, tensor.numel() * tensor.element_size(), **_PRIVATE)
-    return torch.frombuffer(pages, dtype=tensor.dtype).view(tensor.shape).copy_(tensor)
+def long_lived(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An empty tensor in pages of its own, which go back to the system with it. On the heap it would lie between
+    tensors of passes, which come and go: megabytes here and there that fit none of the next ones."""
+    size = math.prod(shape) * dtype.itemsize
+    if device.type != "cpu" or not size:
+        return torch.empty(tuple(shape), dtype=dtype, device=device)
+    return torch.frombuffer(mmap.mmap(-1, size, **_PRIVATE), dtype=dtype).view(tuple(shape))
 
 
 @cache

@@ -31,6 +31,7 @@ from el4ner.engines.torch.attention_plans import KEYS, AttentionPlan, DecodingPl
 from el4ner.engines.torch.decode_graphs import CudaRecorder, DecodeGraphs, DecodingStates, Recorder
 from el4ner.engines.torch.joint_attention import JointPlan
 from el4ner.engines.torch.middle_layers import MiddleExit, Shorter
+from el4ner.engines.torch.past_states import PastStates
 from el4ner.engines.torch.stored_tables import Head
 from el4ner.errors import ModelError
 
@@ -121,6 +122,11 @@ class PackedModel:
         shape = (self._layers, 2, rows, self._kv_heads, self._room(capacity), self._head_dim)
         make = torch.empty if self.attend == "rows" and rows == 1 else torch.zeros
         return make(shape, dtype=self.dtype, device=self.device)
+
+    def new_room(self, tokens: int) -> torch.Tensor:
+        """A group of one row that stands behind others' states (:class:`PassSegment`), for ``tokens`` of its own."""
+        shape = (self._layers, 2, 1, self._kv_heads, tokens, self._head_dim)
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def decoding_group(self, rows: int, capacity: int) -> torch.Tensor:
         """As :meth:`new_group`, for rows that are decoded together; it may have more rows and capacity. The group that
@@ -231,6 +237,13 @@ class PackedModel:
         self.forward([PassSegment(states, slot, 0, prefix[:9]) for slot, prefix in enumerate(prefixes)])
         windows: dict[int, int | None] = {}
         behind = [PassSegment(states, slot, 9, prefixes[slot][9:], trees[slot]) for slot in range(CHECKED)]
+        if self.attend == "rows":  # half of the rows stand behind states that are elsewhere
+            for segment in behind[1::2]:
+                segment.behind = (
+                    PastStates(segment.states[:, :, :, :4], 4),
+                    PastStates(segment.states[:, :, :, 4:], 5),
+                )
+                segment.group, segment.slot = self.new_room(len(segment.chain)), 0
         hidden = self.forward(behind, windows=windows)
         starts = np.cumsum([0, *(segment.new for segment in behind)]) + 11
         places = [starts[slot] + end for slot, pair in enumerate(ends) for end in pair]

@@ -13,6 +13,7 @@ import torch
 from el4ner.engines.packing import TokenTree
 from el4ner.engines.torch.attention_plans import PassSegment
 from el4ner.engines.torch.packed_model import PackedModel
+from el4ner.engines.torch.past_states import PastStates, beginning, copy_states, total
 from el4ner.engines.torch.prefix_cache import PrefixCache, common_length
 
 __all__ = ["Part", "PromptReader", "PromptRow"]
@@ -25,9 +26,11 @@ WORTH_A_PASS: Final = 128
 class PromptRow:
     """A prompt to be read, and the trees that hang behind it (each read with its own pass, or together with others).
 
-    ``cached`` counts tokens that were not read for this row. The row's key-value states are those of ``slot`` in
-    ``group`` (:class:`PassSegment`): made when its reading begins if it is None, and dropped when it ends if ``keep``
-    is False. ``to_middle``: the trees are read as far as the middle layer.
+    ``known``: key-value states of its first tokens, which were read before; ``cached`` counts tokens that were not read
+    for this row. The others' are those of ``slot`` in ``group`` (:class:`PassSegment`): made when its reading begins
+    if it is None, and dropped when it ends if ``keep`` is False. A group that is made for rows that attend together, or
+    that is there before, has those of all tokens: what is known is copied to it. ``to_middle``: the trees are read as
+    far as the middle layer.
     """
 
     tokens: tuple[int, ...]
@@ -39,13 +42,24 @@ class PromptRow:
     past: int = 0
     cached: int = 0
     trees_read: int = 0
-    source: torch.Tensor | None = field(default=None, repr=False)
+    known: tuple[PastStates, ...] = field(default=(), repr=False)
 
     @property
-    def states(self) -> torch.Tensor:
-        """``[layers, 2, heads, capacity, head_dim]``, as soon as its reading has begun."""
+    def read_states(self) -> tuple[PastStates, ...]:
+        """Of all tokens that were read, as soon as its reading has begun."""
         assert self.group is not None
-        return self.group[:, :, self.slot]
+        return (*self.known, PastStates(self.group[:, :, self.slot], self.past - total(self.known)))
+
+    def begins(self, known: tuple[PastStates, ...]) -> None:
+        """Its first tokens were read before. The last one is always read: its hidden state is what answers."""
+        self.known = beginning(known, len(self.tokens) - 1)
+        self.past = self.cached = total(self.known)
+
+    def copies_known(self) -> None:
+        """What is known, to its group, which has room for all tokens."""
+        assert self.group is not None
+        copy_states(self.known, self.group[:, :, self.slot])
+        self.known = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +98,7 @@ class PromptReader:
         self._read_each(rows, take, with_middle=with_middle)
 
     def _look_up(self, row: PromptRow) -> None:
-        shared, row.source = self._cache.longest(row.tokens)
-        # The last token is always read: its hidden state is what answers.
-        row.past = row.cached = min(shared, len(row.tokens) - 1)
+        row.begins(self._cache.longest(row.tokens))
 
     def _read_shared_beginnings(self, rows: Sequence[PromptRow]) -> None:
         """Rows that begin alike beyond what the cache has: their common beginning is read once, before them.
@@ -116,16 +128,18 @@ class PromptReader:
         stem = PromptRow(group[0].tokens[:length], keep=True)
         self._look_up(stem)
         self._read_each([stem], lambda parts, hidden: None)
+        known = stem.read_states
         for row in group:
-            usable = min(length, len(row.tokens) - 1)
-            if usable > row.past:
-                row.past = row.cached = usable
-                row.source = stem.states
+            if min(length, len(row.tokens) - 1) > row.past:
+                row.begins(known)
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
 
     def _read_each(self, rows: Sequence[PromptRow], take: Take, *, with_middle: bool = False) -> None:
         if self._model.attend == "together":  # rows of like length stand side by side
             rows = sorted(rows, key=lambda row: row.past - len(row.tokens))
+        for row in rows:
+            if row.group is not None:
+                row.copies_known()
         waiting = deque(rows)
         while waiting:
             parts: list[Part] = []
@@ -141,19 +155,15 @@ class PromptReader:
                 used += segment.new
             self._give_room([part.row for part in parts if part.row.group is None])
             for segment, part in zip(segments, parts, strict=True):
-                row = part.row
-                assert row.group is not None
-                segment.group, segment.slot = row.group, row.slot
-                if row.source is not None:
-                    row.states[:, :, :, : row.past] = row.source[:, :, :, : row.past]
-                    row.source = None
+                assert part.row.group is not None
+                segment.group, segment.slot, segment.behind = part.row.group, part.row.slot, part.row.known
             hidden = self._model.forward(segments, with_middle=with_middle)
             unfinished = []
             for part, segment in zip(parts, segments, strict=True):
                 row = part.row
                 row.past = segment.past + len(segment.chain)
                 if part.ends and row.trees_read == 0:
-                    self._cache.put(row.tokens, row.states)
+                    self._cache.put(row.tokens, row.read_states)
                 if part.tree is not None:
                     row.trees_read += 1
                 if not part.ends or row.trees_read < len(row.trees):
@@ -171,9 +181,12 @@ class PromptReader:
             group = self._model.new_group(len(rows), max(rooms))
             for slot, row in enumerate(rows):
                 row.group, row.slot = group, slot
+                row.copies_known()
         else:
             for row, room in zip(rows, rooms, strict=True):
-                row.group, row.slot = self._model.new_group(1, room), 0
+                own = len(row.tokens) - row.past
+                row.group = self._model.new_room(own) if row.known else self._model.new_group(1, room)
+                row.slot = 0
 
     def _next(self, row: PromptRow, before: int) -> tuple[PassSegment, Part]:
         """The row's next piece, to stand behind ``before`` tokens in its pass."""

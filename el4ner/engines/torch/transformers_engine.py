@@ -80,6 +80,7 @@ _CHECKED_MODULES: Final = (
     "torch/packed_model",
     "torch/row_blocks",
     "torch/stored_tables",
+    "torch/past_states",
     "torch/transformers_engine",
 )
 """What a self-check depends on of this package: a change to one of them has every model checked again."""

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from el4ner.engines.torch import heap
-from el4ner.engines.torch.heap import give_back_freed_memory, long_lived_copy
+from el4ner.engines.torch.heap import give_back_freed_memory, long_lived
 
 STATM = Path("/proc/self/statm")
 
@@ -35,18 +35,16 @@ def test_another_c_library_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_long_lived_copy_is_a_copy(dtype: torch.dtype) -> None:
-    own = torch.arange(24).view(2, 3, 4).to(dtype)
-    copy = long_lived_copy(own[:, :, 1:3])
-    own.fill_(0)
-    assert copy.tolist() == [[[1, 2], [5, 6], [9, 10]], [[13, 14], [17, 18], [21, 22]]]
-    assert long_lived_copy(torch.empty(0, 3)).shape == (0, 3)
+def test_a_long_lived_tensor_is_one_as_any_other(dtype: torch.dtype) -> None:
+    source = torch.arange(24).view(2, 3, 4).to(dtype)
+    copy = long_lived((2, 2, 4), dtype, source.device).copy_(source[:, 1:])
+    assert torch.equal(copy, source[:, 1:])
+    assert long_lived((0, 3), dtype, source.device).shape == (0, 3)
 
 
 @pytest.mark.skipif(not STATM.exists(), reason="not Linux")
-def test_a_long_lived_copy_goes_back_to_the_system_at_once() -> None:
-    source = torch.ones(5_000_000)  # 20 MB, which malloc may keep
-    copies = [long_lived_copy(source) for _ in range(2)]
+def test_a_long_lived_tensor_goes_back_to_the_system_at_once() -> None:
+    tensors = [long_lived((5_000_000,), torch.float32, torch.device("cpu")).fill_(1) for _ in range(2)]  # 20 MB each
     before = resident_pages()
-    del copies[0]
+    del tensors[0]
     assert (before - resident_pages()) * 4096 > 15_000_000

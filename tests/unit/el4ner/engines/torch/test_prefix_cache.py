@@ -1,67 +1,176 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from el4ner.engines.torch.past_states import PastStates, beginning, copy_states, total
 from el4ner.engines.torch.prefix_cache import PrefixCache
+from tests.support.examples import examples
+
+A_TOKEN = 16
+"""Bytes of its states."""
 
 
-def states(tokens: int, value: float = 0.0) -> torch.Tensor:
-    """16 bytes a token."""
-    return torch.full((1, 2, 1, tokens, 2), value)
+def states_of(tokens: Sequence[int]) -> torch.Tensor:
+    """As a model's, a token's depend on all tokens before it."""
+    values = [float(hash(tuple(tokens[: end + 1])) % 10_007) for end in range(len(tokens))]
+    return torch.tensor(values).view(1, 1, 1, -1, 1).expand(1, 2, 1, -1, 2).contiguous()
+
+
+def read(tokens: Sequence[int]) -> tuple[PastStates, ...]:
+    return (PastStates(states_of(tokens), len(tokens)),) if tokens else ()
+
+
+def joined(past: Sequence[PastStates], first: int = 0) -> torch.Tensor:
+    result = torch.full((1, 2, 1, total(past) - first, 2), -1.0)
+    copy_states(past, result, first)
+    return result
+
+
+def found(cache: PrefixCache, *tokens: int) -> int:
+    """How long a beginning is kept; its states are those of these tokens."""
+    past = cache.longest(tokens)
+    assert torch.equal(joined(past), states_of(tokens[: total(past)]))
+    return total(past)
+
+
+def put(cache: PrefixCache, *tokens: int) -> None:
+    cache.put(tokens, read(tokens))
 
 
 def test_the_longest_common_beginning_is_found() -> None:
     cache = PrefixCache(1 << 20)
-    cache.put((1, 2, 3, 4), states(4, 1.0))
-    cache.put((1, 2, 9), states(3, 2.0))
-    shared, found = cache.longest((1, 2, 3, 7, 7))
-    assert shared == 3
-    assert found is not None
-    assert float(found.max()) == 1.0
-    assert cache.longest((5,)) == (0, None)
+    put(cache, 1, 2, 3, 4)
+    put(cache, 1, 2, 9)
+    assert found(cache, 1, 2, 3, 7, 7) == 3
+    assert found(cache, 1, 2, 9, 9) == 3
+    assert found(cache, 5) == 0
+    assert found(cache) == 0
+
+
+def test_what_prompts_have_in_common_is_kept_once() -> None:
+    cache = PrefixCache(1 << 20)
+    instruction = tuple(range(100))
+    for sentence in range(20):
+        put(cache, *instruction, 1_000 + sentence, 7)
+    assert (len(cache), cache.nbytes) == (20, A_TOKEN * (102 + 19 * 2))
+    one, other = cache.longest((*instruction, 1_000, 7)), cache.longest((*instruction, 1_001, 7))
+    assert one[0].states is other[0].states
 
 
 def test_what_is_kept_is_a_copy() -> None:
     cache = PrefixCache(1 << 20)
-    own = states(3, 1.0)
-    cache.put((1, 2), own)
-    own.fill_(5.0)
-    _, found = cache.longest((1, 2))
-    assert found is not None
-    assert found.shape[3] == 2
-    assert float(found.max()) == 1.0
+    own = states_of((1, 2, 3))
+    cache.put((1, 2), (PastStates(own, 2),))
+    own.fill_(-5.0)
+    assert found(cache, 1, 2, 3) == 2
 
 
 def test_the_least_recently_used_goes_first_and_the_bound_holds() -> None:
-    cache = PrefixCache(16 * 10)
-    cache.put((1,) * 4, states(4))
-    cache.put((2,) * 4, states(4))
-    cache.longest((1, 1))
-    cache.put((3,) * 4, states(4))
-    assert cache.nbytes <= 160
-    assert [cache.longest((token,))[0] for token in (1, 2, 3)] == [1, 0, 1]
+    cache = PrefixCache(A_TOKEN * 10)
+    for token in (1, 2):
+        put(cache, *[token] * 4)
+    found(cache, 1, 1)
+    put(cache, 3, 3, 3, 3)
+    assert cache.nbytes <= A_TOKEN * 10
+    assert [found(cache, token) for token in (1, 2, 3)] == [1, 0, 1]
 
 
-def test_an_entry_that_another_continues_is_replaced_by_it() -> None:
+def test_what_others_stand_behind_stays_as_long_as_they_do() -> None:
+    cache = PrefixCache(A_TOKEN * 10)
+    put(cache, 1, 2, 3, 4)
+    put(cache, 1, 2, 3, 4, 5)
+    put(cache, 6, 6, 6, 6)
+    put(cache, 7, 7)  # 5 goes, which was used before 6: not 1 to 4, which it stood behind
+    assert (found(cache, 6, 6, 6, 6), found(cache, 7, 7), found(cache, 1, 2, 3, 4, 5)) == (4, 2, 4)
+
+
+def test_a_prompt_that_needs_what_would_have_to_go_is_not_kept() -> None:
+    cache = PrefixCache(A_TOKEN * 5)
+    put(cache, 1, 2, 3, 4)
+    put(cache, 1, 2, 3, 4, 5, 6)
+    assert (found(cache, 1, 2, 3, 4, 5, 6), cache.nbytes) == (4, A_TOKEN * 4)
+
+
+def test_what_is_covered_already_is_not_kept_twice() -> None:
     cache = PrefixCache(1 << 20)
-    cache.put((1, 2), states(2))
-    cache.put((1, 2, 3), states(3))
-    cache.put((1, 2), states(2))
-    assert len(cache) == 1
-    assert cache.longest((1, 2, 3))[0] == 3
+    put(cache, 1, 2, 3)
+    put(cache, 1, 2)
+    put(cache, 1, 2, 3)
+    assert (len(cache), cache.nbytes) == (1, A_TOKEN * 3)
 
 
 def test_what_is_larger_than_the_bound_is_not_kept() -> None:
-    cache = PrefixCache(16)
-    cache.put((1, 2), states(2))
-    assert (len(cache), cache.nbytes) == (0, 0)
-    cache = PrefixCache(0)
-    cache.put((1,), states(1))
-    assert len(cache) == 0
+    for bound in (A_TOKEN, 0):
+        cache = PrefixCache(bound)
+        put(cache, 1, 2)
+        assert (len(cache), cache.nbytes) == (0, 0)
+
+
+def test_states_that_were_given_out_stay_valid_when_their_entry_goes() -> None:
+    cache = PrefixCache(A_TOKEN * 4)
+    put(cache, 1, 2, 3)
+    kept = cache.longest((1, 2, 3))
+    put(cache, 4, 5, 6)
+    assert found(cache, 1, 2, 3) == 0
+    own = states_of((1, 2, 3, 4))[:, :, :, 3:]
+    cache.put((1, 2, 3, 4), (*kept, PastStates(own, 1)))  # what a row has that began behind them
+    assert torch.equal(joined(kept), states_of((1, 2, 3)))
+    assert found(cache, 1, 2, 3, 4) == 4
 
 
 def test_clear_forgets_everything() -> None:
     cache = PrefixCache(1 << 20)
-    cache.put((1, 2), states(2))
+    put(cache, 1, 2)
     cache.clear()
-    assert (len(cache), cache.nbytes) == (0, 0)
+    assert (len(cache), cache.nbytes, found(cache, 1, 2)) == (0, 0, 0)
+
+
+PROMPTS = st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 2), max_size=8).map(tuple)), max_size=30)
+
+
+@given(asked=PROMPTS)
+@settings(max_examples=examples(200), deadline=None)
+def test_with_room_for_all_the_longest_of_all_beginnings_is_found(asked: list[tuple[bool, tuple[int, ...]]]) -> None:
+    cache = PrefixCache(1 << 20)
+    kept: set[tuple[int, ...]] = set()
+    for puts, tokens in asked:
+        expected = max((end for end in range(len(tokens) + 1) if end == 0 or tokens[:end] in kept), default=0)
+        assert found(cache, *tokens) == expected
+        if puts:
+            put(cache, *tokens)
+            kept |= {tokens[:end] for end in range(1, len(tokens) + 1)}
+        assert cache.nbytes == A_TOKEN * len(kept), "each beginning once"
+
+
+@given(asked=PROMPTS, tokens_kept=st.integers(0, 12))
+@settings(max_examples=examples(200), deadline=None)
+def test_within_its_bound_whatever_is_found_is_right(
+    asked: list[tuple[bool, tuple[int, ...]]], tokens_kept: int
+) -> None:
+    cache = PrefixCache(A_TOKEN * tokens_kept)
+    for puts, tokens in asked:
+        found(cache, *tokens)
+        if puts:
+            # As a row does: what was kept, and behind it what it has read itself.
+            known = cache.longest(tokens)
+            own = states_of(tokens)[:, :, :, total(known) :]
+            cache.put(tokens, (*known, PastStates(own, len(tokens) - total(known))))
+        assert cache.nbytes <= A_TOKEN * tokens_kept
+
+
+@given(lengths=st.lists(st.integers(1, 4), max_size=5), data=st.data())
+def test_stretches_are_cut_and_joined_at_any_token(lengths: list[int], data: st.DataObject) -> None:
+    tokens = tuple(range(sum(lengths)))
+    states, past, at = states_of(tokens), [], 0
+    for length in lengths:
+        past.append(PastStates(states[:, :, :, at:], length))  # of states that hold more
+        at += length
+    end = data.draw(st.integers(0, len(tokens)))
+    first = data.draw(st.integers(0, end))
+    cut = beginning(past, end)
+    assert total(cut) == end
+    assert torch.equal(joined(cut, first), states[:, :, :, first:end])
