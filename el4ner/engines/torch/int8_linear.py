@@ -149,7 +149,9 @@ class LayerInput:
             rows = states.reshape(-1, states.shape[-1])
             outliers = rows.index_select(1, self.outliers)
             turned = self.turned(rows)
-            largest = turned.abs().amax(dim=1, keepdim=True).clamp_(min=_LEAST)
+            # As the largest of the absolute values, which would have to be written first.
+            largest = torch.maximum(turned.amax(dim=1, keepdim=True), turned.amin(dim=1, keepdim=True).neg_())
+            largest.clamp_(min=_LEAST)
             # Conversion to bytes cuts off; half a step more makes it round.
             steps = turned.mul_(_STEPS / largest).add_(_ZERO + 0.5).to(torch.uint8)
             self._rounded = steps, largest, outliers
