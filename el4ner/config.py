@@ -126,8 +126,9 @@ class ModelSettings(Section):
     max_batch_tokens: PositiveInt | None = None
     """The most tokens that one forward pass reads; larger batches are split. None: 4,096; for
     ``transformers`` on a GPU up to 16,384, as there is memory."""
-    prefix_cache_mb: Annotated[int, Field(ge=0)] = 64
-    """For prompts read before. Few-shot prompts of a batch stay from one stage to the next with about 20 MB each."""
+    prefix_cache_mb: Annotated[int, Field(ge=0)] = 48
+    """For prompts read before. What they have in common is kept once (the default prompts: 10 MB in float32 and int8,
+    half in bfloat16; 45 KB for each token of a type or a description), the rest is about a megabyte a sentence."""
     exllama: ExllamaSettings = ExllamaSettings()
     server: ServerSettings | None = None
 

@@ -46,7 +46,7 @@ class PrefixCache:
     no other stands behind."""
 
     def __init__(self, max_bytes: int) -> None:
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._uses = 0
         self.clear()
 
@@ -107,9 +107,9 @@ class PrefixCache:
 
     def _make_room(self, size: int, needed: set[_PrefixNode]) -> bool:
         """Drop entries, but for those that are ``needed``, until ``size`` bytes are free; False if they cannot be."""
-        if sum(entry.nbytes for entry in needed) + size > self._max_bytes:
+        if sum(entry.nbytes for entry in needed) + size > self.max_bytes:
             return False
-        while self._bytes + size > self._max_bytes:
+        while self._bytes + size > self.max_bytes:
             leaves = (entry for entry in self._entries() if not entry.children and entry not in needed)
             entry = min(leaves, key=lambda entry: entry.used)
             assert entry.parent is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from el4ner.engines.torch.past_states import PastStates, beginning, copy_states,
 from el4ner.engines.torch.prefix_cache import PrefixCache, common_length
 
 __all__ = ["Part", "PromptReader", "PromptRow"]
+
+log = logging.getLogger(__name__)
 
 WORTH_A_PASS: Final = 128
 """Tokens that a shared beginning must save before it is read in a pass of its own: about what a short pass costs."""
@@ -81,13 +84,16 @@ LONGEST_PIECE: Final = 4096
 
 
 class PromptReader:
-    """Reads rows, at most ``max_tokens`` a pass (a larger tree goes alone), with the help of a prefix cache."""
+    """Reads rows, at most ``max_tokens`` a pass (a larger tree goes alone), with the help of a prefix cache. ``name``: of
+    the member, for logs."""
 
-    def __init__(self, model: PackedModel, cache: PrefixCache, max_tokens: int) -> None:
+    def __init__(self, name: str, model: PackedModel, cache: PrefixCache, max_tokens: int) -> None:
+        self._name = name
         self._model = model
         self._cache = cache
         self._max_tokens = max_tokens
         self._piece = min(max_tokens, LONGEST_PIECE)
+        self._has_told = False
 
     def read(self, rows: Sequence[PromptRow], take: Take, *, with_middle: bool = False) -> None:
         """Read all rows, and call ``take`` after every pass with what it read and the pass's hidden states (see
@@ -133,6 +139,23 @@ class PromptReader:
             if min(length, len(row.tokens) - 1) > row.past:
                 row.begins(known)
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
+        if total(self._cache.longest(stem.tokens)) < length:
+            self._tell_once(length)
+
+    def _tell_once(self, tokens: int) -> None:
+        """That what prompts have in common is read for each batch anew: a long list of types, say."""
+        if self._has_told or not self._cache.max_bytes:
+            return
+        self._has_told = True
+        log.warning(
+            "prefix-not-kept",
+            extra={
+                "engine": self._name,
+                "tokens": tokens,
+                "needs_mb": -(-tokens * self._model.bytes_per_token >> 20),
+                "prefix_cache_mb": self._cache.max_bytes >> 20,
+            },
+        )
 
     def _read_each(self, rows: Sequence[PromptRow], take: Take, *, with_middle: bool = False) -> None:
         if self._model.attend == "together":  # rows of like length stand side by side

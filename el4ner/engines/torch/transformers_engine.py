@@ -152,7 +152,7 @@ class TransformersEngine(TokenEngine, StateEngine):
         if free is not None:
             self._group_tokens = min(self._group_tokens, int(OF_FREE_MEMORY * free) // self._model.bytes_per_token)
         self._tokens_at_giving_back = 0
-        self._reader = PromptReader(self._model, self._cache, self._pass_tokens)
+        self._reader = PromptReader(name, self._model, self._cache, self._pass_tokens)
 
     @classmethod
     def load(

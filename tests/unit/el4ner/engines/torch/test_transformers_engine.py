@@ -282,6 +282,37 @@ def test_what_prompts_of_a_batch_share_is_read_once(load: Load) -> None:
         assert got == pytest.approx([score.logprob for score in expected.scores[0]], abs=1e-3)
 
 
+def test_what_prompts_share_takes_the_room_of_one_of_them(load: Load) -> None:
+    """A cache that holds two such prompts, each by itself, holds a batch of them."""
+    shared = "An instruction that all sentences of a batch share, with demonstrations. " * 4
+    requests = [ScoreRequest(Prompt(shared, sentence), QUESTIONS[:1]) for sentence in SENTENCES]
+    alone = load()
+    alone.score(requests[:1])
+    engine = load(prefix_cache_bytes=2 * alone._cache.nbytes)
+    assert len(requests) > 2
+    engine.score(requests)
+    again = engine.score(requests)
+    assert [result.usage.cached_tokens for result in again] == [
+        len(engine._renderer.prefix(request.prompt)) - 1 for request in requests
+    ]
+
+
+def test_a_beginning_that_does_not_fit_the_cache_is_told_once(load: Load, caplog: pytest.LogCaptureFixture) -> None:
+    shared = "An instruction that all sentences of a batch share, with demonstrations. " * 4
+    requests = [ScoreRequest(Prompt(shared, sentence), QUESTIONS[:1]) for sentence in SENTENCES]
+    engine = load(prefix_cache_bytes=1000)
+    for _ in range(2):
+        engine.score(requests)
+    (told,) = [record for record in caplog.records if record.message == "prefix-not-kept"]
+    values = vars(told)
+    assert (values["engine"], values["prefix_cache_mb"]) == (engine.name, 0)
+    assert values["needs_mb"] * 2**20 >= values["tokens"] * engine._model.bytes_per_token > 1000
+    caplog.clear()
+    for size in (0, 1 << 24):
+        load(prefix_cache_bytes=size).score(requests)
+    assert "prefix-not-kept" not in caplog.messages, "without a cache that is what was asked for"
+
+
 def test_usage_counts_what_the_model_read(load: Load) -> None:
     engine = load()
     requests = [ScoreRequest(prompt(sentence), QUESTIONS) for sentence in (*SENTENCES, SENTENCES[0])]
