@@ -6,25 +6,28 @@ sentences have an instruction in common that is ten times as long as their own p
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from el4ner.engines.torch.heap import long_lived
-from el4ner.engines.torch.past_states import PastStates, copy_states
+from el4ner.engines.torch.past_states import PastStates, beginning, copy_states, total
 
 __all__ = ["PrefixCache", "common_length"]
 
 Tokens = npt.NDArray[np.int32]
 
+LEAST_APART: Final = 64
+"""Tokens of an entry that another one does not stand behind are kept apart, if they are so many: they may go first."""
+
 
 class _PrefixNode:
     """``tokens`` and their ``states`` ``[layers, 2, heads, tokens, head_dim]`` stand behind the first ``begin`` tokens
     of the prompt that ``parent`` ends. ``children``: by where they begin and by their first token, which differs from
-    the entry's own at that place, so that at most one of them continues a prompt."""
+    this one's there, so that at most one of them continues a prompt."""
 
     __slots__ = ("begin", "children", "parent", "states", "tokens", "used")
 
@@ -39,6 +42,23 @@ class _PrefixNode:
     @property
     def nbytes(self) -> int:
         return self.states.numel() * self.states.element_size()
+
+    @property
+    def end(self) -> int:
+        return self.begin + len(self.tokens)
+
+    def split(self, at: int) -> None:
+        """Its tokens from ``at`` on become a child, with the children that stand behind more than those before."""
+        own = at - self.begin
+        rest = _PrefixNode(self, at, self.tokens[own:], _copy([PastStates(self.states, len(self.tokens))], own))
+        self.states = _copy([PastStates(self.states, own)], 0)
+        rest.used = self.used
+        rest.children = {key: child for key, child in self.children.items() if child.begin > at}
+        for child in rest.children.values():
+            child.parent = rest
+        self.children = {key: child for key, child in self.children.items() if child.begin <= at}
+        self.children[at, int(rest.tokens[0])] = rest
+        self.tokens = self.tokens[:own]
 
 
 class PrefixCache:
@@ -69,14 +89,15 @@ class PrefixCache:
         begin = sum(count for _, count in path)
         if begin == len(wanted):
             return
-        first = parts[0].states
-        shape = (*first.shape[:3], len(wanted) - begin, first.shape[4])
-        if not self._make_room(math.prod(shape) * first.element_size(), {entry for entry, _ in path}):
-            return
-        own = long_lived(shape, first.dtype, first.device)
-        copy_states(parts, own, begin)
         parent = path[-1][0] if path else self._root
-        entry = _PrefixNode(parent, begin, wanted[begin:], own)
+        if parent.end - begin >= LEAST_APART:
+            parent.split(begin)
+        parts = beginning(parts, len(wanted))
+        token = parts[0].states[:, :, :, :1]
+        size = (len(wanted) - begin) * token.numel() * token.element_size()
+        if not self._make_room(size, {entry for entry, _ in path}):
+            return
+        entry = _PrefixNode(parent, begin, wanted[begin:], _copy(parts, begin))
         parent.children[begin, int(wanted[begin])] = entry
         self._use(entry)
         self._bytes += entry.nbytes
@@ -123,6 +144,15 @@ class PrefixCache:
             entry = waiting.pop()
             yield entry
             waiting += entry.children.values()
+
+
+def _copy(parts: Sequence[PastStates], first: int) -> torch.Tensor:
+    """The states of all tokens from ``first`` on."""
+    like = parts[0].states
+    shape = (*like.shape[:3], total(parts) - first, like.shape[4])
+    copy = long_lived(shape, like.dtype, like.device)
+    copy_states(parts, copy, first)
+    return copy
 
 
 def common_length(left: Tokens, right: Tokens) -> int:

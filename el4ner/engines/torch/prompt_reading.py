@@ -84,8 +84,8 @@ LONGEST_PIECE: Final = 4096
 
 
 class PromptReader:
-    """Reads rows, at most ``max_tokens`` a pass (a larger tree goes alone), with the help of a prefix cache. ``name``: of
-    the member, for logs."""
+    """Reads rows, at most ``max_tokens`` a pass (a larger tree goes alone), with the help of a prefix cache. Logs call
+    it by the member's ``name``."""
 
     def __init__(self, name: str, model: PackedModel, cache: PrefixCache, max_tokens: int) -> None:
         self._name = name

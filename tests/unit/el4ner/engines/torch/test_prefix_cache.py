@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from el4ner.engines.torch import prefix_cache
 from el4ner.engines.torch.past_states import PastStates, beginning, copy_states, total
 from el4ner.engines.torch.prefix_cache import PrefixCache
 from tests.support.examples import examples
@@ -88,6 +90,28 @@ def test_what_others_stand_behind_stays_as_long_as_they_do() -> None:
     assert (found(cache, 6, 6, 6, 6), found(cache, 7, 7), found(cache, 1, 2, 3, 4, 5)) == (4, 2, 4)
 
 
+def test_of_a_long_prompt_only_what_others_begin_with_stays_for_them() -> None:
+    cache = PrefixCache(A_TOKEN * 200)
+    instruction = tuple(range(10))
+    put(cache, *instruction, *range(100, 280))
+    for sentence in range(90):
+        put(cache, *instruction, 1_000 + sentence, 7)
+    kept = [found(cache, *instruction, 1_000 + sentence, 7) for sentence in range(90)]
+    assert (kept, found(cache, *instruction, 100, 101)) == ([12] * 90, 10)
+
+
+def test_what_is_kept_apart_is_found_with_what_stood_behind_it() -> None:
+    cache = PrefixCache(1 << 20)
+    long = tuple(range(300))
+    for end in (200, 50, 100, 250):  # beyond, before, at, and behind where it is taken apart
+        put(cache, *long[:end], *long[:5])
+        put(cache, *long)
+        put(cache, *long[:100], 7, 7)
+    for end in (200, 50, 100, 250):
+        assert found(cache, *long[:end], *long[:5], 1) == end + 5
+    assert (found(cache, *long, 1), found(cache, *long[:100], 7, 7)) == (300, 102)
+
+
 def test_a_prompt_that_needs_what_would_have_to_go_is_not_kept() -> None:
     cache = PrefixCache(A_TOKEN * 5)
     put(cache, 1, 2, 3, 4)
@@ -132,6 +156,14 @@ def test_clear_forgets_everything() -> None:
 PROMPTS = st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 2), max_size=8).map(tuple)), max_size=30)
 
 
+@pytest.fixture(params=[1, 3, 64], ids="apart from {} on".format, scope="module")
+def apart(request: pytest.FixtureRequest) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(prefix_cache, "LEAST_APART", request.param)
+        yield
+
+
+@pytest.mark.usefixtures("apart")
 @given(asked=PROMPTS)
 @settings(max_examples=examples(200), deadline=None)
 def test_with_room_for_all_the_longest_of_all_beginnings_is_found(asked: list[tuple[bool, tuple[int, ...]]]) -> None:
@@ -146,6 +178,7 @@ def test_with_room_for_all_the_longest_of_all_beginnings_is_found(asked: list[tu
         assert cache.nbytes == A_TOKEN * len(kept), "each beginning once"
 
 
+@pytest.mark.usefixtures("apart")
 @given(asked=PROMPTS, tokens_kept=st.integers(0, 12))
 @settings(max_examples=examples(200), deadline=None)
 def test_within_its_bound_whatever_is_found_is_right(
