@@ -119,26 +119,26 @@ class PackedModel:
 
         Zeroed where masked places are read, since they must not hold a NaN.
         """
-        shape = (self._layers, 2, rows, self._kv_heads, self._room(capacity), self._head_dim)
         make = torch.empty if self.attend == "rows" and rows == 1 else torch.zeros
-        return make(shape, dtype=self.dtype, device=self.device)
+        return make(self._shape(rows, self._room(capacity)), dtype=self.dtype, device=self.device)
 
     def new_room(self, tokens: int) -> torch.Tensor:
         """A group of one row that stands behind others' states (:class:`PassSegment`), for ``tokens`` of its own."""
-        shape = (self._layers, 2, 1, self._kv_heads, tokens, self._head_dim)
-        return torch.empty(shape, dtype=self.dtype, device=self.device)
+        return torch.empty(self._shape(1, tokens), dtype=self.dtype, device=self.device)
 
     def decoding_group(self, rows: int, capacity: int) -> torch.Tensor:
         """As :meth:`new_group`, for rows that are decoded together; it may have more rows and capacity. The group that
         was given out before must not be used any more."""
         if self._graphs is not None:
             return self._graphs.group(rows, capacity)
-        shape = (self._layers, 2, rows, self._kv_heads, self._room(capacity), self._head_dim)
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
+        return torch.zeros(self._shape(rows, self._room(capacity)), dtype=self.dtype, device=self.device)
 
     def decoding_room(self, rows: int, capacity: int) -> int:
         """Tokens that :meth:`decoding_group` takes room for."""
         return self._graphs.room(rows, capacity) if self._graphs is not None else rows * self._room(capacity)
+
+    def _shape(self, rows: int, tokens: int) -> tuple[int, ...]:
+        return self._layers, 2, rows, self._kv_heads, tokens, self._head_dim
 
     def _room(self, capacity: int) -> int:
         """Tokens of a row for which there is room."""

@@ -134,13 +134,14 @@ class PromptReader:
         stem = PromptRow(group[0].tokens[:length], keep=True)
         self._look_up(stem)
         self._read_each([stem], lambda parts, hidden: None)
-        known = stem.read_states
+        known = self._cache.longest(stem.tokens)
+        if total(known) < length:
+            known = stem.read_states
+            self._tell_once(length)
         for row in group:
             if min(length, len(row.tokens) - 1) > row.past:
                 row.begins(known)
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
-        if total(self._cache.longest(stem.tokens)) < length:
-            self._tell_once(length)
 
     def _tell_once(self, tokens: int) -> None:
         """That what prompts have in common is read for each batch anew: a long list of types, say."""

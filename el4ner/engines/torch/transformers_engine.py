@@ -78,9 +78,9 @@ _CHECKED_MODULES: Final = (
     "torch/middle_layers",
     "torch/model_loading",
     "torch/packed_model",
+    "torch/past_states",
     "torch/row_blocks",
     "torch/stored_tables",
-    "torch/past_states",
     "torch/transformers_engine",
 )
 """What a self-check depends on of this package: a change to one of them has every model checked again."""

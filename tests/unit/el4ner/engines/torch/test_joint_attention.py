@@ -16,19 +16,13 @@ from el4ner.engines.torch import joint_attention
 from el4ner.engines.torch.attention_plans import PassSegment, RowsPlan
 from el4ner.engines.torch.joint_attention import JointPlan
 from tests.support.examples import examples
+from tests.support.token_trees import tree_of
 
 HEAD_DIM = 8
 CAPACITY = 64
 
 RowShape = tuple[int, int, int, list[list[int]]]
 """(group, tokens held before, length of the chain, paths of the tree)."""
-
-
-def tree_of(paths: Sequence[Sequence[int]]) -> TokenTree:
-    tree = TokenTree()
-    for path in paths:
-        tree.add(path)
-    return tree
 
 
 @st.composite

@@ -196,7 +196,7 @@ def test_within_its_bound_whatever_is_found_is_right(
 
 
 @given(lengths=st.lists(st.integers(1, 4), max_size=5), data=st.data())
-def test_stretches_are_cut_and_joined_at_any_token(lengths: list[int], data: st.DataObject) -> None:
+def test_past_states_are_cut_and_joined_at_any_token(lengths: list[int], data: st.DataObject) -> None:
     tokens = tuple(range(sum(lengths)))
     states, past, at = states_of(tokens), [], 0
     for length in lengths:

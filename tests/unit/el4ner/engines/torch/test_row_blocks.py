@@ -13,6 +13,7 @@ from torch.nn import functional
 from el4ner.engines.packing import TokenTree
 from el4ner.engines.torch.attention_plans import PassSegment, RowsPlan
 from el4ner.engines.torch.row_blocks import SIZES, RowBlocks, block_rows, blocks
+from tests.support.token_trees import tree_of
 
 ROWS = range(5000)
 
@@ -61,10 +62,7 @@ def test_a_model_s_layers_keep_their_weights() -> None:
 
 
 def _tree(nodes: int) -> TokenTree:
-    tree = TokenTree()
-    for node in range(nodes):
-        tree.add([node % 3, node])
-    return tree
+    return tree_of([[node % 3, node] for node in range(nodes)])
 
 
 def _passes(lengths: list[tuple[int, int, int]], dtype: torch.dtype, window: int | None) -> torch.Tensor:

@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from el4ner.engines.packing import TokenTree
 from el4ner.engines.torch.attention_plans import PassSegment, RowsPlan
 from el4ner.engines.torch.past_states import PastStates, beginning, total
 from tests.support.examples import examples
+from tests.support.token_trees import tree_of
 
 HEADS, HEAD_DIM = 2, 8
 CAPACITY = 192
@@ -28,13 +28,6 @@ def passes(draw: st.DrawFn) -> list[RowShape]:
     shared = st.sampled_from([0, 1, 30, 63, 70])
     row = st.tuples(st.integers(0, 1), shared, st.sampled_from([0, 5]), st.integers(0, 3), st.integers(1, 40), paths)
     return draw(st.lists(row, min_size=1, max_size=6))
-
-
-def tree_of(paths: Sequence[Sequence[int]]) -> TokenTree:
-    tree = TokenTree()
-    for path in paths:
-        tree.add(path)
-    return tree
 
 
 def segments_of(rows: Sequence[RowShape], dtype: torch.dtype) -> tuple[list[PassSegment], list[PassSegment]]:
@@ -92,8 +85,7 @@ def test_attends_as_with_states_of_its_own(
 def test_a_beginning_that_rows_share_is_copied_once_a_layer() -> None:
     behind, _ = segments_of([(0, 70, 0, 0, 3, [[1, 2]])] * 5, torch.float32)
     one = behind[0].behind[0]
-    behind = [
-        replace(segment, behind=(PastStates(one.states, 70),)) for segment in behind
-    ]  # equal, not the same object
+    # Equal, not the same object: each row has looked it up by itself.
+    behind = [replace(segment, behind=(PastStates(one.states, 70),)) for segment in behind]
     copies = [len(row.copied) for row in RowsPlan(behind, torch.float32, torch.device("cpu"))._rows]
     assert copies == [1, 0, 0, 0, 0]

@@ -265,16 +265,22 @@ def test_answers_are_those_of_plain_greedy_generation(load: Load, folder: Path, 
         assert result.usage.new_tokens == len(new)
 
 
+SHARED = "An instruction that all sentences of a batch share, with demonstrations. " * 4
+
+
+def sharing_requests() -> list[ScoreRequest]:
+    return [ScoreRequest(Prompt(SHARED, sentence), QUESTIONS[:1]) for sentence in SENTENCES]
+
+
 def test_what_prompts_of_a_batch_share_is_read_once(load: Load) -> None:
     engine = load(prefix_cache_bytes=0)
-    shared = "An instruction that all sentences of a batch share, with demonstrations. " * 4
-    requests = [ScoreRequest(Prompt(shared, sentence), QUESTIONS[:1]) for sentence in SENTENCES]
+    requests = sharing_requests()
     before = engine.forward_tokens
     results = engine.score(requests)
     read = engine.forward_tokens - before
     usage = sum((result.usage for result in results[1:]), results[0].usage)
     assert read == usage.prompt_tokens - usage.cached_tokens
-    assert usage.cached_tokens > 3 * len(shared) * 0.7
+    assert usage.cached_tokens > 3 * len(SHARED) * 0.7
     alone = load(prefix_cache_bytes=0)
     for request, result in zip(requests, results, strict=True):
         (expected,) = alone.score([request])
@@ -284,8 +290,7 @@ def test_what_prompts_of_a_batch_share_is_read_once(load: Load) -> None:
 
 def test_what_prompts_share_takes_the_room_of_one_of_them(load: Load) -> None:
     """A cache that holds two such prompts, each by itself, holds a batch of them."""
-    shared = "An instruction that all sentences of a batch share, with demonstrations. " * 4
-    requests = [ScoreRequest(Prompt(shared, sentence), QUESTIONS[:1]) for sentence in SENTENCES]
+    requests = sharing_requests()
     alone = load()
     alone.score(requests[:1])
     engine = load(prefix_cache_bytes=2 * alone._cache.nbytes)
@@ -298,8 +303,7 @@ def test_what_prompts_share_takes_the_room_of_one_of_them(load: Load) -> None:
 
 
 def test_a_beginning_that_does_not_fit_the_cache_is_told_once(load: Load, caplog: pytest.LogCaptureFixture) -> None:
-    shared = "An instruction that all sentences of a batch share, with demonstrations. " * 4
-    requests = [ScoreRequest(Prompt(shared, sentence), QUESTIONS[:1]) for sentence in SENTENCES]
+    requests = sharing_requests()
     engine = load(prefix_cache_bytes=1000)
     for _ in range(2):
         engine.score(requests)
