@@ -59,6 +59,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         item.add_marker(pytest.mark.filterwarnings("ignore:unclosed <(socket|ssl)[.]:ResourceWarning"))
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
+    """A test that failed tells what its workers have logged: who reads the report has nothing else of them."""
+    report: Any = yield
+    if report.when == "call" and report.failed:
+        streams = {id(value): value for value in item.funcargs.values() if isinstance(value, Stream)}
+        for stream in streams.values():
+            report.sections += [("worker", worker.last_words()) for worker in stream.workers]
+    return report
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _forgotten_sockets() -> Iterator[None]:
     """They are collected here, where that is known: not in a test of something else that would fail by them."""

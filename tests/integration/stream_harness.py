@@ -23,6 +23,8 @@ from workers.kafka import topic_admin
 from workers.topics import Topic, app_id, topic_name
 
 STAGES = ("extract", "classify", "validate", "aggregate")
+_LOG_CHARACTERS = 3_000
+_FRAMES = 6
 
 
 def wait_until(condition: Callable[[], Any], *, timeout: float = 60.0, every: float = 0.1, what: str = "") -> Any:
@@ -73,6 +75,20 @@ class Worker:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=timeout)
 
+    def last_words(self) -> str:
+        """What explains a failed test: the end of its log and how the process ended, or where its threads stood if it
+        still ran (it is ended by that)."""
+        logged = self.log.read_text(errors="replace")
+        ended = self.process.poll()
+        if ended is None:
+            self.process.send_signal(signal.SIGABRT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(timeout=5)
+        stood = self.log.read_text(errors="replace")[len(logged) :].split("\n\n")
+        threads = "\n".join("\n".join(thread.splitlines()[:_FRAMES]) for thread in stood)
+        end = threads if ended is None else f"it had ended with {ended}"
+        return f"{logged[-_LOG_CHARACTERS:]}\n{self.log.name}: {end}"
+
 
 @dataclass
 class Stream:
@@ -92,7 +108,9 @@ class Stream:
             "kafka": {
                 "bootstrap_servers": self.bootstrap,
                 "topic_prefix": self.prefix,
-                "session_timeout_seconds": 6.0,
+                # A worker that a crowded machine stops for longer than this loses its partitions, and ends if it was
+                # writing. Brokers take no less than 6.
+                "session_timeout_seconds": 10.0,
             },
             "redis": {"url": self.redis_url},
             "worker": {"data_dir": str(self.folder / "data"), "log_format": "json"},
@@ -141,7 +159,7 @@ class Stream:
             process = subprocess.Popen(
                 [sys.executable, "-m", module, *stages, "--config", str(self.config)],
                 cwd=ROOT,
-                env={**inherited, "OMP_NUM_THREADS": "1", **(environ or {})},
+                env={**inherited, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1", **(environ or {})},
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=subprocess.STDOUT,

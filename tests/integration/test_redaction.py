@@ -147,7 +147,10 @@ def test_originals_are_deleted_with_their_documents_once_no_more_are_kept(stream
     assert kept == {"d-1": [0, None], "d-2": [0, None], "d-3": [0], "d-4": [None]}
 
 
-@pytest.mark.parametrize("stream", [{"redaction": {"action": "mask"}}], indirect=True)
+# Nobody is killed, so no session has to end.
+@pytest.mark.parametrize(
+    "stream", [{"redaction": {"action": "mask"}, "kafka": {"session_timeout_seconds": 30.0}}], indirect=True
+)
 def test_behind_a_whole_pipeline_with_two_workers(stream: Stream) -> None:
     stream.create_topics()
     first = stream.start("pipeline").wait_ready(120)

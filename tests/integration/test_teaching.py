@@ -50,6 +50,7 @@ def expected(*examples: PoolExample) -> str:
 
 
 def has_taken(worker: Worker, fingerprint: str) -> bool:
+    assert worker.process.poll() is None, "it has ended"
     taught = [line["fingerprint"] for line in worker.lines() if line.get("event") == "the pool is taught"]
     return taught[-1:] == [fingerprint]
 
