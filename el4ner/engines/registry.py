@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib import import_module
 from pathlib import Path
 from typing import assert_never
 
@@ -14,7 +15,22 @@ from el4ner.models.catalogue import PREFIX
 from el4ner.models.prepare import prepare
 from el4ner.models.progress import NO_PROGRESS, Progress
 
-__all__ = ["load_engine"]
+__all__ = ["import_engine", "load_engine"]
+
+
+def import_engine(settings: ModelSettings) -> None:
+    """Import what that kind of engine needs, no more: seconds, the first time, and more where nothing is compiled yet.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    if settings.engine == "transformers":
+        with collection_paused():
+            import_torch()
+            import_transformers()
+            import_module("el4ner.engines.torch.transformers_engine")
+    elif settings.engine in {"exllamav2", "exllamav3"}:
+        import_torch()
 
 
 def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress: Progress | None = None) -> Engine:
@@ -31,16 +47,14 @@ def load_engine(name: str, settings: ModelSettings, *, cache_dir: Path, progress
 
 
 def _loaded(name: str, settings: ModelSettings, cache_dir: Path, progress: Progress) -> Engine:
+    import_engine(settings)
     match settings.engine:
         case "instant":
             from el4ner.engines.instant import InstantEngine
 
             return InstantEngine(name)
         case "transformers":
-            with collection_paused():
-                import_torch()
-                import_transformers()
-                from el4ner.engines.torch.transformers_engine import TransformersEngine
+            from el4ner.engines.torch.transformers_engine import TransformersEngine
 
             return TransformersEngine.load(
                 name,
@@ -53,7 +67,6 @@ def _loaded(name: str, settings: ModelSettings, cache_dir: Path, progress: Progr
                 cache_dir=cache_dir,
             )
         case "exllamav2" | "exllamav3":
-            import_torch()
             from el4ner.engines.exllama.loading import load
 
             path = prepare(settings.source, cache_dir, progress)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from workers.cli.demo_process import DemoError, start, stop, wait_ready
+from workers.cli.demo_process import DemoError, environment, start, stop, wait_ready
 from workers.cli.output import tell
 
 if TYPE_CHECKING:
@@ -51,10 +51,11 @@ def running_page(settings: StreamSettings, folder: Path, options: Sequence[str])
 
     ready, log = folder / "page.port", folder / "page.log"
     environ = {
+        **environment(settings),
         "EL4NER_UI__PORT": str(settings.ui.port if is_free(settings.ui.port) else 0),
         "EL4NER_UI__METRICS_URLS": json.dumps(settings.ui.metrics_urls),
     }
-    process = start(["ui", *options], settings, environ, ready=ready, log=log)
+    process = start(["ui", *options], environ, ready=ready, log=log)
 
     def check() -> None:
         if process.poll() is not None:

@@ -15,7 +15,7 @@ from el4ner.errors import El4nerError
 if TYPE_CHECKING:
     from workers.config import StreamSettings
 
-__all__ = ["DemoError", "start", "stop", "wait_ready"]
+__all__ = ["DemoError", "environment", "start", "stop", "wait_ready"]
 
 
 class DemoError(El4nerError):
@@ -24,15 +24,22 @@ class DemoError(El4nerError):
     code = "demo"
 
 
-def start(
-    command: Sequence[str], settings: StreamSettings, environ: Mapping[str, str], *, ready: Path, log: Path
-) -> subprocess.Popen[bytes]:
-    """Start ``el4ner COMMAND``, which finds the demo's Kafka and topics in its environment, and ``environ``.
+def environment(settings: StreamSettings) -> dict[str, str]:
+    """Where the demo's Kafka and topics are."""
+    from workers.topics import Topic, topic_name
+
+    return {
+        "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
+        "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
+        "EL4NER_KAFKA__DOCUMENTS_TOPIC": topic_name(settings.kafka, Topic.DOCUMENTS),
+    }
+
+
+def start(command: Sequence[str], environ: Mapping[str, str], *, ready: Path, log: Path) -> subprocess.Popen[bytes]:
+    """Start ``el4ner COMMAND`` with this in its environment.
 
     It writes ``ready`` when it is, says what it says to ``log``, and ends when this process does, however that is.
     """
-    from workers.topics import Topic, topic_name
-
     with log.open("wb") as errors:
         return subprocess.Popen(
             # -P: a folder named like one of ours, where the user happens to be, is not imported.
@@ -40,13 +47,7 @@ def start(
                 *(sys.executable, "-P", "-m", "workers.cli", *command),
                 *("--ready-file", str(ready), "--until-stdin-closes"),
             ],
-            env={
-                **os.environ,
-                "EL4NER_KAFKA__BOOTSTRAP_SERVERS": settings.kafka.bootstrap_servers,
-                "EL4NER_KAFKA__TOPIC_PREFIX": settings.kafka.topic_prefix,
-                "EL4NER_KAFKA__DOCUMENTS_TOPIC": topic_name(settings.kafka, Topic.DOCUMENTS),
-                **environ,
-            },
+            env={**os.environ, **environ},
             stdin=subprocess.PIPE,  # ends it if this process is killed
             stdout=subprocess.DEVNULL,
             stderr=errors,

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from workers.cli.begun_early import begin
 from workers.cli.demo_page import running_page, settings_with_page
-from workers.cli.demo_process import DemoError, start, stop, wait_ready
+from workers.cli.demo_process import DemoError, environment, start, stop, wait_ready
 from workers.cli.output import complain, tell
 
 if TYPE_CHECKING:
@@ -32,18 +33,18 @@ _DOCUMENTS_AT_A_TIME: Final = 4
 
 
 class Stack:
-    """What runs, for whoever streams through it. ``settings`` lead to the demo's own topics."""
+    """What runs, for whoever streams through it. ``settings`` lead to the demo's own topics; logs are in ``folder``."""
 
     def __init__(self, settings: StreamSettings, folder: Path, worker: subprocess.Popen[bytes]) -> None:
         self.settings = settings
         self.kept = False
-        self._folder = folder
+        self.folder = folder
         self._worker = worker
 
     @property
     def log_hint(self) -> str:
         """Where to look when something is wrong."""
-        return f"the workers' log is {_log(self._folder)}"
+        return f"the workers' log is {_log(self.folder)}"
 
     def keep(self) -> None:
         """Leave the folder with the logs where it is."""
@@ -53,7 +54,7 @@ class Stack:
         """Raises ``DemoError`` if the workers have ended."""
         code = self._worker.poll()
         if code is not None:
-            raise DemoError(f"the workers ended with exit code {code}: {_last_words(self._folder)}\n{self.log_hint}")
+            raise DemoError(f"the workers ended with exit code {code}: {_last_words(self.folder)}\n{self.log_hint}")
 
     def stop_worker(self) -> None:
         """SIGTERM, time to finish what was begun, SIGKILL."""
@@ -68,7 +69,7 @@ class Stack:
     def answer_counters(self) -> tuple[int, int]:
         """How many of the sentences and templates that were looked up in Redis were there, and how many were looked up:
         as the workers log when they stop."""
-        counted = [record for record in _log_records(self._folder) if record.get("event") == "shared answers"]
+        counted = [record for record in _log_records(self.folder) if record.get("event") == "shared answers"]
         hits = sum(int(record["hits"]) for record in counted)
         return hits, hits + sum(int(record["misses"]) for record in counted)
 
@@ -88,20 +89,18 @@ def running_stack(
     with _signals_raise_once():
         try:
             _make(folder)
-            with _services(folder) as services:
+            with _importing(folder, role, options) as process, _services(folder) as services:
                 demo_settings = _own_settings(settings, services, f"el4ner-demo-{name}-", folder)
                 if page_options is not None:
                     demo_settings = settings_with_page(demo_settings)
-                starting = _worker(demo_settings, folder, role, options)
-                with _topics(demo_settings, services), starting as process:
-                    stack = Stack(demo_settings, folder, process)
-                    with contextlib.ExitStack() as page:
-                        if page_options is not None:
-                            page.enter_context(running_page(demo_settings, folder, page_options))
-                        yield stack
+                stack = Stack(demo_settings, folder, process)
+                with _topics(demo_settings, services), _working(process, stack), contextlib.ExitStack() as page:
+                    if page_options is not None:
+                        page.enter_context(running_page(demo_settings, folder, page_options))
+                    yield stack
         except Exception:
-            # As long as there are no workers, the error says all there is to say.
-            keep = keep or _log(folder).exists()
+            # Before the workers have anything to say, the error says all there is to say.
+            keep = keep or _has_log(folder)
             raise
         finally:
             if keep or (stack is not None and stack.kept):
@@ -193,12 +192,22 @@ def _delete_topics(settings: StreamSettings) -> None:
 
 
 @contextlib.contextmanager
-def _worker(
-    settings: StreamSettings, folder: Path, role: str, options: Sequence[str]
-) -> Iterator[subprocess.Popen[bytes]]:
-    """All stages in one process, ready to work."""
-    ready = folder / "ready"
+def _importing(folder: Path, role: str, options: Sequence[str]) -> Iterator[subprocess.Popen[bytes]]:
+    """All stages in one process, which imports what they need and waits (:func:`_working`)."""
+    command = ["worker", role, *options, "--environment-from-stdin"]
+    process = start(command, {}, ready=_ready(folder), log=_log(folder))
+    try:
+        yield process
+    finally:
+        stop(process, _LEAVE_SECONDS)
+
+
+@contextlib.contextmanager
+def _working(process: subprocess.Popen[bytes], stack: Stack) -> Iterator[None]:
+    """The process works on what the stack's settings lead to."""
+    settings = stack.settings
     environ = {
+        **environment(settings),
         # With a password it comes from where the user has it: here it is no longer part of the address.
         **({"EL4NER_REDIS__URL": settings.redis.url} if settings.redis.password is None else {}),
         **({} if settings.worker.web_port is None else {"EL4NER_WORKER__WEB_PORT": str(settings.worker.web_port)}),
@@ -207,23 +216,30 @@ def _worker(
         "EL4NER_WORKER__LOG_FORMAT": "json",
         "EL4NER_WORKER__BATCH_DOCUMENTS": str(_DOCUMENTS_AT_A_TIME),
     }
-    tell(f"starting the workers (log: {_log(folder)})")
+    tell(f"starting the workers (log: {_log(stack.folder)})")
     began = time.monotonic()
-    process = start(["worker", role, *options], settings, environ, ready=ready, log=_log(folder))
     patience = _LEAVE_SECONDS
     try:
-        stack = Stack(settings, folder, process)
+        begin(process, environ)
         late = f"the workers were not ready within {_START_SECONDS:g} s: {stack.log_hint}"
-        wait_ready(ready, _START_SECONDS, stack.check_worker, late)
+        wait_ready(_ready(stack.folder), _START_SECONDS, stack.check_worker, late)
         tell(f"the workers are ready after {time.monotonic() - began:.1f} s")
-        yield process
+        yield
         patience = settings.worker.shutdown_seconds
     finally:
         stop(process, patience)
 
 
+def _ready(folder: Path) -> Path:
+    return folder / "ready"
+
+
 def _log(folder: Path) -> Path:
     return folder / "workers.log"
+
+
+def _has_log(folder: Path) -> bool:
+    return _log(folder).exists() and _log(folder).stat().st_size > 0
 
 
 def _log_records(folder: Path) -> Iterator[dict[str, Any]]:

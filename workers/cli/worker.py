@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from workers.cli.begun_early import import_and_wait
 from workers.cli.ended_by_stdin import end_with_stdin
 from workers.cli.options import ConfigOption, EnsembleOption, examples
 from workers.cli.settings import overrides_of, stream_settings, work_offline_if_local, worker_logging
@@ -57,6 +58,7 @@ def worker(
         Path | None, typer.Option(metavar="FILE", help="Written as soon as every stage has its partitions.")
     ] = None,
     config: ConfigOption = None,
+    environment_from_stdin: Annotated[bool, typer.Option("--environment-from-stdin", hidden=True)] = False,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Run stages of the stream in this process, until SIGTERM or Ctrl-C: then what was begun is finished.
@@ -75,6 +77,10 @@ def worker(
     entities gathers what tagged-documents has on entities and entity-trends: [entities] says for how long.
     """
     settings = stream_settings(ctx, config, overrides_of(ensemble=ensemble))
+    if environment_from_stdin:
+        work_offline_if_local(settings)
+        import_and_wait(settings)
+        settings = stream_settings(ctx, config, overrides_of(ensemble=ensemble))
     update = worker_logging(ctx, settings.worker)
     if health_port is not None:
         update = update.model_copy(update={"web_port": health_port})

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import faust
 from aiokafka.errors import KafkaError
+from faust.tables import TableManager
 from faust.types import TP
 from typing_extensions import override
 
@@ -35,6 +36,15 @@ __all__ = ["StageApp"]
 log = logging.getLogger(__name__)
 
 _LONGEST_WAIT_SECONDS: Final = 30.0
+
+
+class _NoTables(TableManager):  # type: ignore[misc]
+    """Faust waits a second for tables that may yet be declared before a worker joins its group. There are none."""
+
+    @override
+    async def on_start(self) -> None:
+        await self._update_channels()
+        await self.recovery.start()
 
 
 class StageApp(faust.App):  # type: ignore[misc]
@@ -84,6 +94,7 @@ class StageApp(faust.App):  # type: ignore[misc]
             broker=";".join(f"kafka://{server}" for server in kafka.servers),
             broker_credentials=security.faust_credentials(kafka),
             store="memory://",
+            TableManager=_NoTables,
             datadir=worker.data_dir,
             autodiscover=False,
             web_enabled=False,
@@ -279,5 +290,6 @@ class StageApp(faust.App):  # type: ignore[misc]
         return
 
 
-# mode names a service's logger after the module of its class; what it logs itself is Faust's.
+# mode names a service's logger after the module of its class; what these log themselves is Faust's.
 StageApp.logger = logging.getLogger("faust.app")
+_NoTables.logger = logging.getLogger("faust.tables")

@@ -37,6 +37,8 @@ __all__ = ["Consumer", "Fetched", "Producer", "StageTransport", "number_anew_aft
 
 log = logging.getLogger(__name__)
 
+_FETCH_MS: Final = 500
+"""How long a broker may wait for messages when there are none. Kafka's own default."""
 _DELIVERY_SECONDS: Final = 120.0
 _COMMITS: Final = 3
 """The commit that was on its way, ours, and one more for what a broker refused."""
@@ -73,6 +75,9 @@ class ConsumerThread(LeavingThread):
         consumer = super()._create_worker_consumer(transport)
         consumer._partition_assignment_strategy = (RangePartitionAssignor,)
         consumer._isolation_level = "read_committed"
+        # A new position waits for the fetch that is under way, so every start and rebalance would wait as long as Faust
+        # lets the broker wait for messages: 1.5 s.
+        consumer._fetch_max_wait_ms = _FETCH_MS
         return consumer
 
     @override

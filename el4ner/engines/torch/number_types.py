@@ -106,8 +106,9 @@ def layer_seconds() -> dict[str, float]:
 
 def _linear(inputs: int, outputs: int, dtype: torch.dtype) -> nn.Linear:
     """Without drawing weights by chance: others may have set torch's seed."""
-    linear = nn.Linear(inputs, outputs, bias=False, dtype=dtype, device="meta").to_empty(device="cpu")
-    linear.weight.fill_(0.01)
+    linear = nn.Linear(inputs, outputs, bias=False, device="meta")
+    # Not by `to_empty`, which imports SymPy.
+    linear.weight = nn.Parameter(torch.full((outputs, inputs), 0.01, dtype=dtype), requires_grad=False)
     return linear
 
 
