@@ -48,5 +48,5 @@ def begin(process: subprocess.Popen[bytes], environ: Mapping[str, str]) -> None:
     """Let a process go on that waits in :func:`import_and_wait`. If it has ended, that shows elsewhere."""
     assert process.stdin is not None
     with contextlib.suppress(BrokenPipeError):
-        process.stdin.write(json.dumps(dict(environ)).encode() + b"\n")
-        process.stdin.flush()
+        # Past the buffer, which could not be closed if the process has ended. A pipe takes 64 KiB.
+        os.write(process.stdin.fileno(), json.dumps(dict(environ)).encode() + b"\n")

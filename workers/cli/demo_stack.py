@@ -28,7 +28,7 @@ _FOLDER: Final = Path(".el4ner") / "demo"
 _START_SECONDS: Final = 600.0
 _LEAVE_SECONDS: Final = 5.0
 """After an error or Ctrl-C nobody waits for what the workers have begun."""
-_DOCUMENTS_AT_A_TIME: Final = 4
+_DOCUMENTS_AT_A_TIME: Final = 8
 """Small batches: somebody is watching. A worker of its own takes more at a time, and is a little faster."""
 
 

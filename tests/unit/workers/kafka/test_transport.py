@@ -258,6 +258,7 @@ async def test_workers_read_what_is_committed(consumer: Consumer) -> None:
     made = consumer._thread._create_worker_consumer(consumer.transport)
     made._closed = True  # it never began, and would complain about not having been stopped
     assert made._isolation_level == "read_committed"
+    assert made._fetch_max_wait_ms < 1000, "a rebalance would wait for it"
 
 
 async def test_a_fetch_says_from_where_to_where_it_went_also_where_it_brought_nothing(

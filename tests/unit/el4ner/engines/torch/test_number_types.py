@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -127,3 +129,10 @@ def test_timing_leaves_threads_and_chance_as_they_were() -> None:
     assert min(layer_seconds().values()) > 0
     assert torch.get_num_threads() == threads
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_timing_does_not_import_what_it_does_not_need() -> None:
+    """SymPy takes a second, and three where Python has not compiled it."""
+    timed = "from el4ner.engines.torch.number_types import layer_seconds; layer_seconds()"
+    script = f"import sys; {timed}; assert 'sympy' not in sys.modules"
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=120)
