@@ -94,14 +94,15 @@ class _Attending:
 class _PlannedRow:
     """A segment, its first token's place in the pass, the tokens that it has room for, and those that are in its group.
 
-    ``copied``: the parts of what it stands behind that are to be copied to the desk for it, and where each begins.
+    ``copied``: the parts of what it stands behind that are to be copied to the desk for it, each from which of its
+    tokens on, and where the part begins.
     """
 
     segment: PassSegment
     start: int
     capacity: int
     own: int
-    copied: Sequence[tuple[PastStates, int]]
+    copied: Sequence[tuple[PastStates, int, int]]
 
 
 class RowsPlan(AttentionPlan):
@@ -156,17 +157,20 @@ class RowsPlan(AttentionPlan):
         on_desk: tuple[PastStates, ...] = ()
         for segment in segments:
             capacity, own = segment.group.shape[4], segment.past
-            copied: list[tuple[PastStates, int]] = []
+            copied: list[tuple[PastStates, int, int]] = []
             if segment.behind:
                 assert self._desk is not None
                 capacity, own = self._desk.shape[2], segment.past - total(segment.behind)
-                at = 0
+                at, alike = 0, True
                 for place, part in enumerate((*segment.behind, PastStates(segment.states, own))):
-                    if copied or place >= len(on_desk) or not _same(on_desk[place], part):
-                        copied.append((part, at))
+                    before = on_desk[place] if alike and place < len(on_desk) else _NOTHING
+                    there = before.tokens if before.states is part.states else 0
+                    if part.tokens > there:
+                        copied.append((part, there, at))
+                    alike = there == part.tokens
                     at += part.tokens
                 on_desk = segment.behind
-            yield _PlannedRow(segment, start, capacity, own, [(part, at) for part, at in copied if part.tokens])
+            yield _PlannedRow(segment, start, capacity, own, copied)
             start += segment.new
 
     @override
@@ -217,9 +221,11 @@ class RowsPlan(AttentionPlan):
             assert self._desk is not None
             states[0, :, row.own : row.own + chain] = key[:, start : start + chain]
             states[1, :, row.own : row.own + chain] = value[:, start : start + chain]
-            for part, at in row.copied:
-                self._desk[:, :, at : at + part.tokens] = part.states[layer, :, :, : part.tokens]
+            for part, first, at in row.copied:
+                self._desk[:, :, at + first : at + part.tokens] = part.states[layer, :, :, first : part.tokens]
             states = self._desk
+            held = past + segment.new
+            states[:, :, held : self._end(held, row.capacity)] = 0  # the row's before; masked, so they must not be NaN
         states[0, :, past : past + segment.new] = key[:, start:end]
         states[1, :, past : past + segment.new] = value[:, start:end]
         return states
@@ -282,8 +288,7 @@ class RowsPlan(AttentionPlan):
         return additive(visible, self._dtype).to(self._device)[None, None]
 
 
-def _same(left: PastStates, right: PastStates) -> bool:
-    return left.states is right.states and left.tokens == right.tokens
+_NOTHING: Final = PastStates(torch.empty(0), 0)
 
 
 class DecodingPlan(AttentionPlan):

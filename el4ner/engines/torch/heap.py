@@ -33,11 +33,19 @@ def give_back_freed_memory() -> None:
 
 def long_lived(shape: Sequence[int], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """An empty tensor in pages of its own, which go back to the system with it. On the heap it would lie between
-    tensors of passes, which come and go: megabytes here and there that fit none of the next ones."""
+    tensors of passes, which come and go: megabytes here and there that fit none of the next ones.
+
+    Raises:
+        MemoryError: the system has no room for it.
+    """
     size = math.prod(shape) * dtype.itemsize
     if device.type != "cpu" or not size:
         return torch.empty(tuple(shape), dtype=dtype, device=device)
-    return torch.frombuffer(mmap.mmap(-1, size, **_PRIVATE), dtype=dtype).view(tuple(shape))
+    try:
+        pages = mmap.mmap(-1, size, **_PRIVATE)
+    except OSError as error:
+        raise MemoryError(f"{size} bytes: {error.strerror}") from error
+    return torch.frombuffer(pages, dtype=dtype).view(tuple(shape))
 
 
 @cache

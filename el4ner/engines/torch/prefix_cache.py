@@ -21,7 +21,8 @@ __all__ = ["PrefixCache", "common_length"]
 Tokens = npt.NDArray[np.int32]
 
 LEAST_APART: Final = 64
-"""Tokens of an entry that another one does not stand behind are kept apart, if they are so many: they may go first."""
+"""When something begins like an entry and goes on differently, the rest of that entry becomes an entry of its own if it
+has so many tokens: it may go while the beginning stays. Shorter rests do so where room is short."""
 
 
 class _PrefixNode:
@@ -48,7 +49,8 @@ class _PrefixNode:
         return self.begin + len(self.tokens)
 
     def split(self, at: int) -> None:
-        """Its tokens from ``at`` on become a child, with the children that stand behind more than those before."""
+        """Its tokens from ``at`` on become a child, used when it was, with the children that stand behind more than
+        those before."""
         own = at - self.begin
         rest = _PrefixNode(self, at, self.tokens[own:], _copy([PastStates(self.states, len(self.tokens))], own))
         self.states = _copy([PastStates(self.states, own)], 0)
@@ -68,7 +70,8 @@ class PrefixCache:
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes = max_bytes
         self._uses = 0
-        self.clear()
+        self._bytes = 0
+        self._root = _PrefixNode(None, 0, np.empty(0, dtype=np.int32), torch.empty(0))
 
     def __len__(self) -> int:
         return sum(1 for _ in self._entries())
@@ -80,35 +83,48 @@ class PrefixCache:
 
     def longest(self, tokens: Sequence[int]) -> tuple[PastStates, ...]:
         """The states of the longest beginning of ``tokens`` that is kept."""
-        return tuple(PastStates(entry.states, count) for entry, count in self._path(np.asarray(tokens, dtype=np.int32)))
+        path = self._path(np.asarray(tokens, dtype=np.int32))
+        for entry, _ in path:
+            self._use(entry)
+        return tuple(PastStates(entry.states, count) for entry, count in path)
 
     def put(self, tokens: Sequence[int], parts: Sequence[PastStates]) -> None:
-        """Keep the states of all ``tokens``: a copy of those that are not kept yet."""
+        """Keep the states of ``tokens``, or of as many from the first on as there is room for: a copy of those that are
+        not kept yet. To be called for what was looked up (:meth:`longest`) before."""
         wanted = np.asarray(tokens, dtype=np.int32)
         path = self._path(wanted)
         begin = sum(count for _, count in path)
         if begin == len(wanted):
             return
         parent = path[-1][0] if path else self._root
-        if parent.end - begin >= LEAST_APART:
-            parent.split(begin)
-        parts = beginning(parts, len(wanted))
         token = parts[0].states[:, :, :, :1]
-        size = (len(wanted) - begin) * token.numel() * token.element_size()
-        if not self._make_room(size, {entry for entry, _ in path}):
+        token_bytes = token.numel() * token.element_size()
+        # What it stands behind stays, and so do the entries that have that; the rest of the last one may go.
+        stays = begin + sum(len(entry.tokens) - count for entry, count in path[:-1])
+        free = self.max_bytes // token_bytes - stays
+        count = min(len(wanted) - begin, free)
+        if count <= 0:
             return
-        entry = _PrefixNode(parent, begin, wanted[begin:], _copy(parts, begin))
+        rest = parent.end - begin
+        if rest >= LEAST_APART or rest > free - count:
+            parent.split(begin)
+        self._make_room(count * token_bytes, {entry for entry, _ in path})
+        end = begin + count
+        entry = _PrefixNode(parent, begin, wanted[begin:end], _copy(beginning(parts, end), begin))
         parent.children[begin, int(wanted[begin])] = entry
         self._use(entry)
         self._bytes += entry.nbytes
 
     def clear(self) -> None:
-        """Forget everything."""
-        self._root = _PrefixNode(None, 0, np.empty(0, dtype=np.int32), torch.empty(0))
+        """Forget everything, at once: entries know each other, and would wait for the garbage collector."""
+        for entry in list(self._entries()):
+            entry.parent = None
+            entry.children = {}
+        self._root.children = {}
         self._bytes = 0
 
     def _path(self, tokens: Tokens) -> list[tuple[_PrefixNode, int]]:
-        """The entries that have the longest kept beginning of ``tokens``, and how many each has of it. Uses them."""
+        """The entries that have the longest kept beginning of ``tokens``, and how many each has of it."""
         path: list[tuple[_PrefixNode, int]] = []
         at, entry = 0, self._root
         while at < len(tokens):
@@ -118,25 +134,20 @@ class PrefixCache:
             shared = common_length(tokens[at:], child.tokens)
             path.append((child, shared))
             at, entry = at + shared, child
-        for used, _ in path:
-            self._use(used)
         return path
 
     def _use(self, entry: _PrefixNode) -> None:
         self._uses += 1
         entry.used = self._uses
 
-    def _make_room(self, size: int, needed: set[_PrefixNode]) -> bool:
-        """Drop entries, but for those that are ``needed``, until ``size`` bytes are free; False if they cannot be."""
-        if sum(entry.nbytes for entry in needed) + size > self.max_bytes:
-            return False
+    def _make_room(self, size: int, needed: set[_PrefixNode]) -> None:
+        """Drop entries, but for those that are ``needed``, until ``size`` bytes are free: they can be."""
         while self._bytes + size > self.max_bytes:
             leaves = (entry for entry in self._entries() if not entry.children and entry not in needed)
             entry = min(leaves, key=lambda entry: entry.used)
             assert entry.parent is not None
             del entry.parent.children[entry.begin, int(entry.tokens[0])]
             self._bytes -= entry.nbytes
-        return True
 
     def _entries(self) -> Iterator[_PrefixNode]:
         waiting = list(self._root.children.values())

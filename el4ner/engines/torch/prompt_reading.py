@@ -137,14 +137,15 @@ class PromptReader:
         known = self._cache.longest(stem.tokens)
         if total(known) < length:
             known = stem.read_states
-            self._tell_once(length)
+            self._tell_once(max(len(row.tokens) for row in group))
         for row in group:
             if min(length, len(row.tokens) - 1) > row.past:
                 row.begins(known)
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
 
     def _tell_once(self, tokens: int) -> None:
-        """That what prompts have in common is read for each batch anew: a long list of types, say."""
+        """Say that what prompts have in common (a long list of types, say) is read anew for each batch, or some of it,
+        since a prompt of so many tokens has no room."""
         if self._has_told or not self._cache.max_bytes:
             return
         self._has_told = True
@@ -188,6 +189,8 @@ class PromptReader:
                 row.past = segment.past + len(segment.chain)
                 if part.ends and row.trees_read == 0:
                     self._cache.put(row.tokens, row.read_states)
+                    if len(row.tokens) * self._model.bytes_per_token > self._cache.max_bytes:
+                        self._tell_once(len(row.tokens))
                 if part.tree is not None:
                     row.trees_read += 1
                 if not part.ends or row.trees_read < len(row.trees):
@@ -196,7 +199,7 @@ class PromptReader:
             waiting.extendleft(reversed(unfinished))
             for part in parts:
                 if not part.row.keep and part.row not in unfinished:
-                    part.row.group = None
+                    part.row.group, part.row.known = None, ()
 
     def _give_room(self, rows: Sequence[PromptRow]) -> None:
         """States for rows whose reading begins: one group for all where they attend together."""

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator, Sequence
 
 import pytest
@@ -112,11 +114,21 @@ def test_what_is_kept_apart_is_found_with_what_stood_behind_it() -> None:
     assert (found(cache, *long, 1), found(cache, *long[:100], 7, 7)) == (300, 102)
 
 
-def test_a_prompt_that_needs_what_would_have_to_go_is_not_kept() -> None:
+def test_of_what_has_no_room_the_beginning_is_kept() -> None:
     cache = PrefixCache(A_TOKEN * 5)
     put(cache, 1, 2, 3, 4)
-    put(cache, 1, 2, 3, 4, 5, 6)
-    assert (found(cache, 1, 2, 3, 4, 5, 6), cache.nbytes) == (4, A_TOKEN * 4)
+    for _ in range(2):
+        put(cache, 1, 2, 3, 4, 5, 6)
+    assert (found(cache, 1, 2, 3, 4, 5, 6), cache.nbytes) == (5, A_TOKEN * 5)
+    put(cache, 7, 7, 7, 7, 7, 7)
+    assert (found(cache, 7, 7, 7, 7, 7, 7), cache.nbytes) == (5, A_TOKEN * 5)
+
+
+def test_where_room_is_short_the_rest_of_what_it_stands_behind_may_go_however_short() -> None:
+    cache = PrefixCache(A_TOKEN * 6)
+    put(cache, 1, 2, 3, 4, 5, 5)
+    put(cache, 1, 2, 3, 4, 6, 6)
+    assert (found(cache, 1, 2, 3, 4, 6, 6), found(cache, 1, 2, 3, 4, 5, 5)) == (6, 4)
 
 
 def test_what_is_covered_already_is_not_kept_twice() -> None:
@@ -127,8 +139,8 @@ def test_what_is_covered_already_is_not_kept_twice() -> None:
     assert (len(cache), cache.nbytes) == (1, A_TOKEN * 3)
 
 
-def test_what_is_larger_than_the_bound_is_not_kept() -> None:
-    for bound in (A_TOKEN, 0):
+def test_without_room_for_a_token_nothing_is_kept() -> None:
+    for bound in (A_TOKEN - 1, 0):
         cache = PrefixCache(bound)
         put(cache, 1, 2)
         assert (len(cache), cache.nbytes) == (0, 0)
@@ -151,6 +163,20 @@ def test_clear_forgets_everything() -> None:
     put(cache, 1, 2)
     cache.clear()
     assert (len(cache), cache.nbytes, found(cache, 1, 2)) == (0, 0, 0)
+
+
+def test_clear_frees_memory_without_the_garbage_collector() -> None:
+    """Who freezes it, as workers do, would never get it back."""
+    cache = PrefixCache(1 << 20)
+    put(cache, 1, 2)
+    put(cache, 1, 2, 3)
+    kept = [weakref.ref(part.states) for part in cache.longest((1, 2, 3))]
+    gc.disable()
+    try:
+        cache.clear()
+        assert [states() for states in kept] == [None, None]
+    finally:
+        gc.enable()
 
 
 PROMPTS = st.lists(st.tuples(st.booleans(), st.lists(st.integers(0, 2), max_size=8).map(tuple)), max_size=30)

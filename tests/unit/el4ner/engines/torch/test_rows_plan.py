@@ -89,3 +89,21 @@ def test_a_beginning_that_rows_share_is_copied_once_a_layer() -> None:
     behind = [replace(segment, behind=(PastStates(one.states, 70),)) for segment in behind]
     copies = [len(row.copied) for row in RowsPlan(behind, torch.float32, torch.device("cpu"))._rows]
     assert copies == [1, 0, 0, 0, 0]
+
+
+def test_of_more_of_a_beginning_only_what_is_not_there_is_copied() -> None:
+    behind, _ = segments_of([(0, shared, 0, 0, 3, []) for shared in (63, 70, 30, 30, 70)], torch.float32)
+    rows = RowsPlan(behind, torch.float32, torch.device("cpu"))._rows
+    assert [sum(part.tokens - first for part, first, _ in row.copied) for row in rows] == [63, 7, 0, 0, 40]
+
+
+@pytest.mark.parametrize("shared", [0, 30], ids=["on its own", "behind shared states"])
+def test_what_is_not_a_number_in_one_row_stays_in_it(shared: int) -> None:
+    """In half precision keys are rounded up: behind a row's lies what the row before has left on the desk."""
+    segments, _ = segments_of([(0, shared, 0, 0, length, []) for length in (60, 40)], torch.bfloat16)
+    query, key, value = (torch.randn(1, HEADS, 100, HEAD_DIM).to(torch.bfloat16) for _ in range(3))
+    for broken in (query, key, value):
+        broken[:, :, :60] = torch.nan
+    result = RowsPlan(segments, torch.bfloat16, torch.device("cpu")).attend(0, query, key, value, None, None)
+    assert result[0, :60].isnan().all()
+    assert result[0, 60:].isfinite().all()

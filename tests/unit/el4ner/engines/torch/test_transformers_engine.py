@@ -312,6 +312,11 @@ def test_a_beginning_that_does_not_fit_the_cache_is_told_once(load: Load, caplog
     assert (values["engine"], values["prefix_cache_mb"]) == (engine.name, 0)
     assert values["needs_mb"] * 2**20 >= values["tokens"] * engine._model.bytes_per_token > 1000
     caplog.clear()
+    alone = load(prefix_cache_bytes=1000)
+    for _ in range(2):
+        alone.score(requests[:1])
+    assert caplog.messages.count("prefix-not-kept") == 1, "a sentence at a time, too"
+    caplog.clear()
     for size in (0, 1 << 24):
         load(prefix_cache_bytes=size).score(requests)
     assert "prefix-not-kept" not in caplog.messages, "without a cache that is what was asked for"
