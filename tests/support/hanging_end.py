@@ -94,6 +94,9 @@ class App:
         self.ready.set()
         asyncio.get_running_loop().call_later(LATER_SECONDS, self.begin)
 
+    async def prepared(self) -> None:
+        """Nothing is taken over."""
+
     async def commit_all(self) -> None:
         await self.at("commit")
 

@@ -162,19 +162,35 @@ class StageApp(faust.App):  # type: ignore[misc]
         super().on_rebalance_end()
         self._beginning = asyncio.get_running_loop().create_task(self._begin(self.consumer_generation_id))
 
+    def _is_leaving(self) -> bool:
+        return self.stopping or bool(self.should_stop)
+
+    async def prepared(self) -> None:
+        """Wait until nothing is being prepared, within ``worker.shutdown_seconds``.
+
+        Who is still taking partitions over when others get them would fence their rightful owner off.
+        """
+        if self._beginning is None:
+            return
+        _, late = await asyncio.wait([self._beginning], timeout=self.settings.worker.shutdown_seconds)
+        if late:
+            log.warning("partitions are still being taken over, and go", extra={"stage": self.stage})
+
     async def _begin(self, generation: int) -> None:
+        if self._is_leaving():
+            # A rebalance that ends while this process drains: what it took now, nobody would wait for, and the next
+            # owner of the partition would do it again.
+            return
         try:
             if self.prepare is not None:
                 await self.prepare()
         except Exception as error:
-            self.fail(error)
-            return
-        if generation != self.consumer_generation_id or self.rebalancing or self.should_stop:
+            if not self._is_leaving():
+                self.fail(error)
+                return
+            log.warning("what was being taken over is left to the next owner: %s", error, extra={"stage": self.stage})
+        if generation != self.consumer_generation_id or self.rebalancing or self._is_leaving():
             return  # what was prepared is prepared anew
-        if self.stopping:
-            # A rebalance that ends while this process drains: what it took now, nobody would wait for, and the next
-            # owner of the partition would do it again.
-            return
         self.consumer.begin()
         self.ready.set()
         partitions = sorted(f"{tp.topic}-{tp.partition}" for tp in self.consumer.assignment())

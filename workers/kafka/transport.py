@@ -288,6 +288,7 @@ class Consumer(driver.Consumer):  # type: ignore[misc]
         self._reading = False
         self.positions.pause()
         if not self.app.should_stop and not self._has_left:
+            await self.app.prepared()
             if self.drain is not None:
                 await self.drain()
             await self.commit_all()

@@ -72,7 +72,7 @@ async def stop_workers(workers: Sequence[RunningWorker], ending: Ending, crashed
 
 async def _drain(workers: Sequence[RunningWorker], ending: Ending, crashed: asyncio.Future[Any]) -> bool:
     """Whether all that was begun is finished. What the first stages still deliver, the later ones need not take."""
-    drains = [asyncio.ensure_future(worker.drain()) for worker in workers]
+    drains = [asyncio.ensure_future(_drain_one(worker)) for worker in workers]
     all_drained = asyncio.ensure_future(asyncio.wait(drains))
     await asyncio.wait([all_drained, crashed], timeout=ending.shutdown_seconds, return_when=asyncio.FIRST_COMPLETED)
     finished = all_drained.done()
@@ -84,6 +84,12 @@ async def _drain(workers: Sequence[RunningWorker], ending: Ending, crashed: asyn
             log.error("what was begun could not be finished", exc_info=error)
             finished = False
     return finished
+
+
+async def _drain_one(worker: RunningWorker) -> None:
+    # What is still being taken over would be owned after it was let go of.
+    await worker.app.prepared()
+    await worker.drain()
 
 
 async def _close(worker: RunningWorker, until: float, *, commit: bool) -> bool:

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import IllegalStateError
+from aiokafka.errors import IllegalStateError, KafkaError
 from faust.transport.drivers import aiokafka as driver
 from faust.types import TP
 
@@ -93,6 +93,45 @@ async def test_who_drains_takes_nothing_of_a_rebalance_that_ends_meanwhile(
     app.stopping = False
     await app._begin(GENERATION)
     assert app.positions.is_open
+
+
+async def test_partitions_do_not_go_while_they_are_being_taken_over(
+    app: StageApp, consumer: Consumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or others would have them when they are fenced here."""
+    order: list[str] = []
+    fencing = asyncio.Event()
+
+    async def take_over() -> None:
+        await fencing.wait()
+        order.append("fenced")
+
+    async def told(name: str) -> None:
+        order.append(name)
+
+    monkeypatch.setattr(driver.Consumer, "on_partitions_revoked", lambda *_: told("gone"))
+    app.prepare, consumer.drain = take_over, lambda: told("drained")
+    app._beginning = asyncio.ensure_future(app._begin(GENERATION))
+    going = asyncio.ensure_future(consumer.on_partitions_revoked({A}))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert order == []
+    fencing.set()
+    await going
+    assert order == ["fenced", "drained", "gone"]
+
+
+@pytest.mark.parametrize("stops", [False, True])
+async def test_who_cannot_take_over_crashes_unless_it_stops(app: StageApp, stops: bool) -> None:
+    crashes: list[BaseException] = []
+
+    async def take_over() -> None:
+        app.stopping = stops
+        raise KafkaError("the consumer is closed")
+
+    app.prepare, app._fatal = take_over, crashes.append
+    await app._begin(GENERATION)
+    assert len(crashes) == (not stops)
 
 
 async def test_only_what_is_finished_without_a_gap_may_be_committed(app: StageApp, consumer: Consumer) -> None:
