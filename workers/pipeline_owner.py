@@ -173,16 +173,12 @@ def owned_pipeline(
         yield None
         return
     # Not before it is needed: it takes torch along, which the aggregator's process can do without.
-    from el4ner.code_fingerprint import code_fingerprint
     from el4ner.engines.owner import OwnedEngine
     from el4ner.loader import load_members, load_pipeline
 
     hosted = members.hosted_members(settings) if members.split_stages(settings, stages) else None
     load = load_pipeline if hosted is None else partial(load_members, members=hosted)
     with process_caches(settings, asked) as caches:
-        if caches.answers is not None:
-            # Shared answers are looked up by it. It takes a second, which the first document would wait for.
-            threading.Thread(target=code_fingerprint, name="code-fingerprint", daemon=True).start()
         # OwnedEngine works for a pipeline too: one thread calls it and closes it.
         progress = StartProgress(time.monotonic)
         owner = OwnedEngine[Any](

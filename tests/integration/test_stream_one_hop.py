@@ -20,10 +20,12 @@ from tests.integration.test_stream import assert_exact, documents, lag
 from tests.integration.test_stream_guarantees import serving, until
 from workers.kafka import topic_admin
 from workers.kafka.transactions import ConsumedOffset, TransactionalWriter
+from workers.kafka.transport import Consumer
 from workers.messages import json_schemas
 from workers.messages.envelope import Outgoing
 from workers.messages.headers import find, parse_traceparent
 from workers.run import WorkerCrashedError
+from workers.stages.crash_journal import CrashJournal
 from workers.topics import Topic
 
 pytestmark = [
@@ -326,6 +328,49 @@ async def test_an_outcome_and_its_offset_are_one_transaction(stream: Stream, mon
         held.set()
         await until(lambda: behind(stream) == 0, what="all committed")
     assert_exact(stream.tagged(), documents(20))
+
+
+async def test_nobody_gets_partitions_that_somebody_is_still_taking_over(
+    stream: Stream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or who is late fences their owner off, and begins anew what it has begun itself."""
+    stream.create_topics()
+    taking, revoking, go, done = (asyncio.Event() for _ in range(4))
+    take_over, revoke = CrashJournal.take_over, Consumer.on_partitions_revoked
+
+    def later(self: CrashJournal) -> None:
+        if not taking.is_set():
+            loop.call_soon_threadsafe(taking.set)
+            asyncio.run_coroutine_threadsafe(go.wait(), loop).result()
+        take_over(self)
+
+    async def told(self: Consumer, revoked: set[Any]) -> None:
+        if taking.is_set():
+            revoking.set()
+        await revoke(self, revoked)
+
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(CrashJournal, "take_over", later)
+    monkeypatch.setattr(Consumer, "on_partitions_revoked", told)
+
+    async def work() -> None:
+        async with serving(stream, "pipeline"):
+            await done.wait()
+
+    working = asyncio.ensure_future(work())
+    await asyncio.wait_for(taking.wait(), 60)
+    other = stream.start("pipeline")
+    await asyncio.wait_for(revoking.wait(), 60)
+    await asyncio.sleep(2)
+    assert not other.ready()
+    go.set()
+    await until(other.ready, what="the other one is ready")
+    stream.produce_documents(documents(100))
+    await until(lambda: behind(stream) == 0, what="all committed")
+    done.set()
+    await working
+    assert other.stop() == 0
+    assert_exact(stream.tagged(), documents(100))
 
 
 async def test_who_was_fenced_ends_and_what_it_had_begun_is_told_once_by_the_next_owner(

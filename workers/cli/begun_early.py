@@ -21,19 +21,23 @@ __all__ = ["begin", "import_and_wait"]
 
 
 def import_and_wait(settings: StreamSettings) -> None:
-    """Import what a worker with these settings needs; then take over the environment that comes in a line on standard
+    """Do what a worker with these settings needs first; then take over the environment that comes in a line on standard
     input (:func:`begin`).
 
     Raises:
         SystemExit: standard input has closed: there is nothing to do.
     """
+    from el4ner.code_fingerprint import code_fingerprint
     from el4ner.engines.registry import import_engine
 
     for name in ("workers.run", "el4ner.loader"):
         import_module(name)
     with contextlib.suppress(ImportError):  # who loads it says what is missing
-        for model in settings.models.values():
-            import_engine(model)
+        for member in settings.ensemble.members:
+            import_engine(settings.models[member])
+    # Shared answers are looked up by it: a second, which the first document would wait for. Not on a thread beside
+    # others: Python 3.11 cannot parse on two at once.
+    code_fingerprint()
     # Not through sys.stdin, as in :mod:`workers.cli.ended_by_stdin`.
     line = b""
     while not line.endswith(b"\n"):
