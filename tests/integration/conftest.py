@@ -64,8 +64,7 @@ def pytest_runtest_makereport(item: pytest.Function) -> Iterator[None]:
     """A test that failed tells what its workers have logged: who reads the report has nothing else of them."""
     report: Any = yield
     if report.when == "call" and report.failed:
-        streams = {id(value): value for value in item.funcargs.values() if isinstance(value, Stream)}
-        for stream in streams.values():
+        for stream in (value for value in item.funcargs.values() if isinstance(value, Stream)):
             report.sections += [("worker", worker.last_words()) for worker in stream.workers]
     return report
 

@@ -185,10 +185,12 @@ class StageApp(faust.App):  # type: ignore[misc]
             if self.prepare is not None:
                 await self.prepare()
         except Exception as error:
-            if not self._is_leaving():
+            if self._is_leaving():
+                extra = {"stage": self.stage}
+                log.warning("what was being taken over is left to the next owner: %s", error, extra=extra)
+            else:
                 self.fail(error)
-                return
-            log.warning("what was being taken over is left to the next owner: %s", error, extra={"stage": self.stage})
+            return
         if generation != self.consumer_generation_id or self.rebalancing or self._is_leaving():
             return  # what was prepared is prepared anew
         self.consumer.begin()

@@ -98,6 +98,7 @@ class PromptReader:
     def read(self, rows: Sequence[PromptRow], take: Take, *, with_middle: bool = False) -> None:
         """Read all rows, and call ``take`` after every pass with what it read and the pass's hidden states (see
         :meth:`PackedModel.forward` for ``with_middle``)."""
+        self._tell_once(max((len(row.tokens) for row in rows), default=0))
         for row in rows:
             self._look_up(row)
         self._read_shared_beginnings(rows)
@@ -137,16 +138,16 @@ class PromptReader:
         known = self._cache.longest(stem.tokens)
         if total(known) < length:
             known = stem.read_states
-            self._tell_once(max(len(row.tokens) for row in group))
         for row in group:
             if min(length, len(row.tokens) - 1) > row.past:
                 row.begins(known)
         group[0].cached = min(group[0].cached, stem.cached)  # somebody has to have read it
 
     def _tell_once(self, tokens: int) -> None:
-        """Say that what prompts have in common (a long list of types, say) is read anew for each batch, or some of it,
-        since a prompt of so many tokens has no room."""
-        if self._has_told or not self._cache.max_bytes:
+        """If a prompt of so many tokens has no room, say that what prompts have in common (a long list of types, say)
+        is read anew for each batch, or some of it."""
+        needed = tokens * self._model.bytes_per_token
+        if self._has_told or not 0 < self._cache.max_bytes < needed:
             return
         self._has_told = True
         log.warning(
@@ -154,7 +155,7 @@ class PromptReader:
             extra={
                 "engine": self._name,
                 "tokens": tokens,
-                "needs_mb": -(-tokens * self._model.bytes_per_token >> 20),
+                "needs_mb": -(-needed >> 20),
                 "prefix_cache_mb": self._cache.max_bytes >> 20,
             },
         )
@@ -189,8 +190,6 @@ class PromptReader:
                 row.past = segment.past + len(segment.chain)
                 if part.ends and row.trees_read == 0:
                     self._cache.put(row.tokens, row.read_states)
-                    if len(row.tokens) * self._model.bytes_per_token > self._cache.max_bytes:
-                        self._tell_once(len(row.tokens))
                 if part.tree is not None:
                     row.trees_read += 1
                 if not part.ends or row.trees_read < len(row.trees):
