@@ -190,7 +190,7 @@ def calibrate(
         evidence[source.name] = source.leave_one_out(spans, rows, sentences)[spans.proposed[rows]]
         progress.advance(1)
     progress.done()
-    alone = {name: with_threshold(fit(floats, sample.labels), floats, sample) for name, floats in evidence.items()}
+    alone = {name: _weighed(floats, sample) for name, floats in evidence.items()}
     ordered = sorted(
         sources,
         key=lambda s: (isinstance(s, InContextSource), s.voter != BOUNDARIES, -alone[s.name][1].f1, s.name),
@@ -199,13 +199,17 @@ def calibrate(
     weighed = [alone[ordered[0].name]]
     for source in ordered[1:]:
         together.append(np.concatenate([together[-1], evidence[source.name]], axis=1))
-        weighed.append(with_threshold(fit(together[-1], sample.labels), together[-1], sample))
+        weighed.append(_weighed(together[-1], sample))
     steps = [
         Step(source.name, combination, None, figures)
         for source, (combination, figures) in zip(ordered, weighed, strict=True)
     ]
     settled, figures = _with_margins(steps, together, sample)
     return Calibration(calibration_key(sources), settled, figures, len(sentences), len(sample.labels))
+
+
+def _weighed(evidence: Floats, sample: Sample) -> tuple[Combination, Figures]:
+    return with_threshold(fit(evidence, sample.labels, sample.weights), evidence, sample)
 
 
 def even_calibration(sources: Sequence[Described], spans: PoolSpans | None = None) -> Calibration:
@@ -229,7 +233,8 @@ def _sample(spans: PoolSpans, sentences: Sequence[int], rows: Ints, kinds: int) 
     places = [(place, span.start, span.end) for place in sentences for span in spans.spans[place]]
     labels, proposed = spans.labels[rows], spans.proposed[rows]
     kept = [place for place, is_proposed in zip(places, proposed, strict=True) if is_proposed]
-    return Sample(kept, labels[proposed], gold=int((labels < kinds - 1).sum()))
+    weights = spans.weights(kinds - 1)[rows][proposed]
+    return Sample(kept, labels[proposed], gold=int((labels < kinds - 1).sum()), weights=weights)
 
 
 def _with_margins(steps: list[Step], together: list[Floats], sample: Sample) -> tuple[tuple[Step, ...], Figures]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from el4ner.evidence.judges import Floats, Ints, log_softmax
+from el4ner.evidence.judges import Doubles, Floats, Ints, log_softmax
 
 __all__ = ["Combination", "Decisions", "decide", "fit", "fit_confidence"]
 
@@ -84,13 +84,17 @@ def _logit(probability: Floats) -> Floats:
     return logit
 
 
-def fit_confidence(combination: Combination, probability: Floats, right: npt.NDArray[np.bool_]) -> Combination:
-    """With the slope (above 0) and offset that make ``right`` most likely, kept near 1 and 0 where there is little."""
+def fit_confidence(
+    combination: Combination, probability: Floats, right: npt.NDArray[np.bool_], weights: Doubles | None = None
+) -> Combination:
+    """With the slope (above 0) and offset that make ``right`` most likely, kept near 1 and 0 where there is little.
+    ``weights``: how often each counts; None: once."""
     logits = _logit(probability).astype(np.float64)
+    weights = np.ones(len(logits)) if weights is None else weights
 
     def loss(values: npt.NDArray[np.float64]) -> float:
         signs = np.where(right, -1.0, 1.0)
-        errors = np.logaddexp(0.0, signs * (values[0] * logits + values[1])).sum()
+        errors = (weights * np.logaddexp(0.0, signs * (values[0] * logits + values[1]))).sum()
         return float(errors + (values[0] - 1.0) ** 2 + values[1] ** 2)
 
     slope, offset = _minimize(loss, np.array([1.0, 0.0]), method="L-BFGS-B", bounds=[(0.05, None), (None, None)]).x
@@ -109,15 +113,18 @@ def decide(log_probabilities: Floats, threshold: float) -> Decisions:
     return Decisions(chosen, np.exp(log_probabilities[rows, chosen]), margin)
 
 
-def fit(evidence: Floats, labels: Ints) -> Combination:
+def fit(evidence: Floats, labels: Ints, weights: Doubles | None = None) -> Combination:
     """Weights (never negative) and the bias of none that make the labels most likely, without a threshold.
 
     Args:
         evidence: ``[spans, features, types + none]``, none of it from the span's own label.
         labels: ``[spans]``.
+        weights: how often each span counts, ``[spans]``; None: once.
     """
     spans, features, _ = evidence.shape
     rows = np.arange(spans)
+    weights = np.ones(spans) if weights is None else weights
+    count = weights.sum()
 
     def loss(values: npt.NDArray[np.float64]) -> tuple[float, npt.NDArray[np.float64]]:
         scores = np.einsum("sfk,f->sk", evidence, values[:features].astype(np.float32)).astype(np.float64)
@@ -125,10 +132,11 @@ def fit(evidence: Floats, labels: Ints) -> Combination:
         scores -= scores.max(axis=1, keepdims=True)
         likely = scores - np.log(np.exp(scores).sum(axis=1, keepdims=True))
         wrong = np.exp(likely)
-        value = -likely[rows, labels].mean() + RIDGE * float((values[:features] ** 2).sum())
+        value = -(weights * likely[rows, labels]).sum() / count + RIDGE * float((values[:features] ** 2).sum())
         wrong[rows, labels] -= 1.0
-        slope = np.einsum("sk,sfk->f", wrong.astype(np.float32), evidence) / spans
-        return value, np.append(slope + 2 * RIDGE * values[:features], wrong[:, -1].mean())
+        wrong *= weights[:, None]
+        slope = np.einsum("sk,sfk->f", wrong.astype(np.float32), evidence) / count
+        return value, np.append(slope + 2 * RIDGE * values[:features], wrong[:, -1].sum() / count)
 
     start = np.append(np.full(features, 1.0 / features), 0.0)
     bounds = [(0.0, None)] * features + [(None, None)]

@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from el4ner.evidence.judges import Floats, Ints, log_softmax
+from el4ner.evidence.judges import Doubles, Floats, Ints, log_softmax
 
 __all__ = [
     "LARGEST_RATIO",
@@ -66,9 +66,10 @@ def pool_mix(labels: Ints, kinds: int) -> Shares:
     return shares
 
 
-def pool_density(labels: Ints, kinds: int) -> float:
-    """The share of entities among a pool's candidates, with half a candidate of either more. See :func:`pool_mix`."""
-    return (int((labels < kinds - 1).sum()) + 0.5) / (len(labels) + 1.0)
+def pool_density(labels: Ints, kinds: int, weights: Doubles) -> float:
+    """The share of entities among a pool's candidates, with half a candidate of either more. See :func:`pool_mix`.
+    ``weights``: how often each counts."""
+    return float((weights[labels < kinds - 1].sum() + 0.5) / (weights.sum() + 1.0))
 
 
 def estimated_density(log_probabilities: Floats, pool: float) -> float:

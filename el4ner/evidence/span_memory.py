@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -29,6 +30,9 @@ __all__ = ["MAX_SENTENCES", "PoolSpans", "SpanMemory", "chosen_sentences", "draw
 MAX_SENTENCES: Final = 1_000
 """Pool sentences that are read. What more of them would add grows slowly, and each costs as much as a sentence of the
 stream: a pool of any size is ready in minutes."""
+MOST_WITHOUT: Final = 0.2
+"""Of the sentences that are read of a larger pool, as long as there are others: the share of those without any entity.
+Where most of a pool's sentences have none, most of what is read would otherwise say only what is no entity."""
 _FORMAT: Final = "1"
 log = logging.getLogger(__name__)
 
@@ -43,8 +47,38 @@ def drawn(texts: Sequence[str], limit: int) -> list[int]:
 
 
 def chosen_sentences(pool: Pool, limit: int = MAX_SENTENCES) -> list[int]:
-    """Indices of the pool sentences that are read: all, or ``limit`` drawn by a hash of their text, in pool order."""
-    return drawn([sentence.text for sentence in pool.sentences], limit)
+    """Indices of the pool sentences that are read, in pool order: all, or ``limit`` drawn by a hash of their text.
+
+    Of those that are drawn at most :data:`MOST_WITHOUT` have no entity, if the others suffice;
+    :attr:`PoolSpans.empty_weight` says how much each of these then counts.
+    """
+    if len(pool.sentences) <= limit:
+        return list(range(len(pool.sentences)))
+    with_some, without = _by_entities(pool, range(len(pool.sentences)))
+    wanted = round(limit * min(MOST_WITHOUT, len(without) / len(pool.sentences)))
+    wanted = max(wanted, limit - len(with_some))
+
+    def drawn_of(places: Sequence[int], count: int) -> list[int]:
+        return [places[index] for index in drawn([pool.sentences[place].text for place in places], count)]
+
+    return sorted([*drawn_of(without, wanted), *drawn_of(with_some, limit - wanted)])
+
+
+def _by_entities(pool: Pool, places: Iterable[int]) -> tuple[list[int], list[int]]:
+    """The places of the sentences that have entities, and of those that have none."""
+    groups: tuple[list[int], list[int]] = ([], [])
+    for place in places:
+        groups[not pool.sentences[place].spans].append(place)
+    return groups
+
+
+def _empty_weight(pool: Pool, chosen: Sequence[int]) -> float:
+    """How many sentences of the pool one without entities stands for, against one with some, if ``chosen`` are read."""
+    with_some, without = _by_entities(pool, range(len(pool.sentences)))
+    read_with, read_without = _by_entities(pool, chosen)
+    if len(chosen) == len(pool.sentences) or not read_with or not read_without:
+        return 1.0
+    return (len(without) / len(read_without)) / (len(with_some) / len(read_with))
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +87,8 @@ class PoolSpans:
 
     ``labels[i]`` is an index into the pool's types, or their number for none. ``sentences[i]`` is the pool sentence of
     span i; equal sentences count as one (the first). ``proposed[i]``: whether a proposer would have found it.
+    ``empty_weight``: how often a sentence without entities counts where something is estimated, since a smaller part of
+    these was read (:func:`chosen_sentences`).
     """
 
     texts: tuple[str, ...]
@@ -60,6 +96,7 @@ class PoolSpans:
     labels: npt.NDArray[np.int64]
     sentences: npt.NDArray[np.int64]
     proposed: npt.NDArray[np.bool_]
+    empty_weight: float = 1.0
 
     @classmethod
     def of(cls, pool: Pool, propose: Propose, *, limit: int = MAX_SENTENCES, max_chars: int | None = None) -> PoolSpans:
@@ -74,7 +111,8 @@ class PoolSpans:
         texts: list[str] = []
         spans: list[tuple[Span, ...]] = []
         first_with: dict[str, int] = {}
-        for index in chosen_sentences(pool, limit):
+        chosen = chosen_sentences(pool, limit)
+        for index in chosen:
             sentence = pool.sentences[index]
             if max_chars is not None and len(sentence.text) > max_chars:
                 log.warning("a pool sentence is too long to be compared with", extra={"where": sentence.where})
@@ -94,7 +132,17 @@ class PoolSpans:
             np.asarray(labels, dtype=np.int64),
             np.asarray(owners, dtype=np.int64),
             np.asarray(proposed, dtype=np.bool_),
+            _empty_weight(pool, chosen),
         )
+
+    def weights(self, none: int) -> npt.NDArray[np.float64]:
+        """How often each span counts: ``empty_weight`` in a sentence without entities, once in others. ``none``: the
+        label of what is no entity."""
+        weights = np.ones(len(self.labels))
+        for first, end in itertools.pairwise(self.first_rows.tolist()):
+            if (self.labels[first:end] == none).all():
+                weights[first:end] = self.empty_weight
+        return weights
 
     @cached_property
     def first_rows(self) -> npt.NDArray[np.int64]:
@@ -124,6 +172,7 @@ class PoolSpans:
             np.concatenate([np.where(labels == none[0], none[1], labels), added.labels]),
             np.concatenate([sentences, added.sentences + before]),
             np.concatenate([self.proposed[rows], added.proposed]),
+            self.empty_weight,
         ), rows
 
     def pieces(self, none: int) -> npt.NDArray[np.bool_]:
@@ -155,6 +204,8 @@ class PoolSpans:
             digest.update(repr((text, [(span.start, span.end) for span in spans])).encode("utf-8", "surrogatepass"))
         digest.update(self.labels.tobytes())
         digest.update(self.proposed.tobytes())
+        if self.empty_weight != 1:
+            digest.update(repr(self.empty_weight).encode())
         return digest.hexdigest()[:16]
 
 

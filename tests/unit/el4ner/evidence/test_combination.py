@@ -159,6 +159,25 @@ def test_where_nothing_was_reported_confidences_stay_what_they_were() -> None:
     assert found.confidence(np.asarray([0.3], np.float32)) == pytest.approx([0.3])
 
 
+@settings(max_examples=examples(15), deadline=None)
+@given(st.integers(0, 99), st.lists(st.integers(1, 4), min_size=8, max_size=30))
+def test_what_counts_several_times_is_as_if_it_were_there_several_times(seed: int, times: list[int]) -> None:
+    """In the weights, the scores, the threshold and the confidences. Only sentences without entities do so."""
+    truth = truths(len(times), seed)
+    counts = np.where(truth == NONE, times, 1)
+    evidence = together(judge(truth, 1.0, seed), judge(truth, 2.0, seed + 1))
+    rows = np.repeat(np.arange(len(times)), counts)
+    weighted = Sample(sample(truth).places, truth, sample(truth).gold, counts.astype(np.float64))
+    repeated, expected = fit(evidence[rows], truth[rows]), fit(evidence, truth, weighted.weights)
+    assert expected.weights == pytest.approx(repeated.weights, abs=2e-3)
+    assert expected.none_bias == pytest.approx(repeated.none_bias, abs=2e-3)
+    found, figures = with_threshold(repeated, evidence, weighted)
+    again, by_copies = with_threshold(repeated, evidence[rows], sample(truth[rows]))
+    assert figures == by_copies
+    assert found.threshold == again.threshold
+    assert (found.slope, found.offset) == pytest.approx((again.slope, again.offset), abs=2e-3)
+
+
 def test_scores_by_hand() -> None:
     """Of two spans that overlap the likelier is reported; an entity that nobody proposed is missed."""
     places = [(0, 0, 3), (0, 0, 9), (0, 10, 14), (1, 0, 5), (1, 3, 8), (2, 0, 2)]

@@ -132,6 +132,42 @@ def test_of_a_large_pool_the_same_sentences_are_read_in_whatever_order_they_are(
 
 def test_a_small_pool_is_read_whole() -> None:
     assert chosen_sentences(POOL) == [0, 1, 2, 3]
+    assert PoolSpans.of(POOL, words).weights(len(TYPES)).tolist() == [1.0] * 6
+
+
+def named(flags: Sequence[bool]) -> Pool:
+    """A sentence for each flag, with an entity or without."""
+    return pool(
+        *(
+            sentence(f"Ada saw {number}.", person="Ada") if flag else sentence(f"Nobody saw {number}.")
+            for number, flag in enumerate(flags)
+        )
+    )
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(1, 40))
+def test_of_a_large_pool_sentences_with_entities_are_read_first_and_the_others_count_for_those_left_out(
+    flags: list[bool], limit: int
+) -> None:
+    chosen = chosen_sentences(named(flags), limit)
+    read, whole = [flags[place] for place in chosen], len(flags)
+    with_some, without = sum(read), len(read) - sum(read)
+    assert len(read) == min(limit, whole)
+    assert without <= max(round(0.2 * limit), len(read) - sum(flags)) or limit >= whole
+    assert without <= round(limit * (whole - sum(flags)) / whole) or with_some == sum(flags)
+    spans = PoolSpans.of(named(flags), words, limit=limit)
+    counted = dict(zip(spans.sentences.tolist(), spans.weights(len(TYPES)).tolist(), strict=True))
+    assert [counted[place] for place in chosen if flags[place]] == [1.0] * with_some
+    if with_some and without:
+        shares = sum(counted[place] for place in chosen if not flags[place]) / with_some
+        assert shares == pytest.approx((whole - sum(flags)) / sum(flags)), "as in the whole pool"
+
+
+def test_weights_follow_from_what_is_not_read_too() -> None:
+    few, many = (PoolSpans.of(named([True] * 4 + [False] * count), words, limit=5) for count in (3, 30))
+    assert few.texts[:4] == many.texts[:4]
+    assert (few.empty_weight, many.empty_weight) == (3.0, 30.0)
+    assert few.fingerprint != many.fingerprint
 
 
 # --- reading --------------------------------------------------------------------------------------------------------
