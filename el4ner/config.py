@@ -253,6 +253,9 @@ class MethodSettings(Section):
     constrain: bool = False
     """Members that list spans can write nothing but lines with whole words of the sentence (or none). The paper lets
     them write freely and drops what is not in the sentence."""
+    pool_sentences: Annotated[int, Field(ge=10, le=100_000)] = 1_500
+    """Of a larger pool so many sentences are read and compared with, those with entities first. What more of them add
+    grows slowly, and each costs as much as a sentence of the stream, once: a pool of any size is ready in minutes."""
     max_document_chars: PositiveInt = 200_000
     max_sentence_chars: Annotated[int, Field(gt=0, le=10_000)] = 1_000
     """A longer sentence is split, at white space where there is some: never cut. Reading one may take time in the

@@ -25,11 +25,8 @@ from el4ner.pools.pool import Pool, PoolSentence
 from el4ner.text.proposal_limits import cost
 from el4ner.types import Span
 
-__all__ = ["MAX_SENTENCES", "PoolSpans", "SpanMemory", "chosen_sentences", "drawn"]
+__all__ = ["PoolSpans", "SpanMemory", "chosen_sentences", "drawn"]
 
-MAX_SENTENCES: Final = 1_000
-"""Pool sentences that are read. What more of them would add grows slowly, and each costs as much as a sentence of the
-stream: a pool of any size is ready in minutes."""
 MOST_WITHOUT: Final = 0.2
 """Of the sentences that are read of a larger pool, as long as there are others: the share of those without any entity.
 Where most of a pool's sentences have none, most of what is read would otherwise say only what is no entity."""
@@ -46,13 +43,14 @@ def drawn(texts: Sequence[str], limit: int) -> list[int]:
     return sorted(sorted(range(len(texts)), key=lambda place: digests[place])[:limit])
 
 
-def chosen_sentences(pool: Pool, limit: int = MAX_SENTENCES) -> list[int]:
-    """Indices of the pool sentences that are read, in pool order: all, or ``limit`` drawn by a hash of their text.
+def chosen_sentences(pool: Pool, limit: int | None = None) -> list[int]:
+    """Indices of the pool sentences that are read, in pool order: all, or ``limit`` (``method.pool_sentences``) drawn by
+    a hash of their text.
 
     Of those that are drawn at most :data:`MOST_WITHOUT` have no entity, if the others suffice;
     :attr:`PoolSpans.empty_weight` says how much each of these then counts.
     """
-    if len(pool.sentences) <= limit:
+    if limit is None or len(pool.sentences) <= limit:
         return list(range(len(pool.sentences)))
     with_some, without = _by_entities(pool, range(len(pool.sentences)))
     wanted = round(limit * min(MOST_WITHOUT, len(without) / len(pool.sentences)))
@@ -99,7 +97,7 @@ class PoolSpans:
     empty_weight: float = 1.0
 
     @classmethod
-    def of(cls, pool: Pool, propose: Propose, *, limit: int = MAX_SENTENCES, max_chars: int | None = None) -> PoolSpans:
+    def of(cls, pool: Pool, propose: Propose, *, limit: int | None = None, max_chars: int | None = None) -> PoolSpans:
         """Labelled spans and proposals of the chosen sentences, each once, in the order of the text.
 
         Sentences of more than ``max_chars`` are left out: the stream has none so long, and a model may not read it.

@@ -88,7 +88,7 @@ def known_sentences(context: StageContext) -> list[KnownSentence]:
     """The sentences that evidence is made from, each text once."""
     cheap = cheap_proposals(context)
     known: dict[str, KnownSentence] = {}
-    for index in chosen_sentences(context.pool):
+    for index in chosen_sentences(context.pool, context.settings.pool_sentences):
         sentence = context.pool.sentences[index]
         if len(sentence.text) <= context.settings.max_sentence_chars and sentence.text not in known:
             places = tuple((span.start, span.end) for span, _ in sentence.spans)

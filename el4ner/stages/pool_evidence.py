@@ -216,7 +216,10 @@ def _state_sources(
 
 def pool_spans(context: StageContext) -> PoolSpans:
     """The spans that a pool's evidence is made from: whoever judges the pool's own sentences has to take the same."""
-    return PoolSpans.of(context.pool, pool_proposals(context), max_chars=context.settings.max_sentence_chars)
+    method = context.settings
+    return PoolSpans.of(
+        context.pool, pool_proposals(context), limit=method.pool_sentences, max_chars=method.max_sentence_chars
+    )
 
 
 def span_readers(
