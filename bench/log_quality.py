@@ -7,6 +7,8 @@
 `bench/data/logs/lines.jsonl` has the lines (`bench/log_lines.py` makes them). What is mended is mended by the half
 `dev`; `test` has other phrasings and values. With `--repeats templates` lines are a stream, where the order counts:
 `rare-first` begins with the lines whose values no other line has. `--errors` lists what was wrong.
+
+`bench/data/logs/others.jsonl` (with `--data`) has lines of other formats by two other authors, halves `a` and `b`.
 """
 
 from __future__ import annotations
@@ -106,7 +108,7 @@ def wrong(line: Line, found: list[Labelled], proposed: set[tuple[int, int]]) -> 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--half", choices=["dev", "test"])
+    parser.add_argument("--half", choices=["dev", "test", "a", "b"], help="of lines.jsonl, or of others.jsonl")
     parser.add_argument("--format", action="append", default=[], dest="formats", metavar="NAME")
     parser.add_argument("--ensemble", default="default")
     parser.add_argument("--pool", type=Path, default=Path("logs"), help="a pool's folder instead of the shipped one")

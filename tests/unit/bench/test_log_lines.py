@@ -24,9 +24,13 @@ DATA = ROOT / "bench" / "data" / "logs"
 MARKS = ("CEF:", "LEEF:", "%ASA-", "<Event>", '"kubernetes"', "HIER_", "R=local_user", "imap-login", "chan_sip", "[**]")
 
 
+def read(name: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (DATA / name).read_text(encoding="utf-8").splitlines()]
+
+
 @pytest.fixture(scope="module")
 def lines() -> list[dict[str, Any]]:
-    return [json.loads(line) for line in (DATA / "lines.jsonl").read_text(encoding="utf-8").splitlines()]
+    return read("lines.jsonl")
 
 
 def test_the_lines_are_those_of_the_generator(lines: list[dict[str, Any]]) -> None:
@@ -51,13 +55,14 @@ def test_halves_share_neither_phrasings_nor_names(lines: list[dict[str, Any]]) -
     assert not accounts["dev"] & accounts["test"]
 
 
-def test_labels_have_the_pool_s_types_and_no_mistakes(tmp_path: Path, lines: list[dict[str, Any]]) -> None:
+@pytest.mark.parametrize(("file", "fewest"), [("lines.jsonl", 30), ("others.jsonl", 10)])
+def test_labels_have_the_pool_s_types_and_no_mistakes(tmp_path: Path, file: str, fewest: int) -> None:
     (tmp_path / "pool.toml").write_bytes((ROOT / "el4ner" / "pools" / "logs" / "pool.toml").read_bytes())
-    records = [json.dumps({"text": line["text"], "spans": line["spans"]}) + "\n" for line in lines]
+    records = [json.dumps({"text": line["text"], "spans": line["spans"]}) + "\n" for line in read(file)]
     (tmp_path / "sentences.jsonl").write_text("".join(records), encoding="utf-8")
     report = check_pool(load_pool(tmp_path))
     assert report.errors == 0
-    assert all(count >= 30 for count in report.mentions.values())
+    assert all(count >= fewest for count in report.mentions.values())
     assert {finding.message.rpartition("begins or ends")[1] for finding in report.findings} == {""}
 
 
@@ -85,3 +90,10 @@ def test_formats_that_count_as_unseen_are_not_in_the_pool(lines: list[dict[str, 
     texts = {sentence.text for sentence in pool.sentences}
     assert not [text for text in texts if any(mark in text for mark in MARKS)]
     assert not texts & {line["text"] for line in lines}
+
+
+def test_other_authors_wrote_other_lines(lines: list[dict[str, Any]]) -> None:
+    others = read("others.jsonl")
+    known = {line["text"] for line in lines} | {one.text for one in load_pool("shipped:logs").sentences}
+    assert not known & {line["text"] for line in others}
+    assert len({line["format"] for line in others}) >= 100
