@@ -44,8 +44,8 @@ def drawn(texts: Sequence[str], limit: int) -> list[int]:
 
 
 def chosen_sentences(pool: Pool, limit: int | None = None) -> list[int]:
-    """Indices of the pool sentences that are read, in pool order: all, or ``limit`` (``method.pool_sentences``) drawn by
-    a hash of their text.
+    """Indices of the pool sentences that are read, in pool order: all, or ``limit`` (``method.pool_sentences``), drawn
+    by a hash of their text.
 
     Of those that are drawn at most :data:`MOST_WITHOUT` have no entity, if the others suffice;
     :attr:`PoolSpans.empty_weight` says how much each of these then counts.
