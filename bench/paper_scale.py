@@ -45,7 +45,7 @@ from el4ner.engines.base import Engine  # noqa: E402
 from el4ner.engines.registry import load_engine  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, load_dataset  # noqa: E402
-from el4ner.evidence.span_memory import chosen_sentences  # noqa: E402
+from el4ner.evidence.span_memory import drawn as drawn_by_hash  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -88,7 +88,7 @@ def drawn(dataset: Dataset, seed: int, pool: int | None) -> Dataset:
     random.Random(seed).shuffle(sentences)
     kept = dataset.pool.sentences
     if pool is not None and pool < len(kept):
-        kept = tuple(kept[place] for place in chosen_sentences(dataset.pool, pool))
+        kept = tuple(kept[place] for place in drawn_by_hash([sentence.text for sentence in kept], pool))
     return replace(dataset, sentences=tuple(sentences), pool=replace(dataset.pool, sentences=kept))
 
 

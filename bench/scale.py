@@ -41,7 +41,7 @@ from el4ner.engines.base import StateEngine  # noqa: E402
 from el4ner.engines.registry import load_engine  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset  # noqa: E402
-from el4ner.evidence.span_memory import chosen_sentences  # noqa: E402
+from el4ner.evidence.span_memory import drawn  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -107,7 +107,7 @@ class Scale:
         dataset = load_dataset(folder, split=self._split, limit=self._limit, seed=self._seed)
         if self._pool is None or self._pool >= len(dataset.pool.sentences):
             return dataset
-        chosen = chosen_sentences(dataset.pool, self._pool)
+        chosen = drawn([sentence.text for sentence in dataset.pool.sentences], self._pool)
         return replace(
             dataset, pool=replace(dataset.pool, sentences=tuple(dataset.pool.sentences[place] for place in chosen))
         )

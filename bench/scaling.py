@@ -41,7 +41,6 @@ from tag import POOL, forget_prompts, measure, sample  # noqa: E402
 
 from el4ner.config import Settings, load_settings  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
-from el4ner.evidence.span_memory import PoolSpans  # noqa: E402
 from el4ner.loader import load_pipeline, pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -50,7 +49,7 @@ from el4ner.pools import Pool, load_pool  # noqa: E402
 from el4ner.prompts import PromptSet  # noqa: E402
 from el4ner.retrieval import Retriever, SentenceTransformerEmbedder, make_retriever  # noqa: E402
 from el4ner.stages import StageContext  # noqa: E402
-from el4ner.stages.extract import pool_proposals  # noqa: E402
+from el4ner.stages.pool_evidence import pool_spans  # noqa: E402
 from el4ner.text.chunks import chunks, outermost  # noqa: E402
 from workers.cli.progress import TerminalProgress  # noqa: E402
 from workers.cli.settings import work_offline_if_local  # noqa: E402
@@ -149,7 +148,7 @@ def by_pool(
     context = StageContext(pool, PromptSet(settings.method.prompt_version), settings.method)
     lexicon, row["lexicon_seconds"] = timed(lambda: pool.lexicon)
     row["lexicon_seconds_per_sentence"] = timed(lambda: [lexicon.find(text) for text in sentences])[1] / len(sentences)
-    spans, row["pool_spans_seconds"] = timed(lambda: PoolSpans.of(pool, pool_proposals(context)))
+    spans, row["pool_spans_seconds"] = timed(lambda: pool_spans(context))
     row["pool_spans"] = len(spans.labels)
     with tempfile.TemporaryDirectory(prefix="el4ner-scaling-") as scratch, TerminalProgress() as progress:
         folder = Path(scratch)

@@ -44,7 +44,7 @@ from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset  # noqa: E402
 from el4ner.evaluation.curve_report import render_curves  # noqa: E402
 from el4ner.evaluation.plots import Curve, Place  # noqa: E402
-from el4ner.evidence.span_memory import chosen_sentences  # noqa: E402
+from el4ner.evidence.span_memory import drawn  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -139,7 +139,7 @@ class Tradeoffs:
         dataset = load_dataset(folder, split=options.split, limit=options.limit, seed=options.seed)
         if options.pool >= len(dataset.pool.sentences):
             return dataset
-        chosen = chosen_sentences(dataset.pool, options.pool)
+        chosen = drawn([sentence.text for sentence in dataset.pool.sentences], options.pool)
         return replace(
             dataset, pool=replace(dataset.pool, sentences=tuple(dataset.pool.sentences[place] for place in chosen))
         )

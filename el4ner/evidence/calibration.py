@@ -225,7 +225,7 @@ def even_calibration(sources: Sequence[Described], spans: PoolSpans | None = Non
 
 def _sentences(sources: Sequence[Source], spans: PoolSpans) -> list[int]:
     asks = any(isinstance(source, InContextSource) for source in sources)
-    return drawn(spans.texts, IN_CONTEXT_SENTENCES if asks else len(spans.texts))
+    return drawn(spans.texts, IN_CONTEXT_SENTENCES if asks else len(spans.texts), salt="in context ")
 
 
 def _sample(spans: PoolSpans, sentences: Sequence[int], rows: Ints, kinds: int) -> Sample:
@@ -233,7 +233,7 @@ def _sample(spans: PoolSpans, sentences: Sequence[int], rows: Ints, kinds: int) 
     places = [(place, span.start, span.end) for place in sentences for span in spans.spans[place]]
     labels, proposed = spans.labels[rows], spans.proposed[rows]
     kept = [place for place, is_proposed in zip(places, proposed, strict=True) if is_proposed]
-    weights = spans.weights(kinds - 1)[rows][proposed]
+    weights = spans.weights[rows][proposed]
     return Sample(kept, labels[proposed], gold=int((labels < kinds - 1).sum()), weights=weights)
 
 

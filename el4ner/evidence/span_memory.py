@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -37,20 +36,21 @@ Propose = Callable[[PoolSentence], Sequence[Span]]
 """A pool sentence's proposals, as if it were not in the pool; offsets are the sentence's."""
 
 
-def drawn(texts: Sequence[str], limit: int) -> list[int]:
-    """Places of at most ``limit`` texts, ascending: all, or those that a hash of the text draws."""
-    digests = [hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest() for text in texts]
+def drawn(texts: Sequence[str], limit: int, *, salt: str = "") -> list[int]:
+    """Places of at most ``limit`` texts, ascending: all, or those that a hash of the text draws. Who draws from what it
+    has drawn already needs another hash (``salt``)."""
+    digests = [hashlib.sha256((salt + text).encode("utf-8", "surrogatepass")).digest() for text in texts]
     return sorted(sorted(range(len(texts)), key=lambda place: digests[place])[:limit])
 
 
-def chosen_sentences(pool: Pool, limit: int | None = None) -> list[int]:
+def chosen_sentences(pool: Pool, limit: int) -> list[int]:
     """Indices of the pool sentences that are read, in pool order: all, or ``limit`` (``method.pool_sentences``), drawn
     by a hash of their text.
 
     Of those that are drawn at most :data:`MOST_WITHOUT` have no entity, if the others suffice;
-    :attr:`PoolSpans.empty_weight` says how much each of these then counts.
+    :attr:`PoolSpans.times` says how often each of these then counts.
     """
-    if limit is None or len(pool.sentences) <= limit:
+    if len(pool.sentences) <= limit:
         return list(range(len(pool.sentences)))
     with_some, without = _by_entities(pool, range(len(pool.sentences)))
     wanted = round(limit * min(MOST_WITHOUT, len(without) / len(pool.sentences)))
@@ -85,8 +85,8 @@ class PoolSpans:
 
     ``labels[i]`` is an index into the pool's types, or their number for none. ``sentences[i]`` is the pool sentence of
     span i; equal sentences count as one (the first). ``proposed[i]``: whether a proposer would have found it.
-    ``empty_weight``: how often a sentence without entities counts where something is estimated, since a smaller part of
-    these was read (:func:`chosen_sentences`).
+    ``times[s]``: how often the sentence ``texts[s]`` counts where something is estimated, those without entities more
+    often where a smaller part of them was read (:func:`chosen_sentences`); None: each once.
     """
 
     texts: tuple[str, ...]
@@ -94,10 +94,10 @@ class PoolSpans:
     labels: npt.NDArray[np.int64]
     sentences: npt.NDArray[np.int64]
     proposed: npt.NDArray[np.bool_]
-    empty_weight: float = 1.0
+    times: npt.NDArray[np.float64] | None = None
 
     @classmethod
-    def of(cls, pool: Pool, propose: Propose, *, limit: int | None = None, max_chars: int | None = None) -> PoolSpans:
+    def of(cls, pool: Pool, propose: Propose, *, limit: int, max_chars: int | None = None) -> PoolSpans:
         """Labelled spans and proposals of the chosen sentences, each once, in the order of the text.
 
         Sentences of more than ``max_chars`` are left out: the stream has none so long, and a model may not read it.
@@ -109,7 +109,9 @@ class PoolSpans:
         texts: list[str] = []
         spans: list[tuple[Span, ...]] = []
         first_with: dict[str, int] = {}
+        times: list[float] = []
         chosen = chosen_sentences(pool, limit)
+        empty = _empty_weight(pool, chosen)
         for index in chosen:
             sentence = pool.sentences[index]
             if max_chars is not None and len(sentence.text) > max_chars:
@@ -120,6 +122,7 @@ class PoolSpans:
             proposals = set(propose(sentence))
             in_sentence = tuple(sorted(gold.keys() | proposals))
             texts.append(sentence.text)
+            times.append(1.0 if sentence.spans else empty)
             spans.append(in_sentence)
             labels += [gold.get(span, len(types)) for span in in_sentence]
             owners += [owner] * len(in_sentence)
@@ -130,17 +133,14 @@ class PoolSpans:
             np.asarray(labels, dtype=np.int64),
             np.asarray(owners, dtype=np.int64),
             np.asarray(proposed, dtype=np.bool_),
-            _empty_weight(pool, chosen),
+            None if empty == 1 else np.asarray(times),
         )
 
-    def weights(self, none: int) -> npt.NDArray[np.float64]:
-        """How often each span counts: ``empty_weight`` in a sentence without entities, once in others. ``none``: the
-        label of what is no entity."""
-        weights = np.ones(len(self.labels))
-        for first, end in itertools.pairwise(self.first_rows.tolist()):
-            if (self.labels[first:end] == none).all():
-                weights[first:end] = self.empty_weight
-        return weights
+    @cached_property
+    def weights(self) -> npt.NDArray[np.float64]:
+        """How often each span counts: as its sentence does."""
+        times = np.ones(len(self.texts)) if self.times is None else self.times
+        return np.repeat(times, np.diff(self.first_rows))
 
     @cached_property
     def first_rows(self) -> npt.NDArray[np.int64]:
@@ -170,7 +170,7 @@ class PoolSpans:
             np.concatenate([np.where(labels == none[0], none[1], labels), added.labels]),
             np.concatenate([sentences, added.sentences + before]),
             np.concatenate([self.proposed[rows], added.proposed]),
-            self.empty_weight,
+            None if self.times is None else np.concatenate([self.times[kept], np.ones(len(added.texts))]),
         ), rows
 
     def pieces(self, none: int) -> npt.NDArray[np.bool_]:
@@ -202,8 +202,8 @@ class PoolSpans:
             digest.update(repr((text, [(span.start, span.end) for span in spans])).encode("utf-8", "surrogatepass"))
         digest.update(self.labels.tobytes())
         digest.update(self.proposed.tobytes())
-        if self.empty_weight != 1:
-            digest.update(repr(self.empty_weight).encode())
+        if self.times is not None:
+            digest.update(self.times.tobytes())
         return digest.hexdigest()[:16]
 
 

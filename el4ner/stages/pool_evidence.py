@@ -258,7 +258,7 @@ def stream_mix(pool: Pool, spans: PoolSpans, method: MethodSettings) -> StreamMi
         pool.name,
         list(pool.types),
         pool_mix(labels, kinds),
-        pool_density=pool_density(labels, kinds, spans.weights(kinds - 1)[spans.proposed]),
+        pool_density=pool_density(labels, kinds, spans.weights[spans.proposed]),
         priors=method.priors,
         threshold=method.drift_threshold,
     )

@@ -47,10 +47,8 @@ _PATH_END = rf"[^\s{_QUOTES}<>|:;,()\[\]{{}}]"
 # Also where a file is on another machine: git@example.org:team/tools.git.
 _EMAIL = rf"(?<![\w.+\-%@/])(?:mailto:)?[\w.+\-%]{{1,64}}@(?:{_LABEL}\.?){{1,8}}(?::(?:~\w*|[\w.+\-]*)/{_PATH_END}*)?"
 _WEB = rf"(?<![\w.@\-])(?:www\.(?:{_LABEL}\.){{1,8}}\w{{2,}}|{_DOMAIN}(?=[:/?#]))(?::\d{{1,5}})?(?:[/?#]{_NO_SPACE}*)?"
-# A line end or a tab that is written out, as in messages inside of JSON, ends a path that has slashes.
-_IN_POSIX = rf"(?:[^\\\s{_QUOTES}<>|:;,()\[\]{{}}]|\\(?![nrt]))"
 _POSIX = (
-    rf"(?<![\w.~/\\\-$])(?:(?:~\w*|\.{{1,2}}|\$\w+|\$\{{\w+\}})/{_IN_POSIX}+|/[\w.@+~%#\-]+/{_IN_POSIX}*|/{_IN_POSIX}*[?=.]{_IN_POSIX}+)"
+    rf"(?<![\w.~/\\\-$])(?:(?:~\w*|\.{{1,2}}|\$\w+|\$\{{\w+\}})/{_PATH_END}+|/[\w.@+~%#\-]+/{_PATH_END}*|/{_PATH_END}*[?=.]{_PATH_END}+)"
     # Without a slash in front only with a file's name at its end: Berlin/Paris are two cities.
     r"|(?<![\w.~/\\:\-])(?:[\w.@+~%\-]{1,255}/){1,64}[\w@+~%\-]{1,255}(?:\.[a-z][a-z0-9]{0,4}){1,2}(?![\w/]|\.\w)"
 )
@@ -68,6 +66,8 @@ _ATOM: Final = re.compile(
 )
 # What one of them has at least: most sentences have nothing of it.
 _MAY_BE_ATOM: Final = re.compile(r"[/@\\:]|\.[\w\-]|[A-Za-z0-9+/=_\-]{16}")
+# A line end or a tab that is written out, as in messages inside of JSON. Among backslashes it may be a folder's letter.
+_WRITTEN_OUT: Final = re.compile(r"\\+[nrt]")
 _DOMAIN_INSIDE: Final = re.compile(_DOMAIN)
 _CLOSING: Final = frozenset(".,;:!?*\u2026")
 # Where a text without spaces goes on behind an address.
@@ -89,10 +89,14 @@ class Atom(NamedTuple):
 
 
 def atoms(text: str) -> list[Atom]:
-    """The atoms of a text, from left to right, without overlaps. In time that grows with the text's length."""
-    tokens = []
-    for match in _ATOM.finditer(text) if _MAY_BE_ATOM.search(text) else ():
-        start, end = match.span()
+    """The atoms of a text, from left to right, without overlaps."""
+    tokens: list[Atom] = []
+    if not _MAY_BE_ATOM.search(text):
+        return tokens
+    behind = 0
+    while (match := _ATOM.search(text, behind)) is not None:
+        start, end = match.start(), _end(match)
+        behind = max(end, start + 1)
         kind = _kind(match)
         if kind is None:
             continue
@@ -100,6 +104,14 @@ def atoms(text: str) -> list[Atom]:
         if end > start:
             tokens.append(Atom(start, end, kind))
     return tokens
+
+
+def _end(match: re.Match[str]) -> int:
+    surface = match.group()
+    if "\\" not in surface or (match.lastgroup == "windows" and surface[1:3] != ":/"):
+        return match.end()
+    ends = _WRITTEN_OUT.search(surface)
+    return match.end() if ends is None else match.start() + ends.start()
 
 
 def address_end(text: str, start: int, end: int) -> int:

@@ -138,7 +138,7 @@ def pool(*texts: str) -> PoolSpans:
         first = text.split(" ")[0]
         return PoolSentence(text, ((Span(0, len(first), first), "person"),))
 
-    return PoolSpans.of(Pool("p", {"person": "a name"}, tuple(map(sentence, texts))), lambda one: [])
+    return PoolSpans.of(Pool("p", {"person": "a name"}, tuple(map(sentence, texts))), lambda one: [], limit=99)
 
 
 def read(engine: ScriptedStateEngine, folder: Path, spans: PoolSpans) -> SpanMemory:

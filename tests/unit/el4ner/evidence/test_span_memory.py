@@ -17,6 +17,7 @@ from el4ner.config import MethodSettings
 from el4ner.engines.base import LAYERS, Prompt, States
 from el4ner.evidence.encoders import EmbedderEncoder, MemberEncoder
 from el4ner.evidence.span_memory import PoolSpans, SpanMemory, chosen_sentences
+from el4ner.evidence.span_memory import drawn as drawn_by_hash
 from el4ner.pools import Pool, PoolSentence
 from el4ner.prompts import PromptSet
 from el4ner.stages import StageContext
@@ -58,7 +59,7 @@ POOL = pool(
 
 
 def test_labelled_spans_and_proposals_stand_for_a_pool_each_once() -> None:
-    spans = PoolSpans.of(POOL, words)
+    spans = PoolSpans.of(POOL, words, limit=99)
     assert [[span.text for span in own] for own in spans.spans] == [
         ["Ada", "Rome"],
         ["It", "old town"],
@@ -73,16 +74,16 @@ def test_labelled_spans_and_proposals_stand_for_a_pool_each_once() -> None:
 
 def test_copies_of_a_sentence_are_one_sentence() -> None:
     twice = pool(POOL.sentences[0], POOL.sentences[3], POOL.sentences[0])
-    assert PoolSpans.of(twice, words).sentences.tolist() == [0, 0, 1, 0, 0]
+    assert PoolSpans.of(twice, words, limit=99).sentences.tolist() == [0, 0, 1, 0, 0]
 
 
 def test_the_fingerprint_follows_texts_spans_and_labels() -> None:
-    plain = PoolSpans.of(POOL, words).fingerprint
-    assert PoolSpans.of(POOL, words).fingerprint == plain
+    plain = PoolSpans.of(POOL, words, limit=99).fingerprint
+    assert PoolSpans.of(POOL, words, limit=99).fingerprint == plain
     other_text = pool(*POOL.sentences[:3], sentence("Bob stayed!", person="Bob"))
     other_label = pool(*POOL.sentences[:3], sentence("Bob stayed.", place="Bob"))
-    other_spans = PoolSpans.of(POOL, lambda one: [])
-    found = {PoolSpans.of(other_text, words).fingerprint, PoolSpans.of(other_label, words).fingerprint}
+    other_spans = PoolSpans.of(POOL, lambda one: [], limit=99)
+    found = {PoolSpans.of(other, words, limit=99).fingerprint for other in (other_text, other_label)}
     assert len({plain, other_spans.fingerprint, *found}) == 4
 
 
@@ -131,8 +132,8 @@ def test_of_a_large_pool_the_same_sentences_are_read_in_whatever_order_they_are(
 
 
 def test_a_small_pool_is_read_whole() -> None:
-    assert chosen_sentences(POOL) == [0, 1, 2, 3]
-    assert PoolSpans.of(POOL, words).weights(len(TYPES)).tolist() == [1.0] * 6
+    assert chosen_sentences(POOL, 99) == [0, 1, 2, 3]
+    assert PoolSpans.of(POOL, words, limit=99).weights.tolist() == [1.0] * 6
 
 
 def named(flags: Sequence[bool]) -> Pool:
@@ -156,17 +157,34 @@ def test_of_a_large_pool_sentences_with_entities_are_read_first_and_the_others_c
     assert without <= max(round(0.2 * limit), len(read) - sum(flags)) or limit >= whole
     assert without <= round(limit * (whole - sum(flags)) / whole) or with_some == sum(flags)
     spans = PoolSpans.of(named(flags), words, limit=limit)
-    counted = dict(zip(spans.sentences.tolist(), spans.weights(len(TYPES)).tolist(), strict=True))
+    counted = dict(zip(spans.sentences.tolist(), spans.weights.tolist(), strict=True))
     assert [counted[place] for place in chosen if flags[place]] == [1.0] * with_some
     if with_some and without:
         shares = sum(counted[place] for place in chosen if not flags[place]) / with_some
         assert shares == pytest.approx((whole - sum(flags)) / sum(flags)), "as in the whole pool"
 
 
+def test_what_a_pool_was_taught_counts_once_since_all_of_it_is_read() -> None:
+    files = PoolSpans.of(named([True] * 8 + [False] * 20), words, limit=10)
+    taught = PoolSpans.of(named([False] * 2), words, limit=10)
+    assert files.weights.tolist() == [1.0] * 8 + [10.0] * 2
+    assert files.with_taught(taught, dropped=(), none=(2, 2))[0].weights.tolist() == [1.0] * 8 + [10.0] * 2 + [1.0] * 2
+
+
+def test_of_what_was_drawn_a_part_can_be_drawn_by_chance() -> None:
+    """By the same hash the sentences without entities would all come first."""
+    flags = [True] * 400 + [False] * 4_000
+    large = named(flags)
+    chosen = chosen_sentences(large, 400)
+    texts = [large.sentences[place].text for place in chosen]
+    again = drawn_by_hash(texts, 100, salt="again ")
+    assert sum(not flags[chosen[place]] for place in again) == pytest.approx(20, abs=10)
+
+
 def test_weights_follow_from_what_is_not_read_too() -> None:
     few, many = (PoolSpans.of(named([True] * 4 + [False] * count), words, limit=5) for count in (3, 30))
     assert few.texts[:4] == many.texts[:4]
-    assert (few.empty_weight, many.empty_weight) == (3.0, 30.0)
+    assert (few.weights[-1], many.weights[-1]) == (3.0, 30.0)
     assert few.fingerprint != many.fingerprint
 
 
@@ -254,7 +272,7 @@ class Counting:
         return [np.asarray(own, np.float32).reshape(len(own), LAYERS, 8) for own in found], Usage()
 
 
-SPANS = PoolSpans.of(POOL, words)
+SPANS = PoolSpans.of(POOL, words, limit=99)
 
 
 def opened(folder: Path, encoder: Counting, spans: PoolSpans = SPANS) -> SpanMemory:
@@ -271,7 +289,7 @@ def test_vectors_are_comparable_by_their_angle(tmp_path: Path) -> None:
 
 def test_rows_are_in_the_order_of_the_pool_whatever_the_order_of_reading(tmp_path: Path) -> None:
     sentences = [PoolSentence("X" * (50 - number), ((Span(0, 1, "X"), "person"),)) for number in range(40)]
-    spans = PoolSpans.of(pool(*sentences), lambda one: [])
+    spans = PoolSpans.of(pool(*sentences), lambda one: [], limit=99)
     memory = opened(tmp_path, Counting(), spans)
     alone, _ = Counting().encode(spans.texts, spans.spans)
     assert memory.comparable(np.concatenate(alone)) == pytest.approx(memory.vectors, abs=1e-3)
@@ -311,7 +329,7 @@ def test_another_model_or_another_pool_is_read_for_itself(tmp_path: Path) -> Non
     opened(tmp_path, other_model)
     assert other_model.read
     other_pool = Counting()
-    opened(tmp_path, other_pool, PoolSpans.of(pool(*POOL.sentences[1:]), words))
+    opened(tmp_path, other_pool, PoolSpans.of(pool(*POOL.sentences[1:]), words, limit=99))
     assert other_pool.read
     unchanged = Counting()
     opened(tmp_path, unchanged)
@@ -369,7 +387,7 @@ def test_a_reading_that_fails_leaves_no_file(tmp_path: Path) -> None:
 
 
 def test_a_pool_in_which_nothing_is_found_has_an_empty_memory(tmp_path: Path) -> None:
-    spans = PoolSpans.of(pool(PoolSentence("…", ()), PoolSentence("—", ())), words)
+    spans = PoolSpans.of(pool(PoolSentence("…", ()), PoolSentence("—", ())), words, limit=99)
     for _ in range(2):
         memory = opened(tmp_path, Counting(), spans)
         assert memory.vectors.shape == (LAYERS, 0, 8)

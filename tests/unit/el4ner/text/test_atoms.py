@@ -86,11 +86,12 @@ def test_an_address_ends_where_a_text_without_spaces_goes_on() -> None:
     assert [text[atom.start : atom.end] for atom in atoms(text)] == ["https://example.org/a"]
 
 
-@pytest.mark.parametrize("escape", [r"\n", r"\r\n", r"\n\tat"])
-def test_a_path_ends_where_a_line_end_is_written_out(escape: str) -> None:
+@pytest.mark.parametrize("escape", [r"\n", r"\r\n", r"\n\tat", r"\\n"])
+@pytest.mark.parametrize("path", ["/srv/x.pdf", r"/srv/y\z/x.pdf", "C:/srv/x.pdf", "git@example.org:team/x.git"])
+def test_a_path_ends_where_a_line_end_is_written_out(path: str, escape: str) -> None:
     """As in a message inside of JSON; a backslash in front of something else may be a part of the path."""
-    text = f'{{"error": "no such file: /srv/y\\z/x.pdf{escape} com.example.Job"}}'
-    assert [text[atom.start : atom.end] for atom in atoms(text)] == ["/srv/y\\z/x.pdf"]
+    text = f'{{"error": "cannot read {path}{escape} com.example.Job: ~/a/b"}}'
+    assert [text[atom.start : atom.end] for atom in atoms(text)] == [path, "~/a/b"]
 
 
 @given(st.text(st.sampled_from("aZ9.:/\\@-_%+=?#()[] \n\u00e9~$")))
