@@ -38,6 +38,7 @@ prepare_process()  # as the command line does
 from ablation.paper_rows import PaperRows, paper_rows, pool_span_rows  # noqa: E402
 from ablation.remembering import Answers, RememberingEngine  # noqa: E402
 from ablation.row_tallies import RowTallies, load_tallies, save_tallies  # noqa: E402
+from smaller_pool import with_smaller_pool  # noqa: E402
 from third_member import MEMBERS, third_member  # noqa: E402
 
 from el4ner.config import PoolsSettings, Settings, load_settings  # noqa: E402
@@ -45,7 +46,6 @@ from el4ner.engines.base import Engine  # noqa: E402
 from el4ner.engines.registry import load_engine  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, load_dataset  # noqa: E402
-from el4ner.evidence.span_memory import drawn as drawn_by_hash  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -86,10 +86,7 @@ def drawn(dataset: Dataset, seed: int, pool: int | None) -> Dataset:
     of the pool."""
     sentences = list(dataset.sentences)
     random.Random(seed).shuffle(sentences)
-    kept = dataset.pool.sentences
-    if pool is not None and pool < len(kept):
-        kept = tuple(kept[place] for place in drawn_by_hash([sentence.text for sentence in kept], pool))
-    return replace(dataset, sentences=tuple(sentences), pool=replace(dataset.pool, sentences=kept))
+    return replace(with_smaller_pool(dataset, pool), sentences=tuple(sentences))
 
 
 def fingerprint_of(dataset: Dataset, members: Sequence[str], options: argparse.Namespace) -> str:

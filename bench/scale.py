@@ -24,7 +24,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from workers.cli.settings import prepare_process
 prepare_process()  # as the command line does
 
 from ablation.remembering import RememberingStates  # noqa: E402
+from smaller_pool import with_smaller_pool  # noqa: E402
 from third_member import MEMBERS, third_member  # noqa: E402
 
 from el4ner.code_fingerprint import code_fingerprint  # noqa: E402
@@ -41,7 +42,6 @@ from el4ner.engines.base import StateEngine  # noqa: E402
 from el4ner.engines.registry import load_engine  # noqa: E402
 from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset  # noqa: E402
-from el4ner.evidence.span_memory import drawn  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -105,12 +105,7 @@ class Scale:
     def dataset(self, folder: Path) -> Dataset:
         """The sentences, and the part of the pool that all rows have."""
         dataset = load_dataset(folder, split=self._split, limit=self._limit, seed=self._seed)
-        if self._pool is None or self._pool >= len(dataset.pool.sentences):
-            return dataset
-        chosen = drawn([sentence.text for sentence in dataset.pool.sentences], self._pool)
-        return replace(
-            dataset, pool=replace(dataset.pool, sentences=tuple(dataset.pool.sentences[place] for place in chosen))
-        )
+        return with_smaller_pool(dataset, self._pool)
 
     def measured(self, row: ScaleRow, dataset: Dataset, progress: Progress) -> EvaluationResult:
         """The row on the data set's sentences; seconds are the processor's."""

@@ -33,6 +33,7 @@ import numpy as np  # noqa: E402
 from ablation.remembering import RememberingStates  # noqa: E402
 from safetensors.torch import load_file, save_file  # noqa: E402
 from scale import GEMMA, PACKAGED, SMOL  # noqa: E402
+from smaller_pool import with_smaller_pool  # noqa: E402
 from typing_extensions import override  # noqa: E402
 
 from el4ner.code_fingerprint import code_fingerprint  # noqa: E402
@@ -44,7 +45,6 @@ from el4ner.errors import El4nerError  # noqa: E402
 from el4ner.evaluation import Dataset, EvaluationResult, compare_with, evaluate, load_dataset  # noqa: E402
 from el4ner.evaluation.curve_report import render_curves  # noqa: E402
 from el4ner.evaluation.plots import Curve, Place  # noqa: E402
-from el4ner.evidence.span_memory import drawn  # noqa: E402
 from el4ner.loader import pipeline_from  # noqa: E402
 from el4ner.models.prepare import default_cache_dir, prepare  # noqa: E402
 from el4ner.models.progress import Progress  # noqa: E402
@@ -137,12 +137,7 @@ class Tradeoffs:
         """The sentences, and the part of the pool that all variants have."""
         options = self._options
         dataset = load_dataset(folder, split=options.split, limit=options.limit, seed=options.seed)
-        if options.pool >= len(dataset.pool.sentences):
-            return dataset
-        chosen = drawn([sentence.text for sentence in dataset.pool.sentences], options.pool)
-        return replace(
-            dataset, pool=replace(dataset.pool, sentences=tuple(dataset.pool.sentences[place] for place in chosen))
-        )
+        return with_smaller_pool(dataset, options.pool)
 
     def measured(self, variant: Variant, dataset: Dataset, progress: TerminalProgress) -> EvaluationResult:
         """The variant on the data set's sentences."""

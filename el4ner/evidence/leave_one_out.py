@@ -26,13 +26,13 @@ class Sample:
         places: (sentence, start, end) of each span.
         labels: of each; the last type's index + 1 is none.
         gold: labelled entities in those sentences, those that nobody proposed too.
-        weights: how often each span counts; None: once. Those of a sentence with entities do count once.
+        weights: how often each span counts. Those of a sentence with entities do count once.
     """
 
     places: Sequence[tuple[int, int, int]]
     labels: Ints
     gold: int
-    weights: Doubles | None = None
+    weights: Doubles
 
     def entities(self, decisions: Decisions, none: int) -> list[int]:
         """Rows of the entities that are reported, once overlaps are resolved as in a document."""
@@ -53,7 +53,7 @@ class Sample:
         """Strict micro scores."""
         kept = self.entities(decisions, none)
         right = sum(int(decisions.chosen[row] == self.labels[row]) for row in kept)
-        reported = float(len(kept) if self.weights is None else self.weights[kept].sum())
+        reported = float(self.weights[kept].sum())
         return Figures(
             precision=right / reported if kept else 0.0,
             recall=right / self.gold if self.gold else 0.0,
@@ -79,6 +79,5 @@ def with_threshold(combination: Combination, evidence: Floats, sample: Sample) -
     decisions = decide(likely, threshold)
     reported = sample.entities(decisions, none)
     right = decisions.chosen[reported] == sample.labels[reported]
-    weights = None if sample.weights is None else sample.weights[reported]
     chosen = replace(combination, threshold=threshold)
-    return fit_confidence(chosen, decisions.confidence[reported], right, weights), figures
+    return fit_confidence(chosen, decisions.confidence[reported], right, sample.weights[reported]), figures

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -52,7 +53,8 @@ def chosen_sentences(pool: Pool, limit: int) -> list[int]:
     """
     if len(pool.sentences) <= limit:
         return list(range(len(pool.sentences)))
-    with_some, without = _by_entities(pool, range(len(pool.sentences)))
+    with_some = [place for place, sentence in enumerate(pool.sentences) if sentence.spans]
+    without = [place for place, sentence in enumerate(pool.sentences) if not sentence.spans]
     wanted = round(limit * min(MOST_WITHOUT, len(without) / len(pool.sentences)))
     wanted = max(wanted, limit - len(with_some))
 
@@ -62,21 +64,13 @@ def chosen_sentences(pool: Pool, limit: int) -> list[int]:
     return sorted([*drawn_of(without, wanted), *drawn_of(with_some, limit - wanted)])
 
 
-def _by_entities(pool: Pool, places: Iterable[int]) -> tuple[list[int], list[int]]:
-    """The places of the sentences that have entities, and of those that have none."""
-    groups: tuple[list[int], list[int]] = ([], [])
-    for place in places:
-        groups[not pool.sentences[place].spans].append(place)
-    return groups
-
-
 def _empty_weight(pool: Pool, chosen: Sequence[int]) -> float:
     """How many sentences of the pool one without entities stands for, against one with some, if ``chosen`` are read."""
-    with_some, without = _by_entities(pool, range(len(pool.sentences)))
-    read_with, read_without = _by_entities(pool, chosen)
-    if len(chosen) == len(pool.sentences) or not read_with or not read_without:
+    whole = Counter(bool(sentence.spans) for sentence in pool.sentences)
+    read = Counter(bool(pool.sentences[place].spans) for place in chosen)
+    if not read[True] or not read[False]:
         return 1.0
-    return (len(without) / len(read_without)) / (len(with_some) / len(read_with))
+    return (whole[False] / read[False]) / (whole[True] / read[True])
 
 
 @dataclass(frozen=True, eq=False)

@@ -43,12 +43,13 @@ _OPAQUE = (
     rf"(?<![\w+.\-])(?:mailto:|data:\w+/[\w.+\-]+[;,]|urn:\w[\w\-]*:|magnet:\?|(?:sips?|xmpp|im):(?={_NO_SPACE}*@)|tel:[+\d]"
     rf"|doi:10\.|arn:\w[\w\-]*:){_NO_SPACE}+"
 )
-_PATH_END = rf"[^\s{_QUOTES}<>|:;,()\[\]{{}}]"
+_ENDS_PATH = rf"\s{_QUOTES}<>|:;,()\[\]{{}}"
+_PATH_END = rf"[^{_ENDS_PATH}]"
 # Also where a file is on another machine: git@example.org:team/tools.git.
 _EMAIL = rf"(?<![\w.+\-%@/])(?:mailto:)?[\w.+\-%]{{1,64}}@(?:{_LABEL}\.?){{1,8}}(?::(?:~\w*|[\w.+\-]*)/{_PATH_END}*)?"
 _WEB = rf"(?<![\w.@\-])(?:www\.(?:{_LABEL}\.){{1,8}}\w{{2,}}|{_DOMAIN}(?=[:/?#]))(?::\d{{1,5}})?(?:[/?#]{_NO_SPACE}*)?"
 # Bounded, since every slash of a text may be the first one.
-_BEFORE_DOT = rf"[^\s{_QUOTES}<>|:;,()\[\]{{}}?=.]"
+_BEFORE_DOT = rf"[^{_ENDS_PATH}?=.]"
 _POSIX = (
     rf"(?<![\w.~/\\\-$])(?:(?:~\w*|\.{{1,2}}|\$\w+|\$\{{\w+\}})/{_PATH_END}+|/[\w.@+~%#\-]+/{_PATH_END}*|/{_BEFORE_DOT}{{0,255}}[?=.]{_PATH_END}+)"
     # Without a slash in front only with a file's name at its end: Berlin/Paris are two cities.

@@ -38,7 +38,7 @@ def together(*judges: Floats) -> Floats:
 def sample(labels: Ints, *, gold: int | None = None) -> Sample:
     """Every span in a sentence of its own."""
     places = [(number, 0, 1) for number in range(len(labels))]
-    return Sample(places, labels, int((labels != NONE).sum()) if gold is None else gold)
+    return Sample(places, labels, int((labels != NONE).sum()) if gold is None else gold, np.ones(len(labels)))
 
 
 @settings(max_examples=examples(25), deadline=None)
@@ -185,7 +185,7 @@ def test_scores_by_hand() -> None:
     chosen = np.asarray([0, 0, 0, 0, 1, 1])
     confidence = np.asarray([0.9, 0.6, 0.8, 0.5, 0.7, 0.4])
     decisions = Decisions(chosen, confidence, confidence)
-    asked = Sample(places, labels, gold=5)
+    asked = Sample(places, labels, gold=5, weights=np.ones(len(labels)))
     # Reported: (0, 0–3) right; (0, 10–14) of the wrong type; (1, 3–8) wrong, in front of the right one; (2, 0–2) wrong.
     assert sorted(asked.entities(decisions, NONE)) == [0, 2, 4, 5]
     assert asked.figures(decisions, NONE) == Figures(precision=1 / 4, recall=1 / 5, f1=2 / 9)
